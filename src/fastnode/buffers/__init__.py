@@ -1,0 +1,1 @@
+"""Memory for receiving and sending: slabs and the pool that owns them."""

@@ -1,0 +1,40 @@
+"""A remote node as seen from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+    from fastnode.options import Address
+
+__all__ = ["Peer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a link.
+
+    Attributes:
+        name: its node name, ``name@host``.
+        address: host and port of its end of the connection.
+        certificate: as it was presented; None if none was.
+        verified: whether that certificate was verified against our trust.
+        tls_version: for example ``TLSv1.3``; None in plaintext.
+        cipher: for example ``TLS_AES_256_GCM_SHA384``; None in plaintext.
+        instance: identifies one run of that node; 32 hexadecimal digits.
+    """
+
+    name: str
+    address: Address
+    certificate: x509.Certificate | None = None
+    verified: bool = False
+    tls_version: str | None = None
+    cipher: str | None = None
+    instance: str = ""
+
+    def __str__(self) -> str:
+        how = "verified" if self.verified else "not verified"
+        return f"{self.name} at {self.address[0]}:{self.address[1]} ({how})"

@@ -1,0 +1,68 @@
+"""Node names: parsed once, then trusted."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from fastnode.errors import ConfigError
+from fastnode.limits import MAX_NODE_NAME_BYTES
+
+__all__ = ["NodeName"]
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")
+_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_\-]*[A-Za-z0-9_])?"
+                   r"(\.[A-Za-z0-9_]([A-Za-z0-9_\-]*[A-Za-z0-9_])?)*\Z")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class NodeName:
+    """``name@host``: `host` is a DNS name or an IP address (IPv6 without brackets)."""
+
+    name: str
+    host: str
+
+    @classmethod
+    def parse(cls, text: str) -> NodeName:
+        """Parse ``name@host``.
+
+        Raises:
+            ConfigError: not of that form, or longer than 512 bytes.
+        """
+        if not isinstance(text, str):
+            raise ConfigError(f"a node name is a str, not {type(text).__name__}")
+        name, at, host = text.partition("@")
+        if not at or not name or not host:
+            raise ConfigError(
+                f"{text!r} is not a node name", hint="write it as name@host"
+            )
+        if len(text.encode("utf-8", "replace")) > MAX_NODE_NAME_BYTES:
+            raise ConfigError(f"a node name has at most {MAX_NODE_NAME_BYTES} bytes")
+        if not _NAME.match(name):
+            raise ConfigError(
+                f"{text!r} is not a node name: {name!r} before the @ is not allowed",
+                hint="use letters, digits, '_', '-' and '.'",
+            )
+        if not _HOST.match(host) and not _is_ip(host):
+            raise ConfigError(
+                f"{text!r} is not a node name: {host!r} is no host",
+                hint="use a DNS name or an IP address after the @",
+            )
+        return cls(name, host)
+
+    @property
+    def uri(self) -> str:
+        """The URI that a certificate may carry as a SAN to cover this name."""
+        return f"fastnode://{self}"
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.host}"
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,161 @@
+"""Options: frozen, checked when made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from fastnode import limits
+from fastnode.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastnode.certs import CertManager
+    from fastnode.link.peer import Peer
+    from fastnode.routing import Route
+
+__all__ = [
+    "AcceptorOptions",
+    "Address",
+    "Authorize",
+    "NetworkOptions",
+    "NodeOptions",
+    "Resolver",
+]
+
+#: Host and port.
+Address: TypeAlias = tuple[str, int]
+#: Says whether a peer whose certificate and name are in order may have a link.
+Authorize: TypeAlias = "Callable[[Peer], bool | Awaitable[bool]]"
+
+
+class Resolver(Protocol):
+    """Finds addresses for a node name when no route matches."""
+
+    def __call__(
+        self, name: str, /
+    ) -> Sequence[Address] | Awaitable[Sequence[Address]]:
+        """Return the addresses to try, in order; empty where the name is unknown."""
+
+
+def check_port(port: object, what: str) -> None:
+    """Raise `ConfigError` unless `port` is an int from 0 to 65535."""
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
+        raise ConfigError(f"{what} is {port!r}", hint="a port is a number, 0 to 65535")
+
+
+def _check_number(what: str, value: float, least: float, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{what} is a number, not {value!r}")
+    if math.isnan(value) or not least <= value <= most:
+        raise ConfigError(f"{what} is {value!r}", hint=f"from {least} to {most}")
+
+
+def _check_count(what: str, value: int, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{what} is a whole number, not {value!r}")
+    _check_number(what, value, least, most)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptorOptions:
+    """One listening address of a node.
+
+    Attributes:
+        host: host or address to listen on; None means the node name's host.
+        port: first port to try; 0 takes any free one.
+        port_range: how many ports to try, upward from `port`.
+        cert_manager: certificate and trust of this acceptor; None means the node's.
+        insecure_skip_verify: ask dialers for no certificate, whatever the manager
+            says. None means the node's value.
+        max_links: links that this acceptor holds at once.
+        max_handshakes: handshakes under way at once; beyond it accepting pauses.
+    """
+
+    host: str | None = None
+    port: int = limits.DEFAULT_PORT
+    port_range: int = limits.DEFAULT_PORT_RANGE
+    cert_manager: CertManager | None = None
+    insecure_skip_verify: bool | None = None
+    max_links: int = limits.MAX_LINKS
+    max_handshakes: int = limits.MAX_HANDSHAKES
+
+    def __post_init__(self) -> None:
+        check_port(self.port, "AcceptorOptions.port")
+        _check_count("AcceptorOptions.port_range", self.port_range, 1, 65536)
+        _check_count("AcceptorOptions.max_links", self.max_links, 1, 1 << 30)
+        _check_count("AcceptorOptions.max_handshakes", self.max_handshakes, 1, 1 << 20)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkOptions:
+    """How a node listens, dials and judges its peers.
+
+    Attributes:
+        acceptors: what to listen on; empty for a node that only dials.
+        routes: where peers are; see `Route`.
+        resolver: asked for addresses where no route matches.
+        insecure_skip_verify: do not verify the certificates of peers. Dangerous:
+            anyone in between can read and change everything.
+        plaintext: no TLS at all. Dangerous in the same way.
+        verify_peer_name: a peer may only use a node name its certificate covers.
+        authorize: asked about each peer after its certificate and name were found in
+            order; refuses by returning False or by raising.
+        max_message_size: largest payload, bytes, in either direction.
+        handshake_timeout: seconds for TLS and HELLO together.
+        keepalive_interval: seconds of silence after which a link is probed.
+        window: bytes that a peer may have under way to us on one link.
+        high_water, low_water: queued bytes of one link above which `drain` waits,
+            and below which it goes on.
+        max_queued: queued bytes of one link above which `send` raises.
+    """
+
+    acceptors: Sequence[AcceptorOptions] = field(
+        default_factory=lambda: (AcceptorOptions(),)
+    )
+    routes: Sequence[Route] = ()
+    resolver: Resolver | None = None
+    insecure_skip_verify: bool = False
+    plaintext: bool = False
+    verify_peer_name: bool = True
+    authorize: Authorize | None = None
+    max_message_size: int = limits.DEFAULT_MAX_MESSAGE_BYTES
+    handshake_timeout: float = limits.HANDSHAKE_TIMEOUT_SECONDS
+    keepalive_interval: float = limits.KEEPALIVE_INTERVAL_SECONDS
+    window: int = limits.WINDOW_BYTES
+    high_water: int = limits.HIGH_WATER_BYTES
+    low_water: int = limits.LOW_WATER_BYTES
+    max_queued: int = limits.SEND_QUEUE_BYTES
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "acceptors", tuple(self.acceptors))
+        object.__setattr__(self, "routes", tuple(self.routes))
+        what = "NetworkOptions."
+        _check_count(what + "max_message_size", self.max_message_size, 1, (1 << 40))
+        _check_number(what + "handshake_timeout", self.handshake_timeout, 0.001, 3600)
+        _check_number(what + "keepalive_interval", self.keepalive_interval, 0.01, 86400)
+        least = 2 * limits.MAX_FRAME_BYTES
+        _check_count(what + "window", self.window, least, 1 << 30)
+        _check_count(what + "high_water", self.high_water, 1, 1 << 40)
+        _check_count(what + "low_water", self.low_water, 0, self.high_water)
+        _check_count(what + "max_queued", self.max_queued, self.high_water, 1 << 40)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOptions:
+    """What a node is made of.
+
+    Attributes:
+        cert_manager: the node's certificate and trust. Without one, a node starts
+            only with ``NetworkOptions(plaintext=True)``.
+        network: how it listens, dials and judges.
+        shutdown_timeout: seconds that `Node.stop` takes at most.
+    """
+
+    cert_manager: CertManager | None = None
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    shutdown_timeout: float = limits.SHUTDOWN_TIMEOUT_SECONDS
+
+    def __post_init__(self) -> None:
+        _check_number("NodeOptions.shutdown_timeout", self.shutdown_timeout, 0, 86400)

@@ -1,0 +1,17 @@
+from typing_extensions import Buffer
+from typing import TypeAlias, final
+
+from fastnode.buffers.pool import BufferPool
+
+#: kind, number, call, payload
+Frame: TypeAlias = tuple[int, int, int, bytes | None]
+
+@final
+class Decoder:
+    def __init__(
+        self, pool: BufferPool, max_frame: int = ..., max_message: int = ...
+    ) -> None: ...
+    def feed(self, data: Buffer) -> list[Frame]: ...
+    @property
+    def unfinished(self) -> bool: ...
+    def close(self) -> None: ...

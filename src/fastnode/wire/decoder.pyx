@@ -1,0 +1,425 @@
+"""Bytes to frames, sans-IO.
+
+Theory of operation. Whoever has bytes asks `reserve` where to put them, puts up to
+that many there, says so with `commit`, and calls `next` until it returns 0. Mostly
+`reserve` offers the free end of a slab, and frames are copied out of it. A frame of
+at least DIRECT_BYTES that is not complete gets its final `bytes` object at once:
+what has arrived is copied into it, and `reserve` offers the rest of that object, so
+that TLS decrypts the remainder in place. While a message of several frames is being
+assembled, `reserve` offers just the room of one header, so that nothing of the next
+part lands in the slab.
+
+Rules for whoever edits this: a length from the wire is unsigned and is compared with
+its limit before anything is narrowed, added to or allocated; an assembly's object is
+as large as announced, but untouched memory costs nothing, so what a peer can make us
+hold grows with what it sends.
+"""
+
+cimport cython
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memmove
+
+from fastnode.buffers.pool cimport BufferPool
+from fastnode.wire.frame cimport (
+    ACCEPT,
+    CALL,
+    CALL_BYTES,
+    CANCEL,
+    CONTINUE,
+    CREDIT,
+    CREDIT_BYTES,
+    DATA_LANE,
+    ENDPOINT,
+    ERROR,
+    GOODBYE,
+    HEADER_BYTES,
+    HELLO,
+    KIND_END,
+    LANES,
+    MESSAGE,
+    MORE,
+    PING,
+    PING_BYTES,
+    PONG,
+    REPLY,
+    TOTAL_BYTES,
+    get16,
+    get32,
+    get64,
+)
+
+from fastnode.errors import ProtocolError, Side
+from fastnode.limits import (
+    DEFAULT_MAX_MESSAGE_BYTES,
+    MAX_ENDPOINT_NAME_BYTES,
+    MAX_FRAME_BYTES,
+    MAX_HELLO_BYTES,
+    MAX_REASON_BYTES,
+)
+
+cdef enum:
+    RECEIVE_SLAB_BYTES = 64 << 10
+    # Below a record's worth of free room the slab is compacted.
+    LEAST_ROOM = 16 << 10
+    # A frame this large is received in place if it is not complete yet.
+    DIRECT_BYTES = 4 << 10
+
+# Bodies of the kinds without a user's payload: least and most bytes. The other
+# kinds have most = 0 here and are judged by max_frame and max_message.
+cdef uint32_t[KIND_END] LEAST
+cdef uint32_t[KIND_END] MOST
+
+
+cdef int allow(int kind, uint32_t least, uint32_t most) except -1:
+    LEAST[kind] = least
+    MOST[kind] = most
+    return 0
+
+
+allow(HELLO, 1, MAX_HELLO_BYTES)
+allow(ACCEPT, 0, 0)
+allow(ENDPOINT, 1, MAX_ENDPOINT_NAME_BYTES)
+allow(ERROR, CALL_BYTES + 4, CALL_BYTES + 4 + 2 * MAX_REASON_BYTES)
+allow(CREDIT, CREDIT_BYTES, CREDIT_BYTES)
+allow(CANCEL, CALL_BYTES, CALL_BYTES)
+allow(PING, PING_BYTES, PING_BYTES)
+allow(PONG, PING_BYTES, PING_BYTES)
+allow(GOODBYE, 2, 2 + MAX_REASON_BYTES)
+
+
+cdef object malformed(str what):
+    return ProtocolError(
+        f"the peer sent a malformed frame: {what}",
+        side=Side.REMOTE,
+        hint="it runs an incompatible version, or is not a fastnode peer",
+    )
+
+
+@cython.final
+cdef class Decoder:
+    """Decodes what one side of a link receives.
+
+    Args:
+        pool: where receive slabs come from.
+        max_frame: largest frame taken, header included, bytes.
+        max_message: largest payload taken, bytes; 0: no payloads at all.
+    """
+
+    def __init__(
+        self,
+        BufferPool pool not None,
+        size_t max_frame=MAX_FRAME_BYTES,
+        uint64_t max_message=DEFAULT_MAX_MESSAGE_BYTES,
+    ):
+        self.pool = pool
+        self.max_frame = max_frame
+        self.max_message = max_message
+        self.parts = [None] * LANES
+
+    # --- the view from Python: tests, benchmarks ------------------------------
+
+    def feed(self, const unsigned char[::1] data not None):
+        """Take in bytes and return the frames that are complete.
+
+        Returns:
+            A list of tuples (kind, number, call, payload); payload is a `bytes`
+            object of its own, or None.
+
+        Raises:
+            ProtocolError: the bytes are not what the wire format allows. The
+                decoder is of no use afterwards, except for `clear`.
+        """
+        cdef list frames = []
+        cdef size_t left = data.shape[0]
+        cdef size_t done = 0
+        cdef size_t room
+        cdef unsigned char *at
+        while left:
+            room = min(self.reserve(&at), left)
+            memcpy(at, &data[0] + done, room)
+            done += room
+            left -= room
+            self.commit(room)
+            while self.next():
+                frames.append((self.kind, self.number, self.call, self.payload))
+                self.payload = None
+        self.rest()
+        return frames
+
+    @property
+    def unfinished(self):
+        """True while a frame, or a message of several frames, is incomplete."""
+        return bool(self.mid_frame())
+
+    def close(self):
+        """Give back all memory."""
+        self.clear()
+
+    # --- the view from Cython -------------------------------------------------
+
+    cdef size_t reserve(self, unsigned char **at) except 0:
+        """Where the next bytes go, and how many: borrowed until `commit`."""
+        cdef size_t kept
+        if self.direct_left:
+            at[0] = self.direct_at
+            return self.direct_left
+        if self.slab is None:
+            self.slab = self.pool.get(RECEIVE_SLAB_BYTES)
+            self.start = self.end = 0
+        kept = self.end - self.start
+        if kept == 0:
+            self.start = self.end = 0
+        elif self.slab.capacity - self.end < LEAST_ROOM:
+            memmove(self.slab.data, self.slab.data + self.start, kept)
+            self.start = 0
+            self.end = kept
+        at[0] = self.slab.data + self.end
+        if kept < HEADER_BYTES and (self.assemblies[0].kind or self.assemblies[1].kind):
+            return HEADER_BYTES - kept
+        return self.slab.capacity - self.end
+
+    cdef int commit(self, size_t size) except -1:
+        if self.direct_left:
+            assert size <= self.direct_left
+            self.direct_at += size
+            self.direct_left -= size
+        else:
+            assert self.slab is not None and size <= self.slab.capacity - self.end
+            self.end += size
+        return 0
+
+    cdef int next(self) except -1:
+        """1 if there is a frame, in `kind`, `number`, `call`, `payload`; else 0."""
+        cdef const unsigned char *at
+        cdef size_t available
+        cdef uint32_t length
+        cdef int found
+        if self.direct is not None:
+            if self.direct_left:
+                return 0
+            if self.complete():
+                return 1
+        while True:
+            available = self.end - self.start
+            if available < HEADER_BYTES:
+                return 0
+            at = self.slab.data + self.start
+            length = get32(at + 4)
+            self.kind = at[0]
+            self.number = get16(at + 2)
+            if self.kind == MESSAGE and at[1] == 0:
+                # The hot path: a whole one-way message in the slab.
+                if length > self.max_frame - HEADER_BYTES or length > self.max_message:
+                    raise self.too_long(length)
+                if available - HEADER_BYTES >= length:
+                    self.payload = PyBytes_FromStringAndSize(
+                        <const char *>at + HEADER_BYTES, <Py_ssize_t>length
+                    )
+                    self.call = 0
+                    self.start += HEADER_BYTES + length
+                    self.data_bytes += HEADER_BYTES + length
+                    return 1
+            if self.kind == 0 or self.kind >= KIND_END:
+                raise malformed(f"unknown kind {self.kind}")
+            if length > self.max_frame - HEADER_BYTES:
+                raise self.too_long(length)
+            if at[1] & ~MORE:
+                raise malformed(f"unknown flags {at[1]:#x}")
+            if self.kind == CONTINUE:
+                found = self.open_part(at, available, at[1], length)
+            elif MESSAGE <= self.kind <= REPLY:
+                found = self.open_payload(at, available, at[1], length)
+            else:
+                if at[1]:
+                    raise malformed(f"flags {at[1]:#x} on kind {self.kind}")
+                found = self.small_frame(at, available, length)
+            # 1: a frame; 0: more bytes are needed; 2: consumed, look again
+            if found != 2:
+                return found
+
+    cdef bint mid_frame(self) noexcept:
+        return (
+            self.direct is not None
+            or self.end > self.start
+            or self.assemblies[0].kind != 0
+            or self.assemblies[1].kind != 0
+        )
+
+    cdef int rest(self) except -1:
+        """Give the slab back when nothing in it is waiting to be completed."""
+        if self.slab is not None and self.start == self.end:
+            self.pool.put(self.slab)
+            self.slab = None
+            self.start = self.end = 0
+        return 0
+
+    cdef int clear(self) except -1:
+        cdef int lane
+        self.start = self.end = 0
+        self.direct = None
+        self.direct_left = 0
+        self.payload = None
+        for lane in range(LANES):
+            self.assemblies[lane].kind = 0
+            self.parts[lane] = None
+        return self.rest()
+
+    # --- inside ---------------------------------------------------------------
+
+    cdef int small_frame(
+        self, const unsigned char *at, size_t available, uint32_t length
+    ) except -1:
+        """A frame without a user's payload: wait for all of it, then copy it."""
+        cdef size_t offset = HEADER_BYTES
+        if length < LEAST[self.kind] or length > MOST[self.kind]:
+            raise malformed(f"kind {self.kind} with {length} bytes")
+        if available - HEADER_BYTES < length:
+            return 0
+        self.call = 0
+        if self.kind == ERROR or self.kind == CANCEL:
+            self.call = get32(at + HEADER_BYTES)
+            offset += CALL_BYTES
+        self.payload = PyBytes_FromStringAndSize(
+            <const char *>at + offset, <Py_ssize_t>(HEADER_BYTES + length - offset)
+        )
+        if self.kind == ENDPOINT:
+            self.data_bytes += HEADER_BYTES + length
+        self.start += HEADER_BYTES + length
+        return 1
+
+    cdef int open_payload(
+        self, const unsigned char *at, size_t available, uint8_t flags, uint32_t length
+    ) except -1:
+        """The first or only frame of a message, call or reply."""
+        cdef size_t prefix = 0 if self.kind == MESSAGE else CALL_BYTES
+        cdef int lane = 1 if self.kind == REPLY else DATA_LANE
+        cdef uint64_t total
+        cdef size_t size
+        cdef bytes into
+        if flags & MORE:
+            prefix += TOTAL_BYTES
+        if length < prefix:
+            raise malformed(f"kind {self.kind} with {length} bytes")
+        if self.assemblies[lane].kind:
+            raise malformed(f"kind {self.kind} inside a message of several frames")
+        if available < HEADER_BYTES + prefix:
+            return 0
+        size = length - prefix
+        if self.kind != MESSAGE:
+            self.call = get32(at + HEADER_BYTES)
+        else:
+            self.call = 0
+        if flags & MORE:
+            total = get64(at + HEADER_BYTES + prefix - TOTAL_BYTES)
+            if total > self.max_message:
+                raise self.too_long(total)
+            if size == 0 or total <= size:
+                raise malformed(f"{size} bytes as the first part of {total}")
+            into = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>total)
+            self.assemblies[lane].kind = self.kind
+            self.assemblies[lane].number = self.number
+            self.assemblies[lane].call = self.call
+            self.assemblies[lane].total = total
+            self.assemblies[lane].filled = 0
+            self.parts[lane] = into
+        else:
+            if size > self.max_message:
+                raise self.too_long(size)
+            if size < DIRECT_BYTES and available - HEADER_BYTES < length:
+                return 0
+            into = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+            lane = -1
+        if self.kind != REPLY:
+            self.data_bytes += HEADER_BYTES + length
+        self.start += HEADER_BYTES + prefix
+        return self.fill(
+            into,
+            0,
+            at + HEADER_BYTES + prefix,
+            available - HEADER_BYTES - prefix,
+            size,
+            lane,
+        )
+
+    cdef int open_part(
+        self, const unsigned char *at, size_t available, uint8_t flags, uint32_t length
+    ) except -1:
+        """A further frame of a message of several frames."""
+        cdef Assembly *assembly
+        if self.number >= LANES or not self.assemblies[self.number].kind:
+            raise malformed("a continuation of nothing")
+        assembly = &self.assemblies[self.number]
+        if length == 0 or length > assembly.total - assembly.filled:
+            raise malformed(
+                f"a part of {length} bytes where {assembly.total - assembly.filled} "
+                f"of {assembly.total} are missing"
+            )
+        if bool(flags & MORE) != (length < assembly.total - assembly.filled):
+            raise malformed("the last part is not where the length says")
+        if self.number == DATA_LANE:
+            self.data_bytes += HEADER_BYTES + length
+        self.start += HEADER_BYTES
+        return self.fill(
+            <bytes>self.parts[self.number],
+            assembly.filled,
+            at + HEADER_BYTES,
+            available - HEADER_BYTES,
+            length,
+            self.number,
+        )
+
+    cdef int fill(
+        self,
+        bytes into,
+        uint64_t offset,
+        const unsigned char *data,
+        size_t available,
+        size_t size,
+        int lane,
+    ) except -1:
+        """Copy what has arrived of a payload; the rest is received in place."""
+        cdef unsigned char *target = <unsigned char *>PyBytes_AS_STRING(into) + offset
+        cdef size_t here = min(available, size)
+        if here:
+            memcpy(target, data, here)
+            self.start += here
+        self.direct = into
+        self.direct_at = target + here
+        self.direct_left = size - here
+        self.direct_lane = lane
+        if lane >= 0:
+            self.assemblies[lane].filled += size
+        if self.direct_left:
+            return 0
+        return 1 if self.complete() else 2
+
+    cdef int complete(self) except -1:
+        """The payload at hand is all there: 1 if that makes a frame, else 0."""
+        cdef Assembly *assembly
+        cdef int lane = self.direct_lane
+        cdef bytes into = self.direct
+        self.direct = None
+        if lane >= 0:
+            assembly = &self.assemblies[lane]
+            if assembly.filled < assembly.total:
+                return 0
+            self.kind = assembly.kind
+            self.number = assembly.number
+            self.call = assembly.call
+            assembly.kind = 0
+            self.parts[lane] = None
+        self.payload = into
+        return 1
+
+    cdef object too_long(self, uint64_t size):
+        if self.max_message == 0:
+            return malformed(f"kind {self.kind} with {size} bytes before the link is up")
+        return malformed(
+            f"{size} bytes, where a frame has at most {self.max_frame} "
+            f"and a message {self.max_message}"
+        )

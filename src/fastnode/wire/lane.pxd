@@ -1,0 +1,53 @@
+from cpython.object cimport PyObject
+
+from fastnode.buffers.pool cimport BufferPool
+from fastnode.buffers.slab cimport Slab
+
+
+cdef struct Segment:
+    # A strong reference to whatever keeps `data` alive: a Slab or a bytes object.
+    PyObject *owner
+    const unsigned char *data
+    size_t size
+    bint of_slab
+    # The segment ends where a frame ends: another lane may go next.
+    bint ends
+
+
+cdef class Lane:
+    # Bytes queued: the sum of the sizes of all segments.
+    cdef readonly size_t size
+    cdef BufferPool pool
+    # A ring of segments: first <= index < first + count, modulo slots (a power of 2).
+    cdef Segment *ring
+    cdef size_t slots
+    cdef size_t first
+    cdef size_t count
+    # The slab that is being filled: tail_used <= tail.capacity. The newest segment
+    # may grow at its end (`open`).
+    cdef Slab tail
+    cdef size_t tail_used
+    cdef bint open
+
+    cdef unsigned char *room(self, size_t size) except NULL
+    cdef int wrote(self, size_t size, bint ends) except -1
+    cdef int copy(self, const unsigned char *data, size_t size, bint ends) except -1
+    cdef int refer(
+        self, bytes owner, const unsigned char *data, size_t size, bint ends
+    ) except -1
+    cdef Segment *front(self) noexcept
+    cdef int pop(self) except -1
+    cdef int clear(self) except -1
+    cdef int rest(self) except -1
+
+    cdef int push(
+        self,
+        object owner,
+        const unsigned char *data,
+        size_t size,
+        bint of_slab,
+        bint ends,
+    ) except -1
+    cdef int grow(self) except -1
+    cdef int next_slab(self) except -1
+    cdef int unuse(self, Slab slab) except -1

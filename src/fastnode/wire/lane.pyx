@@ -1,0 +1,181 @@
+"""Bytes to send, in order: small ones in slabs, large ones where the user left them.
+
+A lane is a queue of segments. Small frames are copied into a slab, one after
+another, and form one segment; a large payload is a segment of its own that refers
+to the user's `bytes` object. Whoever sends takes the front segment, uses its bytes
+and pops it; popping gives slabs back to the pool and references back to Python.
+"""
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from fastnode.buffers.pool cimport BufferPool
+from fastnode.buffers.slab cimport Slab
+
+cdef enum:
+    # Four full TLS records, and the amount that is flushed at once.
+    LANE_SLAB_BYTES = 64 << 10
+    FIRST_SLOTS = 8
+    # A ring that grew beyond this is given back when the lane has drained.
+    KEPT_SLOTS = 64
+
+
+@cython.final
+cdef class Lane:
+    """A queue of bytes to send."""
+
+    def __cinit__(self, BufferPool pool not None):
+        self.pool = pool
+
+    def __dealloc__(self):
+        # Slabs that are still queued are freed with their objects, but the pool
+        # would count them as taken: a link clears its lanes when it ends.
+        cdef Segment *segment
+        while self.count:
+            segment = self.front()
+            Py_DECREF(<object>segment.owner)
+            self.first = (self.first + 1) & (self.slots - 1)
+            self.count -= 1
+        free(self.ring)
+
+    cdef unsigned char *room(self, size_t size) except NULL:
+        """`size` contiguous bytes at the end of the queue, for `wrote`."""
+        if self.tail is None or self.tail.capacity - self.tail_used < size:
+            self.next_slab()
+        return self.tail.data + self.tail_used
+
+    cdef int wrote(self, size_t size, bint ends) except -1:
+        """Queue the `size` bytes that were written where `room` said."""
+        cdef Segment *newest
+        if self.open:
+            newest = &self.ring[(self.first + self.count - 1) & (self.slots - 1)]
+            newest.size += size
+            newest.ends = ends
+        else:
+            self.push(
+                self.tail, self.tail.data + self.tail_used, 0, True, ends
+            )
+            self.tail.users += 1
+            newest = &self.ring[(self.first + self.count - 1) & (self.slots - 1)]
+            newest.size = size
+            self.open = True
+        self.tail_used += size
+        self.size += size
+        return 0
+
+    cdef int copy(self, const unsigned char *data, size_t size, bint ends) except -1:
+        """Queue a copy; it may be split over two slabs, so that slabs fill up."""
+        cdef size_t fits
+        while size:
+            if self.tail is None or self.tail_used == self.tail.capacity:
+                self.next_slab()
+            fits = min(size, self.tail.capacity - self.tail_used)
+            memcpy(self.tail.data + self.tail_used, data, fits)
+            data += fits
+            size -= fits
+            self.wrote(fits, ends and size == 0)
+        return 0
+
+    cdef int refer(
+        self, bytes owner, const unsigned char *data, size_t size, bint ends
+    ) except -1:
+        """Queue bytes uncopied; `owner` is kept alive until they are popped."""
+        self.push(owner, data, size, False, ends)
+        self.size += size
+        self.open = False
+        return 0
+
+    cdef Segment *front(self) noexcept:
+        """The oldest segment, or NULL."""
+        return &self.ring[self.first] if self.count else NULL
+
+    cdef int pop(self) except -1:
+        """Drop the front segment: its bytes were sent, or are given up."""
+        cdef Segment *segment = &self.ring[self.first]
+        cdef object owner = <object>segment.owner
+        cdef bint of_slab = segment.of_slab
+        self.size -= segment.size
+        self.first = (self.first + 1) & (self.slots - 1)
+        self.count -= 1
+        if self.count == 0:
+            self.open = False
+        Py_DECREF(owner)
+        if of_slab:
+            self.unuse(<Slab>owner)
+        return 0
+
+    cdef int clear(self) except -1:
+        """Give up everything that is queued, and all memory."""
+        while self.count:
+            self.pop()
+        return self.rest()
+
+    cdef int rest(self) except -1:
+        """Give back what an empty lane does not need."""
+        if self.count:
+            return 0
+        if self.tail is not None:
+            self.pool.put(self.tail)
+            self.tail = None
+        if self.slots > KEPT_SLOTS:
+            free(self.ring)
+            self.ring = NULL
+            self.slots = 0
+            self.first = 0
+        return 0
+
+    cdef int unuse(self, Slab slab) except -1:
+        slab.users -= 1
+        if slab.users == 0:
+            if slab is self.tail:
+                self.tail_used = 0
+            else:
+                self.pool.put(slab)
+        return 0
+
+    cdef int next_slab(self) except -1:
+        cdef Slab fresh = self.pool.get(LANE_SLAB_BYTES)
+        # A full tail has users, or it would have been reset to its beginning.
+        assert self.tail is None or self.tail.users > 0
+        self.tail = fresh
+        self.tail_used = 0
+        self.open = False
+        return 0
+
+    cdef int push(
+        self,
+        object owner,
+        const unsigned char *data,
+        size_t size,
+        bint of_slab,
+        bint ends,
+    ) except -1:
+        cdef Segment *segment
+        if self.count == self.slots:
+            self.grow()
+        segment = &self.ring[(self.first + self.count) & (self.slots - 1)]
+        Py_INCREF(owner)
+        segment.owner = <PyObject *>owner
+        segment.data = data
+        segment.size = size
+        segment.of_slab = of_slab
+        segment.ends = ends
+        self.count += 1
+        return 0
+
+    cdef int grow(self) except -1:
+        cdef size_t slots = self.slots * 2 if self.slots else FIRST_SLOTS
+        cdef Segment *ring = <Segment *>malloc(slots * sizeof(Segment))
+        cdef size_t i
+        if ring == NULL:
+            raise MemoryError()
+        for i in range(self.count):
+            ring[i] = self.ring[(self.first + i) & (self.slots - 1)]
+        free(self.ring)
+        self.ring = ring
+        self.slots = slots
+        self.first = 0
+        return 0
