@@ -220,6 +220,24 @@ class NoRoute(FastnodeError, ConnectionError):
     """No address is known for a node, or none of those known could be reached."""
 
 
+class DuplicateLink(HandshakeError):
+    """The peer keeps another link between the two nodes; never raised to users."""
+
+    close_reason = CloseReason.DUPLICATE_LINK
+
+
+def renewed(error: FastnodeError) -> FastnodeError:
+    """A copy of an error, for each place that raises it: tracebacks are not shared.
+
+    Only for classes whose constructor is `FastnodeError`'s.
+    """
+    copy = type(error)(
+        error.message, hint=error.hint, peer=error.peer, side=error.side
+    )
+    copy.__cause__ = error.__cause__
+    return copy
+
+
 _HANDSHAKE_ERRORS: dict[int, type[HandshakeError]] = {
     cls.close_reason: cls
     for cls in (
@@ -230,6 +248,7 @@ _HANDSHAKE_ERRORS: dict[int, type[HandshakeError]] = {
         PeerNameMismatch,
         NotAuthorized,
         HandshakeTimeout,
+        DuplicateLink,
     )
 }
 

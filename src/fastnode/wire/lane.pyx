@@ -67,8 +67,13 @@ cdef class Lane:
         return 0
 
     cdef int copy(self, const unsigned char *data, size_t size, bint ends) except -1:
-        """Queue a copy; it may be split over two slabs, so that slabs fill up."""
+        """Queue a copy; it may be split over two slabs, so that slabs fill up.
+
+        The second part is a segment of its own: what stands between two frame ends
+        stays bounded, however many frames are split.
+        """
         cdef size_t fits
+        cdef bint split = False
         while size:
             if self.tail is None or self.tail_used == self.tail.capacity:
                 self.next_slab()
@@ -77,6 +82,9 @@ cdef class Lane:
             data += fits
             size -= fits
             self.wrote(fits, ends and size == 0)
+            split = split or size > 0
+        if split:
+            self.open = False
         return 0
 
     cdef int refer(

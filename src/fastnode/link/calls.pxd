@@ -1,0 +1,17 @@
+from libc.stdint cimport uint32_t
+
+from fastnode.link.outbox cimport Outbox
+
+
+cdef class CallTable:
+    cdef Outbox outbox
+    cdef object loop
+    # The outstanding calls of this side: number -> Future.
+    cdef dict waiting
+    cdef uint32_t last
+    cdef object peer
+
+    cdef uint32_t free_number(self) except 0
+    cdef int replied(self, uint32_t number, bytes payload) except -1
+    cdef int failed(self, uint32_t number, bytes body) except -1
+    cdef int close(self, error) except -1

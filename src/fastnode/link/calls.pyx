@@ -1,0 +1,153 @@
+"""The calls that wait for a reply on one link."""
+
+cimport cython
+from libc.stdint cimport uint32_t
+
+from fastnode.link.outbox cimport Outbox
+from fastnode.wire.frame cimport CANCEL
+
+from asyncio import CancelledError
+from struct import Struct
+
+from fastnode.errors import (
+    CallTimeout,
+    MessageTooLarge,
+    NoSuchEndpoint,
+    ProtocolError,
+    RemoteError,
+    Side,
+    renewed,
+)
+from fastnode.limits import MAX_REASON_BYTES
+
+# The number in front of CANCEL and ERROR bodies, and what follows it in ERROR.
+cdef object NUMBER = Struct(">I")
+cdef object ERROR_HEAD = Struct(">HH")
+
+# Codes of an ERROR frame.
+HANDLER_RAISED = 1
+NO_SUCH_ENDPOINT = 2
+REPLY_TOO_LARGE = 3
+
+
+def encode_error(uint32_t number, int code, str type_name, str text):
+    """The body of an ERROR frame; both texts are cut to MAX_REASON_BYTES."""
+    cdef bytes name = cut(type_name)
+    return NUMBER.pack(number) + ERROR_HEAD.pack(code, len(name)) + name + cut(text)
+
+
+cdef bytes cut(str text):
+    """UTF-8 of at most MAX_REASON_BYTES, ending between characters."""
+    cdef bytes data = text.encode("utf-8", "replace")[:MAX_REASON_BYTES]
+    return data.decode("utf-8", "ignore").encode()
+
+
+@cython.final
+cdef class CallTable:
+    """Gives calls their numbers and replies their callers."""
+
+    def __init__(self, loop, Outbox outbox not None):
+        self.loop = loop
+        self.outbox = outbox
+        self.waiting = {}
+
+    def set_peer(self, peer):
+        """Who replies; named in errors."""
+        self.peer = peer
+
+    def __len__(self):
+        return len(self.waiting)
+
+    async def call(self, str endpoint not None, payload, timeout):
+        """Send a call and wait for its reply, at most `timeout` seconds."""
+        cdef uint32_t number = self.free_number()
+        timer = None
+        self.outbox.call(endpoint, number, payload)
+        future = self.loop.create_future()
+        self.waiting[number] = future
+        if timeout is not None:
+            timer = self.loop.call_later(
+                timeout, self.expire, number, endpoint, timeout
+            )
+        try:
+            return await future
+        except CancelledError:
+            self.abandon(number)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self.waiting.pop(number, None)
+
+    def expire(self, uint32_t number, str endpoint, timeout):
+        """The time of a call is over."""
+        future = self.waiting.get(number)
+        if future is not None and not future.done():
+            future.set_exception(
+                CallTimeout(
+                    f"no reply from {endpoint!r} within {timeout:g} s",
+                    peer=self.peer,
+                    side=Side.REMOTE,
+                    hint="the handler may still have run",
+                )
+            )
+            self.abandon(number)
+
+    def abandon(self, uint32_t number):
+        """Tell the peer that nobody waits any more, so that it can stop working."""
+        if self.waiting.pop(number, None) is not None:
+            self.outbox.frame(CANCEL, 0, NUMBER.pack(number))
+
+    cdef uint32_t free_number(self) except 0:
+        cdef uint32_t number = self.last
+        while True:
+            number += 1
+            if number and number not in self.waiting:
+                self.last = number
+                return number
+
+    cdef int replied(self, uint32_t number, bytes payload) except -1:
+        """A reply came; one that nobody waits for any more is dropped."""
+        cdef object future = self.waiting.get(number)
+        if future is not None and not future.done():
+            future.set_result(payload)
+        return 0
+
+    cdef int failed(self, uint32_t number, bytes body) except -1:
+        """An ERROR came instead of a reply: `body` is what follows the number."""
+        cdef object future = self.waiting.get(number)
+        cdef int size
+        cdef object error
+        code, size = ERROR_HEAD.unpack_from(body)
+        if size > len(body) - ERROR_HEAD.size:
+            raise ProtocolError(
+                "the peer sent a malformed ERROR frame", side=Side.REMOTE
+            )
+        if future is None or future.done():
+            return 0
+        name = body[ERROR_HEAD.size:ERROR_HEAD.size + size].decode("utf-8", "replace")
+        text = body[ERROR_HEAD.size + size:].decode("utf-8", "replace")
+        if code == NO_SUCH_ENDPOINT:
+            error = NoSuchEndpoint(
+                f"{self.peer.name} has no endpoint {text!r}",
+                peer=self.peer,
+                side=Side.REMOTE,
+                hint="register a handler for it there, or check the name",
+            )
+        elif code == REPLY_TOO_LARGE:
+            error = MessageTooLarge(
+                f"the reply was not sent: {text}", peer=self.peer, side=Side.REMOTE
+            )
+        else:
+            error = RemoteError(name, text, peer=self.peer)
+        future.set_exception(error)
+        return 0
+
+    cdef int close(self, error) except -1:
+        """Every call that still waits fails with this."""
+        cdef dict waiting = self.waiting
+        self.waiting = {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(renewed(error))
+        return 0

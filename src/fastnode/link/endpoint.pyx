@@ -1,0 +1,68 @@
+"""Named receivers on a node, and the table of them."""
+
+cimport cython
+
+from inspect import iscoroutinefunction
+
+from fastnode.errors import ConfigError
+from fastnode.limits import MAX_ENDPOINT_NAME_BYTES
+
+
+@cython.final
+cdef class Endpoint:
+    """A name and the handler for what is sent to it."""
+
+    def __init__(self, str name not None, handler):
+        self.name = name
+        self.handler = handler
+        self.asynchronous = handler is not None and (
+            iscoroutinefunction(handler)
+            or iscoroutinefunction(getattr(handler, "__call__", None))
+        )
+
+
+@cython.final
+cdef class EndpointRegistry:
+    """The endpoints of one node, shared by its links."""
+
+    def __init__(self):
+        self.by_name = {}
+
+    def add(self, str name not None, handler):
+        """Register a handler.
+
+        Raises:
+            ConfigError: the name has one, is empty or longer than 255 bytes, or the
+                handler cannot be called.
+        """
+        if not callable(handler):
+            raise ConfigError(f"the handler of {name!r} is not callable")
+        if not 0 < len(name.encode()) <= MAX_ENDPOINT_NAME_BYTES:
+            raise ConfigError(
+                f"an endpoint's name has 1 to {MAX_ENDPOINT_NAME_BYTES} bytes"
+            )
+        if name in self.by_name:
+            raise ConfigError(
+                f"endpoint {name!r} has a handler already",
+                hint="an endpoint has one handler; choose another name",
+            )
+        self.by_name[name] = Endpoint(name, handler)
+        self.generation += 1
+
+    def set_fallback(self, handler):
+        """The handler of all names that have none of their own; None: no handler."""
+        if handler is not None and not callable(handler):
+            raise ConfigError("the default handler is not callable")
+        self.fallback = handler
+        self.generation += 1
+
+    def __len__(self):
+        return len(self.by_name)
+
+    cdef Endpoint find(self, str name):
+        """The endpoint of that name; one without handler if there is none. Names
+        that peers invent are not kept here."""
+        cdef object found = self.by_name.get(name)
+        if found is None:
+            return Endpoint(name, self.fallback)
+        return <Endpoint>found

@@ -1,0 +1,46 @@
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from fastnode.link.endpoint cimport Endpoint, EndpointRegistry
+from fastnode.link.outbox cimport Outbox
+
+
+cdef class Inbox:
+    cdef object loop
+    cdef Outbox outbox
+    cdef EndpointRegistry registry
+    cdef object peer
+    # The endpoint dictionary of the peer's direction: number -> Endpoint.
+    cdef list book
+    cdef unsigned long generation
+
+    # Flow control, bytes. owed: received and not yet granted again. held: payloads
+    # whose handlers have not finished. Granting stops while held > window / 2.
+    cdef uint64_t window
+    cdef uint64_t owed
+    cdef uint64_t held
+
+    # Handlers under way: tasks, and those of calls by number.
+    cdef set tasks
+    cdef dict calls
+    cdef object on_idle
+    # We said goodbye: a call that comes now cannot be replied any more.
+    cdef bint calls_refused
+
+    cdef uint64_t messages_received
+    cdef uint64_t calls_received
+    cdef uint64_t unhandled
+    cdef uint64_t handler_errors
+    cdef double last_complaint
+
+    cdef int define(self, uint16_t number, bytes name) except -1
+    cdef Endpoint endpoint(self, uint16_t number)
+    cdef Endpoint look_again(self, uint16_t number)
+    cdef int message(self, uint16_t number, bytes payload) except -1
+    cdef int call(self, uint16_t number, uint32_t call, bytes payload) except -1
+    cdef int cancel(self, uint32_t call) except -1
+    cdef int received(self, size_t size) except -1
+    cdef int grant(self) except -1
+    cdef int reply(self, uint32_t call, object result) except -1
+    cdef int refuse(self, uint32_t call, int code, str name, str text) except -1
+    cdef int start(self, object awaitable, object number, str endpoint, size_t size) except -1
+    cdef int close(self) except -1

@@ -1,0 +1,284 @@
+"""The receiving side of a link: messages and calls to their handlers.
+
+Handlers run in the order in which messages arrive; asynchronous ones are started in
+that order. What they have not finished counts against the peer's window, so a slow
+handler slows its senders, while replies and pings, which no window holds up, pass.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from fastnode.link.endpoint cimport Endpoint, EndpointRegistry
+from fastnode.link.message cimport make_message
+from fastnode.link.outbox cimport Outbox, as_bytes
+from fastnode.wire.frame cimport CREDIT, ERROR
+
+import logging
+from asyncio import CancelledError
+from inspect import isawaitable
+from struct import Struct
+
+from fastnode.errors import ProtocolError, Side
+from fastnode.limits import ENDPOINT_DICTIONARY_SIZE, MAX_FRAME_BYTES, WINDOW_BYTES
+from fastnode.link.calls import (
+    HANDLER_RAISED,
+    NO_SUCH_ENDPOINT,
+    REPLY_TOO_LARGE,
+    encode_error,
+)
+
+log = logging.getLogger("fastnode.link")
+
+cdef object CREDIT_BODY = Struct(">I")
+
+cdef enum:
+    # What a message under way costs besides its payload: task, message, bookkeeping.
+    TASK_BYTES = 1024
+
+# A sender looks at its credit before a run of frames in one slab, or one frame, and
+# may go on after it with the continuations that the frame's lane ends with.
+cdef uint64_t OVERRUN = 2 * MAX_FRAME_BYTES
+cdef Py_ssize_t BOOK_SIZE = ENDPOINT_DICTIONARY_SIZE
+cdef double COMPLAINT_SECONDS = 1.0
+
+
+@cython.final
+cdef class Inbox:
+    """Dispatches what one link receives."""
+
+    def __init__(
+        self,
+        loop,
+        Outbox outbox not None,
+        EndpointRegistry registry not None,
+        uint64_t window=WINDOW_BYTES,
+    ):
+        self.loop = loop
+        self.outbox = outbox
+        self.registry = registry
+        self.generation = registry.generation
+        self.window = window
+        self.book = []
+        self.tasks = set()
+        self.calls = {}
+
+    def set_peer(self, peer):
+        """Who sends: the `sender` of all messages."""
+        self.peer = peer
+
+    # --- the endpoint dictionary ----------------------------------------------
+
+    cdef int define(self, uint16_t number, bytes name) except -1:
+        cdef str text
+        cdef Endpoint endpoint
+        if number > len(self.book) or number >= BOOK_SIZE:
+            raise ProtocolError(
+                f"the peer gave an endpoint the number {number}, where "
+                f"{len(self.book)} is the next and {BOOK_SIZE} the bound",
+                side=Side.REMOTE,
+            )
+        try:
+            text = name.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ProtocolError(
+                "the peer sent an endpoint's name that is not UTF-8", side=Side.REMOTE
+            ) from None
+        endpoint = self.registry.find(text)
+        if number == len(self.book):
+            self.book.append(endpoint)
+        else:
+            self.book[number] = endpoint
+        return 0
+
+    cdef Endpoint endpoint(self, uint16_t number):
+        cdef Endpoint endpoint
+        if number >= len(self.book):
+            raise ProtocolError(
+                f"the peer used endpoint number {number} without naming it",
+                side=Side.REMOTE,
+            )
+        endpoint = <Endpoint>self.book[number]
+        if self.generation != self.registry.generation:
+            endpoint = self.look_again(number)
+        return endpoint
+
+    cdef Endpoint look_again(self, uint16_t number):
+        """Handlers were registered since: look all names up once more."""
+        cdef Py_ssize_t i
+        for i in range(len(self.book)):
+            self.book[i] = self.registry.find((<Endpoint>self.book[i]).name)
+        self.generation = self.registry.generation
+        return <Endpoint>self.book[number]
+
+    # --- messages and calls ---------------------------------------------------
+
+    cdef int message(self, uint16_t number, bytes payload) except -1:
+        cdef Endpoint endpoint = self.endpoint(number)
+        cdef object result
+        self.messages_received += 1
+        if endpoint.handler is None:
+            self.unhandled += 1
+            self.complain(
+                "a message from %s to %r was dropped: no such endpoint here",
+                self.peer.name,
+                endpoint.name,
+            )
+            return 0
+        try:
+            result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
+            if result is not None and (endpoint.asynchronous or isawaitable(result)):
+                self.start(result, None, endpoint.name, PyBytes_GET_SIZE(payload))
+        except Exception:
+            self.handler_failed(endpoint.name)
+        return 0
+
+    cdef int call(self, uint16_t number, uint32_t call, bytes payload) except -1:
+        cdef Endpoint endpoint = self.endpoint(number)
+        cdef object result
+        self.calls_received += 1
+        if call == 0 or call in self.calls:
+            raise ProtocolError(
+                f"the peer used the number {call} for a new call", side=Side.REMOTE
+            )
+        if self.calls_refused:
+            # The goodbye in flight tells the caller that nobody will reply.
+            return 0
+        if endpoint.handler is None:
+            return self.refuse(call, NO_SUCH_ENDPOINT, "NoSuchEndpoint", endpoint.name)
+        try:
+            result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
+            if PyBytes_CheckExact(result):
+                return self.reply(call, result)
+            if endpoint.asynchronous or isawaitable(result):
+                return self.start(
+                    result, call, endpoint.name, PyBytes_GET_SIZE(payload)
+                )
+            return self.reply(call, result)
+        except Exception as error:
+            self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
+        return 0
+
+    cdef int reply(self, uint32_t call, object result) except -1:
+        """Send what a handler returned; None is an empty reply."""
+        cdef bytes payload
+        if PyBytes_CheckExact(result):
+            payload = <bytes>result
+        elif result is None:
+            payload = b""
+        else:
+            payload = as_bytes(result)
+        if <uint64_t>PyBytes_GET_SIZE(payload) > self.outbox.max_message:
+            return self.refuse(
+                call,
+                REPLY_TOO_LARGE,
+                "MessageTooLarge",
+                f"it has {len(payload)} bytes, the caller takes "
+                f"{self.outbox.max_message}",
+            )
+        return self.outbox.reply(call, payload)
+
+    cdef int refuse(self, uint32_t call, int code, str name, str text) except -1:
+        return self.outbox.frame(ERROR, 0, encode_error(call, code, name, text))
+
+    # --- asynchronous handlers ------------------------------------------------
+
+    cdef int start(
+        self, object awaitable, object number, str endpoint, size_t size
+    ) except -1:
+        size += TASK_BYTES
+        self.held += size
+        task = self.loop.create_task(self.run(awaitable, number, endpoint, size))
+        self.tasks.add(task)
+        task.add_done_callback(self.finished)
+        if number is not None:
+            self.calls[number] = task
+        return 0
+
+    async def run(self, awaitable, number, str endpoint, size_t size):
+        """One asynchronous handler, to its end."""
+        try:
+            result = await awaitable
+            if number is not None and self.calls.pop(number, None) is not None:
+                self.reply(number, result)
+        except CancelledError:
+            if number is not None and self.calls.pop(number, None) is not None:
+                self.refuse(
+                    number, HANDLER_RAISED, "CancelledError", "the handler was cancelled"
+                )
+            raise
+        except Exception as error:
+            if number is None:
+                self.handler_failed(endpoint)
+            else:
+                self.calls.pop(number, None)
+                self.refuse(number, HANDLER_RAISED, type(error).__name__, str(error))
+        finally:
+            self.held -= size
+            self.grant()
+
+    def finished(self, task):
+        """A handler's task is done."""
+        self.tasks.discard(task)
+        if not self.tasks and self.on_idle is not None:
+            self.on_idle()
+
+    cdef int cancel(self, uint32_t call) except -1:
+        """The caller gave up: a handler that is still at it is cancelled."""
+        cdef object task = self.calls.pop(call, None)
+        if task is not None:
+            task.cancel()
+        return 0
+
+    # --- flow control ---------------------------------------------------------
+
+    cdef int received(self, size_t size) except -1:
+        """Count `size` bytes of the data lane."""
+        self.owed += size
+        if self.owed > self.window + OVERRUN:
+            raise ProtocolError(
+                f"the peer sent {self.owed} bytes into a window of {self.window}",
+                side=Side.REMOTE,
+            )
+        if self.owed >= self.window // 2:
+            self.grant()
+        return 0
+
+    cdef int grant(self) except -1:
+        """Let the peer send more, if enough is owed and not too much is held."""
+        if self.owed >= self.window // 2 and self.held <= self.window // 2:
+            self.outbox.frame(CREDIT, 0, CREDIT_BODY.pack(self.owed))
+            self.owed = 0
+        return 0
+
+    # --- errors, end ----------------------------------------------------------
+
+    def handler_failed(self, str endpoint):
+        """A handler of a one-way message raised: nobody waits for it, so log it."""
+        self.handler_errors += 1
+        log.exception(
+            "the handler of %r raised on a message from %s", endpoint, self.peer.name
+        )
+
+    def complain(self, str text, *args):
+        """Log a warning, at most one in COMPLAINT_SECONDS: a peer can cause many."""
+        cdef double now = self.loop.time()
+        if now - self.last_complaint >= COMPLAINT_SECONDS or not self.last_complaint:
+            self.last_complaint = now
+            log.warning(text, *args)
+
+    def stop(self):
+        """Cancel the handlers that are under way; returns their tasks."""
+        tasks = list(self.tasks)
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    cdef int close(self) except -1:
+        """The link has ended: nobody waits for replies any more."""
+        cdef dict calls = self.calls
+        self.calls = {}
+        self.on_idle = None
+        for task in calls.values():
+            task.cancel()
+        return 0

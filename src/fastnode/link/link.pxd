@@ -1,0 +1,8 @@
+from fastnode.link.outbox cimport Outbox
+
+
+cdef class Link:
+    cdef Outbox outbox
+    cdef object protocol
+    cdef readonly object peer
+    cdef object __weakref__

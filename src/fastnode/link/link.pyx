@@ -1,0 +1,97 @@
+"""What users hold of a link."""
+
+cimport cython
+
+from fastnode.link.outbox cimport Outbox
+
+from fastnode.errors import CloseReason
+from fastnode.limits import CLOSE_TIMEOUT_SECONDS
+
+
+@cython.final
+cdef class Link:
+    """One connection to a peer, after both sides agreed on names and limits.
+
+    Made by `Node.connect` and by acceptors. It belongs to the loop that made it.
+    """
+
+    def __init__(self, protocol, Outbox outbox not None, peer):
+        self.protocol = protocol
+        self.outbox = outbox
+        self.peer = peer
+
+    def send(self, str endpoint not None, payload):
+        """Queue a one-way message; never blocks. It leaves with whatever else is
+        queued in this turn of the loop.
+
+        Args:
+            endpoint: the name of the endpoint, 1 to 255 bytes of UTF-8.
+            payload: `bytes`, kept alive until they were sent; a `bytearray` or
+                `memoryview` is copied.
+
+        Raises:
+            LinkClosed: the link is closed, or lost (`LinkLost`).
+            MessageTooLarge: larger than this node or the peer allows.
+            SendQueueFull: too much is queued; nothing was queued.
+        """
+        self.outbox.send(endpoint, payload)
+
+    def call(self, str endpoint not None, payload, *, timeout=None):
+        """Send a call and wait for the reply of its handler.
+
+        Args:
+            timeout: seconds; None waits as long as the link lasts.
+
+        Raises:
+            CallTimeout: no reply in time; the handler is cancelled.
+            NoSuchEndpoint: the peer has no such endpoint.
+            RemoteError: the handler raised.
+            LinkClosed, MessageTooLarge, SendQueueFull: as for `send`.
+        """
+        return self.protocol.call(endpoint, payload, timeout)
+
+    def drain(self):
+        """Wait while more than the high-water mark is queued, until it is below
+        the low-water mark.
+
+        Raises:
+            LinkClosed: the link ended while waiting, or before.
+        """
+        return self.outbox.drain()
+
+    def ping(self):
+        """Wait for an answer of the peer's node and return the round trip, seconds.
+
+        Raises:
+            LinkClosed: the link ended.
+        """
+        return self.protocol.ping()
+
+    async def close(self, timeout=CLOSE_TIMEOUT_SECONDS):
+        """End the link in order: what is queued leaves, handlers under way finish,
+        both sides say goodbye; at most `timeout` seconds."""
+        self.protocol.begin_close(CloseReason.CLOSED, timeout)
+        await self.wait_closed()
+
+    async def wait_closed(self):
+        """Wait until the connection is gone, for whatever reason."""
+        await self.protocol.wait_gone()
+
+    @property
+    def closed(self):
+        """True when nothing can be sent any more."""
+        return self.outbox.closed is not None
+
+    @property
+    def dialed(self):
+        """True on the side that made the connection."""
+        return self.protocol.dialer
+
+    @property
+    def stats(self):
+        """A `LinkStats` snapshot of the link's counters."""
+        return self.protocol.stats()
+
+    def __repr__(self):
+        state = "closed" if self.closed else "up"
+        return f"<Link to {self.peer}, {state}>"

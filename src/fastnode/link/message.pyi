@@ -1,0 +1,13 @@
+from typing import final
+
+from fastnode.link.peer import Peer
+
+@final
+class Message:
+    def __init__(self, payload: bytes, sender: Peer, endpoint: str) -> None: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def sender(self) -> Peer: ...
+    @property
+    def endpoint(self) -> str: ...

@@ -1,0 +1,66 @@
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastnode.buffers.pool cimport BufferPool
+from fastnode.tls.engine cimport TlsEngine
+from fastnode.wire.encoder cimport Encoder
+from fastnode.wire.lane cimport Lane
+
+
+cdef class Outbox:
+    cdef Encoder encoder
+    cdef TlsEngine engine
+    cdef BufferPool pool
+    cdef object loop
+    cdef object write
+    cdef unsigned long thread
+
+    # Why users can queue nothing: None while the link is up.
+    cdef object closed
+    # Nothing can be queued any more, not even by the link itself.
+    cdef bint ended
+    # The transport takes more.
+    cdef bint writable
+    # A flush is scheduled, or will follow when the read at hand is done.
+    cdef bint scheduled
+    cdef bint in_read
+    # Called when all that was queued has been written.
+    cdef object on_empty
+    # Called with the exception when the engine fails.
+    cdef object on_error
+
+    # Flow control: data goes out while credit > 0; it may fall below 0 by one run.
+    cdef int64_t credit
+    cdef int64_t window
+    cdef uint64_t max_message
+    cdef uint64_t own_max_message
+
+    # Queued bytes: low <= high <= most.
+    cdef size_t high_water
+    cdef size_t low_water
+    cdef size_t most
+    cdef list drainers
+
+    cdef uint64_t bytes_written
+    cdef uint64_t messages
+    cdef uint64_t calls
+
+    cdef int begin(self, peer_hello, hello) except -1
+    cdef int check(self, size_t size) except -1
+    cdef int send(self, str endpoint, object payload) except -1
+    cdef int call(self, str endpoint, uint32_t number, object payload) except -1
+    cdef int reply(self, uint32_t number, bytes payload) except -1
+    cdef int frame(self, uint8_t kind, uint16_t number, bytes body) except -1
+    cdef int queued(self) except -1
+    cdef int add_credit(self, uint32_t credit) except -1
+    cdef int flush(self) except -1
+    cdef int push_output(self) except -1
+    cdef size_t pump(self, size_t budget) except? 0
+    cdef size_t pack(
+        self, Lane control, Lane data, unsigned char *stage, size_t budget
+    ) except? 0
+    cdef int close(self, error) except -1
+    cdef int wake(self) except -1
+    cdef size_t size(self) noexcept
+
+
+cdef bytes as_bytes(object payload)

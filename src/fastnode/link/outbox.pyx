@@ -1,0 +1,310 @@
+"""The sending side of a link: frames queue up, full TLS records go out.
+
+Everything queued in one loop turn leaves together: the first frame schedules a flush
+for the end of the turn, and FLUSH_BYTES queued are flushed at once, while they are
+warm in the cache. A flush stops where the transport asks for a pause, and the data
+lane also where the peer's credit ends.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from fastnode.buffers.pool cimport BufferPool
+from fastnode.buffers.slab cimport Slab
+from fastnode.tls.engine cimport TlsEngine
+from fastnode.wire.encoder cimport Encoder
+from fastnode.wire.lane cimport Lane, Segment
+
+from threading import get_ident
+
+from fastnode.errors import (
+    ConfigError,
+    MessageTooLarge,
+    ProtocolError,
+    SendQueueFull,
+    Side,
+    renewed,
+)
+from fastnode.limits import FLUSH_BYTES
+
+cdef extern from "pythread.h":
+    unsigned long PyThread_get_thread_ident() noexcept nogil
+
+cdef enum:
+    RECORD_BYTES = 16 << 10
+
+cdef size_t FLUSH_AT = FLUSH_BYTES
+
+
+@cython.final
+cdef class Outbox:
+    """Queues and sends the frames of one link."""
+
+    def __init__(self, loop, TlsEngine engine not None, BufferPool pool not None):
+        self.loop = loop
+        self.engine = engine
+        self.pool = pool
+        self.encoder = Encoder(pool)
+        self.thread = get_ident()
+        self.writable = True
+        self.drainers = []
+
+    cdef int begin(self, peer_hello, hello) except -1:
+        """Take over the limits that the peer named."""
+        self.encoder.set_limits(peer_hello.max_frame, peer_hello.endpoints)
+        self.max_message = peer_hello.max_message
+        self.own_max_message = hello.max_message
+        self.window = peer_hello.window
+        self.credit = peer_hello.window
+        return 0
+
+    # --- queueing -------------------------------------------------------------
+
+    cdef int send(self, str endpoint, object payload) except -1:
+        cdef bytes data
+        if PyBytes_CheckExact(payload):
+            data = <bytes>payload
+        else:
+            data = as_bytes(payload)
+        self.check(PyBytes_GET_SIZE(data))
+        self.encoder.message(endpoint, data)
+        self.messages += 1
+        return self.queued()
+
+    cdef int call(self, str endpoint, uint32_t number, object payload) except -1:
+        cdef bytes data
+        if PyBytes_CheckExact(payload):
+            data = <bytes>payload
+        else:
+            data = as_bytes(payload)
+        self.check(PyBytes_GET_SIZE(data))
+        self.encoder.call(endpoint, number, data)
+        self.calls += 1
+        return self.queued()
+
+    cdef int reply(self, uint32_t number, bytes payload) except -1:
+        """Queue a reply; the caller has checked its size."""
+        if self.ended:
+            return 0
+        self.encoder.reply(number, payload)
+        return self.queued()
+
+    cdef int frame(self, uint8_t kind, uint16_t number, bytes body) except -1:
+        """Queue a frame of the control lane."""
+        if self.ended:
+            return 0
+        self.encoder.add_frame(kind, number, body)
+        return self.queued()
+
+    cdef int check(self, size_t size) except -1:
+        """Raise unless a payload of `size` bytes may be queued now."""
+        cdef size_t queued = self.encoder.data.size
+        if self.closed is not None:
+            raise renewed(self.closed)
+        if PyThread_get_thread_ident() != self.thread:
+            raise ConfigError(
+                "a link was used from a thread that is not its loop's",
+                hint="use loop.call_soon_threadsafe",
+            )
+        if size > self.max_message or size > self.own_max_message:
+            raise MessageTooLarge(
+                f"a payload of {size} bytes: the peer takes {self.max_message}, "
+                f"this node {self.own_max_message}",
+                side=Side.LOCAL,
+                hint="raise max_message_size on both nodes, or send it in parts",
+            )
+        # An empty queue takes any message of a legal size.
+        if queued and queued + size > self.most:
+            raise SendQueueFull(
+                f"{queued} bytes are queued on this link and at most {self.most} "
+                f"may be; nothing was queued",
+                side=Side.LOCAL,
+                hint="await link.drain(), or raise max_queued",
+            )
+        return 0
+
+    cdef int queued(self) except -1:
+        """Something was queued: see that it leaves."""
+        if not self.scheduled:
+            self.scheduled = True
+            if not self.in_read:
+                self.loop.call_soon(self._flush)
+        if (
+            self.encoder.data.size + self.encoder.control.size >= FLUSH_AT
+            and self.writable
+            and (self.credit > 0 or self.encoder.control.size >= FLUSH_AT)
+        ):
+            self.flush()
+        return 0
+
+    # --- sending --------------------------------------------------------------
+
+    def _flush(self):
+        self.scheduled = False
+        self.flush()
+
+    cdef int flush(self) except -1:
+        """Send what may be sent now."""
+        try:
+            while self.writable and self.write is not None:
+                if self.pump(FLUSH_AT) == 0:
+                    break
+                self.push_output()
+        except Exception as error:
+            # The engine failed: that ends the link, and is not the sender's fault.
+            self.on_error(error)
+            return 0
+        if self.encoder.data.size == 0 and self.encoder.control.size == 0:
+            self.encoder.data.rest()
+            self.encoder.control.rest()
+            if self.on_empty is not None:
+                self.on_empty()
+        if self.drainers and self.encoder.data.size <= self.low_water:
+            self.wake()
+        return 0
+
+    cdef int push_output(self) except -1:
+        """Hand the engine's output to the transport."""
+        cdef bytes output = self.engine.output()
+        if output is not None and self.write is not None:
+            self.bytes_written += <size_t>PyBytes_GET_SIZE(output)
+            self.write(output)
+        return 0
+
+    cdef size_t pump(self, size_t budget) except? 0:
+        """Move about `budget` bytes, whole frames, from the lanes into the engine.
+
+        Control goes first. Full records: what does not fill one is gathered in a
+        slab with what follows.
+        """
+        cdef Lane control = self.encoder.control
+        cdef Lane data = self.encoder.data
+        cdef Slab stage
+        cdef size_t moved
+        if control.count == 0 and (data.count == 0 or self.credit <= 0):
+            return 0
+        stage = self.pool.get(RECORD_BYTES)
+        try:
+            moved = self.pack(control, data, stage.data, budget)
+        finally:
+            self.pool.put(stage)
+        return moved
+
+    cdef size_t pack(
+        self, Lane control, Lane data, unsigned char *stage, size_t budget
+    ) except? 0:
+        cdef Lane lane = None
+        cdef Segment *segment
+        cdef const unsigned char *at
+        cdef size_t left, part, staged = 0, moved = 0
+        cdef bint ends
+        while lane is not None or moved < budget:
+            if lane is None:
+                if control.count:
+                    lane = control
+                elif data.count and self.credit > 0:
+                    lane = data
+                else:
+                    break
+            segment = lane.front()
+            at = segment.data
+            left = segment.size
+            moved += left
+            if lane is data:
+                self.credit -= <int64_t>left
+            if staged:
+                part = min(left, RECORD_BYTES - staged)
+                memcpy(stage + staged, at, part)
+                staged += part
+                at += part
+                left -= part
+                if staged == RECORD_BYTES:
+                    self.engine.write(stage, staged)
+                    staged = 0
+            if left >= RECORD_BYTES:
+                part = left - left % RECORD_BYTES
+                self.engine.write(at, part)
+                at += part
+                left -= part
+            if left:
+                if staged == 0 and control.count + data.count == 1:
+                    self.engine.write(at, left)
+                else:
+                    memcpy(stage + staged, at, left)
+                    staged += left
+            ends = segment.ends
+            lane.pop()
+            if ends:
+                lane = None
+        if staged:
+            self.engine.write(stage, staged)
+        return moved
+
+    cdef int add_credit(self, uint32_t credit) except -1:
+        if <int64_t>credit > self.window - self.credit:
+            raise ProtocolError(
+                f"the peer granted {credit} bytes more than its window of "
+                f"{self.window}",
+                side=Side.REMOTE,
+            )
+        self.credit += credit
+        if not self.scheduled and self.encoder.data.count:
+            self.queued()
+        return 0
+
+    # --- waiting and ending ---------------------------------------------------
+
+    async def drain(self):
+        """Wait while more than the high-water mark is queued."""
+        if self.closed is not None:
+            raise renewed(self.closed)
+        if self.encoder.data.size <= self.high_water:
+            return
+        waiter = self.loop.create_future()
+        self.drainers.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self.drainers:
+                self.drainers.remove(waiter)
+
+    cdef int wake(self) except -1:
+        cdef list drainers = self.drainers
+        self.drainers = []
+        for waiter in drainers:
+            if not waiter.done():
+                waiter.set_result(None)
+        return 0
+
+    def refuse_new(self, error):
+        """Take nothing more from users; what is queued still leaves."""
+        self.closed = error
+
+    cdef int close(self, error) except -1:
+        """Refuse and give up everything: `error` is what users are told."""
+        cdef list drainers = self.drainers
+        self.closed = error
+        self.ended = True
+        self.encoder.clear()
+        self.on_empty = None
+        self.drainers = []
+        for waiter in drainers:
+            if not waiter.done():
+                waiter.set_exception(renewed(error))
+        return 0
+
+    cdef size_t size(self) noexcept:
+        return self.encoder.data.size + self.encoder.control.size
+
+
+cdef bytes as_bytes(object payload):
+    """A copy of a buffer: its owner may change it while ours is queued."""
+    if isinstance(payload, bytes):
+        return bytes(payload)
+    if isinstance(payload, (bytearray, memoryview)):
+        return bytes(payload)
+    raise TypeError(
+        f"a payload is bytes, bytearray or memoryview, not {type(payload).__name__}"
+    )

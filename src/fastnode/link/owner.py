@@ -1,0 +1,43 @@
+"""What a link asks of the acceptor or dialer that it belongs to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from fastnode.errors import FastnodeError
+    from fastnode.link.machine import State
+    from fastnode.link.peer import Peer
+    from fastnode.link.protocol import LinkProtocol
+
+__all__ = ["LinkOwner"]
+
+
+class LinkOwner(Protocol):
+    """Judges peers and keeps the links of a node."""
+
+    @property
+    def alpn(self) -> str | None:
+        """The application protocol that TLS must agree on; None in plaintext."""
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that the peer's certificate was verified against."""
+
+    async def admit(self, protocol: LinkProtocol) -> Peer:
+        """Judge the peer by ``protocol.presented`` and ``protocol.peer_hello``.
+
+        Raises:
+            HandshakeError: it is refused; the peer is told why.
+        """
+
+    def link_up(self, protocol: LinkProtocol) -> None:
+        """The link is up: ``protocol.link``."""
+
+    def link_closing(self, protocol: LinkProtocol) -> None:
+        """The peer said goodbye: nothing new can be sent."""
+
+    def link_ended(
+        self, protocol: LinkProtocol, was: State, error: FastnodeError
+    ) -> None:
+        """The link ended, or never came up, for this reason."""

@@ -1,0 +1,1 @@
+"""TLS engines, and what they say of a peer."""

@@ -1,0 +1,77 @@
+"""TlsEngine: TLS without I/O. Ciphertext in, plaintext out, and back.
+
+The interface that a link drives; `fastnode.tls.memory_bio` and
+`fastnode.tls.plaintext` fill it. An engine knows no socket, loop or clock.
+"""
+
+import ssl
+
+#: What an engine raises when TLS fails; translated once, by `fastnode.tls.refusal`.
+TLS_ERRORS = (ssl.SSLError,)
+
+
+cdef class TlsEngine:
+    """One side of one connection.
+
+    `feed` takes ciphertext from the network; `handshake` and `read` work on it;
+    `write` takes plaintext; `output` is the ciphertext to send, due after any of
+    the others, errors included: a refused handshake leaves its alert there.
+    """
+
+    cdef int feed(self, const unsigned char *data, size_t size) except -1:
+        """Take in ciphertext; it is copied."""
+        raise NotImplementedError
+
+    cdef int feed_eof(self) except -1:
+        """The network will bring no more."""
+        raise NotImplementedError
+
+    cdef int handshake(self) except -1:
+        """1 when the handshake is complete, 0 when it needs more.
+
+        Raises:
+            ssl.SSLError: refused, by either side.
+        """
+        raise NotImplementedError
+
+    cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1:
+        """Decrypt into borrowed memory: the number of bytes, WANT_MORE or ENDED.
+
+        ENDED means an orderly end (close_notify).
+
+        Raises:
+            ssl.SSLError: an alert, a broken record, a truncated stream.
+        """
+        raise NotImplementedError
+
+    cdef int write(self, const unsigned char *data, size_t size) except -1:
+        """Encrypt all of `data`; full records if it is a multiple of 16 KiB."""
+        raise NotImplementedError
+
+    cdef bytes output(self):
+        """Ciphertext to send, or None; taken out of the engine."""
+        raise NotImplementedError
+
+    cdef int close(self) except -1:
+        """Say that we will send no more (close_notify)."""
+        raise NotImplementedError
+
+    @property
+    def certificate(self):
+        """The peer's certificate as it was presented, DER; None if none was."""
+        return None
+
+    @property
+    def version(self):
+        """The protocol's version, for example ``TLSv1.3``; None in plaintext."""
+        return None
+
+    @property
+    def cipher(self):
+        """The cipher suite's name; None in plaintext."""
+        return None
+
+    @property
+    def alpn(self):
+        """The application protocol that was agreed on; None if none was."""
+        return None

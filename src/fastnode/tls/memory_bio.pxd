@@ -1,0 +1,12 @@
+from fastnode.tls.engine cimport TlsEngine
+
+
+cdef class MemoryBioEngine(TlsEngine):
+    cdef object incoming
+    cdef object outgoing
+    cdef object ssl
+    # Bound methods, looked up once.
+    cdef object feed_bytes
+    cdef object ssl_read
+    cdef object ssl_write
+    cdef object take

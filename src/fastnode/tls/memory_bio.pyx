@@ -1,0 +1,110 @@
+"""TlsEngine over `ssl.SSLObject` and two `ssl.MemoryBIO`s: works everywhere."""
+
+cimport cython
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+
+from fastnode.tls.engine cimport ENDED, WANT_MORE, TlsEngine
+
+import ssl
+
+cdef enum:
+    # OpenSSL reads and writes at most one record at a time.
+    RECORD_BYTES = 16 << 10
+
+cdef object WantRead = ssl.SSLWantReadError
+cdef object ZeroReturn = ssl.SSLZeroReturnError
+cdef object SSLError = ssl.SSLError
+
+
+@cython.final
+cdef class MemoryBioEngine(TlsEngine):
+    """TLS by Python's own `ssl` module.
+
+    Args:
+        context: an `ssl.SSLContext` that is not changed any more.
+        server_side: whether we are the server.
+        server_name: sent as SNI and verified, as the context says; clients only.
+    """
+
+    def __init__(self, context, *, bint server_side, server_name=None):
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+        self.ssl = context.wrap_bio(
+            self.incoming,
+            self.outgoing,
+            server_side=server_side,
+            server_hostname=server_name,
+        )
+        self.feed_bytes = self.incoming.write
+        self.ssl_read = self.ssl.read
+        self.ssl_write = self.ssl.write
+        self.take = self.outgoing.read
+
+    cdef int feed(self, const unsigned char *data, size_t size) except -1:
+        self.feed_bytes(PyMemoryView_FromMemory(<char *>data, size, PyBUF_READ))
+        return 0
+
+    cdef int feed_eof(self) except -1:
+        self.incoming.write_eof()
+        return 0
+
+    cdef int handshake(self) except -1:
+        try:
+            self.ssl.do_handshake()
+        except WantRead:
+            return 0
+        return 1
+
+    cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1:
+        cdef Py_ssize_t got
+        try:
+            got = self.ssl_read(
+                size, PyMemoryView_FromMemory(<char *>into, size, PyBUF_WRITE)
+            )
+        except WantRead:
+            return WANT_MORE
+        except ZeroReturn:
+            return ENDED
+        return got if got > 0 else ENDED
+
+    cdef int write(self, const unsigned char *data, size_t size) except -1:
+        cdef size_t part
+        while size:
+            part = min(size, <size_t>RECORD_BYTES)
+            part = self.ssl_write(
+                PyMemoryView_FromMemory(<char *>data, part, PyBUF_READ)
+            )
+            data += part
+            size -= part
+        return 0
+
+    cdef bytes output(self):
+        cdef bytes data = self.take()
+        return data if data else None
+
+    cdef int close(self) except -1:
+        try:
+            self.ssl.unwrap()
+        except SSLError:
+            # It wants the peer's close_notify, which we do not wait for here, or
+            # the connection has failed already; ours is in the output if it can be.
+            pass
+        return 0
+
+    @property
+    def certificate(self):
+        return self.ssl.getpeercert(True) or None
+
+    @property
+    def version(self):
+        return self.ssl.version()
+
+    @property
+    def cipher(self):
+        cdef object cipher = self.ssl.cipher()
+        return cipher[0] if cipher else None
+
+    @property
+    def alpn(self):
+        return self.ssl.selected_alpn_protocol()

@@ -1,0 +1,142 @@
+"""HELLO: the first frame that each side of a link sends. Sans-IO.
+
+Layout in docs/wire-format.md. The body of a HELLO comes from somebody whose name has
+not been judged yet: everything in it is checked before it is used.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from fastnode.errors import ConfigError, ProtocolError, Side
+from fastnode.limits import MAX_FRAME_BYTES, MAX_NODE_NAME_BYTES
+from fastnode.names import NodeName
+
+__all__ = ["INSTANCE_BYTES", "PROTOCOL_VERSION", "Hello"]
+
+MAGIC: Final = b"fastnode"
+PROTOCOL_VERSION: Final = 1
+INSTANCE_BYTES: Final = 16
+
+# magic, oldest and newest version, reserved, instance, max_message, max_frame,
+# window, endpoints, keepalive in ms, length of the name
+_FIXED: Final = struct.Struct(f">8sBBH{INSTANCE_BYTES}sQIIIIH")
+_FEATURE: Final = struct.Struct(">HH")
+
+#: A peer whose limits are below these could not be served.
+LEAST_FRAME_BYTES: Final = 16 * 1024
+LEAST_WINDOW_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What one side tells the other about itself.
+
+    Attributes:
+        name: its node name.
+        instance: 16 random bytes that identify this run of the node.
+        max_message: largest payload it takes, bytes.
+        max_frame: largest frame it takes, header included, bytes.
+        window: bytes it takes on the data lane before it grants more.
+        endpoints: names that it remembers in its endpoint dictionary.
+        keepalive_ms: silence after which it probes, milliseconds.
+        oldest, newest: protocol versions it speaks.
+    """
+
+    name: NodeName
+    instance: bytes
+    max_message: int
+    max_frame: int
+    window: int
+    endpoints: int
+    keepalive_ms: int
+    oldest: int = PROTOCOL_VERSION
+    newest: int = PROTOCOL_VERSION
+
+    def encode(self) -> bytes:
+        """The body of the HELLO frame."""
+        name = str(self.name).encode()
+        return (
+            _FIXED.pack(
+                MAGIC,
+                self.oldest,
+                self.newest,
+                0,
+                self.instance,
+                self.max_message,
+                self.max_frame,
+                self.window,
+                self.endpoints,
+                self.keepalive_ms,
+                len(name),
+            )
+            + name
+        )
+
+    @classmethod
+    def decode(cls, body: bytes) -> Hello:
+        """Parse and check the body of a HELLO frame.
+
+        Features behind the name are skipped where they are unknown; this version
+        knows none.
+
+        Raises:
+            ProtocolError: malformed, or limits that nobody could keep.
+        """
+        if len(body) < _FIXED.size:
+            raise _bad(f"{len(body)} bytes are too short")
+        (magic, oldest, newest, _, instance, max_message, max_frame, window,
+         endpoints, keepalive_ms, name_size) = _FIXED.unpack_from(body)  # fmt: skip
+        if magic != MAGIC:
+            raise _bad("it does not begin with the magic bytes")
+        if oldest > newest or oldest == 0:
+            raise _bad(f"versions {oldest} to {newest}")
+        end = _FIXED.size + name_size
+        if not 0 < name_size <= MAX_NODE_NAME_BYTES or end > len(body):
+            raise _bad(f"a name of {name_size} bytes")
+        try:
+            name = NodeName.parse(body[_FIXED.size : end].decode())
+        except (ConfigError, UnicodeDecodeError):
+            raise _bad("the node name is not of the form name@host") from None
+        if max_frame < LEAST_FRAME_BYTES or window < LEAST_WINDOW_BYTES:
+            raise _bad(f"a frame limit of {max_frame} and a window of {window}")
+        if endpoints == 0 or max_message == 0:
+            raise _bad("limits of zero")
+        _check_features(body, end)
+        return cls(
+            name=name,
+            instance=instance,
+            max_message=max_message,
+            max_frame=min(max_frame, MAX_FRAME_BYTES),
+            window=window,
+            endpoints=min(endpoints, 1 << 16),
+            keepalive_ms=keepalive_ms,
+            oldest=oldest,
+            newest=newest,
+        )
+
+    def version_with(self, other: Hello) -> int | None:
+        """The newest version that both speak, or None."""
+        version = min(self.newest, other.newest)
+        return version if version >= max(self.oldest, other.oldest) else None
+
+
+def _check_features(body: bytes, at: int) -> None:
+    while at < len(body):
+        if len(body) - at < _FEATURE.size:
+            raise _bad("a feature is cut off")
+        _, size = _FEATURE.unpack_from(body, at)
+        at += _FEATURE.size
+        if len(body) - at < size:
+            raise _bad("a feature is cut off")
+        at += size
+
+
+def _bad(what: str) -> ProtocolError:
+    return ProtocolError(
+        f"the peer sent a malformed HELLO: {what}",
+        side=Side.REMOTE,
+        hint="it runs an incompatible version, or is not a fastnode peer",
+    )
