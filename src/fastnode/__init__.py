@@ -1,0 +1,90 @@
+"""fastnode: fast, mutually authenticated TLS links between Python services."""
+
+from fastnode.certs import (
+    CertAuthManager,
+    Certificate,
+    CertManager,
+    CertPool,
+    ClientAuth,
+)
+from fastnode.errors import (
+    CallTimeout,
+    CertificateError,
+    CertificateExpired,
+    CertificateLoadError,
+    CertificateRequired,
+    CloseReason,
+    ConfigError,
+    FastnodeError,
+    HandshakeError,
+    HandshakeTimeout,
+    HostnameMismatch,
+    LinkClosed,
+    LinkLost,
+    MessageTooLarge,
+    NoRoute,
+    NoSuchEndpoint,
+    NotAuthorized,
+    PeerNameMismatch,
+    ProtocolError,
+    RemoteError,
+    SendQueueFull,
+    SettingsFrozenError,
+    Side,
+    UnknownAuthority,
+)
+from fastnode.link.link import Link
+from fastnode.link.message import Message
+from fastnode.link.peer import Peer
+from fastnode.link.stats import LinkStats
+from fastnode.node.acceptor import Acceptor, AcceptorStats
+from fastnode.node.node import Node, start_node
+from fastnode.node.runner import run
+from fastnode.options import AcceptorOptions, NetworkOptions, NodeOptions, Resolver
+from fastnode.routing import Route
+
+__all__ = [
+    "Acceptor",
+    "AcceptorOptions",
+    "AcceptorStats",
+    "CallTimeout",
+    "CertAuthManager",
+    "CertManager",
+    "CertPool",
+    "Certificate",
+    "CertificateError",
+    "CertificateExpired",
+    "CertificateLoadError",
+    "CertificateRequired",
+    "ClientAuth",
+    "CloseReason",
+    "ConfigError",
+    "FastnodeError",
+    "HandshakeError",
+    "HandshakeTimeout",
+    "HostnameMismatch",
+    "Link",
+    "LinkClosed",
+    "LinkLost",
+    "LinkStats",
+    "Message",
+    "MessageTooLarge",
+    "NetworkOptions",
+    "NoRoute",
+    "NoSuchEndpoint",
+    "Node",
+    "NodeOptions",
+    "NotAuthorized",
+    "Peer",
+    "PeerNameMismatch",
+    "ProtocolError",
+    "RemoteError",
+    "Resolver",
+    "Route",
+    "SendQueueFull",
+    "SettingsFrozenError",
+    "Side",
+    "UnknownAuthority",
+    "run",
+    "start_node",
+]

@@ -1,0 +1,1 @@
+"""Nodes: acceptors, dialers and the links that they make."""

@@ -1,0 +1,322 @@
+"""An acceptor: a listening address, and the links that come in through it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fastnode.certs.context import ALPN_PROTOCOL
+from fastnode.errors import (
+    CloseReason,
+    ConfigError,
+    DuplicateLink,
+    FastnodeError,
+    HandshakeError,
+    Side,
+)
+from fastnode.limits import LISTEN_BACKLOG
+from fastnode.link.machine import State
+from fastnode.link.protocol import LinkProtocol
+from fastnode.tls.memory_bio import MemoryBioEngine
+from fastnode.tls.plaintext import PlaintextEngine
+
+if TYPE_CHECKING:
+    from fastnode.certs import CertManager
+    from fastnode.link.peer import Peer
+    from fastnode.node.foundation import Foundation
+    from fastnode.options import AcceptorOptions, Address
+    from fastnode.tls.engine import TlsEngine
+
+__all__ = ["Acceptor", "AcceptorStats"]
+
+log = logging.getLogger("fastnode.acceptor")
+
+#: Connections taken per readiness event: the loop has other work too.
+ACCEPTS_PER_TURN = 64
+#: How long accepting pauses when the process is out of file descriptors.
+PAUSE_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class AcceptorStats:
+    """What an acceptor has seen.
+
+    Attributes:
+        connections: TCP connections accepted.
+        links: links that came up.
+        refused: connections that this side refused, by the name of the error.
+        failed: connections that the peer refused or broke off, likewise.
+    """
+
+    connections: int = 0
+    links: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+
+
+class Acceptor:
+    """Makes inbound links. Is the `LinkOwner` of all of them."""
+
+    server_name: str | None = None
+
+    def __init__(
+        self,
+        foundation: Foundation,
+        options: AcceptorOptions,
+        *,
+        insecure_skip_verify: bool,
+    ) -> None:
+        self._foundation = foundation
+        self._options = options
+        self._insecure = insecure_skip_verify
+        self._manager = options.cert_manager or foundation.cert_manager
+        self._sockets: list[socket.socket] = []
+        self._address: Address | None = None
+        self._handshakes: set[LinkProtocol] = set()
+        self._links: set[LinkProtocol] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting = False
+        self._retry: asyncio.TimerHandle | None = None
+        self.stats = AcceptorStats()
+
+    @property
+    def address(self) -> Address:
+        """Host and port that it listens on."""
+        if self._address is None:
+            raise ConfigError("this acceptor does not listen")
+        return self._address
+
+    @property
+    def cert_manager(self) -> CertManager | None:
+        """Where its certificate comes from; None in plaintext."""
+        return self._manager
+
+    @property
+    def alpn(self) -> str | None:
+        """See `LinkOwner`."""
+        return None if self._foundation.plaintext else ALPN_PROTOCOL
+
+    # --- listening -------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen on the first free port of the range.
+
+        Raises:
+            ConfigError: no port of the range is free, or the host is not ours.
+        """
+        self._engine()  # a manager that cannot serve says so now
+        host = self._options.host or self._foundation.name.host
+        first, last = self._options.port, self._options.port
+        if first:
+            last = min(first + self._options.port_range - 1, 65535)
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(
+                host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {host!r}: {error.strerror or error}",
+                hint="give AcceptorOptions.host an address of this machine",
+            ) from error
+        addresses = list(dict.fromkeys((item[0], item[4]) for item in found))
+        for port in range(first, last + 1):
+            if self._listen(host, addresses, port):
+                break
+        else:
+            raise ConfigError(
+                f"no port from {first} to {last} is free on {host}",
+                hint="stop what listens there, widen port_range, or use port 0",
+            )
+        self._address = (host, self._sockets[0].getsockname()[1])
+        self._resume()
+        log.info("%s listens on %s:%d", self._foundation.name, *self._address)
+
+    def _listen(
+        self, host: str, addresses: list[tuple[int, tuple[object, ...]]], port: int
+    ) -> bool:
+        opened: list[socket.socket] = []
+        for family, address in addresses:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            opened.append(sock)
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                if port == 0 and len(opened) > 1:
+                    # All addresses of the host share the port that the first got.
+                    port = opened[0].getsockname()[1]
+                sock.bind((address[0], port, *address[2:]))
+                sock.listen(LISTEN_BACKLOG)
+            except OSError as error:
+                for each in opened:
+                    each.close()
+                if error.errno == errno.EADDRINUSE:
+                    return False
+                raise ConfigError(
+                    f"cannot listen on {host}:{port}: {error.strerror}",
+                    hint="give AcceptorOptions.host an address of this machine, and a "
+                    "port that this user may open",
+                ) from error
+        self._sockets = opened
+        return True
+
+    def _resume(self) -> None:
+        self._retry = None
+        if self._accepting or not self._sockets:
+            return
+        if len(self._handshakes) >= self._options.max_handshakes:
+            return
+        self._accepting = True
+        loop = asyncio.get_running_loop()
+        for sock in self._sockets:
+            loop.add_reader(sock, self._readable, sock)
+
+    def _pause(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            loop = asyncio.get_running_loop()
+            for sock in self._sockets:
+                loop.remove_reader(sock)
+
+    def close(self) -> None:
+        """Stop listening; links stay."""
+        self._pause()
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        for sock in self._sockets:
+            sock.close()
+        self._sockets = []
+
+    # --- accepting -------------------------------------------------------------
+
+    def _readable(self, sock: socket.socket) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            if not self._accepting:
+                return
+            try:
+                connection, address = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # EMFILE, ENFILE, ENOBUFS, ENOMEM: the queue stays readable, so
+                # look away for a while.
+                log.error("accepting pauses for %g s: %s", PAUSE_SECONDS, error)
+                self._pause()
+                self._retry = asyncio.get_running_loop().call_later(
+                    PAUSE_SECONDS, self._resume
+                )
+                return
+            self.stats.connections += 1
+            self._serve(connection, address)
+            if len(self._handshakes) + len(self._tasks) >= self._options.max_handshakes:
+                self._pause()
+
+    def _serve(self, connection: socket.socket, address: Address) -> None:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            engine = self._engine()
+        except FastnodeError as error:
+            connection.close()
+            log.error("a connection from %s:%d was dropped: %s", *address[:2], error)
+            return
+        task = asyncio.get_running_loop().create_task(self._open(connection, engine))
+        self._tasks.add(task)
+        task.add_done_callback(self._opened)
+
+    async def _open(self, connection: socket.socket, engine: TlsEngine) -> None:
+        protocol = self._foundation.protocol(engine, self, dialer=False)
+        self._handshakes.add(protocol)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: protocol, connection
+            )
+        except OSError as error:
+            self._handshakes.discard(protocol)
+            self._foundation.links.gone(protocol)
+            connection.close()
+            log.info("a connection was gone before it was served: %s", error)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+
+    def _engine(self) -> TlsEngine:
+        """A fresh engine under the certificate and trust of this moment."""
+        if self._foundation.plaintext:
+            return PlaintextEngine()
+        assert self._manager is not None
+        context = self._manager.server_context(insecure_skip_verify=self._insecure)
+        return MemoryBioEngine(context, server_side=True)
+
+    # --- LinkOwner -------------------------------------------------------------
+
+    async def admit(self, protocol: LinkProtocol) -> Peer:
+        """See `LinkOwner`."""
+        verified = (
+            not self._foundation.plaintext
+            and not self._insecure
+            and self._manager is not None
+            and self._manager.verifies_clients
+        )
+        peer = await self._foundation.admission.judge(
+            protocol, verified=verified, expected=None
+        )
+        if len(self._links) >= self._options.max_links:
+            error = HandshakeError(
+                f"this acceptor has {len(self._links)} links, its maximum",
+                peer=peer,
+                side=Side.LOCAL,
+                hint="raise max_links",
+            )
+            error.close_reason = CloseReason.TOO_MANY_LINKS
+            raise error
+        await self._foundation.links.admit_inbound(peer)
+        return peer
+
+    def link_up(self, protocol: LinkProtocol) -> None:
+        """See `LinkOwner`."""
+        self._handshakes.discard(protocol)
+        self._links.add(protocol)
+        self.stats.links += 1
+        self._resume()
+        self._foundation.links.came_up(protocol)
+
+    def link_closing(self, protocol: LinkProtocol) -> None:
+        """See `LinkOwner`."""
+        self._foundation.links.closing(protocol)
+
+    def link_ended(
+        self, protocol: LinkProtocol, was: State, error: FastnodeError
+    ) -> None:
+        """See `LinkOwner`."""
+        self._handshakes.discard(protocol)
+        self._links.discard(protocol)
+        self._foundation.links.ended(protocol)
+        if was < State.UP:
+            self._handshake_failed(protocol, error)
+        self._resume()
+
+    def _handshake_failed(self, protocol: LinkProtocol, error: FastnodeError) -> None:
+        host, port = protocol.address
+        if isinstance(error, DuplicateLink):
+            log.debug("%s:%d: %s", host, port, error)
+            return
+        ours = error.side is Side.LOCAL
+        (self.stats.refused if ours else self.stats.failed)[type(error).__name__] += 1
+        log.warning(
+            "%s %s %s:%d: %s: %s",
+            self._foundation.name,
+            "refused" if ours else "has no link with",
+            host,
+            port,
+            type(error).__name__,
+            error,
+        )

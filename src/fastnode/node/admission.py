@@ -1,0 +1,115 @@
+"""Judging a peer: its certificate, its name, and what the user says of it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+
+from fastnode.errors import NotAuthorized, PeerNameMismatch, Side
+from fastnode.link.peer import Peer
+from fastnode.names import NodeName
+from fastnode.tls.identity import covers, describe
+
+if TYPE_CHECKING:
+    from fastnode.link.protocol import LinkProtocol
+    from fastnode.options import Authorize
+
+__all__ = ["Admission"]
+
+log = logging.getLogger("fastnode.node")
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The rules by which one node judges its peers.
+
+    Attributes:
+        own: the node's own name.
+        verify_peer_name: a verified certificate must cover the name that is used.
+        authorize: the user's hook, asked last.
+    """
+
+    own: NodeName
+    verify_peer_name: bool
+    authorize: Authorize | None
+
+    async def judge(
+        self, protocol: LinkProtocol, *, verified: bool, expected: NodeName | None
+    ) -> Peer:
+        """Return the peer if it is admitted.
+
+        Args:
+            verified: whether TLS verified the certificate that was presented.
+            expected: the name that was dialed; None for an inbound link.
+
+        Raises:
+            PeerNameMismatch, NotAuthorized: refused.
+        """
+        engine = protocol.presented
+        name = protocol.peer_hello.name
+        der = engine.certificate
+        certificate = x509.load_der_x509_certificate(der) if der else None
+        if expected is not None and name != expected:
+            raise PeerNameMismatch(
+                f"{expected} was dialed, {name} answered",
+                peer=str(name),
+                side=Side.LOCAL,
+                hint="correct the route or the name",
+            )
+        if name == self.own:
+            raise PeerNameMismatch(
+                f"the peer calls itself {name}, which is this node's own name",
+                peer=str(name),
+                side=Side.LOCAL,
+                hint="give every node a name of its own",
+            )
+        verified = verified and certificate is not None
+        # A certificate that nobody verified covers nothing: such a peer is admitted
+        # as what it is, and never takes the place of a verified one.
+        if (
+            verified
+            and certificate is not None
+            and self.verify_peer_name
+            and not covers(certificate, name)
+        ):
+            raise PeerNameMismatch(
+                f"the peer calls itself {name}, which its certificate does not "
+                f"cover: {describe(certificate)}",
+                peer=str(name),
+                side=Side.LOCAL,
+                hint=f"issue it a certificate with the URI SAN {name.uri}, or with "
+                f"the DNS or IP SAN {name.host}",
+            )
+        peer = Peer(
+            name=str(name),
+            address=protocol.address,
+            certificate=certificate,
+            verified=verified,
+            tls_version=engine.version,
+            cipher=engine.cipher,
+            instance=protocol.peer_hello.instance.hex(),
+        )
+        await self._ask(peer)
+        return peer
+
+    async def _ask(self, peer: Peer) -> None:
+        if self.authorize is None:
+            return
+        try:
+            answer = self.authorize(peer)
+            if isawaitable(answer):
+                answer = await answer
+        except Exception:
+            log.exception("the authorize hook raised on %s", peer)
+            answer = False
+        if answer is not True:
+            raise NotAuthorized(
+                f"{peer.name} is not authorized",
+                peer=peer,
+                side=Side.LOCAL,
+                hint="the authorize hook of the refusing node decides that",
+            )

@@ -1,0 +1,340 @@
+"""One dial: from a node name to a link, by whatever address answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import TYPE_CHECKING
+
+from fastnode.certs.context import ALPN_PROTOCOL
+from fastnode.errors import (
+    ConfigError,
+    DuplicateLink,
+    FastnodeError,
+    HandshakeError,
+    HandshakeTimeout,
+    NoRoute,
+    ProtocolError,
+    Side,
+)
+from fastnode.limits import DEFAULT_PORT
+from fastnode.link.machine import State
+from fastnode.options import check_port
+from fastnode.tls.memory_bio import MemoryBioEngine
+from fastnode.tls.plaintext import PlaintextEngine
+
+if TYPE_CHECKING:
+    from fastnode.certs import CertManager
+    from fastnode.link.link import Link
+    from fastnode.link.peer import Peer
+    from fastnode.link.protocol import LinkProtocol
+    from fastnode.names import NodeName
+    from fastnode.node.foundation import Foundation
+    from fastnode.options import Resolver
+    from fastnode.routing import RouteTable
+    from fastnode.tls.engine import TlsEngine
+
+__all__ = ["Dial", "Target"]
+
+log = logging.getLogger("fastnode.node")
+
+#: How long the winner of two simultaneous dials may take to come up here: it has
+#: been accepted there, so that is half a round trip.
+WINNER_SECONDS = 1.0
+#: Pause before dialing again when the winner did not come up, times the attempt.
+RETRY_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to connect, and by which trust."""
+
+    host: str
+    port: int
+    cert_manager: CertManager | None
+    server_name: str
+    insecure: bool
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Dial:
+    """Connects to one node. Is the `LinkOwner` of the link that comes of it."""
+
+    def __init__(
+        self,
+        foundation: Foundation,
+        name: NodeName,
+        *,
+        routes: RouteTable,
+        resolver: Resolver | None,
+        insecure_skip_verify: bool,
+    ) -> None:
+        self._foundation = foundation
+        self._name = name
+        self._routes = routes
+        self._resolver = resolver
+        self._insecure = insecure_skip_verify
+        self._target: Target | None = None
+        self._protocol: LinkProtocol | None = None
+        self._attempt: asyncio.Task[Link] | None = None
+        self._superseded = False
+
+    async def run(self) -> Link:
+        """The link, whether we dialed it or the peer did meanwhile.
+
+        Raises:
+            HandshakeError: refused, by us or by the peer; the heaviest route's
+                refusal, with those of the others as notes.
+            NoRoute: no address is known, or none could be reached.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._foundation.settings.handshake_timeout
+        attempts = 0
+        while True:
+            attempts += 1
+            self._superseded = False
+            self._attempt = loop.create_task(self._try_targets())
+            try:
+                return await self._attempt
+            except DuplicateLink as error:
+                duplicate = error
+            except asyncio.CancelledError:
+                if not self._superseded:
+                    self._attempt.cancel()
+                    raise
+                duplicate = DuplicateLink("superseded by an inbound link")
+            link = await self._foundation.links.wait_for(
+                str(self._name), WINNER_SECONDS
+            )
+            if link is not None:
+                return link
+            if loop.time() > deadline:
+                raise HandshakeTimeout(
+                    f"{self._name} keeps another link with us, which does not come up",
+                    peer=str(self._name),
+                    side=Side.REMOTE,
+                    hint="it will give that link up when its keepalive fails",
+                ) from duplicate
+            # Jitter, so that two nodes do not stay in step.
+            await asyncio.sleep(RETRY_SECONDS * attempts * (0.5 + random.random()))
+
+    # --- simultaneous dials, see fastnode.node.links ----------------------------
+
+    @property
+    def hello_sent(self) -> bool:
+        """Whether the peer may be judging this dial."""
+        return self._protocol is not None and self._protocol.state > State.TLS
+
+    def supersede(self) -> None:
+        """Give this attempt up: an inbound link of the peer is taken instead."""
+        if self._attempt is not None and not self._attempt.done():
+            self._superseded = True
+            self._attempt.cancel()
+
+    async def attempt_over(self) -> None:
+        """Wait until the attempt at hand has come up or failed."""
+        if self._attempt is not None:
+            await asyncio.wait([self._attempt])
+
+    # --- targets ---------------------------------------------------------------
+
+    async def targets(self) -> list[Target]:
+        """What to try, in order: routes by weight, else the resolver, else the
+        name's own host."""
+        manager = self._foundation.cert_manager
+        routes = self._routes.matching(str(self._name))
+        if routes:
+            return [
+                self._make_target(
+                    route.host,
+                    route.port,
+                    route.cert_manager or manager,
+                    route.server_name,
+                    route.insecure_skip_verify,
+                )
+                for route in routes
+            ]
+        addresses: Sequence[tuple[str, int]] = [(self._name.host, DEFAULT_PORT)]
+        if self._resolver is not None:
+            addresses = await self._resolve(self._resolver)
+        return [
+            self._make_target(host, port, manager, None, None)
+            for host, port in addresses
+        ]
+
+    def _make_target(
+        self,
+        host: str,
+        port: int,
+        manager: CertManager | None,
+        server_name: str | None,
+        insecure: bool | None,
+    ) -> Target:
+        known = manager.server_name if manager is not None else None
+        return Target(
+            host=host,
+            port=port,
+            cert_manager=manager,
+            server_name=server_name or known or host,
+            insecure=self._insecure if insecure is None else insecure,
+        )
+
+    async def _resolve(self, resolver: Resolver) -> Sequence[tuple[str, int]]:
+        try:
+            found = resolver(str(self._name))
+            addresses = await found if isawaitable(found) else found
+            addresses = list(addresses or ())
+            for host, port in addresses:
+                check_port(port, f"the resolver's port for {host!r}")
+        except FastnodeError:
+            raise
+        except Exception as error:
+            raise NoRoute(
+                f"the resolver failed on {self._name}: {type(error).__name__}: {error}",
+                peer=str(self._name),
+                side=Side.LOCAL,
+            ) from error
+        if not addresses:
+            raise NoRoute(
+                f"the resolver knows no address of {self._name}",
+                peer=str(self._name),
+                side=Side.LOCAL,
+                hint="add a route, or register the node with the resolver",
+            )
+        return addresses
+
+    # --- trying ----------------------------------------------------------------
+
+    async def _try_targets(self) -> Link:
+        failures: list[tuple[Target, Exception]] = []
+        for target in await self.targets():
+            try:
+                return await self._try(target)
+            except DuplicateLink:
+                raise
+            except (OSError, HandshakeError, ProtocolError) as error:
+                log.debug("%s through %s: %s", self._name, target, error)
+                failures.append((target, error))
+        raise self._verdict(failures)
+
+    def _verdict(self, failures: list[tuple[Target, Exception]]) -> FastnodeError:
+        refusals = [
+            (target, error)
+            for target, error in failures
+            if isinstance(error, (HandshakeError, ProtocolError))
+        ]
+        if not refusals:
+            reasons = "; ".join(f"{t}: {describe_os(e)}" for t, e in failures)
+            verdict: FastnodeError = NoRoute(
+                f"{self._name} could not be reached ({reasons})",
+                peer=str(self._name),
+                side=Side.LOCAL,
+                hint="is it running, and is the route right?",
+            )
+            verdict.__cause__ = failures[0][1]
+            return verdict
+        verdict = refusals[0][1]
+        for target, error in failures:
+            if error is not verdict:
+                verdict.add_note(f"also tried {target}: {error}")
+        return verdict
+
+    async def _try(self, target: Target) -> Link:
+        loop = asyncio.get_running_loop()
+        self._target = target
+        self._protocol = None
+        engine = self._engine(target)
+        made: list[LinkProtocol] = []
+
+        def factory() -> LinkProtocol:
+            made.append(self._foundation.protocol(engine, self, dialer=True))
+            return made[0]
+
+        try:
+            async with asyncio.timeout(self._foundation.settings.handshake_timeout):
+                _, protocol = await loop.create_connection(
+                    factory, target.host, target.port
+                )
+        except TimeoutError:
+            raise TimeoutError(f"no TCP connection with {target} in time") from None
+        finally:
+            if made and made[0].address is None:
+                self._foundation.links.gone(made[0])
+        self._protocol = protocol
+        try:
+            return await protocol.established
+        except FastnodeError as error:
+            if not error.peer or isinstance(error.peer, str):
+                error.peer = str(self._name)
+            raise
+        except asyncio.CancelledError:
+            protocol.end(
+                HandshakeError(
+                    "the dial was given up", peer=str(self._name), side=Side.LOCAL
+                )
+            )
+            raise
+
+    def _engine(self, target: Target) -> TlsEngine:
+        if self._foundation.plaintext:
+            return PlaintextEngine()
+        if target.cert_manager is None:
+            raise ConfigError("there is no cert manager to dial with")
+        context = target.cert_manager.client_context(
+            insecure_skip_verify=target.insecure
+        )
+        return MemoryBioEngine(
+            context, server_side=False, server_name=target.server_name
+        )
+
+    # --- LinkOwner -------------------------------------------------------------
+
+    @property
+    def alpn(self) -> str | None:
+        """See `LinkOwner`."""
+        return None if self._foundation.plaintext else ALPN_PROTOCOL
+
+    @property
+    def server_name(self) -> str | None:
+        """See `LinkOwner`."""
+        return self._target.server_name if self._target is not None else None
+
+    async def admit(self, protocol: LinkProtocol) -> Peer:
+        """See `LinkOwner`."""
+        assert self._target is not None
+        peer = await self._foundation.admission.judge(
+            protocol,
+            verified=not self._foundation.plaintext and not self._target.insecure,
+            expected=self._name,
+        )
+        self._foundation.links.admit_outbound(peer)
+        return peer
+
+    def link_up(self, protocol: LinkProtocol) -> None:
+        """See `LinkOwner`."""
+        self._foundation.links.came_up(protocol)
+
+    def link_closing(self, protocol: LinkProtocol) -> None:
+        """See `LinkOwner`."""
+        self._foundation.links.closing(protocol)
+
+    def link_ended(
+        self, protocol: LinkProtocol, was: State, error: FastnodeError
+    ) -> None:
+        """See `LinkOwner`."""
+        self._foundation.links.ended(protocol)
+        if was < State.UP and not isinstance(error, DuplicateLink):
+            log.info("dialing %s failed: %s", self._name, error)
+
+
+def describe_os(error: Exception) -> str:
+    """The reason of an `OSError` without its number."""
+    if isinstance(error, ExceptionGroup):
+        return "; ".join(describe_os(each) for each in error.exceptions)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

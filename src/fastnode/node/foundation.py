@@ -1,0 +1,64 @@
+"""What a node's acceptors and dialer stand on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastnode.link.protocol import LinkProtocol
+
+if TYPE_CHECKING:
+    from fastnode.buffers.pool import BufferPool
+    from fastnode.certs import CertManager
+    from fastnode.link.endpoint import EndpointRegistry
+    from fastnode.link.owner import LinkOwner
+    from fastnode.link.settings import LinkSettings
+    from fastnode.names import NodeName
+    from fastnode.node.admission import Admission
+    from fastnode.node.links import LinkRegistry
+    from fastnode.tls.engine import TlsEngine
+
+__all__ = ["Foundation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """The parts that all links of a node share.
+
+    Attributes:
+        name: the node's own name.
+        plaintext: whether there is no TLS.
+        cert_manager: the node's; None only in plaintext.
+        settings: limits and times of links.
+        registry: endpoints.
+        admission: how peers are judged.
+        links: the links there are.
+        pool: slabs.
+        receive_buffer: ciphertext of whatever link is being read.
+    """
+
+    name: NodeName
+    plaintext: bool
+    cert_manager: CertManager | None
+    settings: LinkSettings
+    registry: EndpointRegistry
+    admission: Admission
+    links: LinkRegistry
+    pool: BufferPool
+    receive_buffer: bytearray
+
+    def protocol(
+        self, engine: TlsEngine, owner: LinkOwner, *, dialer: bool
+    ) -> LinkProtocol:
+        """A protocol for one connection, registered until its socket is closed."""
+        protocol = LinkProtocol(
+            engine,
+            owner,
+            self.settings,
+            self.registry,
+            self.pool,
+            self.receive_buffer,
+            dialer=dialer,
+        )
+        self.links.connected(protocol)
+        return protocol

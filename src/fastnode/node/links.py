@@ -1,0 +1,208 @@
+"""The links of a node, and which of two links between the same nodes stays.
+
+Theory of operation. A node reaches a peer through at most one link: the one that is
+addressable under the peer's name. Two nodes that dial each other at the same time
+must keep the same one. The rule is by name: the dial of the node whose name sorts
+first wins.
+
+An inbound HELLO from a peer that we are dialing ourselves:
+
+- our dial has not sent its HELLO: nobody has judged it, so it is dropped, and the
+  inbound link is taken;
+- it has, and our name sorts first: the inbound one waits for the outcome of ours; if
+  ours comes up the inbound one is refused as a duplicate, otherwise it is taken;
+- it has, and the peer's name sorts first: the inbound one is taken; the peer, by the
+  same rule, will refuse ours.
+
+An inbound HELLO from a peer whose link is up: another instance of it has taken its
+name, so it was restarted and the old link is dead; or the same instance dials again,
+so it has lost that link and the new one replaces it; except that a link which we
+dialed, and whose dial wins, may be news to the peer: the inbound one is refused and
+ours is probed.
+
+Only links of verified peers are addressable, unless this node verifies nobody: a
+stranger who uses a name can talk to us but is never spoken to under that name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from fastnode.errors import CloseReason, DuplicateLink, LinkLost, Side
+
+if TYPE_CHECKING:
+    from fastnode.link.link import Link
+    from fastnode.link.peer import Peer
+    from fastnode.link.protocol import LinkProtocol
+
+__all__ = ["LinkRegistry"]
+
+log = logging.getLogger("fastnode.node")
+
+
+class PendingDial(Protocol):
+    """A dial of ours that has not ended."""
+
+    @property
+    def hello_sent(self) -> bool: ...
+    def supersede(self) -> None: ...
+    async def attempt_over(self) -> None: ...
+
+
+class LinkRegistry:
+    """Every connection of a node, from its first byte to its last."""
+
+    def __init__(self, own: str, *, verifies: bool) -> None:
+        self._own = own
+        self._verifies = verifies
+        self._by_name: dict[str, LinkProtocol] = {}
+        self._up: dict[LinkProtocol, Link] = {}
+        self._all: set[LinkProtocol] = set()
+        self._finishing: set[LinkProtocol] = set()
+        self._probes: set[asyncio.Task[None]] = set()
+        self._waiters: dict[str, set[asyncio.Future[Link]]] = {}
+        self.dials: dict[str, PendingDial] = {}
+
+    # --- looking ---------------------------------------------------------------
+
+    def find(self, name: str) -> Link | None:
+        """The link under which a peer is reached, if it is up."""
+        protocol = self._by_name.get(name)
+        return protocol.link if protocol is not None else None
+
+    def up(self) -> tuple[Link, ...]:
+        """All links that are up."""
+        return tuple(self._up.values())
+
+    def __iter__(self) -> Iterator[LinkProtocol]:
+        return iter(self._all | self._finishing)
+
+    async def wait_for(self, name: str, timeout: float) -> Link | None:
+        """Wait until a peer can be reached, at most `timeout` seconds."""
+        link = self.find(name)
+        if link is not None:
+            return link
+        waiter: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        waiters = self._waiters.setdefault(name, set())
+        waiters.add(waiter)
+        try:
+            async with asyncio.timeout(timeout):
+                return await waiter
+        except TimeoutError:
+            return None
+        finally:
+            waiters.discard(waiter)
+            if not waiters:
+                self._waiters.pop(name, None)
+
+    # --- judging ---------------------------------------------------------------
+
+    def addressable(self, peer: Peer) -> bool:
+        """Whether messages to the peer's name may take a link to it."""
+        return peer.verified or not self._verifies
+
+    async def admit_inbound(self, peer: Peer) -> None:
+        """Say whether a further link with this peer may come up.
+
+        Raises:
+            DuplicateLink: another one stays.
+        """
+        if not self.addressable(peer):
+            return
+        while True:
+            known = self._by_name.get(peer.name)
+            if known is not None and known.peer is not None:
+                same = known.peer.instance == peer.instance
+                if same and known.dialer and self._own < peer.name:
+                    self._probe(known)
+                    raise self._duplicate(peer.name)
+                return
+            dial = self.dials.get(peer.name)
+            if dial is None:
+                return
+            if not dial.hello_sent:
+                dial.supersede()
+                return
+            if peer.name < self._own:
+                return
+            await dial.attempt_over()
+
+    def admit_outbound(self, peer: Peer) -> None:
+        """Say whether a link that we dialed is still wanted.
+
+        Raises:
+            DuplicateLink: an inbound one came up meanwhile.
+        """
+        known = self._by_name.get(peer.name)
+        if known is not None and known.peer is not None:
+            if known.peer.instance == peer.instance:
+                raise self._duplicate(peer.name)
+
+    def _duplicate(self, name: str) -> DuplicateLink:
+        return DuplicateLink(
+            "another link between the two nodes stays", peer=name, side=Side.LOCAL
+        )
+
+    def _probe(self, protocol: LinkProtocol) -> None:
+        async def ping() -> None:
+            try:
+                await protocol.ping()
+            except ConnectionError as error:
+                log.debug("a link that was probed is gone: %s", error)
+
+        task = asyncio.get_running_loop().create_task(ping())
+        self._probes.add(task)
+        task.add_done_callback(self._probes.discard)
+
+    # --- hearing ---------------------------------------------------------------
+
+    def connected(self, protocol: LinkProtocol) -> None:
+        """A connection was made; TLS begins."""
+        self._all.add(protocol)
+        protocol.gone.add_done_callback(lambda _: self.gone(protocol))
+
+    def came_up(self, protocol: LinkProtocol) -> None:
+        """A link is up; an older one with the same peer makes way."""
+        link, peer = protocol.link, protocol.peer
+        assert link is not None and peer is not None
+        self._up[protocol] = link
+        log.info("link up: %s", peer)
+        if not self.addressable(peer):
+            return
+        old = self._by_name.get(peer.name)
+        self._by_name[peer.name] = protocol
+        for waiter in self._waiters.pop(peer.name, ()):
+            if not waiter.done():
+                waiter.set_result(link)
+        if old is not None:
+            old.end(
+                LinkLost(
+                    f"a newer link with {peer.name} took the place of this one",
+                    peer=peer,
+                    side=Side.LOCAL,
+                ),
+                CloseReason.REPLACED,
+                "a newer link took the place of this one",
+            )
+
+    def closing(self, protocol: LinkProtocol) -> None:
+        """Nothing can be sent over this link any more."""
+        peer = protocol.peer
+        if peer is not None and self._by_name.get(peer.name) is protocol:
+            del self._by_name[peer.name]
+
+    def ended(self, protocol: LinkProtocol) -> None:
+        """The link is over; its socket may linger."""
+        self.closing(protocol)
+        if self._up.pop(protocol, None) is not None:
+            log.info("link down: %s", protocol.error)
+
+    def gone(self, protocol: LinkProtocol) -> None:
+        """The socket is closed."""
+        self._all.discard(protocol)
+        self._finishing = {p for p in self._finishing if p.running}
+        if protocol.running:
+            self._finishing.add(protocol)

@@ -1,0 +1,405 @@
+"""Node: names, acceptors, routes, endpoints and links in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from fastnode import limits
+from fastnode.buffers.pool import BufferPool
+from fastnode.errors import CallTimeout, CloseReason, ConfigError, LinkClosed, Side
+from fastnode.link.endpoint import EndpointRegistry
+from fastnode.link.settings import LinkSettings
+from fastnode.names import NodeName
+from fastnode.node.acceptor import Acceptor
+from fastnode.node.admission import Admission
+from fastnode.node.dial import Dial
+from fastnode.node.foundation import Foundation
+from fastnode.node.links import LinkRegistry
+from fastnode.options import NodeOptions
+from fastnode.routing import Route, RouteTable
+from fastnode.wire.hello import INSTANCE_BYTES, Hello
+
+if TYPE_CHECKING:
+    from fastnode.certs import CertManager
+    from fastnode.link.link import Link
+
+__all__ = ["Node", "start_node"]
+
+#: Slabs that nobody needed for this long go back to the system.
+TRIM_SECONDS = 30.0
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class Node:
+    """One running node. Made by `start_node`; belongs to the loop it was started on.
+
+    Args:
+        name: ``name@host``.
+        options: see `NodeOptions`.
+
+    Raises:
+        ConfigError: the name or the options cannot work; above all: there is no
+            cert manager and ``plaintext=True`` was not given.
+    """
+
+    def __init__(self, name: str, options: NodeOptions | None = None) -> None:
+        self._options = options if options is not None else NodeOptions()
+        self._name = NodeName.parse(name)
+        network = self._options.network
+        manager = self._options.cert_manager
+        if manager is None and not network.plaintext:
+            raise ConfigError(
+                f"node {name} has no cert manager",
+                side=Side.LOCAL,
+                hint="pass NodeOptions(cert_manager=...); NetworkOptions("
+                "plaintext=True) does without TLS, and without any protection",
+            )
+        self._routes = RouteTable(network.routes)
+        self._endpoints = EndpointRegistry()
+        self._instance = os.urandom(INSTANCE_BYTES)
+        verifies = not network.plaintext and not network.insecure_skip_verify
+        self._links = LinkRegistry(str(self._name), verifies=verifies)
+        self._foundation = Foundation(
+            name=self._name,
+            plaintext=network.plaintext,
+            cert_manager=manager,
+            settings=self._settings(),
+            registry=self._endpoints,
+            admission=Admission(
+                own=self._name,
+                verify_peer_name=network.verify_peer_name,
+                authorize=network.authorize,
+            ),
+            links=self._links,
+            pool=BufferPool(),
+            receive_buffer=bytearray(limits.RECEIVE_BUFFER_BYTES),
+        )
+        self._acceptors: tuple[Acceptor, ...] = ()
+        self._dials: dict[str, asyncio.Task[Link]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._trimmer: asyncio.TimerHandle | None = None
+
+    def _settings(self) -> LinkSettings:
+        network = self._options.network
+        return LinkSettings(
+            hello=Hello(
+                name=self._name,
+                instance=self._instance,
+                max_message=network.max_message_size,
+                max_frame=limits.MAX_FRAME_BYTES,
+                window=network.window,
+                endpoints=limits.ENDPOINT_DICTIONARY_SIZE,
+                keepalive_ms=int(network.keepalive_interval * 1000),
+            ),
+            handshake_timeout=network.handshake_timeout,
+            keepalive_interval=network.keepalive_interval,
+            high_water=network.high_water,
+            low_water=network.low_water,
+            max_queued=network.max_queued,
+        )
+
+    # --- what it is ------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """``name@host``."""
+        return str(self._name)
+
+    @property
+    def instance(self) -> str:
+        """Identifies this run of the node; 32 hexadecimal digits."""
+        return self._instance.hex()
+
+    @property
+    def acceptors(self) -> tuple[Acceptor, ...]:
+        """The acceptors, in the order of the options."""
+        return self._acceptors
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The links that are up."""
+        return self._links.up()
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name}, {len(self.links)} links>"
+
+    # --- starting and stopping ---------------------------------------------------
+
+    async def start(self) -> Self:
+        """Open the acceptors; usually called by `start_node`.
+
+        Raises:
+            ConfigError: an acceptor cannot listen or has no certificate, or the
+                node was started before.
+        """
+        if self._loop is not None:
+            raise ConfigError(f"node {self.name} was started before")
+        self._loop = asyncio.get_running_loop()
+        network = self._options.network
+        acceptors: list[Acceptor] = []
+        try:
+            for options in network.acceptors:
+                insecure = options.insecure_skip_verify
+                acceptor = Acceptor(
+                    self._foundation,
+                    options,
+                    insecure_skip_verify=(
+                        network.insecure_skip_verify if insecure is None else insecure
+                    ),
+                )
+                acceptors.append(acceptor)
+                self._freeze(acceptor.cert_manager)
+                await acceptor.start()
+        except BaseException:
+            for acceptor in acceptors:
+                acceptor.close()
+            raise
+        self._acceptors = tuple(acceptors)
+        self._freeze(self._options.cert_manager)
+        for route in network.routes:
+            self._freeze(route.cert_manager)
+        self._trim()
+        return self
+
+    @staticmethod
+    def _freeze(manager: CertManager | None) -> None:
+        if manager is not None:
+            manager.freeze()
+
+    def _trim(self) -> None:
+        assert self._loop is not None
+        self._foundation.pool.trim()
+        self._trimmer = self._loop.call_later(TRIM_SECONDS, self._trim)
+
+    async def stop(self, timeout: float | None = None) -> None:
+        """Stop: acceptors close, what is queued leaves, goodbyes are said.
+
+        What is not done within `timeout` seconds (default:
+        ``NodeOptions.shutdown_timeout``) is cut off. Calling it again waits for the
+        same end.
+        """
+        if self._loop is None:
+            return
+        self._check_loop()
+        if self._stopping is None:
+            if timeout is None:
+                timeout = self._options.shutdown_timeout
+            self._stopping = self._loop.create_task(self._stop(timeout))
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, timeout: float) -> None:
+        assert self._loop is not None
+        deadline = self._loop.time() + timeout
+        if self._trimmer is not None:
+            self._trimmer.cancel()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for dial in self._dials.values():
+            dial.cancel()
+        if self._dials:
+            await asyncio.wait(self._dials.values())
+        for protocol in self._links:
+            protocol.begin_close(CloseReason.SHUTDOWN, timeout)
+        waits = [protocol.gone for protocol in self._links]
+        # The linger of a link that timed out may still be under way: a little more
+        # than the timeout, then every socket is cut.
+        if waits:
+            await asyncio.wait(waits, timeout=max(deadline - self._loop.time(), 0))
+        for protocol in self._links:
+            protocol.abort()
+        handlers = [t for p in self._links for t in p.cancel_handlers()]
+        waits = [protocol.gone for protocol in self._links]
+        if waits:
+            await asyncio.wait(waits)
+        if handlers:
+            await asyncio.wait(handlers)
+        self._foundation.pool.trim()
+        self._foundation.pool.trim()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # --- endpoints ---------------------------------------------------------------
+
+    def handler(self, name: str) -> Callable[[Handler], Handler]:
+        """Decorator: the function handles what is sent to endpoint `name`.
+
+        It is given a `Message`; what it returns (bytes, or None for an empty reply)
+        is the reply of a call and is dropped for a one-way message. It may be
+        ``async def``; a plain function runs where the message is received, so it
+        must not block.
+
+        Raises:
+            ConfigError: the endpoint has a handler already.
+        """
+
+        def register(handler: Handler) -> Handler:
+            self._endpoints.add(name, handler)
+            return handler
+
+        return register
+
+    def default_handler(self, handler: Handler) -> Handler:
+        """Decorator: the function handles all endpoints that have no handler."""
+        self._endpoints.set_fallback(handler)
+        return handler
+
+    # --- routes ------------------------------------------------------------------
+
+    def add_route(self, route: Route) -> None:
+        """Add a route; ConfigError if there is one with the same `match`."""
+        self._routes.add(route)
+        self._freeze(route.cert_manager)
+
+    def remove_route(self, match: str) -> None:
+        """Remove a route; ConfigError if there is none. Links stay."""
+        self._routes.remove(match)
+
+    def routes(self, name: str) -> tuple[Route, ...]:
+        """The routes that match a node name, heaviest first."""
+        return self._routes.matching(name)
+
+    # --- links -------------------------------------------------------------------
+
+    async def connect(self, name: str) -> Link:
+        """The link with a node: the one that is up, or a new one.
+
+        Raises:
+            ConfigError: `name` is no node name, or this node's own.
+            HandshakeError: refused, by either side; a subclass says why.
+            NoRoute: no address is known, or none could be reached.
+            LinkClosed: this node stops.
+        """
+        link = self._links.find(name)
+        if link is not None:
+            return link
+        self._check_loop()
+        if self._stopping is not None:
+            raise self._stopped()
+        parsed = NodeName.parse(name)
+        if parsed == self._name:
+            raise ConfigError(
+                f"{name} is this node itself",
+                side=Side.LOCAL,
+                hint="call the handler directly",
+            )
+        task = self._dials.get(name)
+        if task is None:
+            task = self._start_dial(name, parsed)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled() and self._stopping is not None:
+                raise self._stopped() from None
+            raise
+
+    def _start_dial(self, name: str, parsed: NodeName) -> asyncio.Task[Link]:
+        assert self._loop is not None
+        network = self._options.network
+        dial = Dial(
+            self._foundation,
+            parsed,
+            routes=self._routes,
+            resolver=network.resolver,
+            insecure_skip_verify=network.insecure_skip_verify,
+        )
+        task = self._loop.create_task(dial.run())
+        self._dials[name] = task
+        self._links.dials[name] = dial
+
+        def over(task: asyncio.Task[Link]) -> None:
+            del self._dials[name]
+            del self._links.dials[name]
+            if not task.cancelled():
+                task.exception()  # whoever waited has it; nobody may be left
+
+        task.add_done_callback(over)
+        return task
+
+    async def send(
+        self, name: str, endpoint: str, payload: bytes | bytearray | memoryview
+    ) -> None:
+        """Send a one-way message; connects first where needed, and waits while the
+        link is over its high-water mark.
+
+        Raises:
+            As `connect`, `Link.send` and `Link.drain`.
+        """
+        link = self._links.find(name) or await self.connect(name)
+        link.send(endpoint, payload)
+        await link.drain()
+
+    async def call(
+        self,
+        name: str,
+        endpoint: str,
+        payload: bytes | bytearray | memoryview,
+        *,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Call an endpoint of another node and return its reply.
+
+        Args:
+            timeout: seconds for connecting and for the reply together; None waits
+                as long as the link lasts.
+
+        Raises:
+            As `connect` and `Link.call`.
+        """
+        link = self._links.find(name)
+        if link is None and timeout is None:
+            link = await self.connect(name)
+        elif link is None:
+            assert timeout is not None
+            began = asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout(timeout) as scope:
+                    link = await self.connect(name)
+            except TimeoutError as error:
+                if not scope.expired():
+                    raise
+                raise CallTimeout(
+                    f"no link with {name} within {timeout:g} s",
+                    peer=name,
+                    side=Side.REMOTE,
+                ) from error
+            timeout = max(timeout - (asyncio.get_running_loop().time() - began), 0.0)
+        assert link is not None
+        return await link.call(endpoint, payload, timeout=timeout)
+
+    def _check_loop(self) -> None:
+        if self._loop is None:
+            raise ConfigError(
+                f"node {self.name} was not started", hint="use await start_node(...)"
+            )
+        if asyncio.get_running_loop() is not self._loop:
+            raise ConfigError(
+                f"node {self.name} belongs to another event loop",
+                hint="one node, one loop",
+            )
+
+    def _stopped(self) -> LinkClosed:
+        return LinkClosed(f"node {self.name} was stopped", side=Side.LOCAL)
+
+
+async def start_node(name: str, options: NodeOptions | None = None) -> Node:
+    """Start a node: its acceptors listen when this returns.
+
+    Raises:
+        ConfigError: see `Node`.
+    """
+    return await Node(name, options).start()
