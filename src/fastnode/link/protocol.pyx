@@ -40,6 +40,7 @@ from fastnode.wire.frame cimport (
 import asyncio
 import logging
 from struct import Struct
+from time import perf_counter
 
 from fastnode.errors import (
     CloseReason,
@@ -430,13 +431,13 @@ cdef class LinkProtocol:
         number = PING_NUMBER.pack(self.last_ping)
         waiter = self.loop.create_future()
         self.pings[number] = waiter
-        began = self.loop.time()
+        began = perf_counter()
         try:
             self.outbox.frame(PING, 0, number)
             await waiter
         finally:
             self.pings.pop(number, None)
-        return self.loop.time() - began
+        return perf_counter() - began
 
     def tick(self, interval):
         """Keepalive: probe a silent peer, give up a dead one."""

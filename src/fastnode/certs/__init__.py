@@ -1,0 +1,8 @@
+"""Certificates: what a node shows, whom it trusts, and how both change."""
+
+from fastnode.certs.certificate import Certificate
+from fastnode.certs.client_auth import ClientAuth
+from fastnode.certs.manager import CertAuthManager, CertManager
+from fastnode.certs.pool import CertPool
+
+__all__ = ["CertAuthManager", "CertManager", "CertPool", "Certificate", "ClientAuth"]

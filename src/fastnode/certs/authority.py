@@ -1,0 +1,380 @@
+"""A certificate authority for development and tests. Not for production: its key
+lies in a file, it keeps no record of what it issued and cannot revoke."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from fastnode.certs.certificate import Certificate, general_name
+from fastnode.certs.pool import CertPool
+from fastnode.errors import CertificateLoadError, ConfigError
+from fastnode.names import NodeName
+
+__all__ = ["Authority", "IssuedCertificate", "self_signed"]
+
+CA_FILE: Final = "ca.pem"
+CA_KEY_FILE: Final = "ca-key.pem"
+#: Clocks of two machines may differ a little.
+BACKDATE: Final = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCertificate:
+    """What an authority issued.
+
+    Attributes:
+        cert_pem: the chain, PEM, the certificate first.
+        key_pem: its private key, PEM, not encrypted.
+    """
+
+    cert_pem: bytes
+    key_pem: bytes
+
+    def certificate(self) -> Certificate:
+        """As a node uses it."""
+        return Certificate.from_pem(self.cert_pem, self.key_pem)
+
+    def save(self, cert_file: Path, key_file: Path) -> None:
+        """Write both files; the key is readable for its owner only.
+
+        Raises:
+            ConfigError: one of them exists, or cannot be written.
+        """
+        write_new({key_file: (self.key_pem, 0o600), cert_file: (self.cert_pem, 0o644)})
+
+    def __repr__(self) -> str:
+        return f"<IssuedCertificate {self.certificate()!r}>"
+
+
+class Authority:
+    """Signs certificates of nodes.
+
+    Use `create`, `load` or `intermediate`.
+    """
+
+    def __init__(
+        self,
+        certificate: x509.Certificate,
+        key: ec.EllipticCurvePrivateKey,
+        chain: Sequence[x509.Certificate] = (),
+    ) -> None:
+        self._certificate = certificate
+        self._key = key
+        # What is sent behind an issued certificate: intermediates, never the root.
+        self._chain = tuple(chain)
+
+    @classmethod
+    def create(
+        cls, common_name: str = "fastnode development CA", *, days: float = 3650.0
+    ) -> Authority:
+        """A new root with a new P-256 key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _name(common_name)
+        now = datetime.now(UTC)
+        certificate = _sign(
+            _ca_builder(name, name, key, now - BACKDATE, now + timedelta(days=days)),
+            key,
+            key.public_key(),
+        )
+        return cls(certificate, key)
+
+    @classmethod
+    def load(cls, directory: Path) -> Authority:
+        """Load what `save` wrote.
+
+        Raises:
+            CertificateLoadError: missing or damaged.
+        """
+        try:
+            certificate = x509.load_pem_x509_certificate(
+                (directory / CA_FILE).read_bytes()
+            )
+            key = load_pem_private_key((directory / CA_KEY_FILE).read_bytes(), None)
+        except OSError as error:
+            raise CertificateLoadError(
+                f"{error.filename}: {error.strerror}",
+                hint="make an authority first: fastnode ca init DIR",
+            ) from error
+        except (ValueError, TypeError):
+            raise CertificateLoadError(
+                f"{directory} holds no authority that can be read",
+                hint=f"{CA_FILE} or {CA_KEY_FILE} is damaged",
+            ) from None
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise CertificateLoadError(
+                f"the key in {directory} was not made by fastnode ca init"
+            )
+        return cls(certificate, key)
+
+    def save(self, directory: Path) -> None:
+        """Write ca.pem and ca-key.pem (mode 0600) into a directory.
+
+        Raises:
+            ConfigError: one of them exists, or cannot be written.
+        """
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{directory}: {error.strerror}") from error
+        key_pem = _key_pem(self._key)
+        write_new(
+            {
+                directory / CA_KEY_FILE: (key_pem, 0o600),
+                directory / CA_FILE: (self.cert_pem, 0o644),
+            }
+        )
+
+    @property
+    def cert_pem(self) -> bytes:
+        """Its own certificate, PEM."""
+        return self._certificate.public_bytes(Encoding.PEM)
+
+    @property
+    def x509(self) -> x509.Certificate:
+        """Its own certificate."""
+        return self._certificate
+
+    def pool(self) -> CertPool:
+        """A pool that trusts this authority alone."""
+        return CertPool.from_pem(self.cert_pem)
+
+    def intermediate(self, common_name: str, *, days: float = 365.0) -> Authority:
+        """An authority below this one; what it issues carries its certificate."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.now(UTC)
+        certificate = _sign(
+            _ca_builder(
+                _name(common_name),
+                self._certificate.subject,
+                self._key,
+                now - BACKDATE,
+                now + timedelta(days=days),
+                length=0,
+            ),
+            self._key,
+            key.public_key(),
+        )
+        return Authority(certificate, key, (certificate, *self._chain))
+
+    def issue(
+        self,
+        name: NodeName | None = None,
+        *,
+        dns: Iterable[str] = (),
+        ips: Iterable[str] = (),
+        days: float = 90.0,
+        not_before: datetime | None = None,
+        not_after: datetime | None = None,
+        server_auth: bool = True,
+        client_auth: bool = True,
+        uri: bool = True,
+        host: bool = True,
+        common_name: str | None = None,
+    ) -> IssuedCertificate:
+        """Issue a certificate with a new P-256 key.
+
+        Args:
+            name: the node it is for: its URI and its host become SANs.
+            dns, ips: further SANs.
+            not_before, not_after: aware; default: now, and `days` later.
+            uri, host: whether the node's URI, and its host, become SANs.
+
+        Raises:
+            ConfigError: no SAN would be in it, or an address is none.
+        """
+        sans = [f"{name.uri}"] if name is not None and uri else []
+        if name is not None and host:
+            sans.append(name.host)
+        sans += [*dns, *ips]
+        if not sans:
+            raise ConfigError(
+                "a certificate without a subject alternative name covers nothing",
+                hint="give a node name, a DNS name or an address",
+            )
+        now = datetime.now(UTC)
+        key = ec.generate_private_key(ec.SECP256R1())
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH] * server_auth
+        usages += [ExtendedKeyUsageOID.CLIENT_AUTH] * client_auth
+        builder = _leaf_builder(
+            _name(common_name or (str(name) if name is not None else sans[0])),
+            self._certificate.subject,
+            self._key,
+            not_before or now - BACKDATE,
+            not_after or now + timedelta(days=days),
+            sans,
+            usages,
+        )
+        leaf = _sign(builder, self._key, key.public_key())
+        pem = b"".join(c.public_bytes(Encoding.PEM) for c in (leaf, *self._chain))
+        return IssuedCertificate(pem, _key_pem(key))
+
+
+def self_signed(
+    organization: str, hosts: Sequence[str], lifetime: timedelta
+) -> tuple[bytes, bytes]:
+    """A self-signed certificate and its key, PEM, for servers and clients."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),
+            x509.NameAttribute(NameOID.COMMON_NAME, hosts[0] if hosts else "node"),
+        ]
+    )
+    if not hosts:
+        raise ConfigError("a certificate without hosts covers nothing")
+    now = datetime.now(UTC)
+    builder = _leaf_builder(
+        name,
+        name,
+        key,
+        now - BACKDATE,
+        now + lifetime,
+        hosts,
+        [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
+    )
+    certificate = _sign(builder, key, key.public_key())
+    return certificate.public_bytes(Encoding.PEM), _key_pem(key)
+
+
+def write_new(files: dict[Path, tuple[bytes, int]]) -> None:
+    """Write files that must not exist, all or none, with these modes."""
+    for path in files:
+        if path.exists() or path.is_symlink():
+            raise ConfigError(
+                f"{path} exists and is not overwritten",
+                hint="move it away, or choose another directory",
+            )
+    written: list[Path] = []
+    try:
+        for path, (data, mode) in files.items():
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            descriptor = os.open(path, flags, mode)
+            written.append(path)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+    except OSError as error:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise ConfigError(f"{error.filename}: {error.strerror}") from error
+
+
+def _name(common_name: str) -> x509.Name:
+    # RFC 5280, appendix A.1: a common name has at most 64 characters.
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+
+
+def _ca_builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    not_before: datetime,
+    not_after: datetime,
+    length: int | None = None,
+) -> x509.CertificateBuilder:
+    builder = _builder(subject, issuer, issuer_key, not_before, not_after)
+    constraints = x509.BasicConstraints(ca=True, path_length=length)
+    usage = _key_usage(key_cert_sign=True, crl_sign=True)
+    return builder.add_extension(constraints, critical=True).add_extension(
+        usage, critical=True
+    )
+
+
+def _leaf_builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    not_before: datetime,
+    not_after: datetime,
+    sans: Sequence[str],
+    usages: Sequence[x509.ObjectIdentifier],
+) -> x509.CertificateBuilder:
+    builder = _builder(subject, issuer, issuer_key, not_before, not_after)
+    try:
+        names = [general_name(san) for san in dict.fromkeys(sans)]
+    except ValueError as error:
+        raise ConfigError(f"a subject alternative name is wrong: {error}") from None
+    builder = (
+        builder.add_extension(
+            x509.BasicConstraints(ca=False, path_length=None), critical=True
+        )
+        .add_extension(_key_usage(digital_signature=True), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+    )
+    if usages:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    return builder
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    not_before: datetime,
+    not_after: datetime,
+) -> x509.CertificateBuilder:
+    # The authority key identifier is demanded by strict verification (RFC 5280,
+    # 4.2.1.1).
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(
+        issuer_key.public_key()
+    )
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
+        .add_extension(identifier, critical=False)
+    )
+
+
+def _sign(
+    builder: x509.CertificateBuilder,
+    key: ec.EllipticCurvePrivateKey,
+    public_key: ec.EllipticCurvePublicKey,
+) -> x509.Certificate:
+    identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
+    return (
+        builder.public_key(public_key)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _key_usage(
+    *,
+    digital_signature: bool = False,
+    key_cert_sign: bool = False,
+    crl_sign: bool = False,
+) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -1,0 +1,72 @@
+"""Private keys on their way into OpenSSL, without a disk.
+
+`ssl.SSLContext.load_cert_chain` takes file names only. On Linux they are those of
+anonymous memory files; elsewhere those of two pipes (one for the chain and one for
+the key: OpenSSL seeks in a file that holds both).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from fastnode.errors import CertificateLoadError
+
+__all__ = ["load_cert_chain"]
+
+#: What every system's pipes hold (POSIX promises 512; macOS grows to 64 KiB).
+PIPE_BYTES = 16 * 1024
+
+
+def load_cert_chain(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
+    """Load a PEM chain and an unencrypted PEM key into a context.
+
+    Raises:
+        CertificateLoadError: OpenSSL refused them.
+    """
+    file = memory_file if hasattr(os, "memfd_create") else pipe_file
+    try:
+        with ExitStack() as stack:
+            context.load_cert_chain(
+                stack.enter_context(file(chain)), stack.enter_context(file(key))
+            )
+    except ssl.SSLError as error:
+        raise CertificateLoadError(
+            f"OpenSSL refuses the certificate or its key: {error.reason}",
+            hint="its key may be too small for the security level in force",
+        ) from None
+
+
+@contextmanager
+def memory_file(data: bytes) -> Iterator[str]:
+    """The path of an anonymous file in memory with this content."""
+    descriptor = os.memfd_create("fastnode", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, data)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.ftruncate(descriptor, 0)
+        os.close(descriptor)
+
+
+@contextmanager
+def pipe_file(data: bytes) -> Iterator[str]:
+    """The path of a pipe that holds this content and then ends."""
+    if len(data) > PIPE_BYTES:
+        raise CertificateLoadError(
+            f"a chain of {len(data)} bytes does not fit a pipe of this system",
+            hint=f"shorten it to {PIPE_BYTES} bytes: leave the root out",
+        )
+    reader, writer = os.pipe()
+    try:
+        try:
+            fcntl.fcntl(writer, fcntl.F_SETFL, os.O_NONBLOCK)
+            os.write(writer, data)
+        finally:
+            os.close(writer)
+        yield f"/dev/fd/{reader}"
+    finally:
+        os.close(reader)

@@ -1,0 +1,323 @@
+"""CertManager and CertAuthManager: a node's certificate and trust."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastnode.certs.certificate import Certificate
+from fastnode.certs.client_auth import ClientAuth
+from fastnode.certs.context import make_client_context, make_server_context
+from fastnode.certs.pool import CertPool
+from fastnode.errors import (
+    CertificateError,
+    ConfigError,
+    SettingsFrozenError,
+)
+
+__all__ = ["CertAuthManager", "CertManager"]
+
+log = logging.getLogger("fastnode.certs")
+
+_VERIFY_MODES = {
+    ClientAuth.NO_CLIENT_CERT: ssl.CERT_NONE,
+    ClientAuth.VERIFY_CLIENT_CERT_IF_GIVEN: ssl.CERT_OPTIONAL,
+    ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT: ssl.CERT_REQUIRED,
+}
+
+
+class CertManager:
+    """Holds a certificate that can be replaced while nodes run.
+
+    Hands out `ssl.SSLContext`s. They are made once for each generation, that is, for
+    each change, and never changed; a connection keeps the one it began with. All
+    methods may be called from any thread.
+
+    Args:
+        certificate: the certificate to show, on both sides.
+        minimum_version: TLS 1.3, or `ssl.TLSVersion.TLSv1_2` to allow both.
+
+    With this class alone, no client certificate is asked for and servers are
+    verified against the system's authorities.
+    """
+
+    _may_lack_certificate = False
+
+    def __init__(
+        self,
+        certificate: Certificate | None,
+        *,
+        minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    ) -> None:
+        if minimum_version not in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            raise ConfigError(
+                f"minimum_version is {minimum_version!r}",
+                hint="TLS 1.3, or 1.2; what is older is broken (RFC 8996)",
+            )
+        self._lock = threading.Lock()
+        self._certificate: Certificate | None = None
+        if certificate is not None or not self._may_lack_certificate:
+            self._certificate = self._checked(certificate)
+        self._minimum_version = minimum_version
+        self._client_cas: CertPool | None = None
+        self._client_auth = ClientAuth.NO_CLIENT_CERT
+        self._root_cas: CertPool | None = None
+        self._server_name: str | None = None
+        self._frozen = False
+        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+
+    @staticmethod
+    def _checked(certificate: object) -> Certificate:
+        if not isinstance(certificate, Certificate):
+            raise ConfigError(
+                f"a Certificate is needed, not {type(certificate).__name__}",
+                hint="make one with Certificate.load or Certificate.from_pem",
+            )
+        return certificate
+
+    # --- the certificate -------------------------------------------------------
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate of the next handshake; None shows none."""
+        return self._certificate
+
+    def update(self, certificate: Certificate) -> None:
+        """Replace the certificate: the next handshake, in or out, uses it. Links that
+        are up keep theirs.
+
+        Raises:
+            ConfigError: not a `Certificate`.
+            CertificateError: it has expired. The old one stays in use.
+        """
+        new = self._checked(certificate)
+        if new.expired:
+            raise CertificateError(
+                f"the new certificate expired on {new.not_valid_after:%Y-%m-%d %H:%M} "
+                "UTC; the old one stays in use",
+                hint="renew it",
+            )
+        # Made now, so that a pair that OpenSSL refuses is refused here, whole.
+        probe = make_client_context(
+            new,
+            root_cas=None,
+            minimum_version=self._minimum_version,
+            insecure_skip_verify=True,
+        )
+        del probe
+        with self._lock:
+            self._certificate = new
+            self._contexts = {}
+        log.info("certificate replaced: %r, SHA-256 %s", new, new.fingerprint)
+
+    # --- contexts --------------------------------------------------------------
+
+    def server_context(self, *, insecure_skip_verify: bool = False) -> ssl.SSLContext:
+        """The context for connections that are accepted now. Do not change it.
+
+        Args:
+            insecure_skip_verify: ask for no client certificate.
+
+        Raises:
+            ConfigError: there is no certificate to show, or client certificates are
+                to be verified against nothing.
+        """
+        with self._lock:
+            key = ("server", insecure_skip_verify)
+            context = self._contexts.get(key)
+            if context is None:
+                context = self._make_server(insecure_skip_verify)
+                self._contexts[key] = context
+            return context
+
+    def client_context(self, *, insecure_skip_verify: bool = False) -> ssl.SSLContext:
+        """The context for connections that are dialed now. Do not change it.
+
+        Args:
+            insecure_skip_verify: do not verify the server.
+        """
+        with self._lock:
+            key = ("client", insecure_skip_verify)
+            context = self._contexts.get(key)
+            if context is None:
+                context = make_client_context(
+                    self._certificate,
+                    root_cas=self._root_cas,
+                    minimum_version=self._minimum_version,
+                    insecure_skip_verify=insecure_skip_verify,
+                )
+                self._contexts[key] = context
+            return context
+
+    def _make_server(self, insecure_skip_verify: bool) -> ssl.SSLContext:
+        if self._certificate is None:
+            raise ConfigError(
+                "this manager has no certificate, and an acceptor must show one",
+                hint="give it one, or start the node with acceptors=()",
+            )
+        mode = _VERIFY_MODES[self._client_auth]
+        if insecure_skip_verify:
+            mode = ssl.CERT_NONE
+        if mode is not ssl.CERT_NONE and self._client_cas is None:
+            raise ConfigError(
+                f"client_auth is {self._client_auth.name} and client_cas is not set",
+                hint="set client_cas to the pool that signs client certificates",
+            )
+        return make_server_context(
+            self._certificate,
+            verify_mode=mode,
+            client_cas=self._client_cas,
+            minimum_version=self._minimum_version,
+        )
+
+    # --- trust -----------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Fix the trust: a node uses this manager from now on."""
+        with self._lock:
+            self._frozen = True
+            for pool in (self._client_cas, self._root_cas):
+                if pool is not None:
+                    pool.freeze()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether a node uses this manager."""
+        return self._frozen
+
+    @property
+    def verifies_clients(self) -> bool:
+        """Whether a client certificate that is presented is verified."""
+        return self._client_auth.verifies
+
+    @property
+    def client_auth(self) -> ClientAuth:
+        """How client certificates are treated."""
+        return self._client_auth
+
+    @property
+    def client_cas(self) -> CertPool | None:
+        """What client certificates are verified against."""
+        return self._client_cas
+
+    @property
+    def root_cas(self) -> CertPool | None:
+        """What servers are verified against; None: the system's authorities."""
+        return self._root_cas
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that is sent as SNI and verified; None: the host that is dialed."""
+        return self._server_name
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._certificate!r}>"
+
+
+class CertAuthManager(CertManager):
+    """A `CertManager` that also says whom to trust.
+
+    Args:
+        certificate: as for `CertManager`; None for a node that only dials and shows
+            none.
+        client_cas: what client certificates are verified against.
+        client_auth: how client certificates are treated.
+        root_cas: what servers are verified against; None: the system's authorities.
+        server_name: the name to send as SNI and to verify in servers' certificates;
+            None: the host that is dialed.
+
+    The four settings are properties. They are fixed once a node uses the manager:
+    assigning then raises `SettingsFrozenError`.
+    """
+
+    _may_lack_certificate = True
+
+    def __init__(
+        self,
+        certificate: Certificate | None,
+        *,
+        client_cas: CertPool | None = None,
+        client_auth: ClientAuth = ClientAuth.NO_CLIENT_CERT,
+        root_cas: CertPool | None = None,
+        server_name: str | None = None,
+        minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    ) -> None:
+        super().__init__(certificate, minimum_version=minimum_version)
+        self.client_cas = client_cas
+        self.client_auth = client_auth
+        self.root_cas = root_cas
+        self.server_name = server_name
+
+    @property
+    def client_auth(self) -> ClientAuth:
+        """How client certificates are treated."""
+        return self._client_auth
+
+    @client_auth.setter
+    def client_auth(self, value: ClientAuth) -> None:
+        if not isinstance(value, ClientAuth):
+            raise ConfigError(f"client_auth is {value!r}, not a ClientAuth")
+        if value not in _VERIFY_MODES:
+            available = ", ".join(mode.name for mode in _VERIFY_MODES)
+            raise ConfigError(
+                f"ClientAuth.{value.name} is not available: Python's ssl cannot ask "
+                "for a certificate without verifying it",
+                hint=f"available are {available}",
+            )
+        with self._changing("client_auth"):
+            self._client_auth = value
+
+    @property
+    def client_cas(self) -> CertPool | None:
+        """What client certificates are verified against."""
+        return self._client_cas
+
+    @client_cas.setter
+    def client_cas(self, value: CertPool | None) -> None:
+        self._check_pool("client_cas", value)
+        with self._changing("client_cas"):
+            self._client_cas = value
+
+    @property
+    def root_cas(self) -> CertPool | None:
+        """What servers are verified against; None: the system's authorities."""
+        return self._root_cas
+
+    @root_cas.setter
+    def root_cas(self, value: CertPool | None) -> None:
+        self._check_pool("root_cas", value)
+        with self._changing("root_cas"):
+            self._root_cas = value
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that is sent as SNI and verified; None: the host that is dialed."""
+        return self._server_name
+
+    @server_name.setter
+    def server_name(self, value: str | None) -> None:
+        if value is not None and (not isinstance(value, str) or not value):
+            raise ConfigError(f"server_name is {value!r}, not a name")
+        with self._changing("server_name"):
+            self._server_name = value
+
+    @staticmethod
+    def _check_pool(setting: str, value: object) -> None:
+        if value is not None and not isinstance(value, CertPool):
+            raise ConfigError(f"{setting} is a CertPool, not {type(value).__name__}")
+
+    @contextmanager
+    def _changing(self, setting: str) -> Iterator[None]:
+        """Allow a change of trust, or say why it cannot be made."""
+        with self._lock:
+            if self._frozen:
+                raise SettingsFrozenError(
+                    f"{setting} cannot be changed: a node uses this manager",
+                    hint="CA pools, client_auth and server_name are fixed at start: "
+                    "restart the node",
+                )
+            yield
+            self._contexts = {}

@@ -1,0 +1,61 @@
+"""What a certificate says about who shows it."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from cryptography import x509
+
+from fastnode.names import NodeName
+
+__all__ = ["covers", "describe"]
+
+
+def covers(certificate: x509.Certificate, name: NodeName) -> bool:
+    """Whether a certificate allows its holder to use a node name.
+
+    It does if one of its subject alternative names is the URI
+    ``fastnode://name@host``, or covers the host by the rules of RFC 9525, 6.3 and
+    6.4: DNS names without regard to case, a wildcard only as the whole left-most
+    label, addresses only by IP SANs. The Common Name never counts.
+    """
+    try:
+        sans = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        ).value
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    if name.uri in sans.get_values_for_type(x509.UniformResourceIdentifier):
+        return True
+    try:
+        address = ipaddress.ip_address(name.host)
+    except ValueError:
+        host = name.host.lower().rstrip(".")
+        patterns = sans.get_values_for_type(x509.DNSName)
+        return any(_dns_matches(pattern.lower(), host) for pattern in patterns)
+    return address in sans.get_values_for_type(x509.IPAddress)
+
+
+def _dns_matches(pattern: str, host: str) -> bool:
+    if not pattern.startswith("*."):
+        return pattern.rstrip(".") == host
+    _, _, parent = host.partition(".")
+    # "*.example" would cover all of a top-level domain.
+    return "." in pattern[2:] and pattern[2:].rstrip(".") == parent
+
+
+def describe(certificate: x509.Certificate) -> str:
+    """Subject, SANs, issuer and dates in one line, for logs and errors."""
+    try:
+        value = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        ).value
+        sans = ", ".join(str(san.value) for san in value)
+    except (x509.ExtensionNotFound, ValueError):
+        sans = "none"
+    return (
+        f"subject {certificate.subject.rfc4514_string() or 'empty'}, SANs {sans}, "
+        f"issued by {certificate.issuer.rfc4514_string()}, valid "
+        f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to "
+        f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    )
