@@ -231,9 +231,7 @@ def renewed(error: FastnodeError) -> FastnodeError:
 
     Only for classes whose constructor is `FastnodeError`'s.
     """
-    copy = type(error)(
-        error.message, hint=error.hint, peer=error.peer, side=error.side
-    )
+    copy = type(error)(error.message, hint=error.hint, peer=error.peer, side=error.side)
     copy.__cause__ = error.__cause__
     return copy
 

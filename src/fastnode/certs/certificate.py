@@ -7,6 +7,7 @@ import os
 import ssl
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
@@ -42,6 +43,9 @@ class Certificate:
     """
 
     __slots__ = ("_chain", "_key_pem")
+
+    _chain: tuple[x509.Certificate, ...]
+    _key_pem: bytes
 
     def __init__(self) -> None:
         raise TypeError("use Certificate.load, from_pem or self_signed")
@@ -89,7 +93,8 @@ class Certificate:
                 others as DNS.
             days: how long it is valid from now.
         """
-        from fastnode.certs.authority import self_signed
+        # Here: the authority is built on this class.
+        from fastnode.certs.authority import self_signed  # noqa: PLC0415
 
         cert_pem, key_pem = self_signed(organization, hosts, timedelta(days=days))
         return cls.from_pem(cert_pem, key_pem)
@@ -231,7 +236,7 @@ def _parse_chain(data: bytes, source: str) -> tuple[x509.Certificate, ...]:
             if swapped
             else "it must hold PEM blocks that begin with BEGIN CERTIFICATE",
         ) from None
-    for certificate, issuer in zip(chain, chain[1:], strict=False):
+    for certificate, issuer in pairwise(chain):
         try:
             certificate.verify_directly_issued_by(issuer)
         except (ValueError, TypeError, InvalidSignature):

@@ -42,5 +42,7 @@ cdef class Inbox:
     cdef int grant(self) except -1
     cdef int reply(self, uint32_t call, object result) except -1
     cdef int refuse(self, uint32_t call, int code, str name, str text) except -1
-    cdef int start(self, object awaitable, object number, str endpoint, size_t size) except -1
+    cdef int start(
+        self, object awaitable, object number, str endpoint, size_t size
+    ) except -1
     cdef int close(self) except -1

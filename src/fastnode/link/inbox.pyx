@@ -204,7 +204,7 @@ cdef class Inbox:
         except CancelledError:
             if number is not None and self.calls.pop(number, None) is not None:
                 self.refuse(
-                    number, HANDLER_RAISED, "CancelledError", "the handler was cancelled"
+                    number, HANDLER_RAISED, "CancelledError", "it was cancelled"
                 )
             raise
         except Exception as error:

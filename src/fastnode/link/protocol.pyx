@@ -19,7 +19,7 @@ from fastnode.link.calls cimport CallTable
 from fastnode.link.endpoint cimport EndpointRegistry
 from fastnode.link.inbox cimport Inbox
 from fastnode.link.outbox cimport Outbox
-from fastnode.tls.engine cimport ENDED, WANT_MORE, TlsEngine
+from fastnode.tls.engine cimport ENDED, WANT_MORE
 from fastnode.wire.decoder cimport Decoder
 from fastnode.wire.frame cimport (
     ACCEPT,

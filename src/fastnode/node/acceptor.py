@@ -7,8 +7,9 @@ import errno
 import logging
 import socket
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastnode.certs.context import ALPN_PROTOCOL
 from fastnode.errors import (
@@ -138,7 +139,10 @@ class Acceptor:
         log.info("%s listens on %s:%d", self._foundation.name, *self._address)
 
     def _listen(
-        self, host: str, addresses: list[tuple[int, tuple[object, ...]]], port: int
+        self,
+        host: str,
+        addresses: Sequence[tuple[int, tuple[Any, ...]]],
+        port: int,
     ) -> bool:
         opened: list[socket.socket] = []
         for family, address in addresses:

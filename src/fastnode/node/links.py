@@ -137,9 +137,12 @@ class LinkRegistry:
             DuplicateLink: an inbound one came up meanwhile.
         """
         known = self._by_name.get(peer.name)
-        if known is not None and known.peer is not None:
-            if known.peer.instance == peer.instance:
-                raise self._duplicate(peer.name)
+        if (
+            known is not None
+            and known.peer is not None
+            and known.peer.instance == peer.instance
+        ):
+            raise self._duplicate(peer.name)
 
     def _duplicate(self, name: str) -> DuplicateLink:
         return DuplicateLink(
@@ -167,7 +170,8 @@ class LinkRegistry:
     def came_up(self, protocol: LinkProtocol) -> None:
         """A link is up; an older one with the same peer makes way."""
         link, peer = protocol.link, protocol.peer
-        assert link is not None and peer is not None
+        assert link is not None
+        assert peer is not None
         self._up[protocol] = link
         log.info("link up: %s", peer)
         if not self.addressable(peer):

@@ -17,7 +17,8 @@ def run(main: Coroutine[Any, Any, Result], *, debug: bool | None = None) -> Resu
     Raises:
         RuntimeError: a loop is running in this thread already.
     """
-    import uvloop  # here, because programs with a loop of their own never need it
+    # Here: programs with a loop of their own never need it.
+    import uvloop  # noqa: PLC0415
 
     with asyncio.Runner(debug=debug, loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)

@@ -113,7 +113,11 @@ _STRANGERS: Final = {
     "UNKNOWN_PROTOCOL": "something that is not TLS",
 }
 
-_NO_VERSION: Final = ("UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "NO_PROTOCOLS_AVAILABLE")
+_NO_VERSION: Final = (
+    "UNSUPPORTED_PROTOCOL",
+    "VERSION_TOO_LOW",
+    "NO_PROTOCOLS_AVAILABLE",
+)
 
 
 def local_refusal(

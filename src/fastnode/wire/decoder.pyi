@@ -1,5 +1,6 @@
-from typing_extensions import Buffer
 from typing import TypeAlias, final
+
+from typing_extensions import Buffer
 
 from fastnode.buffers.pool import BufferPool
 

@@ -19,15 +19,13 @@ cimport cython
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_FromStringAndSize,
-    PyBytes_GET_SIZE,
 )
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.wire.frame cimport (
     ACCEPT,
-    CALL,
     CALL_BYTES,
     CANCEL,
     CONTINUE,
@@ -418,7 +416,7 @@ cdef class Decoder:
 
     cdef object too_long(self, uint64_t size):
         if self.max_message == 0:
-            return malformed(f"kind {self.kind} with {size} bytes before the link is up")
+            return malformed(f"kind {self.kind} before the link is up")
         return malformed(
             f"{size} bytes, where a frame has at most {self.max_frame} "
             f"and a message {self.max_message}"
