@@ -1,6 +1,7 @@
 from collections.abc import Coroutine
 from typing import Any, TypeAlias, final
 
+from fastnode.errors import FastnodeError
 from fastnode.link.peer import Peer
 from fastnode.link.stats import LinkStats
 
@@ -12,6 +13,8 @@ class Link:
     def peer(self) -> Peer: ...
     @property
     def closed(self) -> bool: ...
+    @property
+    def error(self) -> FastnodeError | None: ...
     @property
     def dialed(self) -> bool: ...
     @property

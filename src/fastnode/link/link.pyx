@@ -83,6 +83,11 @@ cdef class Link:
         return self.outbox.closed is not None
 
     @property
+    def error(self):
+        """Why the link ended, a `LinkClosed` or other error; None while it is up."""
+        return self.protocol.error
+
+    @property
     def dialed(self):
         """True on the side that made the connection."""
         return self.protocol.dialer

@@ -533,17 +533,19 @@ cdef class LinkProtocol:
     def close_expired(self):
         """The orderly end took too long."""
         queued = self.outbox.size()
+        error = LinkClosed(
+            f"the link with {self.peer.name} was closed",
+            peer=self.peer,
+            side=Side.LOCAL,
+        )
         if queued:
-            log.warning(
-                "%d bytes for %s were not delivered before the link was closed",
-                queued,
-                self.peer.name,
-            )
-        self.end(
-            LinkClosed(
-                f"the link with {self.peer.name} was closed", peer=self.peer,
+            error = self.lost(
+                f"{queued} bytes were not sent when the time to close it was over",
                 side=Side.LOCAL,
-            ),
+            )
+            log.warning("%s", error)
+        self.end(
+            error,
             self.close_reason if not self.goodbye_sent else None,
             "",
         )

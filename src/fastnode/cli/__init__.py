@@ -1,0 +1,1 @@
+"""The ``fastnode`` command (extra ``cli``)."""

@@ -1,0 +1,1 @@
+"""``fastnode demo``: two nodes in two processes show what the library does."""

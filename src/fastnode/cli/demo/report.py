@@ -1,0 +1,73 @@
+"""What the demo found, for people and for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Console  # noqa: TC002 - beside its siblings
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Report", "Step"]
+
+INDENT = (0, 0, 0, 2)
+
+
+@dataclass(slots=True)
+class Step:
+    """One thing that was shown.
+
+    Attributes:
+        name: what was done.
+        ok: whether it came out as it should.
+        found: in a sentence.
+        details: numbers and names, for --json.
+        quotes: what the two sides said, word for word.
+    """
+
+    name: str
+    ok: bool
+    found: str
+    details: dict[str, Any] = field(default_factory=dict)
+    quotes: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Report:
+    """All steps."""
+
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every step came out as it should."""
+        return bool(self.steps) and all(step.ok for step in self.steps)
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON object."""
+        return {"ok": self.ok, "steps": [asdict(step) for step in self.steps]}
+
+    def show_step(self, console: Console, step: Step) -> None:
+        """A step as it is done, with what was said."""
+        console.print(Text.assemble(mark(ok=step.ok), " ", (step.name, "bold")))
+        console.print(Padding(Text(step.found), INDENT))
+        for who, words in step.quotes:
+            quote = Text.assemble((f"{who}: ", "cyan"), (words, "dim"))
+            console.print(Padding(quote, INDENT))
+
+    def show_table(self, console: Console) -> None:
+        """The end: all steps in a table."""
+        table = Table(title="fastnode demo", title_justify="left", expand=True)
+        table.add_column("", width=4)
+        table.add_column("step", ratio=2)
+        table.add_column("result", ratio=5)
+        for step in self.steps:
+            table.add_row(mark(ok=step.ok), step.name, step.found)
+        console.print(table)
+
+
+def mark(*, ok: bool) -> Text:
+    """Pass or fail, readable without colours."""
+    return Text("ok", "green") if ok else Text("FAIL", "bold red")

@@ -1,0 +1,99 @@
+"""The options that say who a command is and whom it trusts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from fastnode.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastnode.certs import CertAuthManager
+
+__all__ = ["Identity", "identity_options"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_file = click.Path(path_type=Path, dir_okay=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Certificate, key and trust, by file."""
+
+    cert: Path
+    key: Path
+    ca: Path
+
+    def manager(self) -> CertAuthManager:
+        """A manager that demands and shows certificates of one authority."""
+        from fastnode.certs import CertAuthManager, Certificate, CertPool, ClientAuth
+
+        pool = CertPool.load(self.ca)
+        return CertAuthManager(
+            Certificate.load(self.cert, self.key),
+            client_cas=pool,
+            client_auth=ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT,
+            root_cas=pool,
+        )
+
+    def node_name(self, chosen: str | None) -> str:
+        """The name to go by: the chosen one, else the one in the certificate."""
+        from fastnode.certs import Certificate
+
+        if chosen:
+            return chosen
+        prefix = "fastnode://"
+        for san in Certificate.load(self.cert, self.key).sans:
+            if san.startswith(prefix):
+                return san.removeprefix(prefix)
+        raise ConfigError(
+            f"{self.cert} holds no fastnode:// name",
+            hint="say who you are with --as NAME@HOST",
+        )
+
+
+def identity_options(command: Command) -> Command:
+    """Add --cert, --key, --ca and --dir, given to the command as `identity`."""
+
+    @click.option("--cert", type=_file, help="Certificate chain, PEM.")
+    @click.option("--key", type=_file, help="Its private key, PEM.")
+    @click.option("--ca", type=_file, help="Authorities to trust, PEM.")
+    @click.option(
+        "--dir",
+        "directory",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="A directory made by 'fastnode ca': stands for --cert, --key and --ca.",
+    )
+    @functools.wraps(command)
+    def wrapper(
+        *args: Any,
+        cert: Path | None,
+        key: Path | None,
+        ca: Path | None,
+        directory: Path | None,
+        **kwargs: Any,
+    ) -> Any:
+        name = kwargs.get("own") or kwargs.get("own_name")
+        if directory is not None and name:
+            cert = cert or directory / f"{name}.pem"
+            key = key or directory / f"{name}-key.pem"
+        if directory is not None:
+            ca = ca or directory / "ca.pem"
+        for option, value in (("--cert", cert), ("--key", key), ("--ca", ca)):
+            if value is None:
+                raise click.UsageError(
+                    f"{option} is missing (or --dir"
+                    + ("" if name else " and --as")
+                    + ")."
+                )
+        assert cert is not None
+        assert key is not None
+        assert ca is not None
+        return command(*args, identity=Identity(cert, key, ca), **kwargs)
+
+    return wrapper  # type: ignore[return-value]

@@ -1,0 +1,88 @@
+"""The command group, and how its errors are shown."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from fastnode.cli.ca import ca
+from fastnode.cli.demo.command import demo
+from fastnode.cli.listen import listen
+from fastnode.cli.send import call, ping, send
+from fastnode.errors import (
+    CallTimeout,
+    CertificateError,
+    ConfigError,
+    FastnodeError,
+    HandshakeError,
+    HandshakeTimeout,
+    NoRoute,
+)
+
+__all__ = ["cli"]
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_REFUSED = 3
+EXIT_UNREACHABLE = 4
+EXIT_INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """Shows errors as two lines and an exit code, never as a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except FastnodeError as error:
+            click.echo(f"error: {error.message}", err=True)
+            if error.hint:
+                click.echo(f"hint: {error.hint}", err=True)
+            ctx.exit(exit_code(error))
+        except BrokenPipeError:
+            # Whoever read our output has what it wanted.
+            sys.stderr.close()
+            ctx.exit(EXIT_FAILED)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"error: {where}{error.strerror or error}", err=True)
+            ctx.exit(EXIT_FAILED)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+
+
+def exit_code(error: FastnodeError) -> int:
+    """The exit code for an error; see the help of ``fastnode``."""
+    if isinstance(error, (NoRoute, HandshakeTimeout, CallTimeout)):
+        return EXIT_UNREACHABLE
+    if isinstance(error, HandshakeError):
+        return EXIT_REFUSED
+    if isinstance(error, (ConfigError, CertificateError)):
+        return EXIT_USAGE
+    return EXIT_FAILED
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fastnode")
+def cli() -> None:
+    """Fast, mutually authenticated TLS links between Python services.
+
+    \b
+    Try it:   fastnode demo
+    Use it:   fastnode ca init DIR
+              fastnode ca issue orders@127.0.0.1 --dir DIR
+              fastnode listen orders@127.0.0.1 --dir DIR --echo
+
+    \b
+    Exit codes: 0 success, 1 the operation failed, 2 wrong usage, configuration or
+    certificate files, 3 a peer or this node refused the other, 4 not reachable or
+    no reply in time, 130 interrupted.
+    """
+
+
+for command in (ca, listen, send, call, ping, demo):
+    cli.add_command(command)
