@@ -15,7 +15,7 @@ from fastnode.tls.engine import TlsEngine
 from fastnode.wire.hello import Hello
 
 @final
-class LinkProtocol(asyncio.BufferedProtocol):
+class LinkProtocol:
     def __init__(
         self,
         engine: TlsEngine,

@@ -82,7 +82,7 @@ cdef enum:
 
 @cython.final
 cdef class LinkProtocol:
-    """An `asyncio.BufferedProtocol` that becomes a link.
+    """The callbacks of an `asyncio.BufferedProtocol` that becomes a link.
 
     Args:
         engine: a fresh `TlsEngine`.

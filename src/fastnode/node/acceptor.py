@@ -23,6 +23,7 @@ from fastnode.errors import (
 from fastnode.limits import LISTEN_BACKLOG
 from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
+from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.tls.memory_bio import MemoryBioEngine
 from fastnode.tls.plaintext import PlaintextEngine
 
@@ -241,7 +242,7 @@ class Acceptor:
         self._handshakes.add(protocol)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: protocol, connection
+                lambda: TransportProtocol(protocol), connection
             )
         except OSError as error:
             self._handshakes.discard(protocol)

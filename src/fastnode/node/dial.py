@@ -23,6 +23,7 @@ from fastnode.errors import (
 )
 from fastnode.limits import DEFAULT_PORT
 from fastnode.link.machine import State
+from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.options import check_port
 from fastnode.tls.memory_bio import MemoryBioEngine
 from fastnode.tls.plaintext import PlaintextEngine
@@ -252,21 +253,19 @@ class Dial:
         engine = self._engine(target)
         made: list[LinkProtocol] = []
 
-        def factory() -> LinkProtocol:
+        def factory() -> TransportProtocol:
             made.append(self._foundation.protocol(engine, self, dialer=True))
-            return made[0]
+            return TransportProtocol(made[0])
 
         try:
             async with asyncio.timeout(self._foundation.settings.handshake_timeout):
-                _, protocol = await loop.create_connection(
-                    factory, target.host, target.port
-                )
+                await loop.create_connection(factory, target.host, target.port)
         except TimeoutError:
             raise TimeoutError(f"no TCP connection with {target} in time") from None
         finally:
             if made and made[0].address is None:
                 self._foundation.links.gone(made[0])
-        self._protocol = protocol
+        self._protocol = protocol = made[0]
         try:
             return await protocol.established
         except FastnodeError as error:

@@ -1,0 +1,36 @@
+"""A `LinkProtocol` as asyncio wants to see it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastnode.link.protocol import LinkProtocol
+
+__all__ = ["TransportProtocol"]
+
+_CALLBACKS = (
+    "connection_made",
+    "connection_lost",
+    "get_buffer",
+    "buffer_updated",
+    "eof_received",
+    "pause_writing",
+    "resume_writing",
+)
+
+
+class TransportProtocol(asyncio.BufferedProtocol):
+    """The callbacks of a `LinkProtocol`, as attributes of an instance.
+
+    asyncio asks for an instance of `asyncio.BufferedProtocol`, which an extension
+    type cannot be. The slots hold the extension type's bound methods, so that a
+    callback costs no Python frame.
+    """
+
+    __slots__ = _CALLBACKS
+
+    def __init__(self, protocol: LinkProtocol) -> None:
+        for name in _CALLBACKS:
+            setattr(self, name, getattr(protocol, name))
