@@ -60,6 +60,9 @@ from fastnode.limits import (
     MAX_REASON_BYTES,
 )
 
+#: kind, number, call, payload
+Frame = tuple[int, int, int, bytes | None]
+
 cdef enum:
     RECEIVE_SLAB_BYTES = 64 << 10
     # Below a record's worth of free room the slab is compacted.
@@ -210,7 +213,7 @@ cdef class Decoder:
             length = get32(at + 4)
             self.kind = at[0]
             self.number = get16(at + 2)
-            if self.kind == MESSAGE and at[1] == 0:
+            if self.kind == MESSAGE and at[1] == 0 and not self.assemblies[0].kind:
                 # The hot path: a whole one-way message in the slab.
                 if length > self.max_frame - HEADER_BYTES or length > self.max_message:
                     raise self.too_long(length)

@@ -1,0 +1,78 @@
+"""Both loops for every asynchronous test, and leaks that fail the test."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import uvloop
+
+from fastnode.buffers.pool import live_slabs
+
+#: How long transports may take to close their sockets after a test.
+SETTLE_SECONDS = 5.0
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run each asynchronous test on stock asyncio and on uvloop."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+def open_sockets() -> set[str]:
+    """The sockets of this process, by inode."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{number}")
+        except OSError:
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Slabs that are taken and not released fail the test."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("clean_loop")
+    before = live_slabs()
+    yield
+    if live_slabs() != before:
+        gc.collect()
+    assert live_slabs() == before, "slabs leaked"
+
+
+@pytest_asyncio.fixture
+async def clean_loop() -> AsyncIterator[None]:
+    """Tasks, sockets and complaints that a test leaves behind fail it."""
+    loop = asyncio.get_running_loop()
+    complaints: list[str] = []
+
+    def complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        complaints.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+    loop.set_exception_handler(complain)
+    tasks = asyncio.all_tasks()
+    sockets = open_sockets()
+    yield
+    deadline = loop.time() + SETTLE_SECONDS
+    while loop.time() < deadline:
+        left = asyncio.all_tasks() - tasks - {asyncio.current_task()}
+        if not left and not open_sockets() - sockets:
+            break
+        # The loop has to turn for transports to close; nothing is timed by this.
+        await asyncio.sleep(0.005)
+    left = {t for t in asyncio.all_tasks() - tasks if t is not asyncio.current_task()}
+    assert not left, f"tasks leaked: {left}"
+    leaked = open_sockets() - sockets
+    assert not leaked, f"sockets leaked: {leaked}"
+    assert not complaints, f"the loop complained: {complaints}"

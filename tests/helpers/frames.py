@@ -1,0 +1,76 @@
+"""The wire format in plain Python, written from docs/wire-format.md alone."""
+
+from __future__ import annotations
+
+import struct
+from itertools import count
+
+HELLO, ACCEPT, ENDPOINT, MESSAGE, CALL, REPLY, ERROR = range(1, 8)
+CONTINUE, CREDIT, CANCEL, PING, PONG, GOODBYE = range(8, 14)
+MORE = 1
+MAX_FRAME = 64 * 1024
+
+
+def frame(kind: int, body: bytes = b"", *, flags: int = 0, number: int = 0) -> bytes:
+    """One frame."""
+    return struct.pack(">BBHI", kind, flags, number, len(body)) + body
+
+
+def message(number: int, payload: bytes) -> bytes:
+    """A one-way message, in as many frames as it takes."""
+    return _split(MESSAGE, number, b"", payload, lane=0)
+
+
+def call(number: int, call_number: int, payload: bytes) -> bytes:
+    """A call."""
+    return _split(CALL, number, struct.pack(">I", call_number), payload, lane=0)
+
+
+def reply(call_number: int, payload: bytes) -> bytes:
+    """A reply."""
+    return _split(REPLY, 0, struct.pack(">I", call_number), payload, lane=1)
+
+
+def _split(kind: int, number: int, prefix: bytes, payload: bytes, lane: int) -> bytes:
+    if 8 + len(prefix) + len(payload) <= MAX_FRAME:
+        return frame(kind, prefix + payload, number=number)
+    first = MAX_FRAME - 8 - len(prefix) - 8
+    total = struct.pack(">Q", len(payload))
+    body = prefix + total + payload[:first]
+    frames = [frame(kind, body, flags=MORE, number=number)]
+    for at in count(first, MAX_FRAME - 8):
+        part = payload[at : at + MAX_FRAME - 8]
+        more = at + len(part) < len(payload)
+        frames.append(frame(CONTINUE, part, flags=MORE if more else 0, number=lane))
+        if not more:
+            return b"".join(frames)
+    raise AssertionError
+
+
+def hello(
+    name: str,
+    *,
+    instance: bytes = bytes(16),
+    max_message: int = 1 << 26,
+    max_frame: int = MAX_FRAME,
+    window: int = 1 << 20,
+    endpoints: int = 1024,
+    versions: tuple[int, int] = (1, 1),
+    magic: bytes = b"fastnode",
+    features: bytes = b"",
+) -> bytes:
+    """A HELLO frame."""
+    body = struct.pack(
+        ">8sBBH16sQIIIIH",
+        magic,
+        *versions,
+        0,
+        instance,
+        max_message,
+        max_frame,
+        window,
+        endpoints,
+        15000,
+        len(name.encode()),
+    )
+    return frame(HELLO, body + name.encode() + features)
