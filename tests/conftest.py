@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
@@ -27,7 +28,10 @@ def pytest_asyncio_loop_factories(
 
 
 def open_sockets() -> set[str]:
-    """The sockets of this process, by inode."""
+    """The TCP sockets of this process, by inode.
+
+    Not the others: uvloop makes a new pair for signals whenever it is run.
+    """
     found = set()
     for number in os.listdir("/proc/self/fd"):
         try:
@@ -35,7 +39,9 @@ def open_sockets() -> set[str]:
         except OSError:
             continue
         if target.startswith("socket:"):
-            found.add(target)
+            with socket.socket(fileno=os.dup(int(number))) as copy:
+                if copy.family in (socket.AF_INET, socket.AF_INET6):
+                    found.add(target)
     return found
 
 

@@ -252,12 +252,21 @@ _HANDSHAKE_ERRORS: dict[int, type[HandshakeError]] = {
 
 
 def refusal_from_wire(
-    code: int, text: str, *, peer: Peer | str | None = None
+    code: int, text: str, hint: str = "", *, peer: Peer | str | None = None
 ) -> HandshakeError | ProtocolError:
     """The error to raise for a GOODBYE that refused us before the link was up."""
+    advice = hint or "the log of the peer says more"
     if code == CloseReason.PROTOCOL_ERROR:
         return ProtocolError(
-            f"the peer found our frames malformed: {text}", peer=peer, side=Side.REMOTE
+            f"the peer found our frames malformed: {text}",
+            peer=peer,
+            side=Side.REMOTE,
+            hint=advice,
         )
     cls = _HANDSHAKE_ERRORS.get(code, HandshakeError)
-    return cls(f"the peer refused the link: {text}", peer=peer, side=Side.REMOTE)
+    return cls(
+        f"the peer refused the link: {text}",
+        peer=peer,
+        side=Side.REMOTE,
+        hint=advice,
+    )

@@ -19,6 +19,7 @@ from fastnode.errors import (
     renewed,
 )
 from fastnode.limits import MAX_REASON_BYTES
+from fastnode.wire.text import cut
 
 # The number in front of CANCEL and ERROR bodies, and what follows it in ERROR.
 cdef object NUMBER = Struct(">I")
@@ -32,14 +33,9 @@ REPLY_TOO_LARGE = 3
 
 def encode_error(uint32_t number, int code, str type_name, str text):
     """The body of an ERROR frame; both texts are cut to MAX_REASON_BYTES."""
-    cdef bytes name = cut(type_name)
-    return NUMBER.pack(number) + ERROR_HEAD.pack(code, len(name)) + name + cut(text)
-
-
-cdef bytes cut(str text):
-    """UTF-8 of at most MAX_REASON_BYTES, ending between characters."""
-    cdef bytes data = text.encode("utf-8", "replace")[:MAX_REASON_BYTES]
-    return data.decode("utf-8", "ignore").encode()
+    cdef bytes name = cut(type_name, MAX_REASON_BYTES)
+    cdef bytes head = NUMBER.pack(number) + ERROR_HEAD.pack(code, len(name))
+    return head + name + cut(text, MAX_REASON_BYTES)
 
 
 @cython.final

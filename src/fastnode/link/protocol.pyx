@@ -60,7 +60,6 @@ from fastnode.limits import (
     LINGER_SECONDS,
     MAX_FRAME_BYTES,
     MAX_HELLO_BYTES,
-    MAX_REASON_BYTES,
     TRANSPORT_HIGH_WATER_BYTES,
 )
 from fastnode.link.link import Link
@@ -68,11 +67,11 @@ from fastnode.link.machine import Event, State, frame_mask, next_state
 from fastnode.link.stats import LinkStats
 from fastnode.tls.engine import TLS_ERRORS
 from fastnode.tls.refusal import local_refusal
+from fastnode.wire.goodbye import decode_goodbye, encode_goodbye
 from fastnode.wire.hello import Hello
 
 log = logging.getLogger("fastnode.link")
 
-cdef object REASON = Struct(">H")
 cdef object PING_NUMBER = Struct(">Q")
 
 # Codes of a GOODBYE below this end a link in order.
@@ -213,7 +212,7 @@ cdef class LinkProtocol:
         except TLS_ERRORS as error:
             self.engine_failed(error)
         except ProtocolError as error:
-            self.end(error, CloseReason.PROTOCOL_ERROR, error.message)
+            self.end(error, CloseReason.PROTOCOL_ERROR, error.message, error.hint)
         except Exception as error:
             log.exception("internal error on the link with %s", self.peer_text())
             self.end(
@@ -386,8 +385,12 @@ cdef class LinkProtocol:
 
     def refuse(self, error):
         """Refuse the peer, and tell it why."""
-        self.end(error, getattr(error, "close_reason", CloseReason.REFUSED),
-                 error.message)
+        self.end(
+            error,
+            getattr(error, "close_reason", CloseReason.REFUSED),
+            error.message,
+            error.hint,
+        )
 
     cdef int come_up(self) except -1:
         self.timer.cancel()
@@ -516,9 +519,7 @@ cdef class LinkProtocol:
             self.goodbye_sent = True
             self.inbox.calls_refused = True
             text = "the node stops" if self.close_reason == CloseReason.SHUTDOWN else ""
-            self.outbox.frame(
-                GOODBYE, 0, REASON.pack(self.close_reason) + text.encode()
-            )
+            self.outbox.frame(GOODBYE, 0, encode_goodbye(self.close_reason, text, ""))
             self.outbox.flush()
         if self.goodbye_received and self.goodbye_sent and not self.outbox.size():
             self.end(
@@ -551,16 +552,16 @@ cdef class LinkProtocol:
         )
 
     cdef int on_goodbye(self, bytes body) except -1:
-        cdef int code = REASON.unpack_from(body)[0]
-        text = body[REASON.size:].decode("utf-8", "replace")
+        code, text, hint = decode_goodbye(body)
         if self.state_ < State.UP:
-            self.end(refusal_from_wire(code, text, peer=self.peer_text()))
+            self.end(refusal_from_wire(code, text, hint, peer=self.peer_text()))
         elif code >= FIRST_REFUSAL:
             self.end(
                 LinkLost(
                     f"{self.peer.name} ended the link: {text}",
                     peer=self.peer,
                     side=Side.REMOTE,
+                    hint=hint or None,
                 )
             )
         else:
@@ -612,7 +613,7 @@ cdef class LinkProtocol:
             failure = self.lost("TLS failed, or the stream was cut", error)
         self.end(failure)
 
-    def end(self, error, reason=None, text=""):
+    def end(self, error, reason=None, text="", hint=None):
         """The end of the link, in order or not: `error` is what everybody is told.
 
         Args:
@@ -622,7 +623,7 @@ cdef class LinkProtocol:
             return
         was = self.state_
         if reason is not None and was is not State.TLS and not self.goodbye_sent:
-            self.say_last_goodbye(reason, text)
+            self.say_last_goodbye(reason, text, hint or "")
         self.enter(Event.END)
         self.error = error
         self.outbox.close(error)
@@ -645,12 +646,13 @@ cdef class LinkProtocol:
             self.established.exception()
         self.owner.link_ended(self, was, error)
 
-    def say_last_goodbye(self, reason, str text):
+    def say_last_goodbye(self, reason, str text, str hint):
         """A goodbye ahead of everything that is queued, which is given up."""
-        body = text.encode("utf-8", "replace")[:MAX_REASON_BYTES]
         try:
             self.outbox.encoder.clear()
-            self.outbox.encoder.add_frame(GOODBYE, 0, REASON.pack(reason) + body)
+            self.outbox.encoder.add_frame(
+                GOODBYE, 0, encode_goodbye(reason, text, hint)
+            )
             self.outbox.pump(MAX_FRAME_BYTES)
         except TLS_ERRORS:
             # TLS is beyond saying anything; the FIN will have to do.

@@ -217,8 +217,8 @@ HOSTILE = {
     "accept with a body": frames.frame(frames.ACCEPT, b"x"),
     "empty name": frames.frame(frames.ENDPOINT),
     "long name": frames.frame(frames.ENDPOINT, bytes(256)),
-    "short goodbye": frames.frame(frames.GOODBYE, b"x"),
-    "long goodbye": frames.frame(frames.GOODBYE, bytes(1027)),
+    "short goodbye": frames.frame(frames.GOODBYE, b"abc"),
+    "long goodbye": frames.frame(frames.GOODBYE, bytes(2053)),
     "short error": frames.frame(frames.ERROR, bytes(7)),
     "continuation of nothing": frames.frame(frames.CONTINUE, b"x"),
     "continuation of lane 2": frames.frame(frames.CONTINUE, b"x", number=2),
@@ -231,9 +231,7 @@ HOSTILE = {
         frames.MESSAGE, struct.pack(">Q", 2) + b"abc", flags=1
     ),
     "empty first part": frames.frame(frames.MESSAGE, struct.pack(">Q", 9), flags=1),
-    "a total of all ones": frames.frame(
-        frames.MESSAGE, b"\xff" * 8 + b"abc", flags=1
-    ),
+    "a total of all ones": frames.frame(frames.MESSAGE, b"\xff" * 8 + b"abc", flags=1),
     "a total with the sign bit": frames.frame(
         frames.MESSAGE, b"\x80" + bytes(7) + b"abc", flags=1
     ),
