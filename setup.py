@@ -48,5 +48,10 @@ setup(
         extensions,
         build_dir=f"build/cython-{VARIANT}",
         compiler_directives=directives,
-    )
+    ),
+    options={
+        # A folder for each variant: objects of one are never taken for the other's.
+        "build": {"build_base": f"build/{VARIANT}"},
+        "build_ext": {"parallel": os.cpu_count() or 1},
+    },
 )

@@ -8,6 +8,7 @@ import inspect
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,13 +34,13 @@ def open_sockets() -> set[str]:
     Not the others: uvloop makes a new pair for signals whenever it is run.
     """
     found = set()
-    for number in os.listdir("/proc/self/fd"):
+    for descriptor in Path("/proc/self/fd").iterdir():
         try:
-            target = os.readlink(f"/proc/self/fd/{number}")
-        except OSError:
+            target = str(descriptor.readlink())
+        except OSError:  # closed since it was listed
             continue
         if target.startswith("socket:"):
-            with socket.socket(fileno=os.dup(int(number))) as copy:
+            with socket.socket(fileno=os.dup(int(descriptor.name))) as copy:
                 if copy.family in (socket.AF_INET, socket.AF_INET6):
                     found.add(target)
     return found

@@ -3,12 +3,13 @@ lies in a file, it keeps no record of what it issued and cannot revoke."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -60,6 +61,9 @@ class IssuedCertificate:
 
     def __repr__(self) -> str:
         return f"<IssuedCertificate {self.certificate()!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an IssuedCertificate holds a private key and is not pickled")
 
 
 class Authority:
@@ -119,6 +123,11 @@ class Authority:
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise CertificateLoadError(
                 f"the key in {directory} was not made by fastnode ca init"
+            )
+        if key.public_key() != certificate.public_key():
+            raise CertificateLoadError(
+                f"{CA_KEY_FILE} is not the key of {CA_FILE} in {directory}",
+                hint="restore the pair that was made together",
             )
         return cls(certificate, key)
 
@@ -201,7 +210,7 @@ class Authority:
         sans = [f"{name.uri}"] if name is not None and uri else []
         if name is not None and host:
             sans.append(name.host)
-        sans += [*dns, *ips]
+        sans += [*dns, *(_address(text) for text in ips)]
         if not sans:
             raise ConfigError(
                 "a certificate without a subject alternative name covers nothing",
@@ -272,6 +281,13 @@ def write_new(files: dict[Path, tuple[bytes, int]]) -> None:
         for path in written:
             path.unlink(missing_ok=True)
         raise ConfigError(f"{error.filename}: {error.strerror}") from error
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ConfigError(f"{text!r} is no IP address") from None
 
 
 def _name(common_name: str) -> x509.Name:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -33,6 +33,14 @@ __all__ = ["Certificate", "Password", "sans_of"]
 _File: TypeAlias = str | os.PathLike[str]
 #: What decrypts a private key; a callable is asked when it is needed.
 Password: TypeAlias = str | bytes | Callable[[], str | bytes] | None
+
+#: What cryptography raises for a certificate without SANs, and for malformed ones.
+UNREADABLE_SANS: Final = (
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+    ValueError,
+)
 
 
 class Certificate:
@@ -199,7 +207,7 @@ def sans_of(certificate: x509.Certificate) -> tuple[str, ...]:
         extension = certificate.extensions.get_extension_for_class(
             x509.SubjectAlternativeName
         )
-    except (x509.ExtensionNotFound, ValueError):
+    except UNREADABLE_SANS:
         return ()
     kinds = (x509.DNSName, x509.IPAddress, x509.UniformResourceIdentifier)
     return tuple(str(san.value) for san in extension.value if isinstance(san, kinds))
@@ -250,10 +258,13 @@ def _parse_chain(data: bytes, source: str) -> tuple[x509.Certificate, ...]:
 
 
 def _parse_key(data: bytes, password: Password, source: str) -> PrivateKeyTypes:
-    secret = password() if callable(password) else password
+    encrypted = b"ENCRYPTED" in data
+    # A callable may ask a person: only where the answer is needed.
+    secret = password() if encrypted and callable(password) else password
     if isinstance(secret, str):
         secret = secret.encode()
-    encrypted = b"ENCRYPTED" in data
+    if not isinstance(secret, bytes):
+        secret = None
     try:
         # A password for a key that is not encrypted is not an error: one setting
         # often serves several files.

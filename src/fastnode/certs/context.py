@@ -11,6 +11,8 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Final
 
+from fastnode.errors import ConfigError
+
 if TYPE_CHECKING:
     from fastnode.certs.certificate import Certificate
     from fastnode.certs.pool import CertPool
@@ -81,6 +83,11 @@ def _bare(protocol: int, minimum_version: ssl.TLSVersion) -> ssl.SSLContext:
 
 
 def _trust(context: ssl.SSLContext, pool: CertPool, purpose: ssl.Purpose) -> None:
+    if not pool.is_system and not len(pool):
+        raise ConfigError(
+            "a pool without certificates trusts nobody",
+            hint="add an authority to it before the manager is used",
+        )
     if pool.is_system:
         context.load_default_certs(purpose)
     if len(pool):

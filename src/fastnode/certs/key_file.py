@@ -11,7 +11,7 @@ import fcntl
 import os
 import ssl
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from fastnode.errors import CertificateLoadError
 
@@ -38,6 +38,11 @@ def load_cert_chain(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
             f"OpenSSL refuses the certificate or its key: {error.reason}",
             hint="its key may be too small for the security level in force",
         ) from None
+    except OSError as error:
+        raise CertificateLoadError(
+            f"the certificate and its key did not reach OpenSSL: {error.strerror}",
+            hint="/proc (Linux) or /dev/fd must be mounted, and descriptors be left",
+        ) from None
 
 
 @contextmanager
@@ -45,7 +50,8 @@ def memory_file(data: bytes) -> Iterator[str]:
     """The path of an anonymous file in memory with this content."""
     descriptor = os.memfd_create("fastnode", os.MFD_CLOEXEC)
     try:
-        os.write(descriptor, data)
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(data)
         yield f"/proc/self/fd/{descriptor}"
     finally:
         os.ftruncate(descriptor, 0)
@@ -64,9 +70,22 @@ def pipe_file(data: bytes) -> Iterator[str]:
     try:
         try:
             fcntl.fcntl(writer, fcntl.F_SETFL, os.O_NONBLOCK)
-            os.write(writer, data)
+            written = _write_what_fits(writer, data)
         finally:
             os.close(writer)
+        if written < len(data):
+            raise CertificateLoadError(
+                f"a pipe of this system took {written} of {len(data)} bytes",
+                hint="shorten the chain: leave the root out",
+            )
         yield f"/dev/fd/{reader}"
     finally:
         os.close(reader)
+
+
+def _write_what_fits(writer: int, data: bytes) -> int:
+    written = 0
+    with suppress(BlockingIOError):
+        while written < len(data):
+            written += os.write(writer, data[written:])
+    return written

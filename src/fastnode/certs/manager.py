@@ -29,6 +29,11 @@ _VERIFY_MODES = {
 }
 
 
+def _size(pool: CertPool | None) -> int:
+    # A pool only grows, until a node uses it: its size tells its generations apart.
+    return 0 if pool is None else len(pool)
+
+
 class CertManager:
     """Holds a certificate that can be replaced while nodes run.
 
@@ -67,7 +72,7 @@ class CertManager:
         self._root_cas: CertPool | None = None
         self._server_name: str | None = None
         self._frozen = False
-        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+        self._contexts: dict[tuple[str, bool, int], ssl.SSLContext] = {}
 
     @staticmethod
     def _checked(certificate: object) -> Certificate:
@@ -126,7 +131,12 @@ class CertManager:
                 to be verified against nothing.
         """
         with self._lock:
-            key = ("server", insecure_skip_verify)
+            if self._minimum_version is not ssl.TLSVersion.TLSv1_3:
+                # OpenSSL resumes sessions of TLS 1.2 from a cache in the context,
+                # tickets or not, and Python cannot turn it off (measured): a context
+                # for each connection (1 ms, 24 KiB) has nothing to resume.
+                return self._make_server(insecure_skip_verify)
+            key = ("server", insecure_skip_verify, _size(self._client_cas))
             context = self._contexts.get(key)
             if context is None:
                 context = self._make_server(insecure_skip_verify)
@@ -140,7 +150,7 @@ class CertManager:
             insecure_skip_verify: do not verify the server.
         """
         with self._lock:
-            key = ("client", insecure_skip_verify)
+            key = ("client", insecure_skip_verify, _size(self._root_cas))
             context = self._contexts.get(key)
             if context is None:
                 context = make_client_context(

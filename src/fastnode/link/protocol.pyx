@@ -660,14 +660,16 @@ cdef class LinkProtocol:
 
     cdef int hang_up(self) except -1:
         """Send what TLS has to say, half-close, and linger."""
-        if self.transport is None:
+        if self.transport is None or self.transport.is_closing():
             return 0
         self.engine.close()
-        self.outbox.push_output()
         try:
+            self.outbox.push_output()
             if self.transport.can_write_eof():
                 self.transport.write_eof()
-        except OSError:
+        except (OSError, RuntimeError):
+            # uvloop raises RuntimeError where a dial that was cancelled has closed
+            # the socket behind the transport's back.
             self.transport.abort()
             return 0
         self.timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
@@ -681,6 +683,8 @@ cdef class LinkProtocol:
         """Cut the connection at once, without a word."""
         if self.transport is not None:
             self.transport.abort()
+        else:
+            self.connection_lost(None)
 
     # --- who ------------------------------------------------------------------
 

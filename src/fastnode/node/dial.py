@@ -260,11 +260,15 @@ class Dial:
         try:
             async with asyncio.timeout(self._foundation.settings.handshake_timeout):
                 await loop.create_connection(factory, target.host, target.port)
-        except TimeoutError:
-            raise TimeoutError(f"no TCP connection with {target} in time") from None
-        finally:
-            if made and made[0].address is None:
-                self._foundation.links.gone(made[0])
+        except BaseException as error:
+            if made:
+                # The loop closes what it opened; uvloop, which asks for the protocol
+                # before it connects, never tells it so.
+                self._give_up(made[0])
+                made[0].connection_lost(None)
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f"no TCP connection with {target} in time") from None
+            raise
         self._protocol = protocol = made[0]
         try:
             return await protocol.established
@@ -273,12 +277,15 @@ class Dial:
                 error.peer = str(self._name)
             raise
         except asyncio.CancelledError:
-            protocol.end(
-                HandshakeError(
-                    "the dial was given up", peer=str(self._name), side=Side.LOCAL
-                )
-            )
+            self._give_up(protocol)
             raise
+
+    def _give_up(self, protocol: LinkProtocol) -> None:
+        protocol.end(
+            HandshakeError(
+                "the dial was given up", peer=str(self._name), side=Side.LOCAL
+            )
+        )
 
     def _engine(self, target: Target) -> TlsEngine:
         if self._foundation.plaintext:

@@ -6,6 +6,7 @@ import ipaddress
 
 from cryptography import x509
 
+from fastnode.certs.certificate import UNREADABLE_SANS
 from fastnode.names import NodeName
 
 __all__ = ["covers", "describe"]
@@ -23,7 +24,7 @@ def covers(certificate: x509.Certificate, name: NodeName) -> bool:
         sans = certificate.extensions.get_extension_for_class(
             x509.SubjectAlternativeName
         ).value
-    except (x509.ExtensionNotFound, ValueError):
+    except UNREADABLE_SANS:
         return False
     if name.uri in sans.get_values_for_type(x509.UniformResourceIdentifier):
         return True
@@ -40,8 +41,9 @@ def _dns_matches(pattern: str, host: str) -> bool:
     if not pattern.startswith("*."):
         return pattern.rstrip(".") == host
     _, _, parent = host.partition(".")
+    suffix = pattern[2:].rstrip(".")
     # "*.example" would cover all of a top-level domain.
-    return "." in pattern[2:] and pattern[2:].rstrip(".") == parent
+    return "." in suffix and suffix == parent
 
 
 def describe(certificate: x509.Certificate) -> str:
@@ -51,11 +53,13 @@ def describe(certificate: x509.Certificate) -> str:
             x509.SubjectAlternativeName
         ).value
         sans = ", ".join(str(san.value) for san in value)
-    except (x509.ExtensionNotFound, ValueError):
+    except UNREADABLE_SANS:
         sans = "none"
-    return (
+    text = (
         f"subject {certificate.subject.rfc4514_string() or 'empty'}, SANs {sans}, "
         f"issued by {certificate.issuer.rfc4514_string()}, valid "
         f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to "
         f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
     )
+    # Strangers choose these words: they may not write lines of their own into a log.
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

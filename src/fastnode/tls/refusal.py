@@ -38,6 +38,11 @@ _VERDICTS: Final = {
             "one, with the intermediates in its file",
         ),
     ),
+    26: _Reason(
+        HandshakeError,
+        "is not meant for this side of a connection",
+        "its extended key usage must allow {usage}",
+    ),
     **dict.fromkeys(
         (62, 64),
         _Reason(
@@ -68,7 +73,8 @@ _ALERTS: Final = {
     "BAD_CERTIFICATE": _Reason(
         HandshakeError,
         "the peer refused this node's certificate",
-        "its log says why; a server's name is checked against the SANs only",
+        "its log says why; OpenSSL says this of one that is not valid yet (check both "
+        "clocks) and of a name that no SAN of a server covers",
     ),
     "UNSUPPORTED_CERTIFICATE": _Reason(
         HandshakeError,
@@ -111,6 +117,10 @@ _STRANGERS: Final = {
     "RECORD_LAYER_FAILURE": "something that is not TLS",
     "PACKET_LENGTH_TOO_LONG": "something that is not TLS",
     "UNKNOWN_PROTOCOL": "something that is not TLS",
+    "BAD_CHANGE_CIPHER_SPEC": "a TLS message out of turn",
+    "EXCESSIVE_MESSAGE_SIZE": "a TLS message that is too large",
+    "INVALID_ALERT": "something that is not TLS",
+    "UNKNOWN_ALERT_TYPE": "something that is not TLS",
 }
 
 _NO_VERSION: Final = (
@@ -141,13 +151,13 @@ def _translate(
 ) -> FastnodeError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _verdict(error, dialer=dialer, server_name=server_name)
-    if isinstance(error, ssl.SSLEOFError):
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return HandshakeError(
             "the peer closed the connection during the handshake",
             side=Side.REMOTE,
             hint="its log may say why; or something between the two cuts connections",
         )
-    reason = error.reason or ""
+    reason = _reason_of(error)
     if "PEER_DID_NOT_RETURN_A_CERTIFICATE" in reason:
         return CertificateRequired(
             "the client showed no certificate",
@@ -164,6 +174,8 @@ def _translate(
     _, alert, name = reason.partition("_ALERT_")
     if alert:
         return _alert(name, dialer=dialer)
+    if reason.startswith("TLSV1_"):  # alerts of RFC 6066, without the word
+        return _alert(reason.removeprefix("TLSV1_"), dialer=dialer)
     if reason in _STRANGERS:
         return ProtocolError(
             f"the peer sent {_STRANGERS[reason]}",
@@ -175,6 +187,15 @@ def _translate(
         side=Side.REMOTE,
         hint="the peer is no fastnode peer, or the connection is tampered with",
     )
+
+
+def _reason_of(error: ssl.SSLError) -> str:
+    """OpenSSL's reason; from the text where Python's table lacks it (alert 120, no
+    application protocol, has `reason` None up to Python 3.13)."""
+    if error.reason:
+        return error.reason
+    text = str(error).partition("] ")[2].partition(" (_ssl")[0]
+    return text.upper().replace(" ", "_")
 
 
 def _verdict(
@@ -189,10 +210,11 @@ def _verdict(
             hint="chains are checked strictly (RFC 5280)",
         )
     pool = "root_cas" if dialer else "client_cas"
+    usage = "server authentication" if dialer else "client authentication"
     return reason.error(
         f"{whose} {reason.cause.format(name=server_name)} ({error.verify_message})",
         side=Side.LOCAL,
-        hint=reason.hint.format(pool=pool),
+        hint=reason.hint.format(pool=pool, usage=usage),
     )
 
 

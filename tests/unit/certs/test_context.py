@@ -15,12 +15,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fastnode.certs.authority import Authority
 from fastnode.certs.certificate import Certificate
+from fastnode.certs.client_auth import ClientAuth
 from fastnode.certs.context import (
     ALPN_PROTOCOL,
     make_client_context,
     make_server_context,
 )
+from fastnode.certs.manager import CertAuthManager
 from fastnode.certs.pool import CertPool
+from fastnode.errors import CertificateLoadError, ConfigError
 from fastnode.names import NodeName
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -333,3 +336,55 @@ def test_key_from_pipes_works_in_a_handshake(
     monkeypatch.delattr(os, "memfd_create", raising=False)
     pool = authority.pool()
     join(client(certificate, pool), server(certificate, pool))
+
+
+def test_no_resumption_in_tls12(authority: Authority, certificate: Certificate) -> None:
+    # OpenSSL's own cache of sessions is in the context: the manager gives each
+    # connection one of its own.
+    pool = authority.pool()
+    manager = CertAuthManager(
+        certificate,
+        client_cas=pool,
+        client_auth=ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT,
+        minimum_version=TLS12,
+    )
+    dialing = client(certificate, pool, version=TLS12)
+    dialing.maximum_version = TLS12
+    near, _ = join(dialing, manager.server_context())
+    session = near.session
+    assert session is not None
+    near, far = join(dialing, manager.server_context(), session=session)
+    assert near.version() == "TLSv1.2"
+    assert not near.session_reused
+    assert not far.session_reused
+
+
+def test_pool_that_grew_before_use_is_seen(certificate: Certificate) -> None:
+    pool = Authority.create("first").pool()
+    manager = CertAuthManager(certificate, root_cas=pool)
+    assert len(manager.client_context().get_ca_certs()) == 1
+    pool.add(Authority.create("second").cert_pem)
+    assert len(manager.client_context().get_ca_certs()) == 2
+
+
+def test_empty_pool_is_refused(certificate: Certificate) -> None:
+    manager = CertAuthManager(certificate, root_cas=CertPool())
+    with pytest.raises(ConfigError, match="trusts nobody"):
+        manager.client_context()
+
+
+def test_pipe_that_takes_less_is_said(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+
+    def short(descriptor: int, data: bytes) -> int:
+        if len(data) <= 100:
+            raise BlockingIOError
+        return real(descriptor, data[:100])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", short)
+        with pytest.raises(CertificateLoadError, match="a pipe of this system took"):
+            certificate.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))

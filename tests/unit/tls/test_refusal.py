@@ -317,3 +317,35 @@ def test_every_alert_is_an_error_with_a_hint(world: World, code: int) -> None:
     assert isinstance(found, HandshakeError | ProtocolError)
     assert found.hint
     assert found.side is Side.REMOTE
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        # Python's table lacks it: the reason is None, the text says it.
+        (120, "does not speak fastnode"),
+        (112, "unrecognized name"),
+        (115, "unknown psk identity"),
+    ],
+)
+def test_alert_without_a_reason_of_its_own(world: World, code: int, words: str) -> None:
+    check(alerted(world, code), HandshakeError, Side.REMOTE, words)
+
+
+def test_close_notify_in_the_handshake(world: World) -> None:
+    end = End(client(world, world.good), host="localhost")
+    end.advance()
+    end.incoming.write(bytes.fromhex("15030300020100"))
+    end.advance()
+    check(end, HandshakeError, Side.REMOTE, "closed the connection")
+
+
+def test_wrong_usage_says_which_is_needed(world: World) -> None:
+    near, far = join(
+        client(world, world.bad["not for clients"]), server(world, world.good)
+    )
+    check(far, HandshakeError, Side.LOCAL, "client authentication")
+    near, _ = join(
+        client(world, world.good), server(world, world.bad["not for servers"])
+    )
+    check(near, HandshakeError, Side.LOCAL, "server authentication")
