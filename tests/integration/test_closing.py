@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 import pytest
-from helpers.nodes import A, B, pair, until
+from helpers.nodes import B, pair, until
 from helpers.proxy import Proxy
 
 from fastnode import (
@@ -14,7 +14,6 @@ from fastnode import (
     LinkLost,
     Message,
     Node,
-    ProtocolError,
     Route,
     Side,
 )

@@ -206,7 +206,7 @@ async def test_resolvers_that_fail_or_know_nothing() -> None:
 
 async def test_an_unknown_host() -> None:
     async with running(A, listens=False) as a:
-        with pytest.raises(NoRoute, match="nowhere.invalid"):
+        with pytest.raises(NoRoute, match=r"nowhere\.invalid"):
             await a.connect("beta@nowhere.invalid")
 
 
@@ -229,7 +229,7 @@ async def test_many_connects_make_one_link() -> None:
         assert b.acceptors[0].stats.connections == 1
 
 
-# --- two nodes, one link ------------------------------------------------------------------
+# --- two nodes, one link --------------------------------------------------------------
 
 
 async def settle(a: Node, b: Node) -> tuple[Link, Link]:

@@ -103,7 +103,7 @@ async def test_guarantee_2_the_acceptor_refuses_the_certificate(
     version: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    both = {"minimum_version": ssl.TLSVersion[version]}
+    both: dict[str, Any] = {"minimum_version": ssl.TLSVersion[version]}
     acceptor = manager(B, **both)
     if version == "TLSv1_2":
         acceptor = OldManager.wrap(acceptor)
@@ -141,7 +141,7 @@ async def check_old_missing(a: Node, b: Node) -> None:
 
 
 async def test_tls_1_2_works_when_both_ask_for_it() -> None:
-    both = {"minimum_version": ssl.TLSVersion.TLSv1_2}
+    both: dict[str, Any] = {"minimum_version": ssl.TLSVersion.TLSv1_2}
     async with dialer_and_acceptor(
         {"manager": manager(A, **both)},
         {"manager": OldManager.wrap(manager(B, **both))},
@@ -156,7 +156,7 @@ async def test_guarantee_3_tls_1_2_is_refused_by_default(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     old = OldManager.wrap(manager(B, minimum_version=ssl.TLSVersion.TLSv1_2))
-    async with dialer_and_acceptor({}, {"manager": old}) as (a, b):
+    async with dialer_and_acceptor({}, {"manager": old}) as (a, _b):
         with pytest.raises(HandshakeError, match="TLS") as caught:
             await a.connect(B)
         assert caught.value.hint
@@ -223,8 +223,8 @@ async def test_guarantee_4_the_server_s_name_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     # It is reached under the right address, but may not call itself beta@10.9.8.7.
-    async with running("beta@10.9.8.7", manager=manager(B),
-                       acceptors=[AcceptorOptions(host="127.0.0.1", port=0)]) as b:  # fmt: skip
+    loopback = [AcceptorOptions(host="127.0.0.1", port=0)]
+    async with running("beta@10.9.8.7", manager=manager(B), acceptors=loopback) as b:
         async with running(A, listens=False) as a:
             a.add_route(Route("beta", *b.acceptors[0].address))
             with pytest.raises(PeerNameMismatch) as caught:
@@ -236,7 +236,7 @@ async def test_guarantee_4_the_server_s_name_too(
 async def test_another_node_answers() -> None:
     async with running(B) as b, running(A, listens=False) as a:
         a.add_route(Route("gamma", *b.acceptors[0].address))
-        with pytest.raises(PeerNameMismatch, match="gamma@127.0.0.1 was dialed"):
+        with pytest.raises(PeerNameMismatch, match=r"gamma@127\.0\.0\.1 was dialed"):
             await a.connect("gamma@127.0.0.1")
 
 
@@ -277,7 +277,7 @@ async def test_authorize_sees_the_peer() -> None:
         seen.append(peer)
         return True
 
-    async with dialer_and_acceptor({}, {"authorize": allow}) as (a, b):
+    async with dialer_and_acceptor({}, {"authorize": allow}) as (a, _b):
         await a.connect(B)
         assert [peer.name for peer in seen] == [A]
         assert seen[0].verified
@@ -314,12 +314,13 @@ MODES = {
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 @pytest.mark.parametrize("shown", ["none", "good", "other", "expired"])
 async def test_client_auth_table(mode: ClientAuth, shown: str) -> None:
-    dialer: dict[str, Any] = {
+    dialers: dict[str, dict[str, Any]] = {
         "none": {"anonymous": True},
         "good": {},
         "other": {"shows": certificate(A, OTHER)},
         "expired": {"shows": expired_certificate(A)},
-    }[shown]
+    }
+    dialer = dialers[shown]
     verified = MODES[mode][shown]
     async with dialer_and_acceptor(
         {"manager": manager(A, **dialer)}, {"manager": manager(B, client_auth=mode)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,8 @@ def test_good(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "a", "@", "a@", "@b", "a b@c", "a@b c", "a@b@c", "-a@b", "a@-b", "a@b..c",
-     "a@b\n", "a\n@b", "a/b@c", "a@" + "x" * 300, "x" * 600 + "@b", "\u00fc@b", "a@:::1"],
+     "a@b\n", "a\n@b",
+     "a/b@c", "a@" + "x" * 300, "x" * 600 + "@b", "\u00fc@b", "a@:::1"],
 )  # fmt: skip
 def test_bad(text: str) -> None:
     with pytest.raises(ConfigError):
@@ -38,7 +41,5 @@ def test_not_text() -> None:
 
 @given(st.text(max_size=40))
 def test_any_text_is_a_name_or_an_error(text: str) -> None:
-    try:
+    with contextlib.suppress(ConfigError):
         assert str(NodeName.parse(text)) == text
-    except ConfigError:
-        pass

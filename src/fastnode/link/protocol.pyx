@@ -1,26 +1,21 @@
-"""LinkProtocol: the only place with transport callbacks.
+"""LinkProtocol: a connection that becomes a link, is one, and ends.
 
-It joins the engine (TLS), the decoder and the outbox (frames), the inbox and the
-call table (handlers, callers) and the states of `fastnode.link.machine`, above a
-plain TCP transport. Its owner, an acceptor or a dialer, judges the peer.
+Above `Connection` (TLS and frames) it joins the inbox and the call table (handlers,
+callers) and the states of `fastnode.link.machine`. Its owner, an acceptor or a
+dialer, judges the peer.
 
-Rules for whoever edits this. Handlers run inside `buffer_updated`: after every call
-that may reach one, the state may have changed. All ways to the end lead through
-`end`. Nothing is written after it but what it wrote itself: the alert or goodbye;
-then it half-closes, and reads and discards for LINGER_SECONDS, because closing a
-socket with unread bytes makes the kernel send a reset that destroys what it wrote.
+Rules for whoever edits this. Handlers run inside `on_frame`: after every call that
+may reach one, the state may have changed. All ways to the end lead through `end`.
+Nothing is written after it but what it wrote itself: the alert or goodbye.
 """
 
 cimport cython
-from libc.stdint cimport uint64_t
-
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.link.calls cimport CallTable
+from fastnode.link.connection cimport Connection
 from fastnode.link.endpoint cimport EndpointRegistry
 from fastnode.link.inbox cimport Inbox
-from fastnode.link.outbox cimport Outbox
-from fastnode.tls.engine cimport ENDED, WANT_MORE
-from fastnode.wire.decoder cimport Decoder
+from fastnode.link.keepalive cimport Keepalive
 from fastnode.wire.frame cimport (
     ACCEPT,
     CALL,
@@ -37,31 +32,17 @@ from fastnode.wire.frame cimport (
     get32,
 )
 
-import asyncio
 import logging
-from struct import Struct
-from time import perf_counter
 
 from fastnode.errors import (
     CloseReason,
     FastnodeError,
-    HandshakeError,
-    HandshakeTimeout,
-    LinkClosed,
-    LinkLost,
     ProtocolError,
     Side,
     refusal_from_wire,
-    renewed,
 )
-from fastnode.limits import (
-    CLOSE_TIMEOUT_SECONDS,
-    KEEPALIVE_MISSES,
-    LINGER_SECONDS,
-    MAX_FRAME_BYTES,
-    MAX_HELLO_BYTES,
-    TRANSPORT_HIGH_WATER_BYTES,
-)
+from fastnode.limits import CLOSE_TIMEOUT_SECONDS, MAX_FRAME_BYTES
+from fastnode.link import endings
 from fastnode.link.link import Link
 from fastnode.link.machine import Event, State, frame_mask, next_state
 from fastnode.link.stats import LinkStats
@@ -72,16 +53,14 @@ from fastnode.wire.hello import Hello
 
 log = logging.getLogger("fastnode.link")
 
-cdef object PING_NUMBER = Struct(">Q")
-
 # Codes of a GOODBYE below this end a link in order.
 cdef enum:
     FIRST_REFUSAL = 16
 
 
 @cython.final
-cdef class LinkProtocol:
-    """The callbacks of an `asyncio.BufferedProtocol` that becomes a link.
+cdef class LinkProtocol(Connection):
+    """A connection to a peer, from the first byte to the last.
 
     Args:
         engine: a fresh `TlsEngine`.
@@ -104,25 +83,18 @@ cdef class LinkProtocol:
         *,
         bint dialer,
     ):
-        self.loop = asyncio.get_running_loop()
-        self.engine = engine
+        Connection.__init__(self, engine, pool, receive_buffer)
         self.owner = owner
         self.settings = settings
         self.dialer = dialer
-        self.receive_view = memoryview(receive_buffer)
-        self.receive = receive_buffer
-        self.decoder = Decoder(pool, MAX_HELLO_BYTES + 8, 0)
-        self.outbox = Outbox(self.loop, engine, pool)
         self.outbox.high_water = settings.high_water
         self.outbox.low_water = settings.low_water
         self.outbox.most = settings.max_queued
-        self.outbox.on_error = self.engine_failed
         self.inbox = Inbox(self.loop, self.outbox, registry, settings.hello.window)
         self.calls = CallTable(self.loop, self.outbox)
         self.state_ = State.TLS
-        self.pings = {}
+        self.keepalive = Keepalive(self.loop, self.outbox, self.peer_silent)
         self.established = self.loop.create_future()
-        self.gone = self.loop.create_future()
 
     @property
     def state(self):
@@ -134,135 +106,54 @@ cdef class LinkProtocol:
         self.allowed = frame_mask(self.state_)
         return 0
 
-    # --- transport callbacks --------------------------------------------------
+    # --- what the connection tells -------------------------------------------
 
-    def connection_made(self, transport):
-        """The TCP connection is there."""
-        peername = transport.get_extra_info("peername")
-        self.address = tuple(peername[:2]) if peername else ("", 0)
-        self.transport = transport
-        self.outbox.write = transport.write
-        transport.set_write_buffer_limits(high=TRANSPORT_HIGH_WATER_BYTES)
+    cdef int on_made(self) except -1:
         self.timer = self.loop.call_later(
             self.settings.handshake_timeout, self.handshake_expired
         )
-        self.receive_guarded(0, False)
+        return 0
 
-    def get_buffer(self, sizehint):
-        """Where the transport puts ciphertext."""
-        return self.receive_view
+    cdef int on_bytes(self) except -1:
+        self.keepalive.heard = True
+        return 0
 
-    def buffer_updated(self, Py_ssize_t nbytes):
-        """Ciphertext has come."""
-        if self.state_ is State.CLOSED:
-            return
-        self.receive_guarded(nbytes, False)
+    cdef int on_read(self) except -1:
+        if self.decoder.data_bytes:
+            self.inbox.received(self.decoder.data_bytes)
+            self.decoder.data_bytes = 0
+        return 0
 
-    def eof_received(self):
-        """The peer sends no more; the transport closes itself after this."""
-        if self.state_ is not State.CLOSED:
-            self.receive_guarded(0, True)
-        return False
+    cdef int on_lost(self, exc) except -1:
+        if self.state_ < State.UP:
+            self.end(endings.cut_short(self.peer_text(), exc))
+        else:
+            self.end(endings.lost("the connection broke", self.peer, exc))
+        return 0
 
-    def pause_writing(self):
-        """The transport holds enough."""
-        self.outbox.writable = False
-
-    def resume_writing(self):
-        """The transport takes more."""
-        self.outbox.writable = True
-        self.outbox.flush()
-
-    def connection_lost(self, exc):
-        """The TCP connection is gone."""
-        if self.state_ is not State.CLOSED:
-            if self.state_ < State.UP:
-                error = HandshakeError(
-                    "the connection was lost before the handshake was complete"
-                    + (f": {exc}" if exc else ""),
-                    peer=self.peer_text(),
-                    side=Side.REMOTE,
-                    hint="see the log of the other side",
-                )
-            else:
-                error = self.lost("the connection was lost", exc)
-            self.end(error)
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-        self.transport = None
-        self.outbox.write = None
-        self.receive_view = None
-        if not self.gone.done():
-            self.gone.set_result(None)
-
-    # --- receiving ------------------------------------------------------------
-
-    def receive_guarded(self, Py_ssize_t nbytes, bint eof):
-        """Work on what came; whatever goes wrong ends this link and nothing else."""
-        self.heard = True
-        self.outbox.in_read = True
-        try:
-            if nbytes:
-                self.bytes_received += <uint64_t>nbytes
-                self.engine.feed(&self.receive[0], <size_t>nbytes)
-            if eof:
-                self.engine.feed_eof()
-            self.advance()
-        except TLS_ERRORS as error:
+    cdef int on_failure(self, error) except -1:
+        """Whatever goes wrong ends this link and nothing else."""
+        if isinstance(error, TLS_ERRORS):
             self.engine_failed(error)
-        except ProtocolError as error:
+        elif isinstance(error, ProtocolError):
             self.end(error, CloseReason.PROTOCOL_ERROR, error.message, error.hint)
-        except Exception as error:
-            log.exception("internal error on the link with %s", self.peer_text())
+        else:
+            log.error(
+                "internal error on the link with %s", self.peer_text(), exc_info=error
+            )
+            self.internal_error(error)
+        return 0
+
+    def internal_error(self, error):
+        """Our fault: the link ends, the node lives."""
+        if self.state_ < State.UP:
+            self.refuse(endings.no_verdict(self.peer_text(), error))
+        else:
             self.end(
-                self.lost(f"internal error: {type(error).__name__}", error, Side.LOCAL),
+                endings.lost("internal error", self.peer, error, Side.LOCAL),
                 CloseReason.INTERNAL_ERROR,
                 "internal error",
             )
-        finally:
-            self.outbox.in_read = False
-        if self.outbox.scheduled:
-            self.outbox.scheduled = False
-            self.outbox.flush()
-
-    cdef int advance(self) except -1:
-        cdef int done
-        if self.state_ is State.TLS:
-            done = self.engine.handshake()
-            if done:
-                self.tls_done()
-            self.outbox.push_output()
-            if not done:
-                return 0
-        return self.read_frames()
-
-    cdef int read_frames(self) except -1:
-        cdef unsigned char *at
-        cdef size_t room
-        cdef Py_ssize_t got
-        while self.state_ is not State.CLOSED:
-            room = self.decoder.reserve(&at)
-            got = self.engine.read(at, room)
-            if got == WANT_MORE:
-                break
-            if got == ENDED:
-                self.on_end_of_stream()
-                break
-            self.decoder.commit(<size_t>got)
-            while self.decoder.next():
-                self.on_frame()
-                if self.state_ is State.CLOSED:
-                    return 0
-            if self.decoder.data_bytes:
-                self.inbox.received(self.decoder.data_bytes)
-                self.decoder.data_bytes = 0
-        if self.state_ is State.CLOSED:
-            return 0
-        self.decoder.rest()
-        # Answers of TLS itself: KeyUpdate.
-        self.outbox.push_output()
-        return 0
 
     cdef int on_frame(self) except -1:
         cdef int kind = self.decoder.kind
@@ -304,47 +195,28 @@ cdef class LinkProtocol:
         if kind == PING:
             return self.outbox.frame(PONG, 0, payload)
         if kind == PONG:
-            waiter = self.pings.pop(payload, None)
-            if waiter is not None and not waiter.done():
-                waiter.set_result(None)
-            return 0
+            return self.keepalive.pong(payload)
         assert kind == GOODBYE
         return self.on_goodbye(payload)
 
     # --- the handshake --------------------------------------------------------
 
-    def tls_done(self):
+    cdef int on_secure(self) except -1:
         """TLS is up: the dialer introduces itself."""
         alpn = self.engine.alpn
         if alpn != self.owner.alpn:
-            raise HandshakeError(
-                f"the peer did not agree on the application protocol "
-                f"{self.owner.alpn!r} (ALPN), but on {alpn!r}",
-                peer=self.peer_text(),
-                side=Side.LOCAL,
-                hint="it is not a fastnode peer",
-            )
+            self.refuse(endings.no_alpn(self.peer_text(), self.owner.alpn, alpn))
+            return 0
         self.enter(Event.TLS_DONE)
         if self.dialer:
             self.outbox.frame(HELLO, 0, self.settings.hello.encode())
+        return 0
 
     cdef int on_hello(self, bytes body) except -1:
         self.peer_hello = Hello.decode(body)
         self.enter(Event.HELLO_RECEIVED)
         if self.settings.hello.version_with(self.peer_hello) is None:
-            theirs = f"{self.peer_hello.oldest} to {self.peer_hello.newest}"
-            ours = f"{self.settings.hello.oldest} to {self.settings.hello.newest}"
-            text = f"protocol versions {theirs} and {ours} have none in common"
-            self.end(
-                HandshakeError(
-                    text,
-                    peer=str(self.peer_hello.name),
-                    side=Side.LOCAL,
-                    hint="upgrade the older node",
-                ),
-                CloseReason.UNSUPPORTED_VERSION,
-                text,
-            )
+            self.refuse(endings.no_version(self.settings.hello, self.peer_hello))
             return 0
         self.decision = self.loop.create_task(self.decide())
         return 0
@@ -361,13 +233,7 @@ cdef class LinkProtocol:
             return
         except Exception as error:
             log.exception("judging %s failed", self.peer_text())
-            self.refuse(
-                HandshakeError(
-                    f"internal error while judging the peer: {type(error).__name__}",
-                    peer=self.peer_text(),
-                    side=Side.LOCAL,
-                )
-            )
+            self.refuse(endings.no_verdict(self.peer_text(), error))
             return
         if self.state_ is not State.DECIDING:
             return
@@ -393,12 +259,11 @@ cdef class LinkProtocol:
         )
 
     cdef int come_up(self) except -1:
-        self.timer.cancel()
+        self.stop_timer()
         self.decoder.max_frame = MAX_FRAME_BYTES
         self.decoder.max_message = self.settings.hello.max_message
         self.link = Link(self, self.outbox, self.peer)
-        interval = self.settings.keepalive_interval
-        self.timer = self.loop.call_later(interval, self.tick, interval)
+        self.keepalive.start(self.settings.keepalive_interval)
         self.owner.link_up(self)
         if self.state_ is not State.UP:
             return 0
@@ -408,16 +273,8 @@ cdef class LinkProtocol:
 
     def handshake_expired(self):
         """TLS and HELLO took too long."""
-        seconds = self.settings.handshake_timeout
-        self.end(
-            HandshakeTimeout(
-                f"the handshake was not complete within {seconds:g} s",
-                peer=self.peer_text(),
-                side=Side.REMOTE,
-                hint="the peer is slow, overloaded, or not a fastnode peer",
-            ),
-            CloseReason.HANDSHAKE_TIMEOUT,
-            f"the handshake was not complete within {seconds:g} s",
+        self.refuse(
+            endings.too_slow(self.peer_text(), self.settings.handshake_timeout)
         )
 
     # --- traffic --------------------------------------------------------------
@@ -426,39 +283,17 @@ cdef class LinkProtocol:
         """See `Link.call`."""
         return self.calls.call(endpoint, payload, timeout)
 
-    async def ping(self):
+    def ping(self):
         """See `Link.ping`."""
-        if self.outbox.closed is not None:
-            raise renewed(self.outbox.closed)
-        self.last_ping += 1
-        number = PING_NUMBER.pack(self.last_ping)
-        waiter = self.loop.create_future()
-        self.pings[number] = waiter
-        began = perf_counter()
-        try:
-            self.outbox.frame(PING, 0, number)
-            await waiter
-        finally:
-            self.pings.pop(number, None)
-        return perf_counter() - began
+        return self.keepalive.ping()
 
-    def tick(self, interval):
-        """Keepalive: probe a silent peer, give up a dead one."""
-        if self.heard:
-            self.silent_ticks = 0
-        else:
-            self.silent_ticks += 1
-        self.heard = False
-        if self.silent_ticks > KEEPALIVE_MISSES:
-            self.end(
-                self.lost(f"nothing was heard for {interval * self.silent_ticks:g} s"),
-                CloseReason.KEEPALIVE_TIMEOUT,
-                "keepalive timeout",
-            )
-            return
-        if self.silent_ticks:
-            self.outbox.frame(PING, 0, PING_NUMBER.pack(0))
-        self.timer = self.loop.call_later(interval, self.tick, interval)
+    def peer_silent(self, seconds):
+        """The keepalive takes the peer for dead."""
+        self.end(
+            endings.lost(f"nothing was heard for {seconds:g} s", self.peer),
+            CloseReason.KEEPALIVE_TIMEOUT,
+            f"nothing was heard of this side for {seconds:g} s",
+        )
 
     def stats(self):
         """A snapshot of the counters."""
@@ -480,26 +315,13 @@ cdef class LinkProtocol:
     def begin_close(self, reason, timeout=CLOSE_TIMEOUT_SECONDS):
         """End the link in order: what is queued leaves first, then a goodbye."""
         if self.state_ < State.UP:
-            self.end(
-                HandshakeError(
-                    "this node is closing",
-                    peer=self.peer_text(),
-                    side=Side.LOCAL,
-                ),
-                CloseReason.SHUTDOWN,
-                "the node is closing",
-            )
+            self.refuse(endings.given_up(self.peer_text()))
         if self.state_ is not State.UP:
             return
         self.enter(Event.CLOSE)
         self.close_reason = reason
-        self.outbox.refuse_new(
-            LinkClosed(
-                f"the link with {self.peer.name} was closed", peer=self.peer,
-                side=Side.LOCAL,
-            )
-        )
-        self.timer.cancel()
+        self.outbox.refuse_new(endings.closed_here(self.peer))
+        self.keepalive.stop()
         self.timer = self.loop.call_later(timeout, self.close_expired)
         self.outbox.on_empty = self.drained
         self.inbox.on_idle = self.drained
@@ -522,27 +344,19 @@ cdef class LinkProtocol:
             self.outbox.frame(GOODBYE, 0, encode_goodbye(self.close_reason, text, ""))
             self.outbox.flush()
         if self.goodbye_received and self.goodbye_sent and not self.outbox.size():
-            self.end(
-                LinkClosed(
-                    f"the link with {self.peer.name} was closed",
-                    peer=self.peer,
-                    side=self.outbox.closed.side,
-                )
-            )
+            self.end(self.outbox.closed)
         return 0
 
     def close_expired(self):
         """The orderly end took too long."""
         queued = self.outbox.size()
-        error = LinkClosed(
-            f"the link with {self.peer.name} was closed",
-            peer=self.peer,
-            side=Side.LOCAL,
-        )
+        error = endings.closed_here(self.peer)
         if queued:
-            error = self.lost(
+            error = endings.lost(
                 f"{queued} bytes were not sent when the time to close it was over",
+                self.peer,
                 side=Side.LOCAL,
+                hint="allow more time, or see why the peer is slow",
             )
             log.warning("%s", error)
         self.end(
@@ -557,22 +371,13 @@ cdef class LinkProtocol:
             self.end(refusal_from_wire(code, text, hint, peer=self.peer_text()))
         elif code >= FIRST_REFUSAL:
             self.end(
-                LinkLost(
-                    f"{self.peer.name} ended the link: {text}",
-                    peer=self.peer,
-                    side=Side.REMOTE,
-                    hint=hint or None,
-                )
+                endings.lost(f"the peer ended it: {text}", self.peer, hint=hint or None)
             )
         else:
             if self.goodbye_received:
                 raise ProtocolError("the peer said goodbye twice", side=Side.REMOTE)
             self.goodbye_received = True
-            closed = LinkClosed(
-                f"{self.peer.name} closed the link" + (f": {text}" if text else ""),
-                peer=self.peer,
-                side=Side.REMOTE,
-            )
+            closed = endings.closed_there(self.peer, text)
             # Its replies came before its goodbye: what still waits waits in vain.
             self.calls.close(closed)
             self.allowed = 1 << CREDIT
@@ -587,16 +392,11 @@ cdef class LinkProtocol:
     cdef int on_end_of_stream(self) except -1:
         """The peer's TLS said that it sends no more."""
         if self.state_ < State.UP:
-            error = HandshakeError(
-                "the peer closed the connection during the handshake",
-                peer=self.peer_text(),
-                side=Side.REMOTE,
-                hint="see the log of the other side",
-            )
+            error = endings.cut_short(self.peer_text())
         elif self.goodbye_received:
             error = self.outbox.closed
         else:
-            error = self.lost("the connection was closed without a goodbye")
+            error = endings.lost("it was closed without a goodbye", self.peer)
         self.end(error)
         return 0
 
@@ -610,7 +410,9 @@ cdef class LinkProtocol:
                 server_name=self.owner.server_name,
             )
         else:
-            failure = self.lost("TLS failed, or the stream was cut", error)
+            failure = endings.lost(
+                "TLS failed, or the stream was cut", self.peer, error
+            )
         self.end(failure)
 
     def end(self, error, reason=None, text="", hint=None):
@@ -625,18 +427,14 @@ cdef class LinkProtocol:
         if reason is not None and was is not State.TLS and not self.goodbye_sent:
             self.say_last_goodbye(reason, text, hint or "")
         self.enter(Event.END)
+        self.ended = True
         self.error = error
         self.outbox.close(error)
         self.decoder.clear()
         self.calls.close(error)
         self.inbox.close()
-        for waiter in self.pings.values():
-            if not waiter.done():
-                waiter.set_exception(renewed(error))
-        self.pings.clear()
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        self.keepalive.close(error)
+        self.stop_timer()
         if self.decision is not None:
             self.decision.cancel()
         self.hang_up()
@@ -658,46 +456,7 @@ cdef class LinkProtocol:
             # TLS is beyond saying anything; the FIN will have to do.
             log.debug("no goodbye to %s", self.peer_text(), exc_info=True)
 
-    cdef int hang_up(self) except -1:
-        """Send what TLS has to say, half-close, and linger."""
-        if self.transport is None or self.transport.is_closing():
-            return 0
-        self.engine.close()
-        try:
-            self.outbox.push_output()
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
-        except (OSError, RuntimeError):
-            # uvloop raises RuntimeError where a dial that was cancelled has closed
-            # the socket behind the transport's back.
-            self.transport.abort()
-            return 0
-        self.timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
-        return 0
-
-    async def wait_gone(self):
-        """Wait until the connection is gone."""
-        await asyncio.shield(self.gone)
-
-    def abort(self):
-        """Cut the connection at once, without a word."""
-        if self.transport is not None:
-            self.transport.abort()
-        else:
-            self.connection_lost(None)
-
     # --- who ------------------------------------------------------------------
-
-    def lost(self, text, cause=None, side=Side.REMOTE):
-        """A `LinkLost` that names the peer."""
-        error = LinkLost(
-            f"the link with {self.peer_text()} was lost: {text}"
-            + (f" ({cause})" if cause else ""),
-            peer=self.peer,
-            side=side,
-        )
-        error.__cause__ = cause
-        return error
 
     def peer_text(self):
         """The best name for the peer that is known by now."""
@@ -708,11 +467,6 @@ cdef class LinkProtocol:
         if self.address:
             return f"{self.address[0]}:{self.address[1]}"
         return "the peer"
-
-    @property
-    def presented(self):
-        """The engine, for who judges the peer: certificate, version, cipher, alpn."""
-        return self.engine
 
     @property
     def running(self):

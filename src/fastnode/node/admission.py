@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-
 from fastnode.errors import NotAuthorized, PeerNameMismatch, Side
 from fastnode.link.peer import Peer
 from fastnode.names import NodeName
-from fastnode.tls.identity import covers, describe
+from fastnode.tls.identity import covers, describe, parse
 
 if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
@@ -52,7 +50,7 @@ class Admission:
         engine = protocol.presented
         name = protocol.peer_hello.name
         der = engine.certificate
-        certificate = x509.load_der_x509_certificate(der) if der else None
+        certificate = parse(der) if der else None
         if expected is not None and name != expected:
             raise PeerNameMismatch(
                 f"{expected} was dialed, {name} answered",

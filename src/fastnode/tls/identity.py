@@ -9,7 +9,12 @@ from cryptography import x509
 from fastnode.certs.certificate import UNREADABLE_SANS
 from fastnode.names import NodeName
 
-__all__ = ["covers", "describe"]
+__all__ = ["covers", "describe", "parse"]
+
+
+def parse(der: bytes) -> x509.Certificate:
+    """A certificate as TLS presents it."""
+    return x509.load_der_x509_certificate(der)
 
 
 def covers(certificate: x509.Certificate, name: NodeName) -> bool:

@@ -90,7 +90,7 @@ def test_every_load_error_says_what_to_do(
     ]
     for arguments, hint in cases:
         with pytest.raises(CertificateLoadError) as caught:
-            Certificate.from_pem(*arguments)  # type: ignore[arg-type]
+            Certificate.from_pem(*arguments)
         assert hint in (caught.value.hint or ""), str(caught.value)
         assert "PRIVATE KEY-----\n" not in str(caught.value)
     with pytest.raises(CertificateLoadError, match="nowhere"):
@@ -177,10 +177,10 @@ def test_guarantee_7_the_key_touches_no_disk(
     class Context(ssl.SSLContext):
         def load_cert_chain(self, certfile: str, keyfile: str) -> None:  # type: ignore[override]
             opened.extend([certfile, keyfile])
-            opened.extend(os.readlink(name) for name in (certfile, keyfile))
+            opened.extend(str(Path(name).readlink()) for name in (certfile, keyfile))
             load(self, certfile, keyfile)
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     cert = issued.certificate()
     cert.load_into(Context(ssl.PROTOCOL_TLS_SERVER))
     monkeypatch.setattr(key_file, "memory_file", None)
@@ -190,7 +190,7 @@ def test_guarantee_7_the_key_touches_no_disk(
     assert all("memfd:" in target for target in opened[2:4])
     assert all(name.startswith("/dev/fd/") for name in opened[4:6])
     assert all("pipe:" in target for target in opened[6:8])
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_pipe_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:

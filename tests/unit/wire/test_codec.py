@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def decode(data: bytes, cuts: list[int] | None = None, **limits: Any) -> list[Fr
     try:
         found = []
         edges = [0, *sorted(cuts or []), len(data)]
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in itertools.pairwise(edges):
             found += decoder.feed(data[begin:end])
         return found
     finally:

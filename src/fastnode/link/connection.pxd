@@ -1,0 +1,44 @@
+from libc.stdint cimport uint64_t
+
+from fastnode.link.outbox cimport Outbox
+from fastnode.tls.engine cimport TlsEngine
+from fastnode.wire.decoder cimport Decoder
+
+
+cdef class Connection:
+    cdef readonly object loop
+    cdef TlsEngine engine
+    cdef Decoder decoder
+    cdef Outbox outbox
+
+    # Ciphertext is read into one buffer that all links of a node share: it is
+    # consumed before control returns to the loop.
+    cdef object receive_view
+    cdef const unsigned char[::1] receive
+
+    cdef object transport
+    cdef readonly object address
+    cdef uint64_t bytes_received
+
+    # TLS is up. Nothing more is to be read: set by the subclass, before `hang_up`.
+    cdef bint secure
+    cdef bint ended
+    # The one deadline that runs: of the handshake, of the end, of the lingering.
+    cdef object timer
+    cdef readonly object gone
+
+    cdef int receive_guarded(self, Py_ssize_t nbytes, bint eof) except -1
+    cdef int advance(self) except -1
+    cdef int read_frames(self) except -1
+    cdef int stop_timer(self) except -1
+    cdef int hang_up(self) except -1
+
+    # What a subclass does with it.
+    cdef int on_made(self) except -1
+    cdef int on_bytes(self) except -1
+    cdef int on_secure(self) except -1
+    cdef int on_frame(self) except -1
+    cdef int on_read(self) except -1
+    cdef int on_end_of_stream(self) except -1
+    cdef int on_failure(self, error) except -1
+    cdef int on_lost(self, exc) except -1

@@ -1,0 +1,229 @@
+"""Connection: the only place with transport callbacks.
+
+It joins the engine (TLS), the decoder and the outbox (frames) above a plain TCP
+transport. What the frames mean is for the subclass, `LinkProtocol`.
+
+Rules for whoever edits this. The subclass may end the connection inside any of its
+`on_` methods: look at `ended` after each. After the end it half-closes, and reads and
+discards for LINGER_SECONDS, because closing a socket with unread bytes makes the
+kernel send a reset that destroys the alert or goodbye that was written last.
+"""
+
+from libc.stdint cimport uint64_t
+
+from fastnode.buffers.pool cimport BufferPool
+from fastnode.link.outbox cimport Outbox
+from fastnode.tls.engine cimport ENDED, WANT_MORE
+from fastnode.wire.decoder cimport Decoder
+
+import asyncio
+
+from fastnode.limits import (
+    LINGER_SECONDS,
+    MAX_HELLO_BYTES,
+    TRANSPORT_HIGH_WATER_BYTES,
+)
+
+
+cdef class Connection:
+    """The callbacks of an `asyncio.BufferedProtocol`: bytes to frames and back.
+
+    Args:
+        engine: a fresh `TlsEngine`.
+        pool: slabs of the node.
+        receive_buffer: a writable buffer, shared with other links of this loop.
+    """
+
+    def __init__(self, engine, BufferPool pool not None, receive_buffer):
+        self.loop = asyncio.get_running_loop()
+        self.engine = engine
+        self.receive_view = memoryview(receive_buffer)
+        self.receive = receive_buffer
+        self.decoder = Decoder(pool, MAX_HELLO_BYTES + 8, 0)
+        self.outbox = Outbox(self.loop, engine, pool)
+        self.outbox.on_error = self.failed
+        self.gone = self.loop.create_future()
+
+    @property
+    def presented(self):
+        """The engine, for who judges the peer: certificate, version, cipher, alpn."""
+        return self.engine
+
+    # --- transport callbacks --------------------------------------------------
+
+    def connection_made(self, transport):
+        """The TCP connection is there."""
+        peername = transport.get_extra_info("peername")
+        self.address = tuple(peername[:2]) if peername else ("", 0)
+        self.transport = transport
+        self.outbox.write = transport.write
+        transport.set_write_buffer_limits(high=TRANSPORT_HIGH_WATER_BYTES)
+        self.on_made()
+        self.receive_guarded(0, False)
+
+    def get_buffer(self, sizehint):
+        """Where the transport puts ciphertext."""
+        return self.receive_view
+
+    def buffer_updated(self, Py_ssize_t nbytes):
+        """Ciphertext has come."""
+        if not self.ended:
+            self.receive_guarded(nbytes, False)
+
+    def eof_received(self):
+        """The peer sends no more; the transport closes itself after this."""
+        if not self.ended:
+            self.receive_guarded(0, True)
+        return False
+
+    def pause_writing(self):
+        """The transport holds enough."""
+        self.outbox.writable = False
+
+    def resume_writing(self):
+        """The transport takes more."""
+        self.outbox.writable = True
+        self.outbox.flush()
+
+    def connection_lost(self, exc):
+        """The TCP connection is gone."""
+        if not self.ended:
+            self.on_lost(exc)
+        self.stop_timer()
+        self.transport = None
+        self.outbox.write = None
+        self.receive_view = None
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    # --- receiving ------------------------------------------------------------
+
+    cdef int receive_guarded(self, Py_ssize_t nbytes, bint eof) except -1:
+        self.on_bytes()
+        self.outbox.in_read = True
+        try:
+            if nbytes:
+                self.bytes_received += <uint64_t>nbytes
+                self.engine.feed(&self.receive[0], <size_t>nbytes)
+            if eof:
+                self.engine.feed_eof()
+            self.advance()
+        except Exception as error:
+            self.on_failure(error)
+        finally:
+            self.outbox.in_read = False
+        if self.outbox.scheduled:
+            self.outbox.scheduled = False
+            self.outbox.flush()
+        return 0
+
+    def failed(self, error):
+        """The engine failed while it was given something to send."""
+        self.on_failure(error)
+
+    cdef int advance(self) except -1:
+        cdef int done
+        if not self.secure:
+            done = self.engine.handshake()
+            if done:
+                self.secure = True
+                self.on_secure()
+            self.outbox.push_output()
+            if not done:
+                return 0
+        return self.read_frames()
+
+    cdef int read_frames(self) except -1:
+        cdef unsigned char *at
+        cdef size_t room
+        cdef Py_ssize_t got
+        while not self.ended:
+            room = self.decoder.reserve(&at)
+            got = self.engine.read(at, room)
+            if got == WANT_MORE:
+                break
+            if got == ENDED:
+                self.on_end_of_stream()
+                break
+            self.decoder.commit(<size_t>got)
+            while self.decoder.next():
+                self.on_frame()
+                if self.ended:
+                    return 0
+            self.on_read()
+        if self.ended:
+            return 0
+        self.decoder.rest()
+        # Answers of TLS itself: KeyUpdate.
+        self.outbox.push_output()
+        return 0
+
+    # --- the end --------------------------------------------------------------
+
+    cdef int stop_timer(self) except -1:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        return 0
+
+    cdef int hang_up(self) except -1:
+        """Send what TLS has to say, half-close, and linger."""
+        if self.transport is None or self.transport.is_closing():
+            return 0
+        self.engine.close()
+        try:
+            self.outbox.push_output()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+        except (OSError, RuntimeError):
+            # uvloop raises RuntimeError where a dial that was cancelled has closed
+            # the socket behind the transport's back.
+            self.transport.abort()
+            return 0
+        self.timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        return 0
+
+    async def wait_gone(self):
+        """Wait until the connection is gone."""
+        await asyncio.shield(self.gone)
+
+    def abort(self):
+        """Cut the connection at once, without a word."""
+        if self.transport is not None:
+            self.transport.abort()
+        else:
+            self.connection_lost(None)
+
+    # --- what a subclass does with it -----------------------------------------
+
+    cdef int on_made(self) except -1:
+        """The TCP connection is there."""
+        raise NotImplementedError
+
+    cdef int on_bytes(self) except -1:
+        """Something was heard of the peer."""
+        raise NotImplementedError
+
+    cdef int on_secure(self) except -1:
+        """The TLS handshake is complete on this side."""
+        raise NotImplementedError
+
+    cdef int on_frame(self) except -1:
+        """`decoder` holds a frame."""
+        raise NotImplementedError
+
+    cdef int on_read(self) except -1:
+        """All frames that had come are handled."""
+        raise NotImplementedError
+
+    cdef int on_end_of_stream(self) except -1:
+        """The peer's TLS said that it sends no more."""
+        raise NotImplementedError
+
+    cdef int on_failure(self, error) except -1:
+        """Receiving or the engine failed; ends the connection."""
+        raise NotImplementedError
+
+    cdef int on_lost(self, exc) except -1:
+        """The TCP connection is gone, and it had not ended before."""
+        raise NotImplementedError

@@ -1,0 +1,115 @@
+"""The errors with which links end, or never come up: what everybody is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastnode.errors import (
+    CloseReason,
+    HandshakeError,
+    HandshakeTimeout,
+    LinkClosed,
+    LinkLost,
+    Side,
+)
+
+if TYPE_CHECKING:
+    from fastnode.link.peer import Peer
+    from fastnode.wire.hello import Hello
+
+
+def lost(
+    text: str,
+    peer: Peer,
+    cause: BaseException | None = None,
+    side: Side = Side.REMOTE,
+    hint: str | None = None,
+) -> LinkLost:
+    """A link that was up is lost."""
+    because = f" ({cause})" if cause else ""
+    error = LinkLost(
+        f"the link with {peer.name} was lost: {text}{because}",
+        peer=peer,
+        side=side,
+        hint=hint,
+    )
+    error.__cause__ = cause
+    return error
+
+
+def closed_here(peer: Peer) -> LinkClosed:
+    """We closed the link."""
+    return LinkClosed(
+        f"the link with {peer.name} was closed", peer=peer, side=Side.LOCAL
+    )
+
+
+def closed_there(peer: Peer, text: str) -> LinkClosed:
+    """The peer closed the link."""
+    because = f": {text}" if text else ""
+    return LinkClosed(
+        f"{peer.name} closed the link{because}", peer=peer, side=Side.REMOTE
+    )
+
+
+def cut_short(peer: str, cause: BaseException | None = None) -> HandshakeError:
+    """The connection ended during the handshake, without a word."""
+    because = f": {cause}" if cause else ""
+    return HandshakeError(
+        f"the connection ended before the handshake was complete{because}",
+        peer=peer,
+        side=Side.REMOTE,
+        hint="see the log of the other side",
+    )
+
+
+def too_slow(peer: str, seconds: float) -> HandshakeTimeout:
+    """The handshake's deadline has passed."""
+    return HandshakeTimeout(
+        f"the handshake was not complete within {seconds:g} s",
+        peer=peer,
+        side=Side.REMOTE,
+        hint="the peer is slow, overloaded, or not a fastnode peer",
+    )
+
+
+def given_up(peer: str) -> HandshakeError:
+    """This node closes while the handshake is under way."""
+    error = HandshakeError("the node is closing", peer=peer, side=Side.LOCAL)
+    error.close_reason = CloseReason.SHUTDOWN
+    return error
+
+
+def no_verdict(peer: str, cause: Exception) -> HandshakeError:
+    """Judging the peer failed, which is our fault."""
+    error = HandshakeError(
+        f"internal error while judging the peer: {type(cause).__name__}",
+        peer=peer,
+        side=Side.LOCAL,
+    )
+    error.close_reason = CloseReason.INTERNAL_ERROR
+    return error
+
+
+def no_version(ours: Hello, theirs: Hello) -> HandshakeError:
+    """The two sides speak no version of the protocol in common."""
+    error = HandshakeError(
+        f"protocol versions {theirs.oldest} to {theirs.newest} and {ours.oldest} to "
+        f"{ours.newest} have none in common",
+        peer=str(theirs.name),
+        side=Side.LOCAL,
+        hint="upgrade the older node",
+    )
+    error.close_reason = CloseReason.UNSUPPORTED_VERSION
+    return error
+
+
+def no_alpn(peer: str, wanted: str | None, agreed: str | None) -> HandshakeError:
+    """The peer is not one of ours."""
+    return HandshakeError(
+        f"the peer did not agree on the application protocol {wanted!r} (ALPN), "
+        f"but on {agreed!r}",
+        peer=peer,
+        side=Side.LOCAL,
+        hint="it is not a fastnode peer",
+    )
