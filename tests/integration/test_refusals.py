@@ -301,7 +301,7 @@ async def test_authorize_that_never_answers_is_bounded() -> None:
 # --- modes ---------------------------------------------------------------------------
 
 
-MODES = {
+MODES: dict[ClientAuth, dict[str, bool | None]] = {
     ClientAuth.NO_CLIENT_CERT: {
         "none": False, "good": False, "other": False, "expired": False},
     ClientAuth.VERIFY_CLIENT_CERT_IF_GIVEN: {
