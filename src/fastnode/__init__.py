@@ -38,6 +38,7 @@ from fastnode.link.message import Message
 from fastnode.link.peer import Peer
 from fastnode.link.stats import LinkStats
 from fastnode.node.acceptor import Acceptor, AcceptorStats
+from fastnode.node.dial import DialStats
 from fastnode.node.node import Node, start_node
 from fastnode.node.runner import run
 from fastnode.options import AcceptorOptions, NetworkOptions, NodeOptions, Resolver
@@ -59,6 +60,7 @@ __all__ = [
     "ClientAuth",
     "CloseReason",
     "ConfigError",
+    "DialStats",
     "FastnodeError",
     "HandshakeError",
     "HandshakeTimeout",

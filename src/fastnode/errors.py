@@ -7,7 +7,7 @@ message), what to do about it (``hint``) and who is concerned (``peer``).
 from __future__ import annotations
 
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from fastnode.link.peer import Peer
@@ -72,6 +72,7 @@ class CloseReason(IntEnum):
     KEEPALIVE_TIMEOUT = 26
     INTERNAL_ERROR = 27
     REFUSED = 28  #: refused for a reason that has no code of its own
+    CLOSE_TIMEOUT = 29  #: the time for an orderly end was over
 
 
 class FastnodeError(Exception):
@@ -85,6 +86,9 @@ class FastnodeError(Exception):
         side: the side that refused or failed, or None where there is only one.
     """
 
+    #: What to do about errors of the class that give no hint of their own.
+    usual_hint: ClassVar[str | None] = None
+
     def __init__(
         self,
         message: str,
@@ -95,7 +99,7 @@ class FastnodeError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.usual_hint
         self.peer = peer
         self.side = side
 
@@ -122,6 +126,7 @@ class CertificateLoadError(CertificateError):
 class HandshakeError(FastnodeError, ConnectionError):
     """A connection that did not become a link; subclasses say why."""
 
+    usual_hint = "the log of the other side says more"
     close_reason = CloseReason.REFUSED
 
 
@@ -171,17 +176,28 @@ class HandshakeTimeout(HandshakeError, TimeoutError):
 class LinkClosed(FastnodeError, ConnectionError):
     """The link was closed in order, by either side."""
 
+    usual_hint = "connect again to go on"
+
 
 class LinkLost(LinkClosed):
-    """The link ended without a goodbye: reset, truncated, timed out, killed."""
+    """The link ended without a goodbye: reset, truncated, timed out, killed.
+
+    What had been sent may have arrived or not.
+    """
+
+    usual_hint = "connect again to go on; the log of the other side may say why"
 
 
 class ProtocolError(FastnodeError):
     """The peer sent what the wire format does not allow; its link has ended."""
 
+    usual_hint = "the peer is faulty, hostile, or of an incompatible version"
+
 
 class CallTimeout(FastnodeError, TimeoutError):
     """No reply came in time. The handler may have run."""
+
+    usual_hint = "the handler may still have run; allow more time"
 
 
 class RemoteError(FastnodeError):
@@ -191,6 +207,8 @@ class RemoteError(FastnodeError):
         type_name: the name of the exception's class there.
         text: the text of the exception; never a traceback.
     """
+
+    usual_hint = "the node that runs the handler knows more"
 
     def __init__(
         self, type_name: str, text: str, *, peer: Peer | str | None = None
@@ -207,9 +225,13 @@ class RemoteError(FastnodeError):
 class NoSuchEndpoint(FastnodeError):
     """The peer has no handler for the endpoint that was called."""
 
+    usual_hint = "register a handler for it there, or check the name"
+
 
 class MessageTooLarge(FastnodeError):
     """A payload is larger than `max_message_size` of this node or of the peer."""
+
+    usual_hint = "raise max_message_size on both nodes, or send it in parts"
 
 
 class SendQueueFull(FastnodeError):
@@ -218,6 +240,8 @@ class SendQueueFull(FastnodeError):
 
 class NoRoute(FastnodeError, ConnectionError):
     """No address is known for a node, or none of those known could be reached."""
+
+    usual_hint = "is it running, and is the route or the resolver right?"
 
 
 class DuplicateLink(HandshakeError):
@@ -255,7 +279,7 @@ def refusal_from_wire(
     code: int, text: str, hint: str = "", *, peer: Peer | str | None = None
 ) -> HandshakeError | ProtocolError:
     """The error to raise for a GOODBYE that refused us before the link was up."""
-    advice = hint or "the log of the peer says more"
+    advice = hint or HandshakeError.usual_hint
     if code == CloseReason.PROTOCOL_ERROR:
         return ProtocolError(
             f"the peer found our frames malformed: {text}",

@@ -22,7 +22,8 @@ LISTEN_BACKLOG: Final = 1024
 #: for a slow network.
 HANDSHAKE_TIMEOUT_SECONDS: Final = 10.0
 SHUTDOWN_TIMEOUT_SECONDS: Final = 30.0
-#: An idle link is probed this often; it is lost after KEEPALIVE_MISSES silent ones.
+#: A link on which nothing was heard for so long is probed, again and again; after
+#: KEEPALIVE_MISSES probes without an answer it is lost.
 KEEPALIVE_INTERVAL_SECONDS: Final = 15.0
 KEEPALIVE_MISSES: Final = 3
 #: How long a closing side reads and discards, so that the kernel does not answer
@@ -55,6 +56,13 @@ LOW_WATER_BYTES: Final = 256 * KIB
 #: ``link.send`` raises `SendQueueFull` above it. A single message of any legal size
 #: is taken by an empty queue.
 SEND_QUEUE_BYTES: Final = 64 * MIB
+#: Replies and other control frames that may be queued before no further calls are
+#: handled: what a peer that calls and does not read can make a node hold.
+CONTROL_HIGH_WATER_BYTES: Final = 1 * MIB
+#: Cancellations that may wait for their calls, which they can overtake on a link.
+MAX_EARLY_CANCELS: Final = 4096
+#: Answers to pings that may be queued; a peer that lets more wait does not read.
+MAX_QUEUED_PONGS: Final = 4096
 #: Queued bytes that are encrypted and written without waiting for the end of the
 #: loop turn. Measured: 16 KiB reaches 0.6 and 1 MiB 0.78 of its rate at 1 KiB messages.
 FLUSH_BYTES: Final = 64 * KIB

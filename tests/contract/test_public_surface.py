@@ -63,6 +63,7 @@ SUPPORT = {
     "Acceptor",
     "AcceptorStats",
     "CloseReason",
+    "DialStats",
     "LinkStats",
     "Resolver",
     "Side",

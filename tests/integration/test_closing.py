@@ -6,10 +6,9 @@ import asyncio
 import logging
 
 import pytest
-from helpers.nodes import B, pair, until
-from helpers.proxy import Proxy
 
 from fastnode import (
+    CallTimeout,
     LinkClosed,
     LinkLost,
     Message,
@@ -17,6 +16,8 @@ from fastnode import (
     Route,
     Side,
 )
+from helpers.nodes import B, pair, until
+from helpers.proxy import Proxy
 
 
 async def test_close_delivers_what_is_queued() -> None:
@@ -85,6 +86,79 @@ async def test_close_of_the_peer_fails_waiting_calls_with_link_closed() -> None:
             await b.links[0].close(timeout=0.1)
             with pytest.raises(LinkClosed):
                 await call
+
+
+async def test_a_call_that_times_out_during_the_close() -> None:
+    async with pair() as (a, b):
+        began, cancelled = asyncio.Event(), asyncio.Event()
+
+        @b.handler("never")
+        async def never(message: Message) -> bytes:
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+            raise AssertionError
+
+        link = await a.connect(B)
+        other = b.links[0]
+        call = asyncio.ensure_future(link.call("never", b"", timeout=0.2))
+        async with asyncio.timeout(10):
+            await began.wait()
+            await link.close(timeout=8)
+            assert cancelled.is_set()
+        with pytest.raises(CallTimeout):
+            await call
+        await until(lambda: other.error)
+        assert type(link.error) is type(other.error) is LinkClosed
+
+
+async def test_a_ping_during_the_close() -> None:
+    async with pair() as (a, b):
+        gate, began = asyncio.Event(), asyncio.Event()
+
+        @a.handler("slow")
+        async def slow(message: Message) -> bytes:
+            began.set()
+            await gate.wait()
+            return b"done"
+
+        link = await a.connect(B)
+        other = b.links[0]
+        call = asyncio.ensure_future(other.call("slow", b""))
+        async with asyncio.timeout(10):
+            await began.wait()
+            closing = asyncio.ensure_future(other.close())
+            await until(lambda: link.closed)
+            with pytest.raises(LinkClosed):
+                await link.ping()
+            gate.set()
+            assert await call == b"done"
+            await closing
+        assert type(other.error) is LinkClosed
+
+
+async def test_guarantee_8_what_the_closing_side_did_not_wait_for_is_told() -> None:
+    async with pair() as (a, b):
+        began = asyncio.Event()
+
+        @b.handler("stuck")
+        async def stuck(message: Message) -> None:
+            began.set()
+            await asyncio.Event().wait()
+
+        link = await a.connect(B)
+        for _ in range(3000):
+            link.send("stuck", bytes(1024))
+        drain = asyncio.ensure_future(link.drain())
+        async with asyncio.timeout(10):
+            await began.wait()
+            await b.links[0].close(timeout=0.1)
+            with pytest.raises(LinkLost, match="time to close"):
+                await drain
+        assert type(link.error) is LinkLost
+        await b.stop(timeout=0.3)
 
 
 async def test_stop_while_messages_are_queued() -> None:

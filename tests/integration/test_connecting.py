@@ -7,8 +7,6 @@ import socket
 from contextlib import AsyncExitStack
 
 import pytest
-from helpers.nodes import A, B, introduce, pair, running, start, until
-from helpers.pki import certificate, manager
 
 from fastnode import (
     AcceptorOptions,
@@ -21,6 +19,8 @@ from fastnode import (
     Route,
     UnknownAuthority,
 )
+from helpers.nodes import A, B, introduce, pair, running, start, until
+from helpers.pki import certificate, manager
 
 
 def free_port(count: int = 1) -> int:

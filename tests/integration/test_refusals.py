@@ -10,13 +10,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from helpers.nodes import A, B, introduce, pair, running, start, until
-from helpers.pki import (
-    certificate,
-    expired_certificate,
-    manager,
-    odd_certificate,
-)
 
 from fastnode import (
     AcceptorOptions,
@@ -41,6 +34,13 @@ from fastnode import (
     Side,
     UnknownAuthority,
     start_node,
+)
+from helpers.nodes import A, B, introduce, pair, running, start, until
+from helpers.pki import (
+    certificate,
+    expired_certificate,
+    manager,
+    odd_certificate,
 )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from helpers.nodes import A, B, introduce, pair, running, until
-from helpers.pki import expired_certificate, manager, odd_certificate
 
 from fastnode import CertificateError, Link, SettingsFrozenError
+from helpers.nodes import A, B, introduce, pair, running, until
+from helpers.pki import expired_certificate, manager, odd_certificate
 
 
 def serial(link: Link) -> int:

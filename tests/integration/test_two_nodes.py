@@ -8,7 +8,6 @@ import os
 from typing import Any
 
 import pytest
-from helpers.nodes import A, B, pair, running, until
 
 from fastnode import (
     CallTimeout,
@@ -21,6 +20,7 @@ from fastnode import (
     SendQueueFull,
     Side,
 )
+from helpers.nodes import A, B, pair, running, until
 
 
 async def test_who_is_who() -> None:

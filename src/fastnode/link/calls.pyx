@@ -84,7 +84,6 @@ cdef class CallTable:
                     f"no reply from {endpoint!r} within {timeout:g} s",
                     peer=self.peer,
                     side=Side.REMOTE,
-                    hint="the handler may still have run",
                 )
             )
             self.abandon(number)
@@ -128,7 +127,6 @@ cdef class CallTable:
                 f"{self.peer.name} has no endpoint {text!r}",
                 peer=self.peer,
                 side=Side.REMOTE,
-                hint="register a handler for it there, or check the name",
             )
         elif code == REPLY_TOO_LARGE:
             error = MessageTooLarge(

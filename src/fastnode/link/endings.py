@@ -37,6 +37,15 @@ def lost(
     return error
 
 
+def cut_off(peer: Peer, queued: int) -> LinkLost:
+    """The orderly end was cut off before everything had left."""
+    return lost(
+        f"{queued} queued bytes were not sent before it was cut off",
+        peer,
+        hint="allow more time to close, or see why the receiver is slow",
+    )
+
+
 def closed_here(peer: Peer) -> LinkClosed:
     """We closed the link."""
     return LinkClosed(

@@ -19,10 +19,15 @@ cdef class Inbox:
     cdef uint64_t owed
     cdef uint64_t held
 
-    # Handlers under way: tasks, and those of calls by number.
+    # Handlers under way: tasks; and those of calls by number, None while parked.
     cdef set tasks
     cdef dict calls
     cdef object on_idle
+    # (Endpoint, call or 0, payload), while the peer does not read its replies.
+    cdef object parked
+    # The last call that came; calls that are cancelled before they came.
+    cdef uint32_t last_call
+    cdef set early_cancels
     # We said goodbye: a call that comes now cannot be replied any more.
     cdef bint calls_refused
 
@@ -37,6 +42,12 @@ cdef class Inbox:
     cdef Endpoint look_again(self, uint16_t number)
     cdef int message(self, uint16_t number, bytes payload) except -1
     cdef int call(self, uint16_t number, uint32_t call, bytes payload) except -1
+    cdef int handle_message(self, Endpoint endpoint, bytes payload) except -1
+    cdef int handle_call(
+        self, Endpoint endpoint, uint32_t call, bytes payload
+    ) except -1
+    cdef int park(self, Endpoint endpoint, uint32_t call, bytes payload) except -1
+    cdef bint busy(self) noexcept
     cdef int cancel(self, uint32_t call) except -1
     cdef int received(self, size_t size) except -1
     cdef int grant(self) except -1

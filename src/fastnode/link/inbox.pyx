@@ -3,11 +3,15 @@
 Handlers run in the order in which messages arrive; asynchronous ones are started in
 that order. What they have not finished counts against the peer's window, so a slow
 handler slows its senders, while replies and pings, which no window holds up, pass.
+
+While the peer does not read the replies it asked for, nothing more is handled: what
+it had sent is parked, in order, and it is granted nothing. Reading goes on, so two
+nodes that do this to each other do not block each other.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
 from fastnode.link.endpoint cimport Endpoint, EndpointRegistry
 from fastnode.link.message cimport make_message
@@ -16,11 +20,17 @@ from fastnode.wire.frame cimport CREDIT, ERROR
 
 import logging
 from asyncio import CancelledError
+from collections import deque
 from inspect import isawaitable
 from struct import Struct
 
 from fastnode.errors import ProtocolError, Side
-from fastnode.limits import ENDPOINT_DICTIONARY_SIZE, MAX_FRAME_BYTES, WINDOW_BYTES
+from fastnode.limits import (
+    ENDPOINT_DICTIONARY_SIZE,
+    MAX_EARLY_CANCELS,
+    MAX_FRAME_BYTES,
+    WINDOW_BYTES,
+)
 from fastnode.link.calls import (
     HANDLER_RAISED,
     NO_SUCH_ENDPOINT,
@@ -40,6 +50,7 @@ cdef enum:
 # may go on after it with the continuations that the frame's lane ends with.
 cdef uint64_t OVERRUN = 2 * MAX_FRAME_BYTES
 cdef Py_ssize_t BOOK_SIZE = ENDPOINT_DICTIONARY_SIZE
+cdef Py_ssize_t MOST_EARLY_CANCELS = MAX_EARLY_CANCELS
 cdef double COMPLAINT_SECONDS = 1.0
 
 
@@ -62,6 +73,7 @@ cdef class Inbox:
         self.book = []
         self.tasks = set()
         self.calls = {}
+        self.early_cancels = set()
 
     def set_peer(self, peer):
         """Who sends: the `sender` of all messages."""
@@ -115,8 +127,13 @@ cdef class Inbox:
 
     cdef int message(self, uint16_t number, bytes payload) except -1:
         cdef Endpoint endpoint = self.endpoint(number)
-        cdef object result
         self.messages_received += 1
+        if self.parked is not None:
+            return self.park(endpoint, 0, payload)
+        return self.handle_message(endpoint, payload)
+
+    cdef int handle_message(self, Endpoint endpoint, bytes payload) except -1:
+        cdef object result
         if endpoint.handler is None:
             self.unhandled += 1
             self.complain(
@@ -135,15 +152,26 @@ cdef class Inbox:
 
     cdef int call(self, uint16_t number, uint32_t call, bytes payload) except -1:
         cdef Endpoint endpoint = self.endpoint(number)
-        cdef object result
         self.calls_received += 1
         if call == 0 or call in self.calls:
             raise ProtocolError(
                 f"the peer used the number {call} for a new call", side=Side.REMOTE
             )
+        self.last_call = call
         if self.calls_refused:
             # The goodbye in flight tells the caller that nobody will reply.
             return 0
+        if self.early_cancels and call in self.early_cancels:
+            self.early_cancels.discard(call)
+            return 0
+        if self.parked is not None or self.outbox.crowded():
+            return self.park(endpoint, call, payload)
+        return self.handle_call(endpoint, call, payload)
+
+    cdef int handle_call(
+        self, Endpoint endpoint, uint32_t call, bytes payload
+    ) except -1:
+        cdef object result
         if endpoint.handler is None:
             return self.refuse(call, NO_SUCH_ENDPOINT, "NoSuchEndpoint", endpoint.name)
         try:
@@ -180,6 +208,42 @@ cdef class Inbox:
 
     cdef int refuse(self, uint32_t call, int code, str name, str text) except -1:
         return self.outbox.frame(ERROR, 0, encode_error(call, code, name, text))
+
+    # --- while the peer does not read ------------------------------------------
+
+    cdef int park(self, Endpoint endpoint, uint32_t call, bytes payload) except -1:
+        """Keep a message (call 0) or call for later; the window bounds how many."""
+        if self.parked is None:
+            self.parked = deque()
+            self.outbox.on_room = self.resume
+        if call:
+            self.calls[call] = None
+        self.parked.append((endpoint, call, payload))
+        return 0
+
+    def resume(self):
+        """The peer has read replies: handle what is parked, in order."""
+        cdef uint32_t call
+        # Replies that are flushed in here must not come back here.
+        self.outbox.on_room = None
+        while self.parked:
+            if self.outbox.crowded():
+                self.outbox.on_room = self.resume
+                return
+            endpoint, call, payload = self.parked.popleft()
+            if call == 0:
+                self.handle_message(endpoint, payload)
+            elif call in self.calls:
+                del self.calls[call]
+                self.handle_call(endpoint, call, payload)
+        self.parked = None
+        self.grant()
+        if not self.busy() and self.on_idle is not None:
+            self.on_idle()
+
+    cdef bint busy(self) noexcept:
+        """Something that was received is not handled yet."""
+        return bool(self.tasks) or self.parked is not None
 
     # --- asynchronous handlers ------------------------------------------------
 
@@ -220,14 +284,23 @@ cdef class Inbox:
     def finished(self, task):
         """A handler's task is done."""
         self.tasks.discard(task)
-        if not self.tasks and self.on_idle is not None:
+        if not self.busy() and self.on_idle is not None:
             self.on_idle()
 
     cdef int cancel(self, uint32_t call) except -1:
-        """The caller gave up: a handler that is still at it is cancelled."""
-        cdef object task = self.calls.pop(call, None)
-        if task is not None:
-            task.cancel()
+        """The caller gave up: a handler that is still at it is cancelled, one that
+        has not begun never does."""
+        cdef object task
+        if call in self.calls:
+            task = self.calls.pop(call)
+            if task is not None:
+                task.cancel()
+        elif (
+            # Numbers ascend, modulo 2**32: this call is still on its way.
+            <int32_t>(call - self.last_call) > 0
+            and len(self.early_cancels) < MOST_EARLY_CANCELS
+        ):
+            self.early_cancels.add(call)
         return 0
 
     # --- flow control ---------------------------------------------------------
@@ -246,7 +319,11 @@ cdef class Inbox:
 
     cdef int grant(self) except -1:
         """Let the peer send more, if enough is owed and not too much is held."""
-        if self.owed >= self.window // 2 and self.held <= self.window // 2:
+        if (
+            self.owed >= self.window // 2
+            and self.held <= self.window // 2
+            and self.parked is None
+        ):
             self.outbox.frame(CREDIT, 0, CREDIT_BODY.pack(self.owed))
             self.owed = 0
         return 0
@@ -279,6 +356,8 @@ cdef class Inbox:
         cdef dict calls = self.calls
         self.calls = {}
         self.on_idle = None
+        self.parked = None
         for task in calls.values():
-            task.cancel()
+            if task is not None:
+                task.cancel()
         return 0

@@ -15,6 +15,9 @@ cdef class Keepalive:
     # Pings that users wait for: body -> Future.
     cdef dict pings
     cdef unsigned long long last
+    # Answers queued since none was.
+    cdef unsigned int pongs
 
+    cdef int pinged(self, bytes number) except -1
     cdef int pong(self, bytes number) except -1
     cdef int close(self, error) except -1

@@ -3,15 +3,16 @@
 cimport cython
 
 from fastnode.link.outbox cimport Outbox
-from fastnode.wire.frame cimport PING
+from fastnode.wire.frame cimport PING, PONG
 
 from struct import Struct
 from time import perf_counter
 
-from fastnode.errors import renewed
-from fastnode.limits import KEEPALIVE_MISSES
+from fastnode.errors import ProtocolError, Side, renewed
+from fastnode.limits import KEEPALIVE_MISSES, MAX_QUEUED_PONGS
 
 cdef object NUMBER = Struct(">Q")
+cdef unsigned int MOST_PONGS = MAX_QUEUED_PONGS
 
 
 @cython.final
@@ -52,6 +53,7 @@ cdef class Keepalive:
         """The time from a ping to its pong, seconds."""
         if self.outbox.closed is not None:
             raise renewed(self.outbox.closed)
+        self.outbox.check_loop()
         self.last += 1
         number = NUMBER.pack(self.last)
         waiter = self.loop.create_future()
@@ -63,6 +65,18 @@ cdef class Keepalive:
         finally:
             self.pings.pop(number, None)
         return perf_counter() - began
+
+    cdef int pinged(self, bytes number) except -1:
+        """The peer pings: answer it."""
+        if self.outbox.encoder.control.count == 0:
+            self.pongs = 0
+        self.pongs += 1
+        if self.pongs > MOST_PONGS:
+            raise ProtocolError(
+                f"the peer sent {self.pongs} pings and did not read their answers",
+                side=Side.REMOTE,
+            )
+        return self.outbox.frame(PONG, 0, number)
 
     cdef int pong(self, bytes number) except -1:
         cdef object waiter = self.pings.get(number)

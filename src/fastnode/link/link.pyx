@@ -43,7 +43,7 @@ cdef class Link:
             timeout: seconds; None waits as long as the link lasts.
 
         Raises:
-            CallTimeout: no reply in time; the handler is cancelled.
+            CallTimeout: no reply in time; the handler is cancelled, or never begun.
             NoSuchEndpoint: the peer has no such endpoint.
             RemoteError: the handler raised.
             LinkClosed, MessageTooLarge, SendQueueFull: as for `send`.
@@ -70,11 +70,13 @@ cdef class Link:
     async def close(self, timeout=CLOSE_TIMEOUT_SECONDS):
         """End the link in order: what is queued leaves, handlers under way finish,
         both sides say goodbye; at most `timeout` seconds."""
+        self.outbox.check_loop()
         self.protocol.begin_close(CloseReason.CLOSED, timeout)
         await self.wait_closed()
 
     async def wait_closed(self):
         """Wait until the connection is gone, for whatever reason."""
+        self.outbox.check_loop()
         await self.protocol.wait_gone()
 
     @property

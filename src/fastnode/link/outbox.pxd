@@ -23,8 +23,12 @@ cdef class Outbox:
     # A flush is scheduled, or will follow when the read at hand is done.
     cdef bint scheduled
     cdef bint in_read
+    # Our goodbye is queued or sent.
+    cdef bint goodbye_said
     # Called when all that was queued has been written.
     cdef object on_empty
+    # Called when the control lane is not crowded any more.
+    cdef object on_room
     # Called with the exception when the engine fails.
     cdef object on_error
 
@@ -59,7 +63,9 @@ cdef class Outbox:
         self, Lane control, Lane data, unsigned char *stage, size_t budget
     ) except? 0
     cdef int close(self, error) except -1
+    cdef int check_loop(self) except -1
     cdef int wake(self) except -1
+    cdef bint crowded(self) noexcept
     cdef size_t size(self) noexcept
 
 

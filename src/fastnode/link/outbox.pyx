@@ -15,8 +15,10 @@ from fastnode.buffers.pool cimport BufferPool
 from fastnode.buffers.slab cimport Slab
 from fastnode.tls.engine cimport TlsEngine
 from fastnode.wire.encoder cimport Encoder
+from fastnode.wire.frame cimport CANCEL, CREDIT, GOODBYE
 from fastnode.wire.lane cimport Lane, Segment
 
+from asyncio import get_running_loop
 from threading import get_ident
 
 from fastnode.errors import (
@@ -27,7 +29,7 @@ from fastnode.errors import (
     Side,
     renewed,
 )
-from fastnode.limits import FLUSH_BYTES
+from fastnode.limits import CONTROL_HIGH_WATER_BYTES, FLUSH_BYTES
 
 cdef extern from "pythread.h":
     unsigned long PyThread_get_thread_ident() noexcept nogil
@@ -36,6 +38,7 @@ cdef enum:
     RECORD_BYTES = 16 << 10
 
 cdef size_t FLUSH_AT = FLUSH_BYTES
+cdef size_t CROWDED_AT = CONTROL_HIGH_WATER_BYTES
 
 
 @cython.final
@@ -92,9 +95,11 @@ cdef class Outbox:
         return self.queued()
 
     cdef int frame(self, uint8_t kind, uint16_t number, bytes body) except -1:
-        """Queue a frame of the control lane."""
-        if self.ended:
+        """Queue a frame of the control lane. After a goodbye only those leave that help
+        the peer to come to its own: room to send, and calls that need no reply."""
+        if self.ended or (self.goodbye_said and kind not in (CREDIT, CANCEL)):
             return 0
+        self.goodbye_said = kind == GOODBYE or self.goodbye_said
         self.encoder.add_frame(kind, number, body)
         return self.queued()
 
@@ -104,10 +109,7 @@ cdef class Outbox:
         if self.closed is not None:
             raise renewed(self.closed)
         if PyThread_get_thread_ident() != self.thread:
-            raise ConfigError(
-                "a link was used from a thread that is not its loop's",
-                hint="use loop.call_soon_threadsafe",
-            )
+            raise elsewhere("thread")
         if size > self.max_message or size > self.own_max_message:
             raise MessageTooLarge(
                 f"a payload of {size} bytes: the peer takes {self.max_message}, "
@@ -163,6 +165,8 @@ cdef class Outbox:
                 self.on_empty()
         if self.drainers and self.encoder.data.size <= self.low_water:
             self.wake()
+        if self.on_room is not None and not self.crowded():
+            self.on_room()
         return 0
 
     cdef int push_output(self) except -1:
@@ -262,6 +266,7 @@ cdef class Outbox:
             raise renewed(self.closed)
         if self.encoder.data.size <= self.high_water:
             return
+        self.check_loop()
         waiter = self.loop.create_future()
         self.drainers.append(waiter)
         try:
@@ -269,6 +274,12 @@ cdef class Outbox:
         finally:
             if waiter in self.drainers:
                 self.drainers.remove(waiter)
+
+    cdef int check_loop(self) except -1:
+        """Raise unless the running loop is the link's."""
+        if get_running_loop() is not self.loop:
+            raise elsewhere("loop")
+        return 0
 
     cdef int wake(self) except -1:
         cdef list drainers = self.drainers
@@ -289,14 +300,26 @@ cdef class Outbox:
         self.ended = True
         self.encoder.clear()
         self.on_empty = None
+        self.on_room = None
         self.drainers = []
         for waiter in drainers:
             if not waiter.done():
                 waiter.set_exception(renewed(error))
         return 0
 
+    cdef bint crowded(self) noexcept:
+        """The peer does not read its replies as fast as it asks for them."""
+        return self.encoder.control.size > CROWDED_AT
+
     cdef size_t size(self) noexcept:
         return self.encoder.data.size + self.encoder.control.size
+
+
+cdef object elsewhere(str what):
+    return ConfigError(
+        f"a link was used from a {what} that is not its own",
+        hint="use loop.call_soon_threadsafe of the loop that made its node",
+    )
 
 
 cdef bytes as_bytes(object payload):

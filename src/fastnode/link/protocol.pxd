@@ -26,7 +26,6 @@ cdef class LinkProtocol(Connection):
     cdef readonly object link
 
     # The orderly end.
-    cdef bint goodbye_sent
     cdef bint goodbye_received
     cdef object close_reason
     cdef readonly object error

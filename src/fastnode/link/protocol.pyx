@@ -37,6 +37,7 @@ import logging
 from fastnode.errors import (
     CloseReason,
     FastnodeError,
+    LinkClosed,
     ProtocolError,
     Side,
     refusal_from_wire,
@@ -52,6 +53,9 @@ from fastnode.wire.goodbye import decode_goodbye, encode_goodbye
 from fastnode.wire.hello import Hello
 
 log = logging.getLogger("fastnode.link")
+
+# What a peer may send after its GOODBYE: what helps us to say ours.
+cdef unsigned int AFTER_GOODBYE = 1 << CREDIT | 1 << CANCEL
 
 # Codes of a GOODBYE below this end a link in order.
 cdef enum:
@@ -136,7 +140,7 @@ cdef class LinkProtocol(Connection):
         if isinstance(error, TLS_ERRORS):
             self.engine_failed(error)
         elif isinstance(error, ProtocolError):
-            self.end(error, CloseReason.PROTOCOL_ERROR, error.message, error.hint)
+            self.end(error, CloseReason.PROTOCOL_ERROR, error.message)
         else:
             log.error(
                 "internal error on the link with %s", self.peer_text(), exc_info=error
@@ -193,7 +197,7 @@ cdef class LinkProtocol(Connection):
         if kind == CANCEL:
             return self.inbox.cancel(self.decoder.call)
         if kind == PING:
-            return self.outbox.frame(PONG, 0, payload)
+            return self.keepalive.pinged(payload)
         if kind == PONG:
             return self.keepalive.pong(payload)
         assert kind == GOODBYE
@@ -332,37 +336,31 @@ cdef class LinkProtocol(Connection):
         self.say_goodbye_if_ready()
 
     cdef int say_goodbye_if_ready(self) except -1:
-        """Our goodbye is the last frame we send: after all messages and replies."""
+        """Our goodbye follows all messages and replies."""
         if self.state_ is not State.CLOSING:
             return 0
-        if not self.goodbye_sent:
-            if self.outbox.size() or self.inbox.tasks:
+        if not self.outbox.goodbye_said:
+            if self.outbox.size() or self.inbox.busy():
                 return 0
-            self.goodbye_sent = True
             self.inbox.calls_refused = True
             text = "the node stops" if self.close_reason == CloseReason.SHUTDOWN else ""
             self.outbox.frame(GOODBYE, 0, encode_goodbye(self.close_reason, text, ""))
             self.outbox.flush()
-        if self.goodbye_received and self.goodbye_sent and not self.outbox.size():
+        if self.goodbye_received and not self.outbox.size():
             self.end(self.outbox.closed)
         return 0
 
     def close_expired(self):
         """The orderly end took too long."""
-        queued = self.outbox.size()
         error = endings.closed_here(self.peer)
+        queued = self.outbox.size()
         if queued:
-            error = endings.lost(
-                f"{queued} bytes were not sent when the time to close it was over",
-                self.peer,
-                side=Side.LOCAL,
-                hint="allow more time, or see why the peer is slow",
-            )
+            error = endings.cut_off(self.peer, queued)
             log.warning("%s", error)
         self.end(
             error,
-            self.close_reason if not self.goodbye_sent else None,
-            "",
+            CloseReason.CLOSE_TIMEOUT,
+            "the time to close it was over; what was on its way may be lost",
         )
 
     cdef int on_goodbye(self, bytes body) except -1:
@@ -374,17 +372,14 @@ cdef class LinkProtocol(Connection):
                 endings.lost(f"the peer ended it: {text}", self.peer, hint=hint or None)
             )
         else:
-            if self.goodbye_received:
-                raise ProtocolError("the peer said goodbye twice", side=Side.REMOTE)
             self.goodbye_received = True
             closed = endings.closed_there(self.peer, text)
             # Its replies came before its goodbye: what still waits waits in vain.
             self.calls.close(closed)
-            self.allowed = 1 << CREDIT
             if self.state_ is State.UP:
                 self.begin_close(CloseReason.CLOSED)
                 self.outbox.refuse_new(closed)
-                self.allowed = 1 << CREDIT
+            self.allowed = AFTER_GOODBYE
             self.owner.link_closing(self)
             self.say_goodbye_if_ready()
         return 0
@@ -393,8 +388,10 @@ cdef class LinkProtocol(Connection):
         """The peer's TLS said that it sends no more."""
         if self.state_ < State.UP:
             error = endings.cut_short(self.peer_text())
-        elif self.goodbye_received:
+        elif self.goodbye_received and not self.outbox.size():
             error = self.outbox.closed
+        elif self.goodbye_received:
+            error = endings.cut_off(self.peer, self.outbox.size())
         else:
             error = endings.lost("it was closed without a goodbye", self.peer)
         self.end(error)
@@ -424,11 +421,14 @@ cdef class LinkProtocol(Connection):
         if self.state_ is State.CLOSED:
             return
         was = self.state_
-        if reason is not None and was is not State.TLS and not self.goodbye_sent:
+        if reason is not None and was is not State.TLS:
             self.say_last_goodbye(reason, text, hint or "")
         self.enter(Event.END)
         self.ended = True
         self.error = error
+        if was >= State.UP and not isinstance(error, LinkClosed):
+            # Whoever waits has lost the link, whatever was wrong with it.
+            error = endings.lost("the peer broke the protocol", self.peer, error)
         self.outbox.close(error)
         self.decoder.clear()
         self.calls.close(error)
@@ -442,10 +442,12 @@ cdef class LinkProtocol(Connection):
             self.established.set_exception(error)
             # The acceptor's side has nobody waiting for it.
             self.established.exception()
-        self.owner.link_ended(self, was, error)
+        self.owner.link_ended(self, was, self.error)
 
     def say_last_goodbye(self, reason, str text, str hint):
         """A goodbye ahead of everything that is queued, which is given up."""
+        if self.outbox.goodbye_said:
+            return
         try:
             self.outbox.encoder.clear()
             self.outbox.encoder.add_frame(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from fastnode.routing import RouteTable
     from fastnode.tls.engine import TlsEngine
 
-__all__ = ["Dial", "Target"]
+__all__ = ["Dial", "DialStats", "Target"]
 
 log = logging.getLogger("fastnode.node")
 
@@ -62,6 +63,21 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+@dataclass(slots=True)
+class DialStats:
+    """What a node has seen of its own dials.
+
+    Attributes:
+        links: links that came up.
+        refused: connections that this side refused, by the name of the error.
+        failed: connections that the peer refused or broke off, likewise.
+    """
+
+    links: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
 
 
 class Dial:
@@ -324,6 +340,7 @@ class Dial:
 
     def link_up(self, protocol: LinkProtocol) -> None:
         """See `LinkOwner`."""
+        self._foundation.dial_stats.links += 1
         self._foundation.links.came_up(protocol)
 
     def link_closing(self, protocol: LinkProtocol) -> None:
@@ -335,8 +352,22 @@ class Dial:
     ) -> None:
         """See `LinkOwner`."""
         self._foundation.links.ended(protocol)
-        if was < State.UP and not isinstance(error, DuplicateLink):
-            log.info("dialing %s failed: %s", self._name, error)
+        if was >= State.UP or isinstance(error, DuplicateLink):
+            return
+        ours = error.side is Side.LOCAL
+        stats = self._foundation.dial_stats
+        (stats.refused if ours else stats.failed)[type(error).__name__] += 1
+        log.log(
+            # What the peer refuses is raised from connect(); what we refuse is news.
+            logging.WARNING if ours else logging.INFO,
+            "%s %s %s at %s: %s: %s",
+            self._foundation.name,
+            "refused" if ours else "was not linked with",
+            self._name,
+            self._target,
+            type(error).__name__,
+            error,
+        )
 
 
 def describe_os(error: Exception) -> str:

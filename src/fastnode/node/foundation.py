@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastnode.link.settings import LinkSettings
     from fastnode.names import NodeName
     from fastnode.node.admission import Admission
+    from fastnode.node.dial import DialStats
     from fastnode.node.links import LinkRegistry
     from fastnode.tls.engine import TlsEngine
 
@@ -35,6 +36,7 @@ class Foundation:
         links: the links there are.
         pool: slabs.
         receive_buffer: ciphertext of whatever link is being read.
+        dial_stats: what became of the node's dials.
     """
 
     name: NodeName
@@ -46,6 +48,7 @@ class Foundation:
     links: LinkRegistry
     pool: BufferPool
     receive_buffer: bytearray
+    dial_stats: DialStats
 
     def protocol(
         self, engine: TlsEngine, owner: LinkOwner, *, dialer: bool

@@ -16,7 +16,7 @@ from fastnode.link.settings import LinkSettings
 from fastnode.names import NodeName
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
-from fastnode.node.dial import Dial
+from fastnode.node.dial import Dial, DialStats
 from fastnode.node.foundation import Foundation
 from fastnode.node.links import LinkRegistry
 from fastnode.options import NodeOptions
@@ -78,6 +78,7 @@ class Node:
             links=self._links,
             pool=BufferPool(),
             receive_buffer=bytearray(limits.RECEIVE_BUFFER_BYTES),
+            dial_stats=DialStats(),
         )
         self._acceptors: tuple[Acceptor, ...] = ()
         self._dials: dict[str, asyncio.Task[Link]] = {}
@@ -125,6 +126,11 @@ class Node:
     def links(self) -> tuple[Link, ...]:
         """The links that are up."""
         return self._links.up()
+
+    @property
+    def dial_stats(self) -> DialStats:
+        """Counts of the links that this node dialed, and why others came to nothing."""
+        return self._foundation.dial_stats
 
     def __repr__(self) -> str:
         return f"<Node {self.name}, {len(self.links)} links>"

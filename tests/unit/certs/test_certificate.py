@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from helpers.pki import authority, certificate, odd_certificate
 
 from fastnode import Certificate, CertificateLoadError
 from fastnode.certs import key_file
 from fastnode.certs.authority import Authority, IssuedCertificate
 from fastnode.names import NodeName
+from helpers.pki import authority, certificate, odd_certificate
 
 NAME = NodeName.parse("a@127.0.0.1")
 

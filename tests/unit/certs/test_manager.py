@@ -6,7 +6,6 @@ import ssl
 import threading
 
 import pytest
-from helpers.pki import authority, certificate, expired_certificate, manager, pool
 
 from fastnode import (
     CertAuthManager,
@@ -16,6 +15,7 @@ from fastnode import (
     ConfigError,
     SettingsFrozenError,
 )
+from helpers.pki import authority, certificate, expired_certificate, manager, pool
 
 NAME = "a@127.0.0.1"
 

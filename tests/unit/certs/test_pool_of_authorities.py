@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.pki import authority
 
 from fastnode import CertificateLoadError, CertPool, SettingsFrozenError
+from helpers.pki import authority
 
 
 def test_from_pem_and_files(tmp_path: Path) -> None:

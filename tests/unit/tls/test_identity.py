@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from helpers.pki import authority
 
 from fastnode.names import NodeName
 from fastnode.tls.identity import covers, describe
+from helpers.pki import authority
 
 
 @pytest.mark.parametrize(

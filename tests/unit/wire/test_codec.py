@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from helpers import frames
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from fastnode import ConfigError, ProtocolError
 from fastnode.buffers.pool import BufferPool
 from fastnode.wire.decoder import Decoder, Frame
 from fastnode.wire.encoder import Encoder
+from helpers import frames
 
 SIZES = (0, 1, 63, 64, 4095, 4096, 4097, 16383, 16384, 16385, 65512, 65516, 65517,
          65528, 65529, 70000, 131072, 1_000_003)  # fmt: skip

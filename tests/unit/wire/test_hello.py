@@ -6,13 +6,13 @@ import contextlib
 import struct
 
 import pytest
-from helpers import frames
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastnode import ProtocolError
 from fastnode.names import NodeName
 from fastnode.wire.hello import Hello
+from helpers import frames
 
 
 def make(**changes: object) -> Hello:

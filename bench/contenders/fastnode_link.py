@@ -1,0 +1,85 @@
+"""fastnode, through its public API."""
+
+from __future__ import annotations
+
+import asyncio
+
+import uvloop
+
+import trust as certificates
+from contenders.contender import HOST, Contender, Counter
+from fastnode import (
+    AcceptorOptions,
+    Link,
+    Message,
+    NetworkOptions,
+    Node,
+    NodeOptions,
+    Route,
+    start_node,
+)
+
+#: Messages between two looks at the queue; `drain` waits only above the high mark.
+BATCH = 64
+
+
+class FastnodeLink(Contender):
+    name = "fastnode"
+    about = "link.send and drain; one handler call per message; uvloop"
+
+    node: Node
+    link: Link
+
+    @staticmethod
+    def new_loop() -> asyncio.AbstractEventLoop:
+        return uvloop.new_event_loop()
+
+    async def serve(self) -> int:
+        counter = Counter()
+        self.node = await self._start(certificates.SERVER, listens=True)
+
+        @self.node.handler("sink")
+        def sink(message: Message) -> None:
+            counter.handle(message.payload)
+
+        @self.node.handler("echo")
+        def echo(message: Message) -> bytes:
+            return message.payload
+
+        return self.node.acceptors[0].address[1]
+
+    async def connect(self, port: int, number: int = 0) -> None:
+        if not hasattr(self, "node"):
+            self.node = await self._start(
+                certificates.client_name(number), listens=False
+            )
+            self.node.add_route(Route("^server@", HOST, port))
+        self.link = await self.node.connect(certificates.SERVER)
+
+    async def _start(self, name: str, *, listens: bool) -> Node:
+        acceptors = [AcceptorOptions(host=HOST, port=0)] if listens else []
+        return await start_node(
+            name,
+            NodeOptions(
+                cert_manager=certificates.manager(self.trust, name),
+                network=NetworkOptions(acceptors=acceptors),
+            ),
+        )
+
+    async def send_many(self, payload: bytes, count: int) -> None:
+        send, drain = self.link.send, self.link.drain
+        step = max(1, min(BATCH, (256 << 10) // len(payload)))
+        for start in range(0, count, step):
+            for _ in range(min(step, count - start)):
+                send("sink", payload)
+            await drain()
+
+    async def call(self, payload: bytes) -> bytes:
+        return await self.link.call("echo", payload)
+
+    async def disconnect(self) -> None:
+        # The node stays, as it does in a service.
+        await self.link.close()
+
+    async def close(self) -> None:
+        await self.node.stop()

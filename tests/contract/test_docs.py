@@ -1,0 +1,328 @@
+"""What the documents say of tests, files, numbers and bytes is true."""
+
+from __future__ import annotations
+
+import ast
+import re
+import struct
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import fastnode
+from fastnode import ClientAuth, CloseReason, ConfigError, FastnodeError, limits
+from fastnode.buffers.pool import BufferPool
+from fastnode.errors import refusal_from_wire
+from fastnode.link.machine import FRAMES, State
+from fastnode.names import NodeName
+from fastnode.wire.decoder import Decoder, Frame
+from fastnode.wire.encoder import Encoder
+from fastnode.wire.goodbye import encode_goodbye
+from fastnode.wire.hello import Hello
+from helpers import frames
+
+ROOT = Path(__file__).parents[2]
+WIRE = (ROOT / "docs/wire-format.md").read_text()
+CONCEPTS = (ROOT / "docs/concepts.md").read_text()
+GUARANTEES = (ROOT / "docs/guarantees.md").read_text()
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+
+#: To a file, or to a place in one; not to another site.
+LINK = re.compile(r"\[[^\]]*\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)")
+
+
+def table(text: str, first: str) -> list[list[str]]:
+    """The rows of the table whose header row begins with the cell `first`."""
+    rows: list[list[str]] = []
+    inside = False
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and cells[0] == first and not inside:
+            inside = True
+        elif inside and not line.startswith("|"):
+            break
+        elif inside and not cells[0].startswith("---"):
+            rows.append(cells)
+    assert rows, f"no table that begins with {first!r}"
+    return rows
+
+
+def section(text: str, title: str) -> str:
+    """What stands below a heading, to the next one."""
+    found = re.search(
+        rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL
+    )
+    assert found, title
+    return found[1]
+
+
+# --- links --------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """What a heading is called in a link."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in LINK.findall(page.read_text()):
+        path = page.parent / target if target else page
+        assert path.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in anchors(path), f"{page.name}: #{anchor}"
+
+
+def test_links_are_found() -> None:
+    text = "[a](b.md) [c](https://d/e) [f](g/h.md#i-j) [k](#l)"
+    assert LINK.findall(text) == [("b.md", ""), ("g/h.md", "i-j"), ("", "l")]
+
+
+# --- guarantees ----------------------------------------------------------------------
+
+NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
+
+
+@cache
+def defined_in(file: str) -> frozenset[str]:
+    tree = ast.parse((ROOT / "tests" / file).read_text())
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(node.name for node in tree.body if isinstance(node, kinds))
+
+
+def guarantees() -> list[tuple[int, str]]:
+    """Number and text of each."""
+    _, *found = re.split(r"^## (\d+)\. ", GUARANTEES, flags=re.MULTILINE)
+    return list(zip(map(int, found[::2]), found[1::2], strict=True))
+
+
+def test_there_are_eleven_guarantees() -> None:
+    assert [number for number, _ in guarantees()] == list(range(1, 12))
+
+
+@pytest.mark.parametrize(("number", "text"), guarantees())
+def test_a_guarantee_names_tests_that_exist(number: int, text: str) -> None:
+    named = NAMED.findall(text)
+    assert named
+    for file, test in named:
+        assert test in defined_in(file), f"guarantee {number}: {file}::{test}"
+
+
+def test_tests_that_name_a_guarantee_are_named_there() -> None:
+    said = {number: set(NAMED.findall(text)) for number, text in guarantees()}
+    missing = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        file = path.relative_to(ROOT / "tests").as_posix()
+        for test in sorted(defined_in(file)):
+            of = re.match(r"test_guarantee_(\d+)_", test)
+            if of and (file, test) not in said[int(of[1])]:
+                missing.append(f"{of[1]}: {file}::{test}")
+    assert not missing, "not in docs/guarantees.md: " + ", ".join(missing)
+
+
+# --- concepts ----------------------------------------------------------------------
+
+
+def test_every_error_is_explained() -> None:
+    public = {
+        name: cls
+        for name in fastnode.__all__
+        if isinstance(cls := getattr(fastnode, name), type)
+        and issubclass(cls, FastnodeError)
+        and cls is not FastnodeError
+    }
+    rows = {row[0].strip("`"): row for row in table(CONCEPTS, "error")}
+    assert set(rows) == set(public)
+    for name, row in rows.items():
+        bases = {base.__name__ for base in public[name].__mro__}
+        for base in re.findall(r"`(\w+)`", row[1]):
+            assert base in bases, f"{name} is no {base}"
+
+
+def test_modes_that_are_available() -> None:
+    rows = {row[0].split("`")[1]: row[-1] for row in table(CONCEPTS, "value")}
+    assert set(rows) == {mode.name for mode in ClientAuth}
+    for mode in ClientAuth:
+        try:
+            fastnode.CertAuthManager(None, client_auth=mode)
+            available = "yes"
+        except ConfigError:
+            available = "no"
+        assert rows[mode.name] == available
+
+
+def test_marks_of_the_queue() -> None:
+    defaults = {row[0].strip("`"): row[1] for row in table(CONCEPTS, "option")}
+    network = fastnode.NetworkOptions()
+    for name, text in defaults.items():
+        number, unit = text.split()
+        size = {"KiB": limits.KIB, "MiB": limits.MIB}[unit]
+        assert getattr(network, name) == int(number) * size
+
+
+# --- the wire format -----------------------------------------------------------------
+
+
+def kinds_in_code() -> dict[str, int]:
+    text = (ROOT / "src/fastnode/wire/frame.pxd").read_text()
+    block = re.search(r"# Kinds of frames\.\ncdef enum:\n((?: {4}.*\n)+)", text)
+    assert block
+    kinds = dict(re.findall(r"(\w+) = (\d+)", block[1]))
+    end = int(kinds.pop("KIND_END"))
+    assert sorted(map(int, kinds.values())) == list(range(1, end))
+    return {name: int(number) for name, number in kinds.items()}
+
+
+def test_kinds() -> None:
+    rows = table(WIRE, "kind")
+    said = {row[1]: int(row[0]) for row in rows}
+    assert said == kinds_in_code()
+    assert said == {name: getattr(frames, name) for name in said}
+
+
+def answer(kind: int, length: int, *, flags: int = 0) -> str:
+    """What the decoder says of a header; "" if it wants the body."""
+    decoder = Decoder(BufferPool())
+    try:
+        decoder.feed(struct.pack(">BBHI", kind, flags, 0, length))
+    except fastnode.ProtocolError as error:
+        return str(error)
+    finally:
+        decoder.close()
+    return ""
+
+
+@pytest.mark.parametrize("row", table(WIRE, "kind"), ids=lambda row: row[1])
+def test_bodies(row: list[str]) -> None:
+    kind = int(row[0])
+    least, most = row[5].split(" to ")
+    largest = limits.MAX_FRAME_BYTES - 8 if most == "payload" else int(most)
+    bounds = {int(least) - 1: False, largest + 1: False}
+    if row[1] != "CONTINUE":  # nothing to continue here
+        bounds |= {int(least): True, largest: True}
+    for length, good in bounds.items():
+        if length >= 0:
+            assert (answer(kind, length) == "") is good, length
+    for flags in (1, 2, 0x80):
+        told = answer(kind, 16, flags=flags)
+        assert ("flags" in told) is not ("`MORE`" in row[4] and flags == 1)
+
+
+def test_states() -> None:
+    said = {
+        row[0]: frozenset(int(kind) for kind in re.findall(r"\d+", row[2]))
+        for row in table(WIRE, "state")
+    }
+    assert said == {state.name: FRAMES[state] for state in State}
+
+
+def test_codes() -> None:
+    source = (ROOT / "src/fastnode/link/calls.pyx").read_text()
+    errors = table(section(WIRE, "ERROR (7)"), "code")
+    assert {row[1]: row[0] for row in errors} == dict(
+        re.findall(r"^([A-Z_]+) = (\d+)$", source, re.MULTILINE)
+    )
+    goodbyes = table(section(WIRE, "GOODBYE (13)"), "code")
+    assert {row[1]: int(row[0]) for row in goodbyes} == {
+        reason.name: reason.value for reason in CloseReason
+    }
+    for code, *_ in goodbyes:
+        assert isinstance(refusal_from_wire(int(code), ""), FastnodeError)
+
+
+def numbers(text: str) -> set[int]:
+    return {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*", text)}
+
+
+def test_limits() -> None:
+    rows = {row[0]: numbers(row[1]) for row in table(WIRE, "what")}
+    assert rows == {
+        "frame, header included": {limits.MAX_FRAME_BYTES},
+        "body before the link is up": {limits.MAX_HELLO_BYTES},
+        "payload of a message, call or reply": {limits.DEFAULT_MAX_MESSAGE_BYTES},
+        "node name": {limits.MAX_NODE_NAME_BYTES},
+        "endpoint name": {1, limits.MAX_ENDPOINT_NAME_BYTES},
+        "endpoint dictionary": {limits.ENDPOINT_DICTIONARY_SIZE},
+        "each text of ERROR and GOODBYE": {limits.MAX_REASON_BYTES},
+        "window": {limits.WINDOW_BYTES},
+    }
+
+
+def test_offsets_of_hello() -> None:
+    rows = table(section(WIRE, "HELLO (1)"), "offset")
+    at = 0
+    for offset, size, *_ in rows[:-2]:
+        assert int(offset) == at
+        at += int(size)
+    assert rows[-2][:3] == [str(at), "name_size", "name"]
+    name = NodeName.parse("a@b")
+    hello = Hello(name, bytes(16), 1, 1 << 14, 1 << 16, 1, 0)
+    assert hello.encode()[at:] == b"a@b"
+    for text in ("at least 16,384", "at least 65,536"):
+        assert text in section(WIRE, "HELLO (1)")
+    for max_frame, window in ((16_383, 65_536), (16_384, 65_535)):
+        body = Hello(name, bytes(16), 1, max_frame, window, 1, 0).encode()
+        with pytest.raises(fastnode.ProtocolError):
+            Hello.decode(body)
+
+
+# --- the example ---------------------------------------------------------------------
+
+
+def example(who: str) -> bytes:
+    """The bytes that the example shows of one side."""
+    blocks = re.findall(rf"^```hex {who}\n(.*?)^```", WIRE, re.MULTILINE | re.DOTALL)
+    assert blocks
+    lines = "".join(blocks).splitlines()
+    return bytes.fromhex(" ".join(line.partition("#")[0] for line in lines))
+
+
+def test_example_is_what_the_encoder_writes() -> None:
+    hello = Hello(
+        name=NodeName.parse("alpha@10.0.0.2"),
+        instance=bytes(range(16)),
+        max_message=limits.DEFAULT_MAX_MESSAGE_BYTES,
+        max_frame=limits.MAX_FRAME_BYTES,
+        window=limits.WINDOW_BYTES,
+        endpoints=limits.ENDPOINT_DICTIONARY_SIZE,
+        keepalive_ms=int(limits.KEEPALIVE_INTERVAL_SECONDS * 1000),
+    )
+    kinds = kinds_in_code()
+    encoder = Encoder(BufferPool())
+    encoder.add_frame(kinds["HELLO"], 0, hello.encode())
+    written = encoder.take()
+    encoder.add_frame(kinds["ACCEPT"], 0, b"")
+    encoder.add_message("audit", b"hi")
+    encoder.add_call("price", 1, b"7")
+    written += encoder.take()
+    goodbye = encode_goodbye(CloseReason.CLOSED, "", "")
+    encoder.add_frame(kinds["GOODBYE"], 0, goodbye)
+    written += encoder.take()
+    assert example("alpha") == written
+    encoder.add_reply(1, b"42")
+    assert example("orders") == encoder.take()
+    encoder.clear()
+
+
+def test_example_is_what_the_decoder_reads() -> None:
+    found: dict[str, list[Frame]] = {}
+    for who in ("alpha", "orders"):
+        decoder = Decoder(BufferPool())
+        found[who] = decoder.feed(example(who))
+        assert not decoder.unfinished
+        decoder.close()
+    hello, *rest = found["alpha"]
+    assert hello[3] is not None
+    assert str(Hello.decode(hello[3]).name) == "alpha@10.0.0.2"
+    assert rest == [
+        (frames.ACCEPT, 0, 0, b""),
+        (frames.ENDPOINT, 0, 0, b"audit"),
+        (frames.MESSAGE, 0, 0, b"hi"),
+        (frames.ENDPOINT, 1, 0, b"price"),
+        (frames.CALL, 1, 1, b"7"),
+        (frames.GOODBYE, 0, 0, bytes([0, 1, 0, 0])),
+    ]
+    assert found["orders"] == [(frames.REPLY, 0, 1, b"42")]
