@@ -13,6 +13,7 @@ from fastnode.errors import (
     CertificateExpired,
     CertificateLoadError,
     CertificateRequired,
+    CertificateRevoked,
     CloseReason,
     ConfigError,
     FastnodeError,
@@ -28,6 +29,7 @@ from fastnode.errors import (
     PeerNameMismatch,
     ProtocolError,
     RemoteError,
+    RevocationListExpired,
     SendQueueFull,
     SettingsFrozenError,
     Side,
@@ -40,6 +42,7 @@ from fastnode.link.stats import LinkStats
 from fastnode.node.acceptor import Acceptor, AcceptorStats
 from fastnode.node.dial import DialStats
 from fastnode.node.node import Node, start_node
+from fastnode.node.refusal import Refusal
 from fastnode.node.runner import run
 from fastnode.options import AcceptorOptions, NetworkOptions, NodeOptions, Resolver
 from fastnode.routing import Route
@@ -57,6 +60,7 @@ __all__ = [
     "CertificateExpired",
     "CertificateLoadError",
     "CertificateRequired",
+    "CertificateRevoked",
     "ClientAuth",
     "CloseReason",
     "ConfigError",
@@ -80,8 +84,10 @@ __all__ = [
     "Peer",
     "PeerNameMismatch",
     "ProtocolError",
+    "Refusal",
     "RemoteError",
     "Resolver",
+    "RevocationListExpired",
     "Route",
     "SendQueueFull",
     "SettingsFrozenError",

@@ -18,6 +18,7 @@ __all__ = [
     "CertificateExpired",
     "CertificateLoadError",
     "CertificateRequired",
+    "CertificateRevoked",
     "CloseReason",
     "ConfigError",
     "FastnodeError",
@@ -33,6 +34,7 @@ __all__ = [
     "PeerNameMismatch",
     "ProtocolError",
     "RemoteError",
+    "RevocationListExpired",
     "SendQueueFull",
     "SettingsFrozenError",
     "Side",
@@ -146,6 +148,17 @@ class CertificateExpired(HandshakeError):
     """A certificate in the chain is past its end, or before its beginning."""
 
     close_reason = CloseReason.CERTIFICATE_EXPIRED
+
+
+class CertificateRevoked(HandshakeError):
+    """A certificate in the chain is in a CRL of its issuer."""
+
+
+class RevocationListExpired(HandshakeError):
+    """A CRL is out of date, so nobody of its issuer can be judged.
+
+    A fault of the side that refuses, not of the peer.
+    """
 
 
 class HostnameMismatch(HandshakeError):

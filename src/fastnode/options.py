@@ -13,6 +13,7 @@ from fastnode.errors import ConfigError
 if TYPE_CHECKING:
     from fastnode.certs import CertManager
     from fastnode.link.peer import Peer
+    from fastnode.node.refusal import Refusal
     from fastnode.routing import Route
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Authorize",
     "NetworkOptions",
     "NodeOptions",
+    "OnRefused",
     "Resolver",
 ]
 
@@ -28,6 +30,8 @@ __all__ = [
 Address: TypeAlias = tuple[str, int]
 #: Says whether a peer whose certificate and name are in order may have a link.
 Authorize: TypeAlias = "Callable[[Peer], bool | Awaitable[bool]]"
+#: Hears of connections to an acceptor that did not become links.
+OnRefused: TypeAlias = "Callable[[Refusal], object]"
 
 
 class Resolver(Protocol):
@@ -58,6 +62,11 @@ def _check_count(what: str, value: int, least: int, most: int) -> None:
     _check_number(what, value, least, most)
 
 
+def _check_callable(what: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise ConfigError(f"{what} is {value!r}, which cannot be called")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptorOptions:
     """One listening address of a node.
@@ -71,6 +80,8 @@ class AcceptorOptions:
             says. None means the node's value.
         max_links: links that this acceptor holds at once.
         max_handshakes: handshakes under way at once; beyond it accepting pauses.
+        on_refused: called with a `Refusal` for each connection that did not become a
+            link; None means the node's.
     """
 
     host: str | None = None
@@ -80,12 +91,14 @@ class AcceptorOptions:
     insecure_skip_verify: bool | None = None
     max_links: int = limits.MAX_LINKS
     max_handshakes: int = limits.MAX_HANDSHAKES
+    on_refused: OnRefused | None = None
 
     def __post_init__(self) -> None:
         check_port(self.port, "AcceptorOptions.port")
         _check_count("AcceptorOptions.port_range", self.port_range, 1, 65536)
         _check_count("AcceptorOptions.max_links", self.max_links, 1, 1 << 30)
         _check_count("AcceptorOptions.max_handshakes", self.max_handshakes, 1, 1 << 20)
+        _check_callable("AcceptorOptions.on_refused", self.on_refused)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +114,9 @@ class NetworkOptions:
         plaintext: no TLS at all. Dangerous in the same way.
         verify_peer_name: a peer may only use a node name its certificate covers.
         authorize: asked about each peer after its certificate and name were found in
-            order; refuses by returning False or by raising.
+            order; refuses by returning anything but True, or by raising.
+        on_refused: called with a `Refusal` for each connection to an acceptor that did
+            not become a link; a plain function, what it raises is logged.
         max_message_size: largest payload, bytes, in either direction.
         handshake_timeout: seconds for TLS and HELLO together.
         keepalive_interval: seconds of silence after which a link is probed.
@@ -120,6 +135,7 @@ class NetworkOptions:
     plaintext: bool = False
     verify_peer_name: bool = True
     authorize: Authorize | None = None
+    on_refused: OnRefused | None = None
     max_message_size: int = limits.DEFAULT_MAX_MESSAGE_BYTES
     handshake_timeout: float = limits.HANDSHAKE_TIMEOUT_SECONDS
     keepalive_interval: float = limits.KEEPALIVE_INTERVAL_SECONDS
@@ -132,6 +148,8 @@ class NetworkOptions:
         object.__setattr__(self, "acceptors", tuple(self.acceptors))
         object.__setattr__(self, "routes", tuple(self.routes))
         what = "NetworkOptions."
+        _check_callable(what + "authorize", self.authorize)
+        _check_callable(what + "on_refused", self.on_refused)
         _check_count(what + "max_message_size", self.max_message_size, 1, (1 << 40))
         _check_number(what + "handshake_timeout", self.handshake_timeout, 0.001, 3600)
         _check_number(what + "keepalive_interval", self.keepalive_interval, 0.01, 86400)

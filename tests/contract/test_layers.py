@@ -20,6 +20,7 @@ RANKS = {
     "limits": 0,
     "names": 0,
     "options": 1,
+    "openssl": 1,
     "buffers": 2,
     "certs": 2,
     "routing": 2,
@@ -37,7 +38,7 @@ SAME = {"errors": "base", "limits": "base", "names": "base", "__main__": "cli"}
 
 #: Modules from outside that only these packages may import.
 ONLY_IN = {
-    "ssl": {"certs", "tls"},
+    "ssl": {"certs", "openssl", "tls"},
     "cryptography": {"certs", "tls"},
 }
 #: Memory and bytes only: no socket, no loop, no clock.

@@ -44,6 +44,8 @@ ERRORS: dict[str, tuple[str | type[BaseException], ...]] = {
     "CertificateRequired": ("HandshakeError",),
     "UnknownAuthority": ("HandshakeError",),
     "CertificateExpired": ("HandshakeError",),
+    "CertificateRevoked": ("HandshakeError",),
+    "RevocationListExpired": ("HandshakeError",),
     "HostnameMismatch": ("HandshakeError",),
     "PeerNameMismatch": ("HandshakeError",),
     "NotAuthorized": ("HandshakeError",),
@@ -65,6 +67,7 @@ SUPPORT = {
     "CloseReason",
     "DialStats",
     "LinkStats",
+    "Refusal",
     "Resolver",
     "Side",
 }

@@ -28,3 +28,16 @@ class ClientAuth(Enum):
             ClientAuth.VERIFY_CLIENT_CERT_IF_GIVEN,
             ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT,
         )
+
+    @property
+    def asks(self) -> bool:
+        """Whether clients are asked for a certificate."""
+        return self is not ClientAuth.NO_CLIENT_CERT
+
+    @property
+    def requires(self) -> bool:
+        """Whether a client without a certificate is refused."""
+        return self in (
+            ClientAuth.REQUIRE_ANY_CLIENT_CERT,
+            ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT,
+        )

@@ -1,9 +1,13 @@
-"""The only place where an `ssl.SSLContext` is made.
+"""The only place where a context for links is made.
 
 A context is complete when it is returned and is never changed afterwards: each change
 of certificate or trust makes new ones (mutating a context that is in use, or
 switching it in an SNI callback, was measured to let clients without a certificate
 past CERT_REQUIRED, and to crash the interpreter).
+
+Where the interpreter's OpenSSL can be reached, each context gets the callback of
+`fastnode.openssl.verification`: it makes the two modes possible that ask for a
+certificate without verifying it, and says which certificate was refused, and why.
 """
 
 from __future__ import annotations
@@ -11,7 +15,10 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Final
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from fastnode.errors import ConfigError
+from fastnode.openssl.verification import HookedContext, why_unavailable
 
 if TYPE_CHECKING:
     from fastnode.certs.certificate import Certificate
@@ -25,6 +32,10 @@ ALPN_PROTOCOL: Final = "fastnode/1"
 #: For TLS 1.2, when it is asked for: forward secrecy and AEAD only (RFC 9325, 4.2).
 TLS12_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
+#: Authorities that an acceptor names to clients; each costs some 50 bytes of every
+#: handshake.
+MOST_NAMED: Final = 64
+
 
 def make_server_context(
     certificate: Certificate,
@@ -32,15 +43,35 @@ def make_server_context(
     verify_mode: ssl.VerifyMode,
     client_cas: CertPool | None,
     minimum_version: ssl.TLSVersion,
+    accept_any: bool = False,
 ) -> ssl.SSLContext:
-    """A context for accepted connections."""
-    context = _bare(ssl.PROTOCOL_TLS_SERVER, minimum_version)
+    """A context for accepted connections.
+
+    Args:
+        verify_mode: whether a client certificate is asked for, and required.
+        accept_any: take any, unverified.
+
+    Raises:
+        ConfigError: `accept_any` is asked for where OpenSSL cannot be reached, or
+            certificates are to be verified against an empty pool.
+    """
+    context, hook = _bare(ssl.PROTOCOL_TLS_SERVER, minimum_version)
     certificate.load_into(context)
     # A ticket would let a client in by an earlier judgement.
     context.num_tickets = 0
-    if verify_mode is not ssl.CERT_NONE and client_cas is not None:
-        _trust(context, client_cas, ssl.Purpose.CLIENT_AUTH)
+    trusted = None
+    if verify_mode is not ssl.CERT_NONE and not accept_any:
+        trusted = client_cas
+    if trusted is not None:
+        _trust(context, trusted, ssl.Purpose.CLIENT_AUTH)
     context.verify_mode = verify_mode
+    if hook is not None:
+        hook.install(accept_any=accept_any)
+        hook.no_session_cache()
+        if trusted is not None:
+            _name(hook, trusted)
+    elif accept_any:
+        raise ConfigError(cannot_accept_any() or "OpenSSL cannot be reached")
     return context
 
 
@@ -50,11 +81,14 @@ def make_client_context(
     root_cas: CertPool | None,
     minimum_version: ssl.TLSVersion,
     insecure_skip_verify: bool,
+    verify_server_name: bool = True,
 ) -> ssl.SSLContext:
     """A context for dialed connections; `root_cas` None: the system's."""
-    context = _bare(ssl.PROTOCOL_TLS_CLIENT, minimum_version)
+    context, hook = _bare(ssl.PROTOCOL_TLS_CLIENT, minimum_version)
     if certificate is not None:
         certificate.load_into(context)
+    if hook is not None:
+        hook.install()
     if insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -63,13 +97,35 @@ def make_client_context(
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
         _trust(context, root_cas, ssl.Purpose.SERVER_AUTH)
-    context.check_hostname = True
+    context.check_hostname = verify_server_name
     context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
-def _bare(protocol: int, minimum_version: ssl.TLSVersion) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
+def cannot_accept_any() -> str | None:
+    """Why certificates cannot be asked for without verifying them; None: they can."""
+    reason = why_unavailable()
+    if reason is None:
+        return None
+    return (
+        "Python's ssl cannot ask for a certificate without verifying it, and the "
+        f"OpenSSL of this interpreter cannot be reached: {reason}"
+    )
+
+
+def resumes(minimum_version: ssl.TLSVersion) -> bool:
+    """Whether a server's context would resume sessions: those of TLS 1.2, from a cache
+    in the context, tickets or not, which Python alone cannot turn off (measured)."""
+    return (
+        minimum_version is not ssl.TLSVersion.TLSv1_3 and why_unavailable() is not None
+    )
+
+
+def _bare(
+    protocol: int, minimum_version: ssl.TLSVersion
+) -> tuple[ssl.SSLContext, HookedContext | None]:
+    hook = HookedContext(protocol) if why_unavailable() is None else None
+    context = ssl.SSLContext(protocol) if hook is None else hook.context
     context.minimum_version = minimum_version
     context.set_ciphers(TLS12_CIPHERS)
     context.options |= (
@@ -79,7 +135,16 @@ def _bare(protocol: int, minimum_version: ssl.TLSVersion) -> ssl.SSLContext:
     # RFC 9525, 6.3: only SANs name a server.
     context.hostname_checks_common_name = False
     context.set_alpn_protocols([ALPN_PROTOCOL])
-    return context
+    if hook is not None:
+        hook.no_auto_chain()
+    return context, hook
+
+
+def _name(hook: HookedContext, pool: CertPool) -> None:
+    """Tell clients whom we trust, as other servers do, so that they can choose a
+    certificate; not the hundreds of a system's pool."""
+    if not pool.is_system and len(pool) <= MOST_NAMED:
+        hook.name_authorities(c.public_bytes(Encoding.DER) for c in pool.certificates)
 
 
 def _trust(context: ssl.SSLContext, pool: CertPool, purpose: ssl.Purpose) -> None:

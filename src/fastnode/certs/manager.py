@@ -10,7 +10,12 @@ from contextlib import contextmanager
 
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.client_auth import ClientAuth
-from fastnode.certs.context import make_client_context, make_server_context
+from fastnode.certs.context import (
+    cannot_accept_any,
+    make_client_context,
+    make_server_context,
+    resumes,
+)
 from fastnode.certs.pool import CertPool
 from fastnode.errors import (
     CertificateError,
@@ -22,11 +27,11 @@ __all__ = ["CertAuthManager", "CertManager"]
 
 log = logging.getLogger("fastnode.certs")
 
-_VERIFY_MODES = {
-    ClientAuth.NO_CLIENT_CERT: ssl.CERT_NONE,
-    ClientAuth.VERIFY_CLIENT_CERT_IF_GIVEN: ssl.CERT_OPTIONAL,
-    ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT: ssl.CERT_REQUIRED,
-}
+
+def _verify_mode(auth: ClientAuth) -> ssl.VerifyMode:
+    if not auth.asks:
+        return ssl.CERT_NONE
+    return ssl.CERT_REQUIRED if auth.requires else ssl.CERT_OPTIONAL
 
 
 def _size(pool: CertPool | None) -> int:
@@ -71,6 +76,7 @@ class CertManager:
         self._client_auth = ClientAuth.NO_CLIENT_CERT
         self._root_cas: CertPool | None = None
         self._server_name: str | None = None
+        self._verify_server_name = True
         self._frozen = False
         self._contexts: dict[tuple[str, bool, int], ssl.SSLContext] = {}
 
@@ -131,10 +137,8 @@ class CertManager:
                 to be verified against nothing.
         """
         with self._lock:
-            if self._minimum_version is not ssl.TLSVersion.TLSv1_3:
-                # OpenSSL resumes sessions of TLS 1.2 from a cache in the context,
-                # tickets or not, and Python cannot turn it off (measured): a context
-                # for each connection (1 ms, 24 KiB) has nothing to resume.
+            if resumes(self._minimum_version):
+                # A context for each connection (1 ms, 24 KiB) has nothing to resume.
                 return self._make_server(insecure_skip_verify)
             key = ("server", insecure_skip_verify, _size(self._client_cas))
             context = self._contexts.get(key)
@@ -158,6 +162,7 @@ class CertManager:
                     root_cas=self._root_cas,
                     minimum_version=self._minimum_version,
                     insecure_skip_verify=insecure_skip_verify,
+                    verify_server_name=self._verify_server_name,
                 )
                 self._contexts[key] = context
             return context
@@ -168,19 +173,20 @@ class CertManager:
                 "this manager has no certificate, and an acceptor must show one",
                 hint="give it one, or start the node with acceptors=()",
             )
-        mode = _VERIFY_MODES[self._client_auth]
+        auth = self._client_auth
         if insecure_skip_verify:
-            mode = ssl.CERT_NONE
-        if mode is not ssl.CERT_NONE and self._client_cas is None:
+            auth = ClientAuth.NO_CLIENT_CERT
+        if auth.verifies and self._client_cas is None:
             raise ConfigError(
                 f"client_auth is {self._client_auth.name} and client_cas is not set",
                 hint="set client_cas to the pool that signs client certificates",
             )
         return make_server_context(
             self._certificate,
-            verify_mode=mode,
+            verify_mode=_verify_mode(auth),
             client_cas=self._client_cas,
             minimum_version=self._minimum_version,
+            accept_any=auth.asks and not auth.verifies,
         )
 
     # --- trust -----------------------------------------------------------------
@@ -238,6 +244,9 @@ class CertAuthManager(CertManager):
         root_cas: what servers are verified against; None: the system's authorities.
         server_name: the name to send as SNI and to verify in servers' certificates;
             None: the host that is dialed.
+        verify_server_name: False leaves the server's host name unchecked. Its chain
+            still is, and so is its node name; for certificates that name no host,
+            such as SPIFFE's.
 
     The four settings are properties. They are fixed once a node uses the manager:
     assigning then raises `SettingsFrozenError`.
@@ -253,9 +262,11 @@ class CertAuthManager(CertManager):
         client_auth: ClientAuth = ClientAuth.NO_CLIENT_CERT,
         root_cas: CertPool | None = None,
         server_name: str | None = None,
+        verify_server_name: bool = True,
         minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     ) -> None:
         super().__init__(certificate, minimum_version=minimum_version)
+        self._verify_server_name = verify_server_name
         self.client_cas = client_cas
         self.client_auth = client_auth
         self.root_cas = root_cas
@@ -270,12 +281,12 @@ class CertAuthManager(CertManager):
     def client_auth(self, value: ClientAuth) -> None:
         if not isinstance(value, ClientAuth):
             raise ConfigError(f"client_auth is {value!r}, not a ClientAuth")
-        if value not in _VERIFY_MODES:
-            available = ", ".join(mode.name for mode in _VERIFY_MODES)
+        reason = cannot_accept_any()
+        if reason is not None and value.asks and not value.verifies:
             raise ConfigError(
-                f"ClientAuth.{value.name} is not available: Python's ssl cannot ask "
-                "for a certificate without verifying it",
-                hint=f"available are {available}",
+                f"ClientAuth.{value.name} is not available: {reason}",
+                hint="choose a mode that verifies, or an interpreter whose ssl module "
+                "is linked with a shared OpenSSL",
             )
         with self._changing("client_auth"):
             self._client_auth = value

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import ssl
+
     from fastnode.errors import FastnodeError
     from fastnode.link.machine import State
     from fastnode.link.peer import Peer
@@ -20,16 +22,15 @@ class LinkOwner(Protocol):
     def alpn(self) -> str | None:
         """The application protocol that TLS must agree on; None in plaintext."""
 
-    @property
-    def server_name(self) -> str | None:
-        """The name that the peer's certificate was verified against."""
-
     async def admit(self, protocol: LinkProtocol) -> Peer:
         """Judge the peer by ``protocol.presented`` and ``protocol.peer_hello``.
 
         Raises:
             HandshakeError: it is refused; the peer is told why.
         """
+
+    def explain(self, protocol: LinkProtocol, error: ssl.SSLError) -> FastnodeError:
+        """The error for one that TLS raised during the handshake."""
 
     def link_up(self, protocol: LinkProtocol) -> None:
         """The link is up: ``protocol.link``."""

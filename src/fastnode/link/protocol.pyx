@@ -48,7 +48,6 @@ from fastnode.link.link import Link
 from fastnode.link.machine import Event, State, frame_mask, next_state
 from fastnode.link.stats import LinkStats
 from fastnode.tls.engine import TLS_ERRORS
-from fastnode.tls.refusal import local_refusal
 from fastnode.wire.goodbye import decode_goodbye, encode_goodbye
 from fastnode.wire.hello import Hello
 
@@ -264,6 +263,7 @@ cdef class LinkProtocol(Connection):
 
     cdef int come_up(self) except -1:
         self.stop_timer()
+        self.engine.settle()
         self.decoder.max_frame = MAX_FRAME_BYTES
         self.decoder.max_message = self.settings.hello.max_message
         self.link = Link(self, self.outbox, self.peer)
@@ -400,12 +400,7 @@ cdef class LinkProtocol(Connection):
     def engine_failed(self, error):
         """TLS failed: on our judgement, by the peer's alert, or by a cut stream."""
         if self.state_ < State.UP:
-            failure = local_refusal(
-                error,
-                dialer=self.dialer,
-                peer=self.peer_text(),
-                server_name=self.owner.server_name,
-            )
+            failure = self.owner.explain(self, error)
         else:
             failure = endings.lost(
                 "TLS failed, or the stream was cut", self.peer, error

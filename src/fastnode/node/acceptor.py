@@ -24,10 +24,15 @@ from fastnode.limits import LISTEN_BACKLOG
 from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
+from fastnode.node.refusal import Refusal
+from fastnode.tls.evidence import Evidence
 from fastnode.tls.memory_bio import MemoryBioEngine
 from fastnode.tls.plaintext import PlaintextEngine
+from fastnode.tls.refusal import local_refusal
 
 if TYPE_CHECKING:
+    import ssl
+
     from fastnode.certs import CertManager
     from fastnode.link.peer import Peer
     from fastnode.node.foundation import Foundation
@@ -64,8 +69,6 @@ class AcceptorStats:
 class Acceptor:
     """Makes inbound links. Is the `LinkOwner` of all of them."""
 
-    server_name: str | None = None
-
     def __init__(
         self,
         foundation: Foundation,
@@ -77,6 +80,7 @@ class Acceptor:
         self._options = options
         self._insecure = insecure_skip_verify
         self._manager = options.cert_manager or foundation.cert_manager
+        self._on_refused = options.on_refused or foundation.on_refused
         self._sockets: list[socket.socket] = []
         self._address: Address | None = None
         self._handshakes: set[LinkProtocol] = set()
@@ -286,6 +290,20 @@ class Acceptor:
         await self._foundation.links.admit_inbound(peer)
         return peer
 
+    def explain(self, protocol: LinkProtocol, error: ssl.SSLError) -> FastnodeError:
+        """See `LinkOwner`."""
+        assert self._manager is not None
+        return local_refusal(
+            error,
+            Evidence(
+                dialer=False,
+                peer=protocol.peer_text(),
+                shown=self._manager.certificate,
+                pool=self._manager.client_cas,
+                verdict=protocol.presented.verdict,
+            ),
+        )
+
     def link_up(self, protocol: LinkProtocol) -> None:
         """See `LinkOwner`."""
         self._handshakes.discard(protocol)
@@ -314,14 +332,17 @@ class Acceptor:
         if isinstance(error, DuplicateLink):
             log.debug("%s:%d: %s", host, port, error)
             return
-        ours = error.side is Side.LOCAL
-        (self.stats.refused if ours else self.stats.failed)[type(error).__name__] += 1
+        refusal = Refusal.of(protocol, error)
+        ours = refusal.side is Side.LOCAL
+        (self.stats.refused if ours else self.stats.failed)[refusal.reason] += 1
         log.warning(
-            "%s %s %s:%d: %s: %s",
+            "%s %s %s",
             self._foundation.name,
             "refused" if ours else "has no link with",
-            host,
-            port,
-            type(error).__name__,
-            error,
+            refusal,
         )
+        if self._on_refused is not None:
+            try:
+                self._on_refused(refusal)
+            except Exception:
+                log.exception("on_refused raised on %s", refusal)

@@ -26,10 +26,14 @@ from fastnode.limits import DEFAULT_PORT
 from fastnode.link.machine import State
 from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.options import check_port
+from fastnode.tls.evidence import Evidence
 from fastnode.tls.memory_bio import MemoryBioEngine
 from fastnode.tls.plaintext import PlaintextEngine
+from fastnode.tls.refusal import local_refusal
 
 if TYPE_CHECKING:
+    import ssl
+
     from fastnode.certs import CertManager
     from fastnode.link.link import Link
     from fastnode.link.peer import Peer
@@ -322,10 +326,22 @@ class Dial:
         """See `LinkOwner`."""
         return None if self._foundation.plaintext else ALPN_PROTOCOL
 
-    @property
-    def server_name(self) -> str | None:
+    def explain(self, protocol: LinkProtocol, error: ssl.SSLError) -> FastnodeError:
         """See `LinkOwner`."""
-        return self._target.server_name if self._target is not None else None
+        target = self._target
+        assert target is not None
+        assert target.cert_manager is not None
+        return local_refusal(
+            error,
+            Evidence(
+                dialer=True,
+                peer=protocol.peer_text(),
+                server_name=target.server_name,
+                shown=target.cert_manager.certificate,
+                pool=target.cert_manager.root_cas,
+                verdict=protocol.presented.verdict,
+            ),
+        )
 
     async def admit(self, protocol: LinkProtocol) -> Peer:
         """See `LinkOwner`."""

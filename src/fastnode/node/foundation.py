@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastnode.node.admission import Admission
     from fastnode.node.dial import DialStats
     from fastnode.node.links import LinkRegistry
+    from fastnode.options import OnRefused
     from fastnode.tls.engine import TlsEngine
 
 __all__ = ["Foundation"]
@@ -37,6 +38,7 @@ class Foundation:
         pool: slabs.
         receive_buffer: ciphertext of whatever link is being read.
         dial_stats: what became of the node's dials.
+        on_refused: told of connections to acceptors that did not become links.
     """
 
     name: NodeName
@@ -49,6 +51,7 @@ class Foundation:
     pool: BufferPool
     receive_buffer: bytearray
     dial_stats: DialStats
+    on_refused: OnRefused | None
 
     def protocol(
         self, engine: TlsEngine, owner: LinkOwner, *, dialer: bool

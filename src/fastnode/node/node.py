@@ -79,6 +79,7 @@ class Node:
             pool=BufferPool(),
             receive_buffer=bytearray(limits.RECEIVE_BUFFER_BYTES),
             dial_stats=DialStats(),
+            on_refused=network.on_refused,
         )
         self._acceptors: tuple[Acceptor, ...] = ()
         self._dials: dict[str, asyncio.Task[Link]] = {}

@@ -1,5 +1,7 @@
 import ssl
 
+from fastnode.openssl.verdict import Verdict
+
 TLS_ERRORS: tuple[type[ssl.SSLError]]
 
 class TlsEngine:
@@ -11,3 +13,5 @@ class TlsEngine:
     def cipher(self) -> str | None: ...
     @property
     def alpn(self) -> str | None: ...
+    @property
+    def verdict(self) -> Verdict | None: ...

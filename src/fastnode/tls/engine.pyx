@@ -34,6 +34,10 @@ cdef class TlsEngine:
         """
         raise NotImplementedError
 
+    cdef int settle(self) except -1:
+        """The peer was judged: forget what only that was for."""
+        return 0
+
     cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1:
         """Decrypt into borrowed memory: the number of bytes, WANT_MORE or ENDED.
 
@@ -74,4 +78,9 @@ cdef class TlsEngine:
     @property
     def alpn(self):
         """The application protocol that was agreed on; None if none was."""
+        return None
+
+    @property
+    def verdict(self):
+        """The `Verdict` on the peer's certificate; None where none was given."""
         return None

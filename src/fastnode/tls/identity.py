@@ -6,10 +6,10 @@ import ipaddress
 
 from cryptography import x509
 
-from fastnode.certs.certificate import UNREADABLE_SANS
+from fastnode.certs.certificate import UNREADABLE_SANS, sans_of
 from fastnode.names import NodeName
 
-__all__ = ["covers", "describe", "parse"]
+__all__ = ["covers", "describe", "names_of", "parse", "printable"]
 
 
 def parse(der: bytes) -> x509.Certificate:
@@ -51,6 +51,11 @@ def _dns_matches(pattern: str, host: str) -> bool:
     return "." in suffix and suffix == parent
 
 
+def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    """DNS, IP and URI subject alternative names, as text; none if unreadable."""
+    return sans_of(certificate)
+
+
 def describe(certificate: x509.Certificate) -> str:
     """Subject, SANs, issuer and dates in one line, for logs and errors."""
     try:
@@ -66,5 +71,9 @@ def describe(certificate: x509.Certificate) -> str:
         f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to "
         f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
     )
-    # Strangers choose these words: they may not write lines of their own into a log.
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Words that strangers chose, for a log: they may not write lines of their own."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

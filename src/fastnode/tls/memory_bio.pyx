@@ -8,6 +8,8 @@ from fastnode.tls.engine cimport ENDED, WANT_MORE, TlsEngine
 
 import ssl
 
+from fastnode.openssl.verification import take_verdict
+
 cdef enum:
     # OpenSSL reads and writes at most one record at a time.
     RECORD_BYTES = 16 << 10
@@ -50,11 +52,21 @@ cdef class MemoryBioEngine(TlsEngine):
         return 0
 
     cdef int handshake(self) except -1:
+        # What other users of our contexts may have left on this thread.
+        take_verdict()
         try:
             self.ssl.do_handshake()
         except WantRead:
             return 0
+        finally:
+            found = take_verdict()
+            if found is not None:
+                self.found = found
         return 1
+
+    cdef int settle(self) except -1:
+        self.found = None
+        return 0
 
     cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1:
         cdef Py_ssize_t got
@@ -95,6 +107,10 @@ cdef class MemoryBioEngine(TlsEngine):
     @property
     def certificate(self):
         return self.ssl.getpeercert(True) or None
+
+    @property
+    def verdict(self):
+        return self.found
 
     @property
     def version(self):

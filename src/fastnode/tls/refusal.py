@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import ssl
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from fastnode.certs.dates import day_and_distance
 from fastnode.errors import (
     CertificateExpired,
     CertificateRequired,
+    CertificateRevoked,
     FastnodeError,
     HandshakeError,
-    HostnameMismatch,
     ProtocolError,
     Side,
     UnknownAuthority,
 )
+from fastnode.openssl.verdict import Verdict
+from fastnode.tls.evidence import Evidence
+from fastnode.tls.verdicts import explain
 
 __all__ = ["local_refusal"]
 
@@ -25,61 +30,42 @@ class _Reason(NamedTuple):
     hint: str
 
 
-# X509_V_ERR_* (openssl/x509_vfy.h): our verdict on the peer's certificate.
-_VERDICTS: Final = {
-    9: _Reason(CertificateExpired, "is not valid yet", "check both clocks"),
-    10: _Reason(CertificateExpired, "has expired", "the peer must renew it"),
-    **dict.fromkeys(
-        (2, 18, 19, 20, 21, 27),
-        _Reason(
-            UnknownAuthority,
-            "is not signed by an authority that this node trusts",
-            "add its authority to {pool}, or give the peer a certificate of a trusted "
-            "one, with the intermediates in its file",
-        ),
-    ),
-    26: _Reason(
-        HandshakeError,
-        "is not meant for this side of a connection",
-        "its extended key usage must allow {usage}",
-    ),
-    **dict.fromkeys(
-        (62, 64),
-        _Reason(
-            HostnameMismatch,
-            "does not cover the name {name!r} that was dialed",
-            "set server_name, or add a SAN for it to the certificate",
-        ),
-    ),
-}
-
-# Alerts (RFC 8446, 6.2), as OpenSSL names them: the peer's verdict on ours.
+# Alerts (RFC 8446, 6.2), as OpenSSL names them: the peer's verdict on ours. In the
+# hints stand what is known of our own certificate, see `_known`.
 _ALERTS: Final = {
     "CERTIFICATE_REQUIRED": _Reason(
         CertificateRequired,
         "the peer demands a certificate and was shown none",
-        "give this node's cert manager a certificate",
+        "give this node's cert manager a certificate{from_theirs}",
     ),
     "UNKNOWN_CA": _Reason(
         UnknownAuthority,
         "the peer does not trust the authority of this node's certificate",
-        "add that authority to the peer's {theirs}, or use a certificate that it signs",
+        "this node's certificate is signed by {issuer}, which is not in {their_pool}"
+        "{theirs}: add that authority there, or use a certificate of one that is; if "
+        "it is an intermediate, this node's certificate file must hold it too",
     ),
     "CERTIFICATE_EXPIRED": _Reason(
         CertificateExpired,
         "the peer found this node's certificate expired, or not valid yet",
-        "renew it, and check both clocks",
+        "{dates}",
+    ),
+    "CERTIFICATE_REVOKED": _Reason(
+        CertificateRevoked,
+        "this node's certificate has been revoked",
+        "its serial {serial} is in the CRL of {their_pool}: get a new certificate",
     ),
     "BAD_CERTIFICATE": _Reason(
         HandshakeError,
         "the peer refused this node's certificate",
-        "its log says why; OpenSSL says this of one that is not valid yet (check both "
-        "clocks) and of a name that no SAN of a server covers",
+        "its log says why; OpenSSL says this of a name that no SAN of a server "
+        "covers: this node's is valid for {sans}",
     ),
     "UNSUPPORTED_CERTIFICATE": _Reason(
         HandshakeError,
         "the peer found this node's certificate unfit for its purpose",
-        "its extended key usage must allow client and server authentication",
+        "its extended key usage must allow client authentication to dial, and server "
+        "authentication to accept",
     ),
     "CERTIFICATE_UNKNOWN": _Reason(
         HandshakeError,
@@ -130,27 +116,20 @@ _NO_VERSION: Final = (
 )
 
 
-def local_refusal(
-    error: ssl.SSLError, *, dialer: bool, peer: str | None, server_name: str | None
-) -> FastnodeError:
-    """The error of fastnode for one that TLS raised during a handshake.
-
-    Args:
-        dialer: whether this side is the client.
-        peer: the best name known for the other side.
-        server_name: the name that the server's certificate was verified against.
-    """
-    found = _translate(error, dialer=dialer, server_name=server_name)
-    found.peer = peer
+def local_refusal(error: ssl.SSLError, evidence: Evidence) -> FastnodeError:
+    """The error of fastnode for one that TLS raised during a handshake."""
+    found = _translate(error, evidence)
+    found.peer = evidence.peer
     found.__cause__ = error
     return found
 
 
-def _translate(
-    error: ssl.SSLError, *, dialer: bool, server_name: str | None
-) -> FastnodeError:
+def _translate(error: ssl.SSLError, evidence: Evidence) -> FastnodeError:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _verdict(error, dialer=dialer, server_name=server_name)
+        verdict = evidence.verdict
+        if verdict is None or not verdict.code:
+            verdict = Verdict(error.verify_code, error.verify_message, 0, (), None, ())
+        return explain(evidence, verdict)
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return HandshakeError(
             "the peer closed the connection during the handshake",
@@ -159,10 +138,11 @@ def _translate(
         )
     reason = _reason_of(error)
     if "PEER_DID_NOT_RETURN_A_CERTIFICATE" in reason:
+        whose = f", signed by {evidence.our_authorities}" if evidence.pool else ""
         return CertificateRequired(
             "the client showed no certificate",
             side=Side.LOCAL,
-            hint="give the dialing node's cert manager a certificate",
+            hint=f"give the dialing node's cert manager a certificate{whose}",
         )
     for version in _NO_VERSION:
         if version in reason:
@@ -173,9 +153,9 @@ def _translate(
             )
     _, alert, name = reason.partition("_ALERT_")
     if alert:
-        return _alert(name, dialer=dialer)
+        return _alert(name, evidence)
     if reason.startswith("TLSV1_"):  # alerts of RFC 6066, without the word
-        return _alert(reason.removeprefix("TLSV1_"), dialer=dialer)
+        return _alert(reason.removeprefix("TLSV1_"), evidence)
     if reason in _STRANGERS:
         return ProtocolError(
             f"the peer sent {_STRANGERS[reason]}",
@@ -198,27 +178,16 @@ def _reason_of(error: ssl.SSLError) -> str:
     return text.upper().replace(" ", "_")
 
 
-def _verdict(
-    error: ssl.SSLCertVerificationError, *, dialer: bool, server_name: str | None
-) -> FastnodeError:
-    reason = _VERDICTS.get(error.verify_code)
-    whose = "the server's certificate" if dialer else "the client's certificate"
-    if reason is None:
-        return HandshakeError(
-            f"{whose} was refused: {error.verify_message}",
-            side=Side.LOCAL,
-            hint="chains are checked strictly (RFC 5280)",
-        )
-    pool = "root_cas" if dialer else "client_cas"
-    usage = "server authentication" if dialer else "client authentication"
-    return reason.error(
-        f"{whose} {reason.cause.format(name=server_name)} ({error.verify_message})",
-        side=Side.LOCAL,
-        hint=reason.hint.format(pool=pool, usage=usage),
-    )
-
-
-def _alert(name: str, *, dialer: bool) -> FastnodeError:
+def _alert(name: str, evidence: Evidence) -> FastnodeError:
+    if (
+        name == "HANDSHAKE_FAILURE"
+        and evidence.dialer
+        and evidence.shown is None
+        and evidence.verdict is not None
+    ):
+        # TLS 1.2 has no alert of its own for a missing certificate (RFC 5246, 7.4.6).
+        # The server has shown its own by now, so the parameters were acceptable.
+        name = "CERTIFICATE_REQUIRED"
     reason = _ALERTS.get(name)
     if reason is None:
         text = name.lower().replace("_", " ")
@@ -227,9 +196,39 @@ def _alert(name: str, *, dialer: bool) -> FastnodeError:
             side=Side.REMOTE,
             hint="its log may say why",
         )
-    theirs = "client_cas" if dialer else "root_cas"
     return reason.error(
         f"the peer refused: {reason.cause}",
         side=Side.REMOTE,
-        hint=reason.hint.format(theirs=theirs),
+        hint=reason.hint.format_map(_known(evidence)),
+    )
+
+
+def _known(evidence: Evidence) -> dict[str, str]:
+    """What this side knows of its own certificate, for hints."""
+    shown, theirs = evidence.shown, evidence.their_authorities
+    return {
+        "their_pool": evidence.their_pool,
+        "theirs": f" ({theirs})" if theirs else "",
+        "from_theirs": f", signed by {theirs}" if theirs else "",
+        "issuer": shown.issuer if shown is not None else "an authority",
+        "serial": f"{shown.serial_number:x}" if shown is not None else "number",
+        "sans": ", ".join(shown.sans) if shown is not None else "nothing",
+        "dates": _dates(evidence),
+    }
+
+
+def _dates(evidence: Evidence) -> str:
+    shown = evidence.shown
+    if shown is None:
+        return "check both clocks"
+    now = datetime.now(UTC)
+    end = day_and_distance(shown.not_valid_after, now)
+    if shown.not_valid_after <= now:
+        return f"it expired on {end}: renew it, and update() this node's manager"
+    if shown.not_valid_before > now:
+        begin = day_and_distance(shown.not_valid_before, now)
+        return f"it is valid from {begin}: check both clocks"
+    return (
+        f"by this node's clock it expires on {end}: check both clocks, and the other "
+        "certificates of its chain"
     )

@@ -339,8 +339,7 @@ def test_key_from_pipes_works_in_a_handshake(
 
 
 def test_no_resumption_in_tls12(authority: Authority, certificate: Certificate) -> None:
-    # OpenSSL's own cache of sessions is in the context: the manager gives each
-    # connection one of its own.
+    # OpenSSL's own cache of sessions would resume without tickets.
     pool = authority.pool()
     manager = CertAuthManager(
         certificate,

@@ -15,6 +15,7 @@ import pytest
 from fastnode.certs.authority import Authority
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.context import make_client_context, make_server_context
+from fastnode.certs.pool import CertPool
 from fastnode.errors import (
     CertificateExpired,
     CertificateRequired,
@@ -26,6 +27,9 @@ from fastnode.errors import (
     UnknownAuthority,
 )
 from fastnode.names import NodeName
+from fastnode.openssl.verdict import Verdict
+from fastnode.openssl.verification import take_verdict
+from fastnode.tls.evidence import Evidence
 from fastnode.tls.refusal import local_refusal
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -46,6 +50,10 @@ class End:
         self.host = host
         self.shaken = False
         self.error: ssl.SSLError | None = None
+        self.verdict: Verdict | None = None
+        # What the owner of a link knows besides.
+        self.shown: Certificate | None = None
+        self.pool: CertPool | None = None
 
     def advance(self) -> None:
         if self.error is not None:
@@ -60,14 +68,21 @@ class End:
             pass
         except ssl.SSLError as error:
             self.error = error
+        finally:
+            self.verdict = take_verdict() or self.verdict
 
     def refusal(self) -> FastnodeError:
         assert self.error is not None
         return local_refusal(
             self.error,
-            dialer=self.host is not None,
-            peer="10.0.0.9:4000",
-            server_name=self.host,
+            Evidence(
+                dialer=self.host is not None,
+                peer="10.0.0.9:4000",
+                server_name=self.host,
+                shown=self.shown,
+                pool=self.pool,
+                verdict=self.verdict,
+            ),
         )
 
 
@@ -171,8 +186,7 @@ both_versions = pytest.mark.parametrize("version", [TLS12, TLS13])
         ("self-signed", UnknownAuthority, UnknownAuthority),
         ("missing intermediate", UnknownAuthority, UnknownAuthority),
         ("expired", CertificateExpired, CertificateExpired),
-        # OpenSSL's alert for it is bad_certificate, which says less.
-        ("not yet valid", CertificateExpired, HandshakeError),
+        ("not yet valid", CertificateExpired, CertificateExpired),
         ("not for clients", HandshakeError, HandshakeError),
     ],
 )
@@ -202,8 +216,8 @@ def test_client_without_certificate_tls13(world: World) -> None:
 def test_client_without_certificate_tls12(world: World) -> None:
     near, far = join(client(world, None, TLS12), server(world, world.good, TLS12))
     check(far, CertificateRequired, Side.LOCAL)
-    # TLS 1.2 has no alert of its own for it (RFC 5246, 7.4.6).
-    check(near, HandshakeError, Side.REMOTE, "a missing certificate")
+    # TLS 1.2 has no alert of its own for it (RFC 5246, 7.4.6): it is inferred.
+    check(near, CertificateRequired, Side.REMOTE, "shown none")
 
 
 # --- the dialer refuses the acceptor's certificate --------------------------------
@@ -217,7 +231,7 @@ def test_client_without_certificate_tls12(world: World) -> None:
         ("self-signed", UnknownAuthority, UnknownAuthority),
         ("missing intermediate", UnknownAuthority, UnknownAuthority),
         ("expired", CertificateExpired, CertificateExpired),
-        ("not yet valid", CertificateExpired, HandshakeError),
+        ("not yet valid", CertificateExpired, CertificateExpired),
         ("not for servers", HandshakeError, HandshakeError),
         ("another host", HostnameMismatch, HandshakeError),
         ("only a common name", HostnameMismatch, HandshakeError),

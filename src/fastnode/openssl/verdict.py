@@ -1,0 +1,30 @@
+"""What OpenSSL found when it verified a peer's certificate."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["Verdict"]
+
+
+class Verdict(NamedTuple):
+    """The outcome of one verification.
+
+    Attributes:
+        code: ``X509_V_ERR_*`` (openssl/x509_vfy.h); 0: it verified, or whatever is
+            presented is accepted.
+        text: OpenSSL's words for `code`.
+        depth: which certificate `code` speaks of: 0 the peer's own, 1 its issuer...
+        presented: the certificates that the peer presented, its own first, DER.
+        culprit: the certificate that `code` speaks of, DER; None if there is none.
+        authorities: the names (RFC 4514) of authorities whose certificates the
+            server said it takes (RFC 8446, 4.2.4); dialers only, and not in TLS 1.2,
+            where they come too late.
+    """
+
+    code: int
+    text: str
+    depth: int
+    presented: tuple[bytes, ...]
+    culprit: bytes | None
+    authorities: tuple[str, ...]

@@ -1,0 +1,90 @@
+"""What is known when a handshake fails, besides the error itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from fastnode.certs.certificate import Certificate
+from fastnode.certs.pool import CertPool
+from fastnode.openssl.verdict import Verdict
+from fastnode.tls.identity import parse, printable
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+__all__ = ["Evidence"]
+
+#: Authorities that an error names; the rest are counted.
+MOST_NAMES = 4
+
+
+class Evidence(NamedTuple):
+    """What an error is explained with.
+
+    Attributes:
+        dialer: whether this side is the client.
+        peer: the best name known for the other side.
+        server_name: the name that the server's certificate was verified against.
+        shown: the certificate that this side shows; None: none.
+        pool: what the peer's certificate was verified against; None: the system's.
+        verdict: what OpenSSL found of the peer's certificate; None where it was not
+            shown one, or could not be asked.
+    """
+
+    dialer: bool
+    peer: str | None = None
+    server_name: str | None = None
+    shown: Certificate | None = None
+    pool: CertPool | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def whose(self) -> str:
+        """The peer's certificate, in words."""
+        return f"the {'server' if self.dialer else 'client'}'s certificate"
+
+    @property
+    def our_pool(self) -> str:
+        """The setting against which the peer was verified."""
+        return "this dialer's root_cas" if self.dialer else "this acceptor's client_cas"
+
+    @property
+    def their_pool(self) -> str:
+        """The setting against which the peer verifies us."""
+        return "the acceptor's client_cas" if self.dialer else "the dialer's root_cas"
+
+    @property
+    def our_authorities(self) -> str:
+        """Whom this side trusts, in words."""
+        if self.pool is None:
+            return "the system's authorities"
+        names = [c.subject.rfc4514_string() for c in self.pool.certificates]
+        if self.pool.is_system:
+            names.insert(0, "the system's authorities")
+        return _listed(names)
+
+    @property
+    def their_authorities(self) -> str:
+        """Whom the peer said that it trusts, in words; empty where it did not."""
+        return _listed(self.verdict.authorities) if self.verdict is not None else ""
+
+    def presented(self) -> tuple[x509.Certificate, ...]:
+        """What the peer presented, as far as it can be read, its own first."""
+        found = self.verdict.presented if self.verdict is not None else ()
+        return tuple(c for c in map(readable, found) if c is not None)
+
+
+def readable(der: bytes | None) -> x509.Certificate | None:
+    """A certificate, or None where it is missing or not to be read."""
+    if der is None:
+        return None
+    try:
+        return parse(der)
+    except ValueError:
+        return None
+
+
+def _listed(names: list[str] | tuple[str, ...]) -> str:
+    text = "; ".join(printable(name) for name in names[:MOST_NAMES])
+    more = len(names) - MOST_NAMES
+    return f"{text}; and {more} more" if more > 0 else text

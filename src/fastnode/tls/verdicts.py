@@ -1,0 +1,156 @@
+"""Our verdict on a peer's certificate, in words that a person can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from fastnode.certs.dates import day_and_distance
+from fastnode.errors import (
+    CertificateExpired,
+    CertificateRevoked,
+    FastnodeError,
+    HandshakeError,
+    HostnameMismatch,
+    RevocationListExpired,
+    Side,
+    UnknownAuthority,
+)
+from fastnode.openssl.verdict import Verdict
+from fastnode.tls.evidence import Evidence, readable
+from fastnode.tls.identity import names_of, printable
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+__all__ = ["explain"]
+
+
+def explain(evidence: Evidence, verdict: Verdict) -> FastnodeError:
+    """The error for a certificate of the peer that this side refused."""
+    describe = _DESCRIPTIONS.get(verdict.code, _strictly)
+    error = describe(evidence, verdict)
+    error.side = Side.LOCAL
+    return error
+
+
+def _which(evidence: Evidence, verdict: Verdict) -> str:
+    """The certificate that the verdict speaks of, in words."""
+    if verdict.depth == 0:
+        return evidence.whose
+    culprit = readable(verdict.culprit)
+    name = _name(culprit.subject) if culprit is not None else "an issuer"
+    return f"the certificate of {name}, in the chain of {evidence.whose},"
+
+
+def _expired(evidence: Evidence, verdict: Verdict) -> FastnodeError:
+    culprit = readable(verdict.culprit)
+    when = "" if culprit is None else (
+        f"it expired on {day_and_distance(culprit.not_valid_after_utc)}: "
+    )  # fmt: skip
+    return CertificateExpired(
+        f"{_which(evidence, verdict)} has expired",
+        hint=f"{when}the peer must renew it, and if it is a node, update() its manager",
+    )
+
+
+def _not_yet(evidence: Evidence, verdict: Verdict) -> FastnodeError:
+    culprit = readable(verdict.culprit)
+    when = "" if culprit is None else (
+        f"it is valid from {day_and_distance(culprit.not_valid_before_utc)}: "
+    )  # fmt: skip
+    return CertificateExpired(
+        f"{_which(evidence, verdict)} is not valid yet", hint=f"{when}check both clocks"
+    )
+
+
+def _unknown(evidence: Evidence, verdict: Verdict) -> FastnodeError:
+    message = (
+        f"{evidence.whose} is not signed by an authority that this node trusts "
+        f"({verdict.text})"
+    )
+    chain = evidence.presented()
+    known = f"{evidence.our_pool} ({evidence.our_authorities})"
+    remedy = "add that authority, or give the peer a certificate of one that is there"
+    if not chain:
+        hint = f"its authority is not in {known}: {remedy}, with the intermediates"
+    elif chain[0].issuer == chain[0].subject:
+        hint = (
+            f"it is self-signed ({_name(chain[0].subject)}) and is not itself in "
+            f"{known}: add it, or give the peer a certificate of one that is there"
+        )
+    else:
+        signer = _name(chain[-1].issuer)
+        mine = "server" if evidence.dialer else "client"
+        hint = (
+            f"the {mine} certificate is signed by {signer}, which is not in {known}: "
+            f"{remedy}; if it is an intermediate, the peer's certificate file must "
+            "hold it too"
+        )
+    return UnknownAuthority(message, hint=hint)
+
+
+def _wrong_usage(evidence: Evidence, verdict: Verdict) -> FastnodeError:
+    usage = "server" if evidence.dialer else "client"
+    return HandshakeError(
+        f"{_which(evidence, verdict)} is not meant for this side of a connection "
+        f"({verdict.text})",
+        hint=f"its extended key usage must allow {usage} authentication",
+    )
+
+
+def _mismatch(evidence: Evidence, verdict: Verdict) -> FastnodeError:
+    chain = evidence.presented()
+    name, valid = evidence.server_name, ""
+    if chain:
+        names = ", ".join(map(printable, names_of(chain[0])))
+        valid = f"the certificate is valid for {names or 'no name at all'}, "
+    return HostnameMismatch(
+        f"the server's certificate does not cover the name {name!r} that was dialed "
+        f"({verdict.text})",
+        hint=f"{valid}you connected to {name}: set server_name or a SAN",
+    )
+
+
+def _revoked(evidence: Evidence, verdict: Verdict) -> FastnodeError:
+    culprit = readable(verdict.culprit)
+    which = "" if culprit is None else f"serial {culprit.serial_number:x} of "
+    issuer = "its issuer" if culprit is None else _name(culprit.issuer)
+    return CertificateRevoked(
+        f"{_which(evidence, verdict)} has been revoked",
+        hint=f"{which}{issuer} is in the CRL of {evidence.our_pool}: issue a new one",
+    )
+
+
+def _crl_expired(evidence: Evidence, verdict: Verdict) -> FastnodeError:
+    culprit = readable(verdict.culprit)
+    issuer = "the issuer" if culprit is None else _name(culprit.issuer)
+    return RevocationListExpired(
+        f"{evidence.whose} cannot be judged: the CRL of {issuer} is out of date "
+        f"({verdict.text})",
+        hint=f"give {evidence.our_pool} a current CRL of {issuer}; or check "
+        "this node's clock",
+    )
+
+
+def _strictly(evidence: Evidence, verdict: Verdict) -> FastnodeError:
+    return HandshakeError(
+        f"{_which(evidence, verdict)} was refused: {verdict.text}",
+        hint="chains are checked strictly (RFC 5280)",
+    )
+
+
+def _name(name: x509.Name) -> str:
+    return printable(name.rfc4514_string()) or "an authority without a name"
+
+
+#: By X509_V_ERR_* (openssl/x509_vfy.h).
+_DESCRIPTIONS: Final[dict[int, Callable[[Evidence, Verdict], FastnodeError]]] = {
+    **dict.fromkeys((2, 18, 19, 20, 21, 27), _unknown),
+    9: _not_yet,
+    10: _expired,
+    **dict.fromkeys((3, 11, 12), _crl_expired),
+    23: _revoked,
+    26: _wrong_usage,
+    **dict.fromkeys((62, 64), _mismatch),
+}
