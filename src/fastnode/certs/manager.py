@@ -12,11 +12,8 @@ from fastnode.certs.certificate import Certificate
 from fastnode.certs.client_auth import ClientAuth
 from fastnode.certs.context import make_client_context, make_server_context
 from fastnode.certs.pool import CertPool
-from fastnode.errors import (
-    CertificateError,
-    ConfigError,
-    SettingsFrozenError,
-)
+from fastnode.certs.trust import check_live, check_replacement
+from fastnode.errors import CertificateError, ConfigError
 
 __all__ = ["CertAuthManager", "CertManager"]
 
@@ -238,9 +235,14 @@ class CertAuthManager(CertManager):
         root_cas: what servers are verified against; None: the system's authorities.
         server_name: the name to send as SNI and to verify in servers' certificates;
             None: the host that is dialed.
+        live_trust: `client_cas` and `root_cas` may be replaced while nodes use the
+            manager.
 
     The four settings are properties. They are fixed once a node uses the manager:
-    assigning then raises `SettingsFrozenError`.
+    assigning then raises `SettingsFrozenError`. With `live_trust`, a pool that is
+    assigned to `client_cas` or `root_cas` is fixed itself and judges peers from the
+    next handshake on; links that are up stay. One that could verify nobody is refused
+    with `ConfigError`, and the old one stays in use.
     """
 
     _may_lack_certificate = True
@@ -253,9 +255,11 @@ class CertAuthManager(CertManager):
         client_auth: ClientAuth = ClientAuth.NO_CLIENT_CERT,
         root_cas: CertPool | None = None,
         server_name: str | None = None,
+        live_trust: bool = False,
         minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     ) -> None:
         super().__init__(certificate, minimum_version=minimum_version)
+        self._live_trust = bool(live_trust)
         self.client_cas = client_cas
         self.client_auth = client_auth
         self.root_cas = root_cas
@@ -289,6 +293,7 @@ class CertAuthManager(CertManager):
     def client_cas(self, value: CertPool | None) -> None:
         self._check_pool("client_cas", value)
         with self._changing("client_cas"):
+            self._check_replacements(client_cas=value)
             self._client_cas = value
 
     @property
@@ -300,7 +305,25 @@ class CertAuthManager(CertManager):
     def root_cas(self, value: CertPool | None) -> None:
         self._check_pool("root_cas", value)
         with self._changing("root_cas"):
+            self._check_replacements(root_cas=value)
             self._root_cas = value
+
+    @property
+    def live_trust(self) -> bool:
+        """Whether `client_cas` and `root_cas` may be replaced while nodes run."""
+        return self._live_trust
+
+    def replace_trust(self, client_cas: CertPool, root_cas: CertPool) -> None:
+        """Replace both pools at once: no handshake sees one old and one new.
+
+        Raises:
+            ConfigError: as assigning them; then both old ones stay in use.
+        """
+        self._check_pool("client_cas", client_cas)
+        self._check_pool("root_cas", root_cas)
+        with self._changing("client_cas", "root_cas"):
+            self._check_replacements(client_cas=client_cas, root_cas=root_cas)
+            self._client_cas, self._root_cas = client_cas, root_cas
 
     @property
     def server_name(self) -> str | None:
@@ -320,14 +343,26 @@ class CertAuthManager(CertManager):
             raise ConfigError(f"{setting} is a CertPool, not {type(value).__name__}")
 
     @contextmanager
-    def _changing(self, setting: str) -> Iterator[None]:
+    def _changing(self, *settings: str) -> Iterator[None]:
         """Allow a change of trust, or say why it cannot be made."""
         with self._lock:
             if self._frozen:
-                raise SettingsFrozenError(
-                    f"{setting} cannot be changed: a node uses this manager",
-                    hint="CA pools, client_auth and server_name are fixed at start: "
-                    "restart the node",
-                )
+                check_live(settings, live_trust=self._live_trust)
             yield
             self._contexts = {}
+            if self._frozen:
+                log.info("%s replaced", " and ".join(settings))
+
+    def _check_replacements(self, **pools: CertPool | None) -> None:
+        if not self._frozen:
+            return
+        for setting, pool in pools.items():
+            check_replacement(
+                setting,
+                pool,
+                needed=setting == "client_cas" and self.verifies_clients,
+                minimum_version=self._minimum_version,
+            )
+        for pool in pools.values():
+            if pool is not None:
+                pool.freeze()
