@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.client_auth import ClientAuth
@@ -86,6 +87,12 @@ class CertManager:
     def certificate(self) -> Certificate | None:
         """The certificate of the next handshake; None shows none."""
         return self._certificate
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the certificate ends, aware, UTC; None where there is none."""
+        certificate = self._certificate
+        return None if certificate is None else certificate.not_valid_after
 
     def update(self, certificate: Certificate) -> None:
         """Replace the certificate: the next handshake, in or out, uses it. Links that
