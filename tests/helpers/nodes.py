@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
+from unittest import mock
 
 from fastnode import (
     AcceptorOptions,
@@ -16,6 +17,7 @@ from fastnode import (
     Route,
     start_node,
 )
+from fastnode.node.expiry import ExpiryCheck
 from helpers.pki import manager as make_manager
 
 A = "alpha@127.0.0.1"
@@ -31,22 +33,36 @@ async def start(
     manager: CertManager | None = None,
     listens: bool = True,
     shutdown_timeout: float = 5.0,
+    refuses_expired: bool = False,
     **network: Any,
 ) -> Node:
-    """A node on a free port; `network` as `NetworkOptions`."""
+    """A node on a free port; `network` as `NetworkOptions`.
+
+    Args:
+        refuses_expired: False: as if it had been started before its certificate
+            expired, so that tests see what handshakes say of it.
+    """
     if manager is None and not network.get("plaintext"):
         manager = make_manager(name)
     if not listens:
         network["acceptors"] = ()
     network.setdefault("acceptors", (AcceptorOptions(port=0),))
-    return await start_node(
-        name,
-        NodeOptions(
-            cert_manager=manager,
-            network=NetworkOptions(**network),
-            shutdown_timeout=shutdown_timeout,
-        ),
+    options = NodeOptions(
+        cert_manager=manager,
+        network=NetworkOptions(**network),
+        shutdown_timeout=shutdown_timeout,
     )
+    if refuses_expired:
+        return await start_node(name, options)
+    with started_in_time():
+        return await start_node(name, options)
+
+
+@contextmanager
+def started_in_time() -> Iterator[None]:
+    """Nodes that start in here find no certificate expired; handshakes do."""
+    with mock.patch.object(ExpiryCheck, "refuse"):
+        yield
 
 
 def introduce(node: Node, other: Node) -> None:

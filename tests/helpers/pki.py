@@ -11,9 +11,13 @@ from fastnode.certs.authority import Authority
 from fastnode.names import NodeName
 
 
-@cache
 def authority(name: str = "test CA") -> Authority:
     """The authority of that name; the same one for all tests."""
+    return _authority(name)
+
+
+@cache  # which tells authority() from authority("test CA")
+def _authority(name: str) -> Authority:
     return Authority.create(name)
 
 

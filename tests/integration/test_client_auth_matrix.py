@@ -288,7 +288,7 @@ async def cell(
     mode: ClientAuth,
     kind: str,
     version: ssl.TLSVersion,
-    dial: Callable[..., object],
+    dial: Dial,
 ) -> str:
     """One dial, from both sides; what the table says of it."""
     issued = shown()[kind]

@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fastnode.certs.certificate import Certificate, general_name
+from fastnode.certs import signing
+from fastnode.certs.certificate import Certificate
 from fastnode.certs.pool import CertPool
 from fastnode.errors import CertificateLoadError, ConfigError
 from fastnode.names import NodeName
@@ -89,10 +87,12 @@ class Authority:
     ) -> Authority:
         """A new root with a new P-256 key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = _name(common_name)
+        name = signing.common_name_only(common_name)
         now = datetime.now(UTC)
-        certificate = _sign(
-            _ca_builder(name, name, key, now - BACKDATE, now + timedelta(days=days)),
+        certificate = signing.sign(
+            signing.ca_builder(
+                name, name, key, now - BACKDATE, now + timedelta(days=days)
+            ),
             key,
             key.public_key(),
         )
@@ -141,7 +141,7 @@ class Authority:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{directory}: {error.strerror}") from error
-        key_pem = _key_pem(self._key)
+        key_pem = signing.key_pem(self._key)
         write_new(
             {
                 directory / CA_KEY_FILE: (key_pem, 0o600),
@@ -167,9 +167,9 @@ class Authority:
         """An authority below this one; what it issues carries its certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
-        certificate = _sign(
-            _ca_builder(
-                _name(common_name),
+        certificate = signing.sign(
+            signing.ca_builder(
+                signing.common_name_only(common_name),
                 self._certificate.subject,
                 self._key,
                 now - BACKDATE,
@@ -195,14 +195,16 @@ class Authority:
         uri: bool = True,
         host: bool = True,
         common_name: str | None = None,
+        key: signing.PrivateKey | None = None,
     ) -> IssuedCertificate:
-        """Issue a certificate with a new P-256 key.
+        """Issue a certificate.
 
         Args:
             name: the node it is for: its URI and its host become SANs.
             dns, ips: further SANs.
             not_before, not_after: aware; default: now, and `days` later.
             uri, host: whether the node's URI, and its host, become SANs.
+            key: the key that it is for; default: a new one, P-256.
 
         Raises:
             ConfigError: no SAN would be in it, or an address is none.
@@ -217,11 +219,14 @@ class Authority:
                 hint="give a node name, a DNS name or an address",
             )
         now = datetime.now(UTC)
-        key = ec.generate_private_key(ec.SECP256R1())
+        if key is None:
+            key = ec.generate_private_key(ec.SECP256R1())
         usages = [ExtendedKeyUsageOID.SERVER_AUTH] * server_auth
         usages += [ExtendedKeyUsageOID.CLIENT_AUTH] * client_auth
-        builder = _leaf_builder(
-            _name(common_name or (str(name) if name is not None else sans[0])),
+        builder = signing.leaf_builder(
+            signing.common_name_only(
+                common_name or (str(name) if name is not None else sans[0])
+            ),
             self._certificate.subject,
             self._key,
             not_before or now - BACKDATE,
@@ -229,9 +234,9 @@ class Authority:
             sans,
             usages,
         )
-        leaf = _sign(builder, self._key, key.public_key())
+        leaf = signing.sign(builder, self._key, key.public_key())
         pem = b"".join(c.public_bytes(Encoding.PEM) for c in (leaf, *self._chain))
-        return IssuedCertificate(pem, _key_pem(key))
+        return IssuedCertificate(pem, signing.key_pem(key))
 
 
 def self_signed(
@@ -248,7 +253,7 @@ def self_signed(
     if not hosts:
         raise ConfigError("a certificate without hosts covers nothing")
     now = datetime.now(UTC)
-    builder = _leaf_builder(
+    builder = signing.leaf_builder(
         name,
         name,
         key,
@@ -257,8 +262,8 @@ def self_signed(
         hosts,
         [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
     )
-    certificate = _sign(builder, key, key.public_key())
-    return certificate.public_bytes(Encoding.PEM), _key_pem(key)
+    certificate = signing.sign(builder, key, key.public_key())
+    return certificate.public_bytes(Encoding.PEM), signing.key_pem(key)
 
 
 def write_new(files: dict[Path, tuple[bytes, int]]) -> None:
@@ -288,109 +293,3 @@ def _address(text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError:
         raise ConfigError(f"{text!r} is no IP address") from None
-
-
-def _name(common_name: str) -> x509.Name:
-    # RFC 5280, appendix A.1: a common name has at most 64 characters.
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
-
-
-def _ca_builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    issuer_key: ec.EllipticCurvePrivateKey,
-    not_before: datetime,
-    not_after: datetime,
-    length: int | None = None,
-) -> x509.CertificateBuilder:
-    builder = _builder(subject, issuer, issuer_key, not_before, not_after)
-    constraints = x509.BasicConstraints(ca=True, path_length=length)
-    usage = _key_usage(key_cert_sign=True, crl_sign=True)
-    return builder.add_extension(constraints, critical=True).add_extension(
-        usage, critical=True
-    )
-
-
-def _leaf_builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    issuer_key: ec.EllipticCurvePrivateKey,
-    not_before: datetime,
-    not_after: datetime,
-    sans: Sequence[str],
-    usages: Sequence[x509.ObjectIdentifier],
-) -> x509.CertificateBuilder:
-    builder = _builder(subject, issuer, issuer_key, not_before, not_after)
-    try:
-        names = [general_name(san) for san in dict.fromkeys(sans)]
-    except ValueError as error:
-        raise ConfigError(f"a subject alternative name is wrong: {error}") from None
-    builder = (
-        builder.add_extension(
-            x509.BasicConstraints(ca=False, path_length=None), critical=True
-        )
-        .add_extension(_key_usage(digital_signature=True), critical=True)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-    )
-    if usages:
-        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-    return builder
-
-
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    issuer_key: ec.EllipticCurvePrivateKey,
-    not_before: datetime,
-    not_after: datetime,
-) -> x509.CertificateBuilder:
-    # The authority key identifier is demanded by strict verification (RFC 5280,
-    # 4.2.1.1).
-    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(
-        issuer_key.public_key()
-    )
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(not_before)
-        .not_valid_after(not_after)
-        .add_extension(identifier, critical=False)
-    )
-
-
-def _sign(
-    builder: x509.CertificateBuilder,
-    key: ec.EllipticCurvePrivateKey,
-    public_key: ec.EllipticCurvePublicKey,
-) -> x509.Certificate:
-    identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
-    return (
-        builder.public_key(public_key)
-        .add_extension(identifier, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-
-
-def _key_usage(
-    *,
-    digital_signature: bool = False,
-    key_cert_sign: bool = False,
-    crl_sign: bool = False,
-) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=key_cert_sign,
-        crl_sign=crl_sign,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,11 +19,11 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
 )
 
 from fastnode.certs.key_file import load_cert_chain
+from fastnode.certs.pkcs12 import fits, parse_pkcs12
+from fastnode.certs.private_key import Password, not_pem, parse_private_key
 from fastnode.errors import CertificateLoadError
 
 if TYPE_CHECKING:
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
 __all__ = ["Certificate", "Password", "sans_of"]
 
 _File: TypeAlias = str | os.PathLike[str]
-#: What decrypts a private key; a callable is asked when it is needed.
-Password: TypeAlias = str | bytes | Callable[[], str | bytes] | None
 
+#: RFC 7468, 5.
+CERTIFICATE_BLOCK: Final = re.compile(
+    rb"-----BEGIN (?:X509 )?CERTIFICATE-----.*?-----END (?:X509 )?CERTIFICATE-----",
+    re.DOTALL,
+)
 #: What cryptography raises for a certificate without SANs, and for malformed ones.
 UNREADABLE_SANS: Final = (
     x509.DuplicateExtension,
@@ -56,35 +60,74 @@ class Certificate:
     _key_pem: bytes
 
     def __init__(self) -> None:
-        raise TypeError("use Certificate.load, from_pem or self_signed")
+        raise TypeError("use Certificate.load, from_pem, load_pkcs12 or self_signed")
 
     # --- making ----------------------------------------------------------------
 
     @classmethod
     def load(
-        cls, cert_file: _File, key_file: _File, password: Password = None
+        cls,
+        cert_file: _File,
+        key_file: _File | None = None,
+        password: Password = None,
     ) -> Certificate:
         """Load a PEM chain, the certificate first, and its PEM key.
 
+        Args:
+            key_file: None: the key is in `cert_file`, before the certificates or
+                after them.
+            password: for a key that is encrypted (PKCS#8 or traditional PEM); a
+                callable is asked once, and only for such a key.
+
         Raises:
-            CertificateLoadError: unreadable, damaged, not fitting, out of order.
+            CertificateLoadError: unreadable, damaged, not fitting, out of order; or
+                the password is missing or wrong.
         """
-        return cls._make(
-            _read(cert_file),
-            _read(key_file),
-            password,
-            os.fspath(cert_file),
-            os.fspath(key_file),
+        cert = _read(cert_file)
+        key = cert if key_file is None else _read(key_file)
+        named = cert_file if key_file is None else key_file
+        return cls._from_pem(
+            cert, key, password, os.fspath(cert_file), os.fspath(named)
         )
 
     @classmethod
     def from_pem(
-        cls, cert_pem: bytes | str, key_pem: bytes | str, password: Password = None
+        cls,
+        cert_pem: bytes | str,
+        key_pem: bytes | str | None = None,
+        password: Password = None,
     ) -> Certificate:
-        """As `load`, from PEM text."""
+        """As `load`, from PEM text; `key_pem` None: the key is in `cert_pem`."""
         cert = cert_pem.encode() if isinstance(cert_pem, str) else cert_pem
+        if key_pem is None:
+            return cls._from_pem(cert, cert, password, "the PEM text", "the PEM text")
         key = key_pem.encode() if isinstance(key_pem, str) else key_pem
-        return cls._make(cert, key, password, "the certificate", "the key")
+        return cls._from_pem(cert, key, password, "the certificate", "the key")
+
+    @classmethod
+    def load_pkcs12(cls, file: _File, password: Password = None) -> Certificate:
+        """Load a PKCS#12 file (.p12, .pfx); see `from_pkcs12`.
+
+        Raises:
+            CertificateLoadError: unreadable, damaged, the password is missing or
+                wrong, no key in it, or no certificate that fits it.
+        """
+        return cls._from_pkcs12(_read(file), password, os.fspath(file))
+
+    @classmethod
+    def from_pkcs12(cls, data: bytes, password: Password = None) -> Certificate:
+        """A key, its certificate and the chain out of PKCS#12 data (RFC 7292).
+
+        The certificates may be in any order; those that are not of the chain are
+        left out.
+
+        Args:
+            password: a callable is asked once, and only where it is needed.
+
+        Raises:
+            CertificateLoadError: as `load_pkcs12`.
+        """
+        return cls._from_pkcs12(data, password, "the PKCS#12 data")
 
     @classmethod
     def self_signed(
@@ -108,17 +151,30 @@ class Certificate:
         return cls.from_pem(cert_pem, key_pem)
 
     @classmethod
-    def _make(
+    def _from_pem(
         cls, cert: bytes, key: bytes, password: Password, cert_from: str, key_from: str
     ) -> Certificate:
         chain = _parse_chain(cert, cert_from)
-        private = _parse_key(key, password, key_from)
-        if _spki(private.public_key()) != _spki(chain[0].public_key()):
+        private = parse_private_key(key, password, key_from)
+        if not fits(private, chain[0]):
+            whose = f"{key_from} is not the key of {cert_from}"
+            if key_from == cert_from:
+                whose = f"the key in {key_from} is not that of its first certificate"
             raise CertificateLoadError(
-                f"{key_from} is not the key of {cert_from}",
+                whose,
                 hint="load the pair that was issued together; the certificate comes "
                 "first in its file, the chain after it",
             )
+        return cls._make(chain, private)
+
+    @classmethod
+    def _from_pkcs12(cls, data: bytes, password: Password, source: str) -> Certificate:
+        return cls._make(*parse_pkcs12(data, password, source))
+
+    @classmethod
+    def _make(
+        cls, chain: tuple[x509.Certificate, ...], private: PrivateKeyTypes
+    ) -> Certificate:
         self = object.__new__(cls)
         self._chain = chain
         self._key_pem = private.private_bytes(
@@ -235,14 +291,21 @@ def _read(file: _File) -> bytes:
 
 def _parse_chain(data: bytes, source: str) -> tuple[x509.Certificate, ...]:
     try:
-        chain = tuple(x509.load_pem_x509_certificates(data))
+        # The blocks alone: a key in the same file is judged by itself.
+        blocks = CERTIFICATE_BLOCK.findall(data)
+        if len(blocks) < data.count(b"-----BEGIN CERTIFICATE-----"):
+            raise ValueError("a block without its end")
+        chain = tuple(x509.load_pem_x509_certificates(b"\n".join(blocks)))
     except ValueError as error:
-        swapped = b"PRIVATE KEY-----" in data
+        hint = (
+            not_pem(data) or "it must hold PEM blocks that begin with BEGIN CERTIFICATE"
+        )
+        if b"BEGIN CERTIFICATE" in data:
+            hint = "a block from BEGIN CERTIFICATE to END CERTIFICATE is damaged or cut"
+        elif b"PRIVATE KEY-----" in data:
+            hint = "certificate and key are swapped"
         raise CertificateLoadError(
-            f"{source} holds no certificate that can be read: {error}",
-            hint="certificate and key are swapped"
-            if swapped
-            else "it must hold PEM blocks that begin with BEGIN CERTIFICATE",
+            f"{source} holds no certificate that can be read: {error}", hint=hint
         ) from None
     for certificate, issuer in pairwise(chain):
         try:
@@ -255,39 +318,3 @@ def _parse_chain(data: bytes, source: str) -> tuple[x509.Certificate, ...]:
                 hint="the certificate comes first, then its issuer, and so on",
             ) from None
     return chain
-
-
-def _parse_key(data: bytes, password: Password, source: str) -> PrivateKeyTypes:
-    encrypted = b"ENCRYPTED" in data
-    # A callable may ask a person: only where the answer is needed.
-    secret = password() if encrypted and callable(password) else password
-    if isinstance(secret, str):
-        secret = secret.encode()
-    if not isinstance(secret, bytes):
-        secret = None
-    try:
-        # A password for a key that is not encrypted is not an error: one setting
-        # often serves several files.
-        return load_pem_private_key(data, secret if encrypted else None)
-    except TypeError:
-        raise CertificateLoadError(
-            f"{source} is encrypted", hint="pass its password"
-        ) from None
-    except Exception:
-        # Not the library's text: it may quote what it was given.
-        swapped = b"BEGIN CERTIFICATE" in data and b"PRIVATE KEY" not in data
-        hint = "it must hold a PEM block that begins with BEGIN ... PRIVATE KEY"
-        if encrypted:
-            hint = "the password is wrong, or the file is damaged"
-        elif swapped:
-            hint = "certificate and key are swapped"
-        raise CertificateLoadError(
-            f"{source} holds no private key that can be read", hint=hint
-        ) from None
-
-
-def _spki(key: object) -> bytes:
-    encoded: bytes = key.public_bytes(  # type: ignore[attr-defined]
-        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    )
-    return encoded

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.client_auth import ClientAuth
@@ -17,11 +18,8 @@ from fastnode.certs.context import (
     resumes,
 )
 from fastnode.certs.pool import CertPool
-from fastnode.errors import (
-    CertificateError,
-    ConfigError,
-    SettingsFrozenError,
-)
+from fastnode.certs.trust import check_live, check_replacement
+from fastnode.errors import CertificateError, ConfigError
 
 __all__ = ["CertAuthManager", "CertManager"]
 
@@ -95,6 +93,12 @@ class CertManager:
     def certificate(self) -> Certificate | None:
         """The certificate of the next handshake; None shows none."""
         return self._certificate
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the certificate ends, aware, UTC; None where there is none."""
+        certificate = self._certificate
+        return None if certificate is None else certificate.not_valid_after
 
     def update(self, certificate: Certificate) -> None:
         """Replace the certificate: the next handshake, in or out, uses it. Links that
@@ -247,9 +251,14 @@ class CertAuthManager(CertManager):
         verify_server_name: False leaves the server's host name unchecked. Its chain
             still is, and so is its node name; for certificates that name no host,
             such as SPIFFE's.
+        live_trust: `client_cas` and `root_cas` may be replaced while nodes use the
+            manager.
 
     The four settings are properties. They are fixed once a node uses the manager:
-    assigning then raises `SettingsFrozenError`.
+    assigning then raises `SettingsFrozenError`. With `live_trust`, a pool that is
+    assigned to `client_cas` or `root_cas` is fixed itself and judges peers from the
+    next handshake on; links that are up stay. One that could verify nobody is refused
+    with `ConfigError`, and the old one stays in use.
     """
 
     _may_lack_certificate = True
@@ -263,10 +272,12 @@ class CertAuthManager(CertManager):
         root_cas: CertPool | None = None,
         server_name: str | None = None,
         verify_server_name: bool = True,
+        live_trust: bool = False,
         minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     ) -> None:
         super().__init__(certificate, minimum_version=minimum_version)
         self._verify_server_name = verify_server_name
+        self._live_trust = bool(live_trust)
         self.client_cas = client_cas
         self.client_auth = client_auth
         self.root_cas = root_cas
@@ -300,6 +311,7 @@ class CertAuthManager(CertManager):
     def client_cas(self, value: CertPool | None) -> None:
         self._check_pool("client_cas", value)
         with self._changing("client_cas"):
+            self._check_replacements(client_cas=value)
             self._client_cas = value
 
     @property
@@ -311,7 +323,25 @@ class CertAuthManager(CertManager):
     def root_cas(self, value: CertPool | None) -> None:
         self._check_pool("root_cas", value)
         with self._changing("root_cas"):
+            self._check_replacements(root_cas=value)
             self._root_cas = value
+
+    @property
+    def live_trust(self) -> bool:
+        """Whether `client_cas` and `root_cas` may be replaced while nodes run."""
+        return self._live_trust
+
+    def replace_trust(self, client_cas: CertPool, root_cas: CertPool) -> None:
+        """Replace both pools at once: no handshake sees one old and one new.
+
+        Raises:
+            ConfigError: as assigning them; then both old ones stay in use.
+        """
+        self._check_pool("client_cas", client_cas)
+        self._check_pool("root_cas", root_cas)
+        with self._changing("client_cas", "root_cas"):
+            self._check_replacements(client_cas=client_cas, root_cas=root_cas)
+            self._client_cas, self._root_cas = client_cas, root_cas
 
     @property
     def server_name(self) -> str | None:
@@ -331,14 +361,26 @@ class CertAuthManager(CertManager):
             raise ConfigError(f"{setting} is a CertPool, not {type(value).__name__}")
 
     @contextmanager
-    def _changing(self, setting: str) -> Iterator[None]:
+    def _changing(self, *settings: str) -> Iterator[None]:
         """Allow a change of trust, or say why it cannot be made."""
         with self._lock:
             if self._frozen:
-                raise SettingsFrozenError(
-                    f"{setting} cannot be changed: a node uses this manager",
-                    hint="CA pools, client_auth and server_name are fixed at start: "
-                    "restart the node",
-                )
+                check_live(settings, live_trust=self._live_trust)
             yield
             self._contexts = {}
+            if self._frozen:
+                log.info("%s replaced", " and ".join(settings))
+
+    def _check_replacements(self, **pools: CertPool | None) -> None:
+        if not self._frozen:
+            return
+        for setting, pool in pools.items():
+            check_replacement(
+                setting,
+                pool,
+                needed=setting == "client_cas" and self.verifies_clients,
+                minimum_version=self._minimum_version,
+            )
+        for pool in pools.values():
+            if pool is not None:
+                pool.freeze()

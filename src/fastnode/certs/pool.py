@@ -79,7 +79,8 @@ class CertPool:
         if self._frozen:
             raise SettingsFrozenError(
                 "this pool is in use by a running node",
-                hint="CA pools are fixed at start: restart the node",
+                hint="CA pools are fixed at start: restart the node; with "
+                "live_trust=True, assign a new pool to its manager",
             )
         self._add(pem.encode() if isinstance(pem, str) else pem, "the PEM text")
 

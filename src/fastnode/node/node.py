@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -17,6 +17,7 @@ from fastnode.names import NodeName
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
 from fastnode.node.dial import Dial, DialStats
+from fastnode.node.expiry import ExpiryCheck
 from fastnode.node.foundation import Foundation
 from fastnode.node.links import LinkRegistry
 from fastnode.options import NodeOptions
@@ -29,8 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Node", "start_node"]
 
-#: Slabs that nobody needed for this long go back to the system.
-TRIM_SECONDS = 30.0
+#: How often slabs that nobody needed since the last time go back to the system, and
+#: certificates are looked at for their end.
+TICK_SECONDS = 30.0
+
+#: The part of the time for stopping in which links that are not done say so.
+LAST_WORDS = 0.1
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -85,7 +90,8 @@ class Node:
         self._dials: dict[str, asyncio.Task[Link]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._trimmer: asyncio.TimerHandle | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._expiry = ExpiryCheck(str(self._name))
 
     def _settings(self) -> LinkSettings:
         network = self._options.network
@@ -144,11 +150,14 @@ class Node:
         Raises:
             ConfigError: an acceptor cannot listen or has no certificate, or the
                 node was started before.
+            CertificateError: the certificate of the node, of an acceptor or of a
+                route has expired.
         """
         if self._loop is not None:
             raise ConfigError(f"node {self.name} was started before")
-        self._loop = asyncio.get_running_loop()
         network = self._options.network
+        self._refuse_expired()
+        self._loop = asyncio.get_running_loop()
         acceptors: list[Acceptor] = []
         try:
             for options in network.acceptors:
@@ -171,18 +180,35 @@ class Node:
         self._freeze(self._options.cert_manager)
         for route in network.routes:
             self._freeze(route.cert_manager)
-        self._trim()
+        self._tick()
         return self
+
+    def _refuse_expired(self) -> None:
+        network = self._options.network
+        if network.plaintext:
+            return
+        self._expiry.refuse(self._options.cert_manager)
+        for number, options in enumerate(network.acceptors):
+            self._expiry.refuse(options.cert_manager, f"acceptor {number}")
+        for route in self._routes:
+            self._expiry.refuse(route.cert_manager, f"the route {route.match!r}")
+
+    def _cert_managers(self) -> Iterator[CertManager | None]:
+        if not self._options.network.plaintext:
+            yield self._options.cert_manager
+            yield from (acceptor.cert_manager for acceptor in self._acceptors)
+            yield from (route.cert_manager for route in self._routes)
 
     @staticmethod
     def _freeze(manager: CertManager | None) -> None:
         if manager is not None:
             manager.freeze()
 
-    def _trim(self) -> None:
+    def _tick(self) -> None:
         assert self._loop is not None
         self._foundation.pool.trim()
-        self._trimmer = self._loop.call_later(TRIM_SECONDS, self._trim)
+        self._expiry.log_due(self._cert_managers())
+        self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
 
     async def stop(self, timeout: float | None = None) -> None:
         """Stop: acceptors close, what is queued leaves, goodbyes are said.
@@ -203,19 +229,20 @@ class Node:
     async def _stop(self, timeout: float) -> None:
         assert self._loop is not None
         deadline = self._loop.time() + timeout
-        if self._trimmer is not None:
-            self._trimmer.cancel()
+        if self._ticker is not None:
+            self._ticker.cancel()
         for acceptor in self._acceptors:
             acceptor.close()
         for dial in self._dials.values():
             dial.cancel()
         if self._dials:
             await asyncio.wait(self._dials.values())
+        # What a link could not send in time it says, to us and to the peer, in the
+        # rest of the time; then every socket is cut.
+        last_words = min(limits.LINGER_SECONDS, timeout * LAST_WORDS)
         for protocol in self._links:
-            protocol.begin_close(CloseReason.SHUTDOWN, timeout)
+            protocol.begin_close(CloseReason.SHUTDOWN, timeout - last_words)
         waits = [protocol.gone for protocol in self._links]
-        # The linger of a link that timed out may still be under way: a little more
-        # than the timeout, then every socket is cut.
         if waits:
             await asyncio.wait(waits, timeout=max(deadline - self._loop.time(), 0))
         for protocol in self._links:
@@ -268,7 +295,14 @@ class Node:
     # --- routes ------------------------------------------------------------------
 
     def add_route(self, route: Route) -> None:
-        """Add a route; ConfigError if there is one with the same `match`."""
+        """Add a route.
+
+        Raises:
+            ConfigError: there is one with the same `match`.
+            CertificateError: the certificate of its manager has expired.
+        """
+        if not self._options.network.plaintext:
+            self._expiry.refuse(route.cert_manager, f"the route {route.match!r}")
         self._routes.add(route)
         self._freeze(route.cert_manager)
 
@@ -408,5 +442,6 @@ async def start_node(name: str, options: NodeOptions | None = None) -> Node:
 
     Raises:
         ConfigError: see `Node`.
+        CertificateError: a certificate that it would show has expired.
     """
     return await Node(name, options).start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from fastnode.errors import ConfigError
 from fastnode.routing.route import Route
@@ -48,6 +48,9 @@ class RouteTable:
         order in which they were added."""
         found = [r for pattern, r in self._routes.values() if pattern.search(name)]
         return tuple(sorted(found, key=lambda route: -route.weight))
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter([route for _pattern, route in self._routes.values()])
 
     def __len__(self) -> int:
         return len(self._routes)

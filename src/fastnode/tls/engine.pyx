@@ -62,7 +62,8 @@ cdef class TlsEngine:
 
     @property
     def certificate(self):
-        """The peer's certificate as it was presented, DER; None if none was."""
+        """The peer's certificate as it was presented, DER; None if none was, before
+        the handshake is complete, and after TLS has failed."""
         return None
 
     @property

@@ -106,7 +106,10 @@ cdef class MemoryBioEngine(TlsEngine):
 
     @property
     def certificate(self):
-        return self.ssl.getpeercert(True) or None
+        try:
+            return self.ssl.getpeercert(True) or None
+        except ValueError:  # the handshake is not complete, or TLS has failed
+            return None
 
     @property
     def verdict(self):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ssl
-from contextlib import suppress
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding

@@ -1,0 +1,151 @@
+"""The building blocks of what an authority signs: names, extensions, signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TypeAlias
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
+
+from fastnode.certs.certificate import general_name
+from fastnode.errors import ConfigError
+
+__all__ = ["ca_builder", "common_name_only", "key_pem", "leaf_builder", "sign"]
+
+#: Keys that a certificate may be for.
+PrivateKey: TypeAlias = (
+    ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+    | rsa.RSAPrivateKey
+)
+PublicKey: TypeAlias = (
+    ec.EllipticCurvePublicKey
+    | ed25519.Ed25519PublicKey
+    | ed448.Ed448PublicKey
+    | rsa.RSAPublicKey
+)
+
+
+def common_name_only(common_name: str) -> x509.Name:
+    """A name of this Common Name alone."""
+    # RFC 5280, appendix A.1: a common name has at most 64 characters.
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+
+
+def ca_builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    not_before: datetime,
+    not_after: datetime,
+    length: int | None = None,
+) -> x509.CertificateBuilder:
+    """A certificate of an authority, unsigned; `length`: authorities below it."""
+    builder = _builder(subject, issuer, issuer_key, not_before, not_after)
+    constraints = x509.BasicConstraints(ca=True, path_length=length)
+    usage = _key_usage(key_cert_sign=True, crl_sign=True)
+    return builder.add_extension(constraints, critical=True).add_extension(
+        usage, critical=True
+    )
+
+
+def leaf_builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    not_before: datetime,
+    not_after: datetime,
+    sans: Sequence[str],
+    usages: Sequence[x509.ObjectIdentifier],
+) -> x509.CertificateBuilder:
+    """A certificate of a node, unsigned.
+
+    Raises:
+        ConfigError: a SAN is neither a URI, an address nor a DNS name.
+    """
+    builder = _builder(subject, issuer, issuer_key, not_before, not_after)
+    try:
+        names = [general_name(san) for san in dict.fromkeys(sans)]
+    except ValueError as error:
+        raise ConfigError(f"a subject alternative name is wrong: {error}") from None
+    builder = (
+        builder.add_extension(
+            x509.BasicConstraints(ca=False, path_length=None), critical=True
+        )
+        .add_extension(_key_usage(digital_signature=True), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+    )
+    if usages:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    return builder
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    not_before: datetime,
+    not_after: datetime,
+) -> x509.CertificateBuilder:
+    # The authority key identifier is demanded by strict verification (RFC 5280,
+    # 4.2.1.1).
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(
+        issuer_key.public_key()
+    )
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
+        .add_extension(identifier, critical=False)
+    )
+
+
+def sign(
+    builder: x509.CertificateBuilder,
+    key: ec.EllipticCurvePrivateKey,
+    public_key: PublicKey,
+) -> x509.Certificate:
+    """The certificate for `public_key`, signed by the issuer's key."""
+    identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
+    return (
+        builder.public_key(public_key)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _key_usage(
+    *,
+    digital_signature: bool = False,
+    key_cert_sign: bool = False,
+    crl_sign: bool = False,
+) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def key_pem(key: PrivateKey) -> bytes:
+    """PKCS#8 PEM, not encrypted."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
