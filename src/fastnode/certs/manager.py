@@ -27,9 +27,9 @@ _VERIFY_MODES = {
 }
 
 
-def _size(pool: CertPool | None) -> int:
-    # A pool only grows, until a node uses it: its size tells its generations apart.
-    return 0 if pool is None else len(pool)
+def _generation(pool: CertPool | None) -> int:
+    # A pool only grows, until a node uses it.
+    return 0 if pool is None else pool.generation
 
 
 class CertManager:
@@ -140,7 +140,7 @@ class CertManager:
                 # tickets or not, and Python cannot turn it off (measured): a context
                 # for each connection (1 ms, 24 KiB) has nothing to resume.
                 return self._make_server(insecure_skip_verify)
-            key = ("server", insecure_skip_verify, _size(self._client_cas))
+            key = ("server", insecure_skip_verify, _generation(self._client_cas))
             context = self._contexts.get(key)
             if context is None:
                 context = self._make_server(insecure_skip_verify)
@@ -154,7 +154,7 @@ class CertManager:
             insecure_skip_verify: do not verify the server.
         """
         with self._lock:
-            key = ("client", insecure_skip_verify, _size(self._root_cas))
+            key = ("client", insecure_skip_verify, _generation(self._root_cas))
             context = self._contexts.get(key)
             if context is None:
                 context = make_client_context(
