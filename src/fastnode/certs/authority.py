@@ -1,5 +1,5 @@
 """A certificate authority for development and tests. Not for production: its key
-lies in a file, it keeps no record of what it issued and cannot revoke."""
+lies in a file, and it keeps no record of what it issued or revoked."""
 
 from __future__ import annotations
 
@@ -237,6 +237,30 @@ class Authority:
         leaf = signing.sign(builder, self._key, key.public_key())
         pem = b"".join(c.public_bytes(Encoding.PEM) for c in (leaf, *self._chain))
         return IssuedCertificate(pem, signing.key_pem(key))
+
+    def crl(
+        self,
+        revoked_serials: Iterable[int] = (),
+        *,
+        days: float = 7.0,
+        next_update: datetime | None = None,
+        last_update: datetime | None = None,
+    ) -> bytes:
+        """A certificate revocation list (RFC 5280, 5), PEM.
+
+        It is complete: what an earlier one revoked has to be named again.
+
+        Args:
+            revoked_serials: serial numbers of certificates that this authority issued.
+            days: how long it is valid from now, unless `next_update` says it.
+            next_update, last_update: aware; when it ends, and when it was made.
+        """
+        now = datetime.now(UTC)
+        end = next_update or now + timedelta(days=days)
+        begin = last_update or min(now - BACKDATE, end - BACKDATE)
+        return signing.sign_crl(
+            self._certificate.subject, self._key, revoked_serials, begin, end
+        )
 
 
 def self_signed(

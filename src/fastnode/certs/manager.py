@@ -32,9 +32,9 @@ def _verify_mode(auth: ClientAuth) -> ssl.VerifyMode:
     return ssl.CERT_REQUIRED if auth.requires else ssl.CERT_OPTIONAL
 
 
-def _size(pool: CertPool | None) -> int:
-    # A pool only grows, until a node uses it: its size tells its generations apart.
-    return 0 if pool is None else len(pool)
+def _generation(pool: CertPool | None) -> int:
+    # A pool only grows, until a node uses it.
+    return 0 if pool is None else pool.generation
 
 
 class CertManager:
@@ -144,7 +144,7 @@ class CertManager:
             if resumes(self._minimum_version):
                 # A context for each connection (1 ms, 24 KiB) has nothing to resume.
                 return self._make_server(insecure_skip_verify)
-            key = ("server", insecure_skip_verify, _size(self._client_cas))
+            key = ("server", insecure_skip_verify, _generation(self._client_cas))
             context = self._contexts.get(key)
             if context is None:
                 context = self._make_server(insecure_skip_verify)
@@ -158,7 +158,7 @@ class CertManager:
             insecure_skip_verify: do not verify the server.
         """
         with self._lock:
-            key = ("client", insecure_skip_verify, _size(self._root_cas))
+            key = ("client", insecure_skip_verify, _generation(self._root_cas))
             context = self._contexts.get(key)
             if context is None:
                 context = make_client_context(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
@@ -19,7 +20,14 @@ from cryptography.x509.oid import NameOID
 from fastnode.certs.certificate import general_name
 from fastnode.errors import ConfigError
 
-__all__ = ["ca_builder", "common_name_only", "key_pem", "leaf_builder", "sign"]
+__all__ = [
+    "ca_builder",
+    "common_name_only",
+    "key_pem",
+    "leaf_builder",
+    "sign",
+    "sign_crl",
+]
 
 #: Keys that a certificate may be for.
 PrivateKey: TypeAlias = (
@@ -125,6 +133,37 @@ def sign(
         .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA256())
     )
+
+
+def sign_crl(
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    serials: Iterable[int],
+    last_update: datetime,
+    next_update: datetime,
+) -> bytes:
+    """A certificate revocation list, PEM, with the extensions that RFC 5280, 5.2
+    demands."""
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+    # A list that is made later has a greater number (5.2.3).
+    number = x509.CRLNumber(time.time_ns())
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer)
+        .last_update(last_update)
+        .next_update(next_update)
+        .add_extension(identifier, critical=False)
+        .add_extension(number, critical=False)
+    )
+    for serial in serials:
+        revoked = (
+            x509.RevokedCertificateBuilder()
+            .serial_number(serial)
+            .revocation_date(last_update)
+            .build()
+        )
+        builder = builder.add_revoked_certificate(revoked)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
 def _key_usage(
