@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from fastnode.certs.key_file import named_file
 from fastnode.errors import ConfigError
 from fastnode.openssl.verification import HookedContext, why_unavailable
 
@@ -66,7 +67,7 @@ def make_server_context(
         _trust(context, trusted, ssl.Purpose.CLIENT_AUTH)
     context.verify_mode = verify_mode
     if hook is not None:
-        hook.install(accept_any=accept_any)
+        hook.install(accept_any=accept_any, allow_missing_crls=trusted is not None)
         hook.no_session_cache()
         if trusted is not None:
             _name(hook, trusted)
@@ -88,7 +89,7 @@ def make_client_context(
     if certificate is not None:
         certificate.load_into(context)
     if hook is not None:
-        hook.install()
+        hook.install(allow_missing_crls=True)
     if insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -157,3 +158,10 @@ def _trust(context: ssl.SSLContext, pool: CertPool, purpose: ssl.Purpose) -> Non
         context.load_default_certs(purpose)
     if len(pool):
         context.load_verify_locations(cadata=pool.pem)
+    if pool.crls:
+        # As text in memory (`cadata`) Python takes certificates only.
+        with named_file(pool.crl_pem.encode()) as path:
+            context.load_verify_locations(cafile=path)
+        # Each certificate of a chain is looked up in the CRL of its issuer. Of an
+        # issuer without one nothing is known, which `allow_missing_crls` lets pass.
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN

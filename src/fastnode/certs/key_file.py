@@ -11,7 +11,7 @@ import fcntl
 import os
 import ssl
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 from fastnode.errors import CertificateLoadError
 
@@ -27,11 +27,11 @@ def load_cert_chain(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
     Raises:
         CertificateLoadError: OpenSSL refused them.
     """
-    file = memory_file if hasattr(os, "memfd_create") else pipe_file
     try:
         with ExitStack() as stack:
             context.load_cert_chain(
-                stack.enter_context(file(chain)), stack.enter_context(file(key))
+                stack.enter_context(named_file(chain)),
+                stack.enter_context(named_file(key)),
             )
     except ssl.SSLError as error:
         raise CertificateLoadError(
@@ -43,6 +43,11 @@ def load_cert_chain(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
             f"the certificate and its key did not reach OpenSSL: {error.strerror}",
             hint="/proc (Linux) or /dev/fd must be mounted, and descriptors be left",
         ) from None
+
+
+def named_file(data: bytes) -> AbstractContextManager[str]:
+    """The path of something that holds this content, once, and is on no disk."""
+    return (memory_file if hasattr(os, "memfd_create") else pipe_file)(data)
 
 
 @contextmanager

@@ -125,10 +125,15 @@ def _revoked(evidence: Evidence, verdict: Verdict) -> FastnodeError:
 def _crl_expired(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     culprit = readable(verdict.culprit)
     issuer = "the issuer" if culprit is None else _name(culprit.issuer)
+    when = ""
+    for crl in evidence.pool.crls if evidence.pool is not None else ():
+        end = crl.next_update_utc
+        if culprit is not None and crl.issuer == culprit.issuer and end is not None:
+            when = f" (it was to be replaced on {day_and_distance(end)})"
     return RevocationListExpired(
         f"{evidence.whose} cannot be judged: the CRL of {issuer} is out of date "
         f"({verdict.text})",
-        hint=f"give {evidence.our_pool} a current CRL of {issuer}; or check "
+        hint=f"give {evidence.our_pool} a current CRL of {issuer}{when}; or check "
         "this node's clock",
     )
 

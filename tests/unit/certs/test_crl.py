@@ -34,7 +34,7 @@ def test_pem_der_text_and_several_in_one(tmp_path: Path) -> None:
     one, two = authority().crl([1, 2]), authority("Other CA").crl([3])
     for data in (one + b"text between\n" + two, (one + two).decode()):
         held = pool()
-        assert held.crls == ()
+        assert not held.crls
         assert held.crl_pem == ""
         held.add_crl(data)
         assert [serials(crl) for crl in held.crls] == [[1, 2], [3]]

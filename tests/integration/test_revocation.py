@@ -1,0 +1,145 @@
+"""CRLs in the pools of real nodes, seen from both sides."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fastnode import (
+    CertAuthManager,
+    Certificate,
+    CertificateRevoked,
+    CertPool,
+    ClientAuth,
+    HandshakeError,
+    Refusal,
+    RevocationListExpired,
+    Side,
+)
+from fastnode.names import NodeName
+from fastnode.openssl.verification import why_unavailable
+from helpers.nodes import A, B, pair, until
+from helpers.pki import authority, certificate, odd_certificate
+
+NOW = datetime.now(UTC)
+#: Without the hook OpenSSL's own words and alerts are all there is.
+hooked = why_unavailable() is None
+
+
+def pool_with(*crls: bytes, cas: tuple[str, ...] = ("test CA",)) -> CertPool:
+    made = CertPool.from_pem(b"".join(authority(name).cert_pem for name in cas))
+    for crl in crls:
+        made.add_crl(crl)
+    return made
+
+
+def manager(
+    name: str, pool: CertPool, shows: Certificate | None = None
+) -> CertAuthManager:
+    return CertAuthManager(
+        shows or certificate(name),
+        client_cas=pool,
+        client_auth=ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT,
+        root_cas=pool,
+    )
+
+
+async def refused(
+    dialing: CertAuthManager, accepting: CertAuthManager
+) -> tuple[HandshakeError, Refusal]:
+    """What the dialer raises, and what the acceptor is told."""
+    refusals: list[Refusal] = []
+    async with pair(
+        {"manager": dialing, "listens": False},
+        {"manager": accepting, "on_refused": refusals.append},
+    ) as (a, b):
+        with pytest.raises(HandshakeError) as caught:
+            await a.connect(B)
+        await until(lambda: refusals)
+        stats = b.acceptors[0].stats
+        assert stats.refused.total() + stats.failed.total() == 1
+    return caught.value, refusals[0]
+
+
+async def test_a_revoked_client() -> None:
+    shown = odd_certificate(A)
+    crl = authority().crl([shown.serial_number])
+    error, refusal = await refused(
+        manager(A, pool_with(), shown), manager(B, pool_with(crl))
+    )
+    assert type(error) is CertificateRevoked
+    assert error.side is Side.REMOTE
+    assert f"{shown.serial_number:x}" in (error.hint or "")
+    assert refusal.reason == "CertificateRevoked"
+    assert refusal.side is Side.LOCAL
+    if hooked:
+        assert refusal.certificate == shown.x509
+        assert f"{shown.serial_number:x}" in (refusal.hint or "")
+
+
+async def test_a_revoked_server() -> None:
+    shown = odd_certificate(B)
+    crl = authority().crl([shown.serial_number])
+    error, refusal = await refused(
+        manager(A, pool_with(crl)), manager(B, pool_with(), shown)
+    )
+    assert type(error) is CertificateRevoked
+    assert error.side is Side.LOCAL
+    assert refusal.reason == "CertificateRevoked"
+    assert refusal.side is Side.REMOTE
+
+
+async def test_a_revoked_intermediate() -> None:
+    below = authority().intermediate("doomed CA")
+    shown = below.issue(NodeName.parse(A)).certificate()
+    crl = authority().crl([below.x509.serial_number])
+    error, refusal = await refused(
+        manager(A, pool_with(), shown), manager(B, pool_with(crl))
+    )
+    assert type(error) is CertificateRevoked
+    assert refusal.reason == "CertificateRevoked"
+    if hooked:
+        assert "doomed CA" in str(refusal.error)
+
+
+async def test_who_is_not_in_the_list_gets_in() -> None:
+    crl = authority().crl([4711])
+    async with pair(
+        {"manager": manager(A, pool_with(crl)), "listens": False},
+        {"manager": manager(B, pool_with(crl))},
+    ) as (a, b):
+        assert (await a.connect(B)).peer.verified
+        await until(lambda: b.links)
+        assert b.links[0].peer.verified
+
+
+@pytest.mark.skipif(not hooked, reason="needs the hook")
+async def test_an_authority_without_a_list_is_not_held_up_by_that_of_another() -> None:
+    shown = certificate(A, "second CA")
+    both = pool_with(authority().crl([1]), cas=("test CA", "second CA"))
+    async with pair(
+        {"manager": manager(A, pool_with(), shown), "listens": False},
+        {"manager": manager(B, both)},
+    ) as (a, b):
+        await a.connect(B)
+        await until(lambda: b.links)
+        assert b.links[0].peer.verified
+
+
+async def test_a_list_that_is_out_of_date_refuses_with_its_own_error() -> None:
+    old = authority().crl(
+        [], last_update=NOW - timedelta(days=9), next_update=NOW - timedelta(days=2)
+    )
+    error, refusal = await refused(manager(A, pool_with()), manager(B, pool_with(old)))
+    assert type(refusal.error) is RevocationListExpired
+    assert refusal.side is Side.LOCAL
+    # It is not the dialer's fault, and it is not told that it were.
+    if hooked:
+        assert type(error) is HandshakeError
+        assert "2 days ago" in (refusal.hint or "")
+        assert "CN=test CA" in (refusal.hint or "")
+    error, refusal = await refused(manager(A, pool_with(old)), manager(B, pool_with()))
+    assert type(error) is RevocationListExpired
+    assert error.side is Side.LOCAL
+    assert refusal.side is Side.REMOTE

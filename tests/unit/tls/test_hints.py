@@ -1,0 +1,152 @@
+"""Hints answer as a colleague would: with the names, dates and settings at hand."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fastnode import CertAuthManager, Certificate, FastnodeError
+from fastnode.certs.dates import day_and_distance
+from fastnode.openssl.verification import take_verdict, why_unavailable
+from fastnode.tls.evidence import Evidence
+from fastnode.tls.refusal import local_refusal
+from helpers.pki import certificate, manager, odd_certificate
+
+NAME = "n@10.0.0.5"
+DAY = timedelta(days=1)
+
+pytestmark = pytest.mark.skipif(
+    why_unavailable() is not None, reason="says less without the hook"
+)
+
+
+def refuse(
+    dialer: CertAuthManager, acceptor: CertAuthManager, host: str = "10.0.0.5"
+) -> tuple[FastnodeError, FastnodeError]:
+    """The errors of the dialer and of the acceptor."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        dialer.client_context().wrap_bio(to_client, to_server, server_hostname=host),
+        acceptor.server_context().wrap_bio(to_server, to_client, server_side=True),
+    )
+    managers, pools = (dialer, acceptor), (dialer.root_cas, acceptor.client_cas)
+    verdicts: list[Any] = [None, None]
+    errors: list[FastnodeError | None] = [None, None]
+    take_verdict()
+    for step in range(8):
+        side = step % 2
+        if errors[side] is not None:
+            continue
+        try:
+            with suppress(ssl.SSLWantReadError):
+                ends[side].do_handshake()
+                ends[side].read(1)
+        except ssl.SSLError as error:
+            verdicts[side] = take_verdict() or verdicts[side]
+            errors[side] = local_refusal(
+                error,
+                Evidence(
+                    dialer=side == 0,
+                    peer="p",
+                    server_name=host,
+                    shown=managers[side].certificate,
+                    pool=pools[side],
+                    verdict=verdicts[side],
+                ),
+            )
+        verdicts[side] = take_verdict() or verdicts[side]
+    assert errors[0] is not None
+    assert errors[1] is not None
+    return errors[0], errors[1]
+
+
+def hints(*arguments: Any, **options: Any) -> tuple[str, str]:
+    dialer, acceptor = refuse(*arguments, **options)
+    return dialer.hint or "", acceptor.hint or ""
+
+
+def test_a_client_certificate_of_another_authority() -> None:
+    there, here = hints(
+        manager(NAME, shows=certificate(NAME, "Old CA")),
+        manager(NAME, trusts="test CA"),
+    )
+    assert (
+        "the client certificate is signed by CN=Old CA, which is not in this "
+        "acceptor's client_cas (CN=test CA)" in here
+    )
+    # The acceptor names its authorities in the handshake, so the dialer knows too.
+    assert "signed by CN=Old CA, which is not in the acceptor's client_cas" in there
+    assert "(CN=test CA)" in there
+
+
+def test_a_server_certificate_of_another_authority() -> None:
+    here, there = hints(manager(NAME), manager(NAME, shows=certificate(NAME, "Old CA")))
+    assert (
+        "the server certificate is signed by CN=Old CA, which is not in this "
+        "dialer's root_cas (CN=test CA)" in here
+    )
+    assert "CN=Old CA" in there
+    assert "the dialer's root_cas" in there
+
+
+def expired(days: int) -> Certificate:
+    now = datetime.now(UTC)
+    return odd_certificate(NAME, not_before=now - 99 * DAY, not_after=now - days * DAY)
+
+
+def test_expired() -> None:
+    shown = expired(3)
+    there, here = hints(manager(NAME, shows=shown), manager(NAME))
+    said = f"expired on {shown.not_valid_after:%Y-%m-%d}, 3 days ago"
+    assert said in here
+    assert said in there
+
+
+def test_not_yet_valid() -> None:
+    now = datetime.now(UTC)
+    shown = odd_certificate(NAME, not_before=now + 3.5 * DAY, not_after=now + 9 * DAY)
+    there, here = hints(manager(NAME, shows=shown), manager(NAME))
+    said = f"valid from {shown.not_valid_before:%Y-%m-%d}, in 3 days: check both clocks"
+    assert said in here
+    assert said in there
+
+
+def test_another_name() -> None:
+    shown = odd_certificate(NAME, host=False, uri=False, dns=["a.example"])
+    here, there = hints(manager(NAME), manager(NAME, shows=shown))
+    assert (
+        "the certificate is valid for a.example, you connected to 10.0.0.5: set "
+        "server_name or a SAN" in here
+    )
+    assert "a.example" in there
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_no_certificate(version: str) -> None:
+    dialing = manager(NAME, anonymous=True, minimum_version=ssl.TLSVersion.TLSv1_2)
+    accepting = manager(NAME, minimum_version=ssl.TLSVersion.TLSv1_2)
+    accepting.server_context().maximum_version = ssl.TLSVersion[version]
+    there, here = hints(dialing, accepting)
+    assert "signed by CN=test CA" in here
+    assert "give this node's cert manager a certificate" in there
+
+
+@pytest.mark.parametrize(
+    ("distance", "words"),
+    [
+        (timedelta(days=-3, hours=-5), "3 days ago"),
+        (timedelta(days=-1, hours=-5), "29 hours ago"),
+        (timedelta(seconds=-1), "1 second ago"),
+        (timedelta(), "0 seconds ago"),
+        (timedelta(minutes=2, seconds=3), "in 2 minutes"),
+        (timedelta(days=400), "in 400 days"),
+    ],
+)
+def test_distances(distance: timedelta, words: str) -> None:
+    now = datetime(2026, 1, 5, 12, tzinfo=UTC)
+    moment = now + distance
+    assert day_and_distance(moment, now) == f"{moment:%Y-%m-%d}, {words}"
