@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from fastnode.cli.ca import ca
+from fastnode.cli.check.command import check
 from fastnode.cli.demo.command import demo
 from fastnode.cli.listen import listen
 from fastnode.cli.send import call, ping, send
@@ -76,6 +77,7 @@ def cli() -> None:
     Use it:   fastnode ca init DIR
               fastnode ca issue orders@127.0.0.1 --dir DIR
               fastnode listen orders@127.0.0.1 --dir DIR --echo
+    Mend it:  fastnode check 127.0.0.1:15000 --dir DIR --as orders@127.0.0.1
 
     \b
     Exit codes: 0 success, 1 the operation failed, 2 wrong usage, configuration or
@@ -84,5 +86,5 @@ def cli() -> None:
     """
 
 
-for command in (ca, listen, send, call, ping, demo):
+for command in (ca, listen, send, call, ping, check, demo):
     cli.add_command(command)

@@ -206,9 +206,11 @@ def _alert(name: str, evidence: Evidence) -> FastnodeError:
 def _known(evidence: Evidence) -> dict[str, str]:
     """What this side knows of its own certificate, for hints."""
     shown, theirs = evidence.shown, evidence.their_authorities
+    namesake = shown is not None and shown.issuer in theirs
     return {
         "their_pool": evidence.their_pool,
-        "theirs": f" ({theirs})" if theirs else "",
+        "theirs": (f" ({theirs})" if theirs else "")
+        + ("; the one there has the same name, but another key" if namesake else ""),
         "from_theirs": f", signed by {theirs}" if theirs else "",
         "issuer": shown.issuer if shown is not None else "an authority",
         "serial": f"{shown.serial_number:x}" if shown is not None else "number",

@@ -14,8 +14,10 @@ from fastnode.errors import ConfigError, ProtocolError, Side
 from fastnode.limits import MAX_FRAME_BYTES, MAX_NODE_NAME_BYTES
 from fastnode.names import NodeName
 
-__all__ = ["INSTANCE_BYTES", "PROTOCOL_VERSION", "Hello"]
+__all__ = ["HELLO_KIND", "INSTANCE_BYTES", "PROTOCOL_VERSION", "Hello"]
 
+#: The kind of a HELLO frame (docs/wire-format.md).
+HELLO_KIND: Final = 1
 MAGIC: Final = b"fastnode"
 PROTOCOL_VERSION: Final = 1
 INSTANCE_BYTES: Final = 16

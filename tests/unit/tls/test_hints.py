@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from fastnode import CertAuthManager, Certificate, FastnodeError
+from fastnode.certs.authority import Authority
 from fastnode.certs.dates import day_and_distance
+from fastnode.names import NodeName
 from fastnode.openssl.verification import take_verdict, why_unavailable
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.refusal import local_refusal
@@ -150,3 +152,11 @@ def test_distances(distance: timedelta, words: str) -> None:
     now = datetime(2026, 1, 5, 12, tzinfo=UTC)
     moment = now + distance
     assert day_and_distance(moment, now) == f"{moment:%Y-%m-%d}, {words}"
+
+
+def test_an_authority_of_the_same_name_with_another_key() -> None:
+    twin = Authority.create("test CA")
+    shown = twin.issue(NodeName.parse(NAME)).certificate()
+    there, here = hints(manager(NAME, shows=shown), manager(NAME))
+    assert "the same name, but another key" in here
+    assert "the same name, but another key" in there

@@ -1,0 +1,1 @@
+"""``fastnode check``: one handshake, step by step."""

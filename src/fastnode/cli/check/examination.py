@@ -1,0 +1,408 @@
+"""A handshake with an acceptor, step by step.
+
+One connection is made, as a node would make it. What OpenSSL found of the server's
+certificate is told apart into chain, dates, usage and name; after TLS a HELLO asks
+whether the acceptor takes us, and it is taken back before a link comes up.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from fastnode import limits
+from fastnode.buffers.pool import BufferPool
+from fastnode.certs.context import ALPN_PROTOCOL
+from fastnode.certs.dates import day_and_distance
+from fastnode.cli.check.finding import Finding
+from fastnode.errors import (
+    CloseReason,
+    FastnodeError,
+    HandshakeError,
+    HandshakeTimeout,
+    NoRoute,
+    PeerNameMismatch,
+    ProtocolError,
+    Side,
+    refusal_from_wire,
+)
+from fastnode.openssl.verification import take_verdict, why_unavailable
+from fastnode.tls.engine import TLS_ERRORS
+from fastnode.tls.evidence import Evidence
+from fastnode.tls.identity import covers, names_of, parse, printable
+from fastnode.tls.refusal import local_refusal
+from fastnode.wire.decoder import Decoder
+from fastnode.wire.encoder import Encoder
+from fastnode.wire.goodbye import GOODBYE_KIND, decode_goodbye, encode_goodbye
+from fastnode.wire.hello import HELLO_KIND, INSTANCE_BYTES, Hello
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+    from fastnode.certs import CertAuthManager
+    from fastnode.names import NodeName
+    from fastnode.openssl.verdict import Verdict
+
+__all__ = ["Examination"]
+
+# X509_V_ERR_* (openssl/x509_vfy.h), by what they are about; all others: the chain.
+DATES = (9, 10)
+USAGE = (26,)
+NAME = (62, 64)
+#: How long silence after the handshake is taken for consent, where no HELLO is sent.
+CONSENT_SECONDS = 1.0
+RECEIVE_BYTES = 16 << 10
+
+
+class Examination:
+    """Looks at one acceptor.
+
+    Args:
+        host, port: where it is.
+        manager: the certificate to show and whom to trust.
+        server_name: the name to verify in the server's certificate.
+        own: the node name to introduce ourselves by; None: no HELLO is sent.
+        timeout: seconds for each wait.
+
+    Attributes:
+        error: why there would be no link; None if there would be one.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        manager: CertAuthManager,
+        *,
+        server_name: str,
+        own: NodeName | None,
+        timeout: float,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._manager = manager
+        self._server_name = server_name
+        self._own = own
+        self._timeout = timeout
+        self._verdict: Verdict | None = None
+        self.error: FastnodeError | None = None
+
+    def run(self) -> Iterator[Finding]:
+        """Yield each step as it is done; it ends early where one has failed."""
+        with ExitStack() as stack:
+            for step in (
+                self._connect(stack),
+                self._handshake(stack),
+                self._ask_for_consent(),
+            ):
+                try:
+                    yield from step
+                except FastnodeError as error:
+                    self.error = error
+                    return
+
+    # --- TCP -------------------------------------------------------------------
+
+    def _connect(self, stack: ExitStack) -> Iterator[Finding]:
+        try:
+            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            yield Finding("address", False, f"{self._host}: {error.strerror or error}")
+            raise NoRoute(f"{self._host} is unknown") from error
+        addresses = list(dict.fromkeys(str(item[4][0]) for item in found))
+        yield Finding("address", True, f"{self._host} is {', '.join(addresses)}")
+        began = time.perf_counter()
+        try:
+            self._socket = socket.create_connection(
+                (self._host, self._port), timeout=self._timeout
+            )
+        except OSError as error:
+            why = error.strerror or str(error)
+            hint = "is it running, and does a firewall let us through?"
+            yield Finding("connection", False, why, hint=hint)
+            raise NoRoute(f"{self._host}:{self._port}: {why}") from error
+        stack.enter_context(self._socket)
+        took = (time.perf_counter() - began) * 1e3
+        yield Finding("connection", True, f"port {self._port}, in {took:.1f} ms")
+
+    # --- TLS -------------------------------------------------------------------
+
+    def _handshake(self, stack: ExitStack) -> Iterator[Finding]:
+        self._tls: Any = stack.enter_context(
+            self._manager.client_context().wrap_socket(
+                self._socket,
+                server_hostname=self._server_name,
+                do_handshake_on_connect=False,
+            )
+        )
+        take_verdict()
+        error: FastnodeError | None = None
+        try:
+            self._tls.do_handshake()
+        except TLS_ERRORS as failure:
+            self._verdict = take_verdict()
+            error = self._explain(failure)
+        except OSError as failure:
+            error = self._cut_off(failure)
+        else:
+            self._verdict = take_verdict()
+        if error is None:
+            yield from self._agreed()
+        elif self._verdict is None and why_unavailable() is None:
+            # It failed before the server showed its certificate.
+            yield Finding("TLS", False, error.message, hint=error.hint)
+            raise error
+        yield from self._server_certificate(error)
+        yield from self._authorities()
+        yield self._our_certificate()
+        if error is not None:
+            if error.side is Side.REMOTE:
+                yield Finding("acceptance", False, error.message, hint=error.hint)
+            raise error
+
+    def _agreed(self) -> Iterator[Finding]:
+        yield Finding("TLS", True, f"{self._tls.version()}, {self._tls.cipher()[0]}")
+        alpn = self._tls.selected_alpn_protocol()
+        yield Finding(
+            "protocol (ALPN)",
+            alpn == ALPN_PROTOCOL,
+            f"{alpn}" if alpn else "the server agreed on none",
+            hint="it is no fastnode acceptor: check host and port",
+        )
+        if alpn != ALPN_PROTOCOL:
+            self.error = HandshakeError(
+                f"the server does not speak {ALPN_PROTOCOL}", side=Side.LOCAL
+            )
+
+    def _presented(self) -> list[x509.Certificate]:
+        if self._verdict is not None:
+            return [parse(der) for der in self._verdict.presented]
+        der = self._tls.getpeercert(True)
+        return [parse(der)] if der else []
+
+    def _server_certificate(self, error: FastnodeError | None) -> Iterator[Finding]:
+        """Chain, dates, usage and name, each by itself."""
+        chain = self._presented()
+        ours = error if error is not None and error.side is Side.LOCAL else None
+        code = self._verdict.code if self._verdict is not None else 0
+        if not chain and ours is not None:
+            yield Finding("server's certificate", False, ours.message, hint=ours.hint)
+            return
+        about_chain = bool(code) and code not in (*DATES, *USAGE, *NAME)
+        trusted = self._manager.root_cas
+        evidence = Evidence(dialer=True, pool=trusted)
+        yield Finding(
+            "server's chain",
+            not about_chain,
+            f"trusted: {evidence.our_authorities}"
+            if not about_chain
+            else "not trusted"
+            if ours is None
+            else ours.message,
+            details=[described(certificate) for certificate in chain],
+            hint=ours.hint if ours is not None and about_chain else None,
+        )
+        now = datetime.now(UTC)
+        wrong = [c for c in chain if not _current(c, now)]
+        yield Finding(
+            "server's dates",
+            code not in DATES and not wrong,
+            f"{_subject(wrong[0])} is valid {_period(wrong[0], now)}"
+            if wrong
+            else f"until {day_and_distance(chain[0].not_valid_after_utc, now)}",
+            hint=ours.hint if ours is not None and code in DATES else None,
+        )
+        if code in USAGE and ours is not None:
+            yield Finding("server's usage", False, ours.message, hint=ours.hint)
+        names = ", ".join(map(printable, names_of(chain[0]))) or "none"
+        if self._tls.context.check_hostname and (code == 0 or code in NAME):
+            yield Finding(
+                "server's name",
+                code not in NAME,
+                f"{self._server_name!r} "
+                f"{'is not' if code in NAME else 'is'} among its SANs: {names}",
+                hint=ours.hint if ours is not None else None,
+            )
+
+    def _authorities(self) -> Iterator[Finding]:
+        """Whose certificates the server says it takes."""
+        if why_unavailable() is not None:
+            return
+        names = self._verdict.authorities if self._verdict is not None else ()
+        shown = self._manager.certificate
+        if not names:
+            text = "the server names none (or speaks TLS 1.2, where it is not seen)"
+            yield Finding("client authorities", None, text)
+            return
+        issuers = [c.issuer.rfc4514_string() for c in shown.chain] if shown else []
+        listed = "; ".join(map(printable, names))
+        yield Finding(
+            "client authorities",
+            None if shown is None else any(issuer in names for issuer in issuers),
+            listed,
+            hint=f"our certificate is signed by {issuers[-1]}" if issuers else None,
+        )
+
+    def _our_certificate(self) -> Finding:
+        shown = self._manager.certificate
+        if shown is None:
+            return Finding("our certificate", None, "none is shown (--cert, --key)")
+        now = datetime.now(UTC)
+        return Finding(
+            "our certificate",
+            _current(shown.x509, now),
+            described(shown.x509),
+            hint=f"it is valid {_period(shown.x509, now)}",
+        )
+
+    # --- HELLO -------------------------------------------------------------------
+
+    def _ask_for_consent(self) -> Iterator[Finding]:
+        """In TLS 1.3 only what comes next says whether the server takes us."""
+        if self.error is not None:
+            return
+        try:
+            if self._own is None:
+                yield self._silence()
+                return
+            self._tls.sendall(_frame(HELLO_KIND, self._hello(self._own).encode()))
+            hello = self._answer()
+        except TLS_ERRORS as failure:
+            error = self._explain(failure)
+        except FastnodeError as failure:
+            error = failure
+        except OSError as failure:
+            error = self._cut_off(failure)
+        else:
+            self._tls.sendall(
+                _frame(GOODBYE_KIND, encode_goodbye(CloseReason.CLOSED, "a check", ""))
+            )
+            yield Finding("acceptance", True, f"the acceptor takes {self._own}")
+            yield from self._peer_name(hello)
+            return
+        yield Finding("acceptance", False, error.message, hint=error.hint)
+        raise error
+
+    def _silence(self) -> Finding:
+        self._tls.settimeout(min(CONSENT_SECONDS, self._timeout))
+        try:
+            self._tls.recv(1)
+        except TimeoutError:
+            return Finding(
+                "acceptance",
+                None,
+                "no objection from the acceptor; with --as NAME@HOST it would be asked",
+            )
+        raise HandshakeError(
+            "the server closed the connection", side=Side.REMOTE, hint="see its log"
+        )
+
+    def _answer(self) -> Hello:
+        decoder = Decoder(BufferPool(), limits.MAX_HELLO_BYTES + 8, 0)
+        try:
+            while data := self._tls.recv(RECEIVE_BYTES):
+                for kind, _number, _call, payload in decoder.feed(data):
+                    if kind == HELLO_KIND and payload is not None:
+                        return Hello.decode(payload)
+                    if kind == GOODBYE_KIND and payload is not None:
+                        raise refusal_from_wire(*decode_goodbye(payload))
+                    raise ProtocolError(
+                        f"a frame of kind {kind} came in place of a HELLO",
+                        side=Side.REMOTE,
+                    )
+        finally:
+            decoder.close()
+        raise HandshakeError(
+            "the server closed the connection", side=Side.REMOTE, hint="see its log"
+        )
+
+    def _peer_name(self, hello: Hello) -> Iterator[Finding]:
+        chain = self._presented()
+        covered = bool(chain) and covers(chain[0], hello.name)
+        hint = f"issue it a certificate with the URI SAN {hello.name.uri}"
+        said = "covers" if covered else "does not cover"
+        yield Finding(
+            "node name",
+            covered,
+            f"it is {hello.name}, which its certificate {said}",
+            hint=hint,
+        )
+        if not covered:
+            raise PeerNameMismatch(
+                f"the peer calls itself {hello.name}", side=Side.LOCAL, hint=hint
+            )
+
+    def _hello(self, own: NodeName) -> Hello:
+        return Hello(
+            name=own,
+            instance=os.urandom(INSTANCE_BYTES),
+            max_message=limits.DEFAULT_MAX_MESSAGE_BYTES,
+            max_frame=limits.MAX_FRAME_BYTES,
+            window=limits.WINDOW_BYTES,
+            endpoints=limits.ENDPOINT_DICTIONARY_SIZE,
+            keepalive_ms=int(limits.KEEPALIVE_INTERVAL_SECONDS * 1000),
+        )
+
+    # --- errors ------------------------------------------------------------------
+
+    def _explain(self, error: Any) -> FastnodeError:
+        return local_refusal(
+            error,
+            Evidence(
+                dialer=True,
+                peer=f"{self._host}:{self._port}",
+                server_name=self._server_name,
+                shown=self._manager.certificate,
+                pool=self._manager.root_cas,
+                verdict=self._verdict,
+            ),
+        )
+
+    def _cut_off(self, error: OSError) -> FastnodeError:
+        if isinstance(error, TimeoutError):
+            return HandshakeTimeout(
+                f"no answer within {self._timeout:g} s",
+                side=Side.REMOTE,
+                hint="it is overloaded, or no TLS server",
+            )
+        return HandshakeError(
+            f"the connection broke: {error.strerror or error}",
+            side=Side.REMOTE,
+            hint="see the log of the other side",
+        )
+
+
+def described(certificate: x509.Certificate) -> str:
+    """Subject, issuer and end of a certificate in one line."""
+    end = day_and_distance(certificate.not_valid_after_utc)
+    issuer = printable(certificate.issuer.rfc4514_string())
+    return f"{_subject(certificate)}, issued by {issuer}, until {end}"
+
+
+def _current(certificate: x509.Certificate, now: datetime) -> bool:
+    return certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
+
+
+def _period(certificate: x509.Certificate, now: datetime) -> str:
+    return (
+        f"from {day_and_distance(certificate.not_valid_before_utc, now)}, "
+        f"to {day_and_distance(certificate.not_valid_after_utc, now)}"
+    )
+
+
+def _subject(certificate: x509.Certificate) -> str:
+    return printable(certificate.subject.rfc4514_string()) or "(no subject)"
+
+
+def _frame(kind: int, body: bytes) -> bytes:
+    encoder = Encoder(BufferPool())
+    try:
+        encoder.add_frame(kind, 0, body)
+        return encoder.take()
+    finally:
+        encoder.clear()

@@ -1,0 +1,215 @@
+"""`fastnode check`: each failure at its step, with the hint and the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from fastnode import CertAuthManager, ClientAuth
+from fastnode.certs.authority import IssuedCertificate
+from fastnode.cli.main import cli
+from fastnode.names import NodeName
+from fastnode.openssl.verification import why_unavailable
+from helpers.nodes import A, B, running
+from helpers.pki import authority, expired_certificate, manager, odd_certificate
+
+hooked = pytest.mark.skipif(
+    why_unavailable() is not None, reason="says less without the hook"
+)
+
+
+def save(folder: Path, issued: IssuedCertificate) -> list[str]:
+    """The options that show this certificate."""
+    folder.mkdir()
+    issued.save(folder / "cert.pem", folder / "key.pem")
+    return ["--cert", str(folder / "cert.pem"), "--key", str(folder / "key.pem")]
+
+
+def trust(folder: Path, ca: str = "test CA") -> list[str]:
+    file = folder / f"{ca}.pem"
+    file.write_bytes(authority(ca).cert_pem)
+    return ["--ca", str(file)]
+
+
+async def examine(
+    accepting: CertAuthManager, *options: str, code: int, name: str = B
+) -> dict[str, Any]:
+    """The JSON report on a node with this manager."""
+    async with running(name, manager=accepting) as node:
+        host, port = node.acceptors[0].address
+        return await against(f"{host}:{port}", *options, code=code)
+
+
+async def against(address: str, *options: str, code: int) -> dict[str, Any]:
+    command = ["check", address, *options, "--json", "--timeout", "5"]
+    done = await asyncio.to_thread(CliRunner().invoke, cli, command)
+    assert done.exit_code == code, done.output
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["ok"] is (code == 0)
+    return report
+
+
+def outcome(report: dict[str, Any]) -> dict[str, bool | None]:
+    return {finding["name"]: finding["ok"] for finding in report["findings"]}
+
+
+def failed(report: dict[str, Any]) -> dict[str, Any]:
+    """The one step that failed."""
+    (found,) = [f for f in report["findings"] if f["ok"] is False]
+    assert isinstance(found, dict)
+    return found
+
+
+async def test_everything_is_in_order(tmp_path: Path) -> None:
+    mine = save(tmp_path / "a", authority().issue(NodeName.parse(A)))
+    report = await examine(manager(B), *mine, *trust(tmp_path), code=0)
+    assert all(ok is not False for ok in outcome(report).values())
+    assert {"server's chain", "server's name", "acceptance", "node name"} <= set(
+        outcome(report)
+    )
+    text = json.dumps(report)
+    assert "TLSv1.3" in text
+    assert f"the acceptor takes {A}" in text
+
+
+async def test_the_server_is_of_another_authority(tmp_path: Path) -> None:
+    report = await examine(manager(B), *trust(tmp_path, "other CA"), code=3)
+    assert report["error"] == "UnknownAuthority"
+    assert failed(report)["name"].startswith("server's c")
+    assert "root_cas" in report["hint"]
+
+
+@hooked
+async def test_the_server_s_certificate_has_expired(tmp_path: Path) -> None:
+    report = await examine(
+        manager(B, shows=expired_certificate(B)), *trust(tmp_path), code=3
+    )
+    assert report["error"] == "CertificateExpired"
+    assert outcome(report)["server's chain"] is True
+    assert failed(report)["name"] == "server's dates"
+    assert "expired on" in failed(report)["hint"]
+
+
+@hooked
+async def test_the_server_s_name_is_another(tmp_path: Path) -> None:
+    report = await examine(manager(B), *trust(tmp_path), "--name", "b.example", code=3)
+    assert report["error"] == "HostnameMismatch"
+    assert outcome(report)["server's chain"] is True
+    assert failed(report)["name"] == "server's name"
+    assert "you connected to b.example: set server_name" in failed(report)["hint"]
+
+
+@hooked
+async def test_the_server_s_usage_is_wrong(tmp_path: Path) -> None:
+    shown = odd_certificate(B, server_auth=False)
+    report = await examine(manager(B, shows=shown), *trust(tmp_path), code=3)
+    assert failed(report)["name"] == "server's usage"
+
+
+async def test_no_certificate_is_shown(tmp_path: Path) -> None:
+    report = await examine(manager(B), *trust(tmp_path), code=3)
+    assert report["error"] == "CertificateRequired"
+    assert failed(report)["name"] == "acceptance"
+
+
+async def test_our_certificate_is_of_another_authority(tmp_path: Path) -> None:
+    mine = save(tmp_path / "a", authority("other CA").issue(NodeName.parse(A)))
+    report = await examine(manager(B), *mine, *trust(tmp_path), code=3)
+    assert report["error"] == "UnknownAuthority"
+    assert outcome(report)["acceptance"] is False
+    assert "CN=other CA" in report["hint"]
+    if why_unavailable() is None:
+        # The server named its authorities, and ours is not among them.
+        assert outcome(report)["client authorities"] is False
+
+
+async def test_a_name_that_our_certificate_does_not_cover(tmp_path: Path) -> None:
+    mine = save(tmp_path / "a", authority().issue(NodeName.parse(A)))
+    report = await examine(
+        manager(B), *mine, *trust(tmp_path), "--as", "x@10.0.0.1", code=3
+    )
+    assert report["error"] == "PeerNameMismatch"
+    assert "fastnode://x@10.0.0.1" in report["hint"]
+
+
+async def test_a_server_whose_node_name_is_not_covered(tmp_path: Path) -> None:
+    mine = save(tmp_path / "a", authority().issue(NodeName.parse(A)))
+    odd = odd_certificate(B, uri=False, host=False, dns=["b.example"])
+    report = await examine(
+        manager(B, shows=odd), *mine, *trust(tmp_path), "--name", "b.example", code=3
+    )
+    assert report["error"] == "PeerNameMismatch"
+    assert failed(report)["name"] == "node name"
+
+
+async def test_an_open_door_and_no_name_to_introduce_ourselves_by(
+    tmp_path: Path,
+) -> None:
+    door = manager(B, client_auth=ClientAuth.NO_CLIENT_CERT)
+    report = await examine(door, *trust(tmp_path), code=0)
+    assert outcome(report)["acceptance"] is None
+
+
+async def test_nobody_listens(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        report = await against(f"127.0.0.1:{port}", *trust(tmp_path), code=4)
+    assert failed(report)["name"] == "connection"
+    report = await against("no.such.host.invalid:1", *trust(tmp_path), code=4)
+    assert failed(report)["name"] == "address"
+
+
+async def test_something_that_is_not_tls(tmp_path: Path) -> None:
+    async def answer(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        report = await against(f"127.0.0.1:{port}", *trust(tmp_path), code=1)
+    assert failed(report)["name"] == "TLS"
+    assert "not TLS" in failed(report)["found"]
+
+
+def test_files_that_do_not_fit(tmp_path: Path) -> None:
+    ours = authority().issue(NodeName.parse(A))
+    other = authority().issue(NodeName.parse(A))
+    (tmp_path / "cert.pem").write_bytes(ours.cert_pem)
+    (tmp_path / "key.pem").write_bytes(other.key_pem)
+    command = ["check", "127.0.0.1:1", "--cert", str(tmp_path / "cert.pem")]
+    command += ["--key", str(tmp_path / "key.pem")]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 2
+    assert "is not the key of" in done.output
+    assert "Traceback" not in done.output
+    for address in ("127.0.0.1", "host:", ":1", "host:99999", "host:x"):
+        done = CliRunner().invoke(cli, ["check", address])
+        assert done.exit_code == 2, address
+        assert "HOST:PORT" in done.output
+
+
+async def test_for_people(tmp_path: Path) -> None:
+    mine = save(tmp_path / "a", authority().issue(NodeName.parse(A)))
+    async with running(B, manager=manager(B)) as node:
+        host, port = node.acceptors[0].address
+        for options, last in (
+            ([*mine, *trust(tmp_path)], "a link would come up"),
+            (trust(tmp_path), "no link: CertificateRequired"),
+        ):
+            done = await asyncio.to_thread(
+                CliRunner().invoke, cli, ["check", f"{host}:{port}", *options]
+            )
+            assert done.output.rstrip().endswith(last)
+            assert "pass  address: 127.0.0.1" in done.output
