@@ -3,9 +3,12 @@
 from fastnode.certs import (
     CertAuthManager,
     Certificate,
+    CertificateWatch,
     CertManager,
     CertPool,
     ClientAuth,
+    SpiffeId,
+    SpiffeRule,
 )
 from fastnode.errors import (
     CallTimeout,
@@ -57,6 +60,7 @@ __all__ = [
     "CertificateExpired",
     "CertificateLoadError",
     "CertificateRequired",
+    "CertificateWatch",
     "ClientAuth",
     "CloseReason",
     "ConfigError",
@@ -86,6 +90,8 @@ __all__ = [
     "SendQueueFull",
     "SettingsFrozenError",
     "Side",
+    "SpiffeId",
+    "SpiffeRule",
     "UnknownAuthority",
     "run",
     "start_node",
