@@ -3,9 +3,12 @@
 from fastnode.certs import (
     CertAuthManager,
     Certificate,
+    CertificateWatch,
     CertManager,
     CertPool,
     ClientAuth,
+    SpiffeId,
+    SpiffeRule,
 )
 from fastnode.errors import (
     CallTimeout,
@@ -61,6 +64,7 @@ __all__ = [
     "CertificateLoadError",
     "CertificateRequired",
     "CertificateRevoked",
+    "CertificateWatch",
     "ClientAuth",
     "CloseReason",
     "ConfigError",
@@ -92,6 +96,8 @@ __all__ = [
     "SendQueueFull",
     "SettingsFrozenError",
     "Side",
+    "SpiffeId",
+    "SpiffeRule",
     "UnknownAuthority",
     "run",
     "start_node",

@@ -30,6 +30,8 @@ API = {
     "NodeOptions",
     "Peer",
     "Route",
+    "SpiffeId",
+    "SpiffeRule",
     "run",
     "start_node",
 }
@@ -64,6 +66,7 @@ ERRORS: dict[str, tuple[str | type[BaseException], ...]] = {
 SUPPORT = {
     "Acceptor",
     "AcceptorStats",
+    "CertificateWatch",
     "CloseReason",
     "DialStats",
     "LinkStats",

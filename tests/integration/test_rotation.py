@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fastnode import CertificateError, Link, SettingsFrozenError
-from helpers.nodes import A, B, introduce, pair, running, until
+from fastnode import (
+    CertificateError,
+    HandshakeError,
+    Link,
+    Node,
+    Peer,
+    SettingsFrozenError,
+)
+from helpers.nodes import WAIT_SECONDS, A, B, introduce, pair, running, until
 from helpers.pki import expired_certificate, manager, odd_certificate
 
 
@@ -63,30 +73,112 @@ async def test_guarantee_5_a_started_node_fixes_its_trust(setting: str) -> None:
             setattr(made, setting, getattr(made, setting))
 
 
+CONNECTS_PER_SECOND = 200
+UPDATE_SECONDS = 0.010
+CONNECTS = 250
+DIALERS = 4
+
+
+class Rotation:
+    """A manager that is given one new certificate after the other."""
+
+    def __init__(self, name: str) -> None:
+        self.manager = manager(name)
+        self._certificates = [odd_certificate(name) for _ in range(50)]
+        self._order = {c.serial_number: n for n, c in enumerate(self._certificates)}
+        self.current = 0
+        self.manager.update(self._certificates[0])
+
+    def turn(self) -> None:
+        """The next certificate, which comes round again after the last one."""
+        count = len(self._certificates)
+        self.manager.update(self._certificates[(self.current + 1) % count])
+        self.current += 1
+
+    def check(self, number: int, first: int, last: int) -> int:
+        """Which turn a serial number is of; one from `first` to `last`."""
+        count = len(self._certificates)
+        turn = first + (self._order[number] - first) % count
+        assert first <= turn <= last, "a certificate of another time"
+        return turn
+
+
 async def test_updates_under_connects() -> None:
-    made = manager(B)
-    certificates = [odd_certificate(B) for _ in range(4)]
-    good = {c.serial_number for c in certificates}
-    made.update(certificates[0])
-    async with pair(second={"manager": made}) as (a, b):
-        done = False
+    """Every handshake has one whole pair, current between the dial and the link, on
+    both sides, at 200 connections a second and 100 updates a second."""
+    inside, outside = Rotation(B), Rotation(A)
+    shown_to_b: dict[str, int] = {}
 
-        async def rotate() -> int:
-            turns = 0
-            while not done:
-                made.update(certificates[turns % 4])
-                turns += 1
-                await asyncio.sleep(0)
-            return turns
+    def remember(peer: Peer) -> bool:
+        assert peer.certificate is not None
+        shown_to_b[peer.name] = peer.certificate.serial_number
+        return True
 
-        rotating = asyncio.ensure_future(rotate())
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    slots = iter(range(CONNECTS))
+
+    async def rotate() -> None:
+        while True:
+            inside.turn()
+            outside.turn()
+            await asyncio.sleep(UPDATE_SECONDS)
+
+    async def dial(node: Node, b: Node) -> set[int]:
         seen = set()
-        for _ in range(30):
-            link = await a.connect(B)
-            seen.add(serial(link))
+        before = [0, 0]
+        for slot in slots:
+            # The pace of the load; nothing waits for it.
+            due = began + slot / CONNECTS_PER_SECOND
+            await asyncio.sleep(max(due - loop.time(), 0))
+            first = inside.current, outside.current
+            link = await node.connect(B)
+            last = inside.current, outside.current
+            turns = [
+                inside.check(serial(link), first[0], last[0]),
+                outside.check(shown_to_b[node.name], first[1], last[1]),
+            ]
+            assert turns[0] >= before[0]
+            assert turns[1] >= before[1]
+            before = turns
+            seen.add(turns[0])
             await link.close()
-            await until(lambda: not b.links)
-        done = True
-        assert await rotating > 30
-        assert seen <= good
-        assert len(seen) > 1
+            await until(lambda: all(x.peer.name != node.name for x in b.links))
+        return seen
+
+    async with AsyncExitStack() as stack:
+        b = await stack.enter_async_context(
+            running(B, manager=inside.manager, authorize=remember)
+        )
+        nodes = [
+            await stack.enter_async_context(
+                running(f"d{n}@127.0.0.1", manager=outside.manager, listens=False)
+            )
+            for n in range(DIALERS)
+        ]
+        for node in nodes:
+            introduce(node, b)
+        rotating = asyncio.ensure_future(rotate())
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                seen = await asyncio.gather(*(dial(node, b) for node in nodes))
+        finally:
+            rotating.cancel()
+        assert len(set().union(*seen)) > 10
+        assert sum(b.acceptors[0].stats.failed.values()) == 0
+        assert sum(b.acceptors[0].stats.refused.values()) == 0
+
+
+async def test_a_certificate_that_is_not_valid_yet_is_taken_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = manager(B)
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    early = odd_certificate(B, not_before=tomorrow)
+    with caplog.at_level(logging.WARNING):
+        made.update(early)
+    assert made.certificate == early
+    assert "not valid before" in caplog.text
+    async with pair(second={"manager": made}) as (a, _b):
+        with pytest.raises(HandshakeError):
+            await a.connect(B)

@@ -86,7 +86,7 @@ class Certificate:
         cert = _read(cert_file)
         key = cert if key_file is None else _read(key_file)
         named = cert_file if key_file is None else key_file
-        return cls._from_pem(
+        return cls.from_named(
             cert, key, password, os.fspath(cert_file), os.fspath(named)
         )
 
@@ -100,9 +100,9 @@ class Certificate:
         """As `load`, from PEM text; `key_pem` None: the key is in `cert_pem`."""
         cert = cert_pem.encode() if isinstance(cert_pem, str) else cert_pem
         if key_pem is None:
-            return cls._from_pem(cert, cert, password, "the PEM text", "the PEM text")
+            return cls.from_named(cert, cert, password, "the PEM text", "the PEM text")
         key = key_pem.encode() if isinstance(key_pem, str) else key_pem
-        return cls._from_pem(cert, key, password, "the certificate", "the key")
+        return cls.from_named(cert, key, password, "the certificate", "the key")
 
     @classmethod
     def load_pkcs12(cls, file: _File, password: Password = None) -> Certificate:
@@ -151,9 +151,10 @@ class Certificate:
         return cls.from_pem(cert_pem, key_pem)
 
     @classmethod
-    def _from_pem(
+    def from_named(
         cls, cert: bytes, key: bytes, password: Password, cert_from: str, key_from: str
     ) -> Certificate:
+        """As `from_pem`; errors call the texts `cert_from` and `key_from`."""
         chain = _parse_chain(cert, cert_from)
         private = parse_private_key(key, password, key_from)
         if not fits(private, chain[0]):

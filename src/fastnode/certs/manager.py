@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.client_auth import ClientAuth
@@ -18,7 +19,9 @@ from fastnode.certs.context import (
     resumes,
 )
 from fastnode.certs.pool import CertPool
+from fastnode.certs.private_key import Password
 from fastnode.certs.trust import check_live, check_replacement
+from fastnode.certs.watch import CertificateWatch
 from fastnode.errors import CertificateError, ConfigError
 
 __all__ = ["CertAuthManager", "CertManager"]
@@ -109,6 +112,21 @@ class CertManager:
             CertificateError: it has expired. The old one stays in use.
         """
         new = self._checked(certificate)
+        self.check_update(new)
+        with self._lock:
+            self._certificate = new
+            self._contexts = {}
+        log.info("certificate replaced: %r, SHA-256 %s", new, new.fingerprint)
+        if new.not_valid_before > datetime.now(UTC):
+            log.warning(
+                "the certificate %r is not valid before %s UTC: peers refuse it until "
+                "then; check the clocks",
+                new,
+                f"{new.not_valid_before:%Y-%m-%d %H:%M}",
+            )
+
+    def check_update(self, new: Certificate) -> None:
+        """Raise what `update` would raise for a certificate, and change nothing."""
         if new.expired:
             raise CertificateError(
                 f"the new certificate expired on {new.not_valid_after:%Y-%m-%d %H:%M} "
@@ -123,10 +141,32 @@ class CertManager:
             insecure_skip_verify=True,
         )
         del probe
-        with self._lock:
-            self._certificate = new
-            self._contexts = {}
-        log.info("certificate replaced: %r, SHA-256 %s", new, new.fingerprint)
+
+    def watch(
+        self,
+        cert_file: str | os.PathLike[str],
+        key_file: str | os.PathLike[str] | None = None,
+        *,
+        password: Password = None,
+        interval: float = 1.0,
+    ) -> CertificateWatch:
+        """Load a pair from files now, and follow them from then on.
+
+        Changes are told by the system where the extra ``fastnode[watch]`` is
+        installed, and looked for every `interval` seconds in any case. A pair is
+        taken as by `update`; one that does not fit yet is warned of and waited for.
+
+        Args:
+            cert_file, key_file, password: as for `Certificate.load`.
+            interval: seconds.
+
+        Raises:
+            CertificateError: the files cannot be used now; nothing is followed.
+            ConfigError: the interval is none.
+        """
+        return CertificateWatch(
+            self, cert_file, key_file, password=password, interval=interval
+        )
 
     # --- contexts --------------------------------------------------------------
 
@@ -354,6 +394,42 @@ class CertAuthManager(CertManager):
             raise ConfigError(f"server_name is {value!r}, not a name")
         with self._changing("server_name"):
             self._server_name = value
+
+    def watch(
+        self,
+        cert_file: str | os.PathLike[str],
+        key_file: str | os.PathLike[str] | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        *,
+        password: Password = None,
+        interval: float = 1.0,
+    ) -> CertificateWatch:
+        """As `CertManager.watch`; and `ca_file` takes the place of `client_cas` and
+        `root_cas`, now and whenever it changes.
+
+        Where both change, trust goes first. Revocation lists of the pools that are
+        replaced are kept.
+
+        Args:
+            ca_file: PEM; needs ``live_trust=True``.
+
+        Raises:
+            As `CertManager.watch`; and ConfigError: `live_trust` is false.
+        """
+        if ca_file is not None and not self._live_trust:
+            raise ConfigError(
+                "ca_file cannot be followed: trust is fixed once a node uses this "
+                "manager",
+                hint="make the manager with live_trust=True",
+            )
+        return CertificateWatch(
+            self,
+            cert_file,
+            key_file,
+            password=password,
+            interval=interval,
+            trust=None if ca_file is None else (self, ca_file),
+        )
 
     @staticmethod
     def _check_pool(setting: str, value: object) -> None:

@@ -62,6 +62,13 @@ class CertPool:
         return pool
 
     @classmethod
+    def from_named(cls, data: bytes, source: str) -> CertPool:
+        """As `from_pem`; errors call the text by the name `source`."""
+        pool = cls()
+        pool._add(data, source)
+        return pool
+
+    @classmethod
     def system(cls) -> CertPool:
         """The authorities that the operating system trusts."""
         pool = cls()
@@ -82,6 +89,8 @@ class CertPool:
     def _add(self, data: bytes, source: str) -> None:
         try:
             found = x509.load_pem_x509_certificates(data)
+            if len(found) < data.count(b"-----BEGIN CERTIFICATE-----"):
+                raise ValueError("a block without its end")  # which it passes over
         except ValueError as error:
             raise CertificateLoadError(
                 f"{source} holds no certificate that can be read: {error}",

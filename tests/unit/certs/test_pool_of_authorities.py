@@ -46,6 +46,8 @@ def test_one_bad_block_loses_nothing() -> None:
     pool = authority().pool()
     with pytest.raises(CertificateLoadError):
         pool.add(authority("Other").cert_pem[:-40])
+    with pytest.raises(CertificateLoadError, match="without its end"):
+        pool.add(authority("Other").cert_pem + authority("Third").cert_pem[:-40])
     assert len(pool) == 1
 
 
