@@ -14,6 +14,7 @@ import json
 import signal
 import sys
 import zlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,11 @@ async def queue(node: Node, peer: str, count: int) -> dict[str, Any]:
     return {"checksum": traffic.checksum}
 
 
-ORDERS = {"meet": meet, "flood": flood, "queue": queue}
+ORDERS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
+    "meet": meet,
+    "flood": flood,
+    "queue": queue,
+}
 
 
 async def obey(node: Node) -> None:

@@ -155,7 +155,7 @@ async def test_guarantee_8_a_peer_killed_in_mid_traffic_is_told_at_once(
         async with Child(tmp_path, B) as again:
             again.introduce_to(a)
             assert await a.call(B, "echo", b"hello", timeout=WAIT_SECONDS) == b"hello"
-            (link,) = a.links
+            link = await a.connect(B)
             assert link.peer.instance == again.instance != b.instance
 
 
