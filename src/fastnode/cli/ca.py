@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from fastnode.cli.number import DAYS
+
 __all__ = ["ca"]
 
 
@@ -16,8 +18,15 @@ def ca() -> None:
 
 @ca.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--name", default="fastnode development CA", help="Its common name.")
-@click.option("--days", type=click.FloatRange(0.01, 36500), default=3650.0)
+@click.option(
+    "--name",
+    default="fastnode development CA",
+    show_default=True,
+    help="Its common name.",
+)
+@click.option(
+    "--days", type=DAYS, default=3650.0, show_default=True, help="How long it lasts."
+)
 def init(directory: Path, name: str, days: float) -> None:
     """Make an authority in DIRECTORY: ca.pem and ca-key.pem (mode 0600).
 
@@ -46,7 +55,9 @@ def init(directory: Path, name: str, days: float) -> None:
 )
 @click.option("--dns", multiple=True, help="A further DNS name. Repeatable.")
 @click.option("--ip", "ips", multiple=True, help="A further address. Repeatable.")
-@click.option("--days", type=click.FloatRange(0.01, 36500), default=90.0)
+@click.option(
+    "--days", type=DAYS, default=90.0, show_default=True, help="How long it lasts."
+)
 def issue(
     node: str,
     directory: Path,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fastnode.cli.identity import Identity, identity_options
+from fastnode.cli.printable import printable
 
 if TYPE_CHECKING:
     from fastnode.link.message import Message
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["listen"]
 
 PREVIEW_BYTES = 60
+#: As long as the other commands give the links that they end.
+SHUTDOWN_SECONDS = 5.0
+
+
+class OneLine(logging.Formatter):
+    """A message may quote a peer: it is kept to its line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """As `logging.Formatter` does it, but printable."""
+        return printable(super().formatMessage(record))
 
 
 @click.command()
@@ -44,14 +55,17 @@ def listen(
     """Run the node NAME@HOST and print what it receives, until Ctrl-C.
 
     Every endpoint is taken. A call is answered with an empty reply, or with --echo
-    with its own payload.
+    with its own payload. Ctrl-C, or SIGTERM, stops it gracefully: links are ended in
+    order, and the exit code is 0.
 
     \b
     Example:  fastnode listen orders@127.0.0.1 --dir certs --echo
     """
     from fastnode.node.runner import run
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    log = logging.StreamHandler()
+    log.setFormatter(OneLine("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[log])
     run(_listen(own, identity, host, port, echo=echo, quiet=quiet))
 
 
@@ -67,7 +81,12 @@ async def _listen(
     from fastnode import AcceptorOptions, NetworkOptions, NodeOptions, start_node
 
     network = NetworkOptions(acceptors=[AcceptorOptions(host=host, port=port)])
-    options = NodeOptions(cert_manager=identity.manager(), network=network)
+    options = NodeOptions(
+        cert_manager=identity.manager(),
+        network=network,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+    )
+    unread = False
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -76,25 +95,32 @@ async def _listen(
 
         @node.default_handler
         def show(message: Message) -> bytes:
-            if not quiet:
-                click.echo(
-                    f"{message.sender.name} -> {message.endpoint}: "
+            nonlocal unread
+            if not quiet and not unread:
+                line = (
+                    f"{message.sender.name} -> {printable(message.endpoint)}: "
                     f"{preview(message.payload)}"
                 )
+                try:
+                    click.echo(line)
+                except BrokenPipeError:
+                    unread = True
+                    stopped.set()
             return message.payload if echo else b""
 
         address = node.acceptors[0].address
         click.echo(f"{node.name} listening on {address[0]}:{address[1]}")
         await stopped.wait()
         click.echo("stopping", err=True)
+    if unread:
+        raise BrokenPipeError
 
 
 def preview(payload: bytes) -> str:
     """A payload on one line: text where it is text, else hexadecimal."""
     head = payload[:PREVIEW_BYTES]
     try:
-        text = head.decode()
-        shown = text if text.isprintable() else repr(text)[1:-1]
+        shown = printable(head.decode())
     except UnicodeDecodeError:
         shown = head.hex(" ")
     more = f" ... ({len(payload)} bytes)" if len(payload) > PREVIEW_BYTES else ""

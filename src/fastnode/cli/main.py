@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,6 +13,7 @@ from fastnode.cli.ca import ca
 from fastnode.cli.check.command import check
 from fastnode.cli.demo.command import demo
 from fastnode.cli.listen import listen
+from fastnode.cli.printable import printable
 from fastnode.cli.send import call, ping, send
 from fastnode.errors import (
     CallTimeout,
@@ -39,13 +42,15 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except FastnodeError as error:
-            click.echo(f"error: {error.message}", err=True)
+            click.echo(f"error: {printable(error.message)}", err=True)
             if error.hint:
-                click.echo(f"hint: {error.hint}", err=True)
+                click.echo(f"hint: {printable(error.hint)}", err=True)
             ctx.exit(exit_code(error))
         except BrokenPipeError:
-            # Whoever read our output has what it wanted.
-            sys.stderr.close()
+            # Whoever read our output has what it wanted. The interpreter flushes once
+            # more at its end, and would complain.
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
             ctx.exit(EXIT_FAILED)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""

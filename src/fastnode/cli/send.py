@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import statistics
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from fastnode.cli.identity import Identity, identity_options
+from fastnode.cli.input import Input
+from fastnode.cli.number import SECONDS
 from fastnode.errors import CallTimeout, ConfigError, LinkLost, MessageTooLarge, Side
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ def dial_options(command: Command) -> Command:
     for option in (
         click.option(
             "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
+            type=SECONDS,
             default=30.0,
             show_default=True,
             help="Seconds for all of it.",
@@ -68,7 +71,8 @@ def send(node: str, endpoint: str, file: IO[bytes], chunk: int, **dial: Any) -> 
                   --as me@127.0.0.1
     """
     messages, size = _run(_send(node, endpoint, file, chunk, **dial), dial["timeout"])
-    click.echo(f"{messages} messages, {size} bytes sent to {node}", err=True)
+    plural = "" if messages == 1 else "s"
+    click.echo(f"{messages} message{plural}, {size} bytes sent to {node}", err=True)
 
 
 @click.command()
@@ -103,6 +107,9 @@ def ping(node: str, count: int, **dial: Any) -> None:
 
 def _run(main: Any, timeout: float) -> Any:
     from fastnode.node.runner import run
+
+    # What a node would log of its one link is what the command says of it.
+    logging.getLogger("fastnode").addHandler(logging.NullHandler())
 
     async def bounded() -> Any:
         try:
@@ -153,14 +160,23 @@ async def _send(
     route: str | None,
     timeout: float,
 ) -> tuple[int, int]:
+    source = Input(file)
     messages = size = 0
     async with _dialer(node, identity, own_name, route) as own:
         link = await own.connect(node)
-        for data in _progress(file, chunk):
-            link.send(endpoint, data)
-            await link.drain()
-            messages += 1
-            size += len(data)
+        with ExitStack() as stack:
+            advance: Callable[[int], object] | None = None
+            data = await source.read(chunk)
+            while data or not messages:
+                link.send(endpoint, data)
+                await link.drain()
+                messages += 1
+                size += len(data)
+                if advance is not None:
+                    advance(size)
+                data = await source.read(chunk)
+                if data and advance is None:
+                    advance = stack.enter_context(_progress(source.size))
         # A goodbye comes back only after everything before it was handled.
         await link.close(timeout=timeout)
         if isinstance(link.error, LinkLost):
@@ -168,37 +184,17 @@ async def _send(
     return messages, size
 
 
-def _progress(file: IO[bytes], chunk: int) -> Iterator[bytes]:
-    """The input in pieces; one of more than one piece gets a progress bar."""
-    first = file.read(chunk)
-    second = file.read(chunk) if first else b""
-    if not second:
-        yield first
-        return
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[int], object]]:
+    """A progress bar, where standard error is a terminal; told how much is done."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
     console = Console(stderr=True)
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("sending", total=_size_of(file))
-        for data in (first, second):
-            yield data
-            bar.advance(task, len(data))
-        while data := file.read(chunk):
-            yield data
-            bar.advance(task, len(data))
-
-
-def _size_of(file: IO[bytes]) -> int | None:
-    import os
-    import stat
-
-    try:
-        status = os.fstat(file.fileno())
-    except (OSError, ValueError):
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
+        task = bar.add_task("sending", total=total)
+        yield lambda size: bar.update(task, completed=size)
 
 
 async def _call(
@@ -213,7 +209,7 @@ async def _call(
 ) -> bytes:
     from fastnode.limits import DEFAULT_MAX_MESSAGE_BYTES
 
-    payload = file.read(DEFAULT_MAX_MESSAGE_BYTES + 1)
+    payload = await Input(file).read(DEFAULT_MAX_MESSAGE_BYTES + 1)
     if len(payload) > DEFAULT_MAX_MESSAGE_BYTES:
         raise MessageTooLarge(
             f"the input has more than {DEFAULT_MAX_MESSAGE_BYTES} bytes",

@@ -36,6 +36,8 @@ class ChildNode:
             self._name,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            # Ctrl-C is for the first process, which then ends this one.
+            start_new_session=True,
         )
         try:
             host, port = (await self._answer())["listening"]

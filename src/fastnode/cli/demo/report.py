@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console  # noqa: TC002 - beside its siblings
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 __all__ = ["Report", "Step"]
 
-INDENT = (0, 0, 0, 2)
+INDENT = "  "
 
 
 @dataclass(slots=True)
@@ -52,20 +51,28 @@ class Report:
     def show_step(self, console: Console, step: Step) -> None:
         """A step as it is done, with what was said."""
         console.print(Text.assemble(mark(ok=step.ok), " ", (step.name, "bold")))
-        console.print(Padding(Text(step.found), INDENT))
+        print_indented(console, Text(step.found))
         for who, words in step.quotes:
             quote = Text.assemble((f"{who}: ", "cyan"), (words, "dim"))
-            console.print(Padding(quote, INDENT))
+            print_indented(console, quote)
 
     def show_table(self, console: Console) -> None:
         """The end: all steps in a table."""
-        table = Table(title="fastnode demo", title_justify="left", expand=True)
+        console.print(Text("fastnode demo", "bold"))
+        table = Table(expand=True)
         table.add_column("", width=4)
         table.add_column("step", ratio=2)
         table.add_column("result", ratio=5)
         for step in self.steps:
             table.add_row(mark(ok=step.ok), step.name, step.found)
         console.print(table)
+
+
+def print_indented(console: Console, text: Text) -> None:
+    """Wrapped, and without the blanks that `rich.padding.Padding` ends lines with."""
+    for line in text.wrap(console, console.width - len(INDENT)):
+        line.rstrip()
+        console.print(Text(INDENT) + line)
 
 
 def mark(*, ok: bool) -> Text:
