@@ -27,7 +27,7 @@ TIMEOUT_SECONDS = 30.0
 ORDERS = "orders@127.0.0.1"
 ME = "me@127.0.0.1"
 COMMANDS = [
-    "", "ca", "ca init", "ca issue", "listen", "send", "call", "ping", "demo"
+    "", "ca", "ca init", "ca issue", "listen", "send", "call", "ping", "check", "demo"
 ]  # fmt: skip
 
 
