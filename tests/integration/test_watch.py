@@ -23,7 +23,7 @@ from fastnode import (
     ConfigError,
     UnknownAuthority,
 )
-from fastnode.certs import file_changes, watch
+from fastnode.certs import file_changes, followed_files
 from fastnode.certs.authority import IssuedCertificate
 from fastnode.names import NodeName
 from helpers.nodes import A, B, introduce, pair, running
@@ -81,6 +81,8 @@ def records(files: Files) -> Iterator[Records]:
 def interval(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
     """Told by the system, and looking alone: with what interval."""
     if request.param == "told":
+        if file_changes.find_watcher() is None:
+            pytest.skip("fastnode[watch] is not installed")
         # So long that looking cannot be what found it.
         return 3600.0
     monkeypatch.setattr(file_changes, "find_watcher", lambda: None)
@@ -327,7 +329,7 @@ def test_the_thread_outlives_every_error(
                 raise RuntimeError("PRIVATE KEY: what a library might quote")
             super().update(certificate)
 
-    monkeypatch.setattr(watch, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(followed_files, "RETRY_SECONDS", 0.0)
     made = Moody(certificate(B))
     with made.watch(files.cert, files.key, interval=interval) as followed:
         wait_for(made, files.write(issue()), records)

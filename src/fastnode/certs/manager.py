@@ -18,6 +18,7 @@ from fastnode.certs.context import (
     make_server_context,
     resumes,
 )
+from fastnode.certs.expiry import when_ended
 from fastnode.certs.pool import CertPool
 from fastnode.certs.private_key import Password
 from fastnode.certs.trust import check_live, check_replacement
@@ -128,9 +129,9 @@ class CertManager:
     def check_update(self, new: Certificate) -> None:
         """Raise what `update` would raise for a certificate, and change nothing."""
         if new.expired:
+            ended = when_ended(new.not_valid_after, datetime.now(UTC))
             raise CertificateError(
-                f"the new certificate expired on {new.not_valid_after:%Y-%m-%d %H:%M} "
-                "UTC; the old one stays in use",
+                f"the new certificate {ended}; the old one stays in use",
                 hint="renew it",
             )
         # Made now, so that a pair that OpenSSL refuses is refused here, whole.
