@@ -11,6 +11,7 @@ import asyncio
 import gc
 import hashlib
 import json
+import logging
 import signal
 import sys
 import zlib
@@ -97,6 +98,12 @@ async def meet(node: Node, peer: str, count: int) -> dict[str, Any]:
     return {"right": right, "links": len(node.links)}
 
 
+async def connect(node: Node, peer: str) -> dict[str, Any]:
+    """Connect, and say which end of the link this is."""
+    link = await node.connect(peer)
+    return {"dialed": link.dialed, "closed": link.closed, "links": len(node.links)}
+
+
 async def flood(node: Node, peer: str) -> dict[str, Any]:
     """Send numbered messages without end."""
     link = await node.connect(peer)
@@ -117,6 +124,7 @@ async def queue(node: Node, peer: str, count: int) -> dict[str, Any]:
 
 
 ORDERS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
+    "connect": connect,
     "meet": meet,
     "flood": flood,
     "queue": queue,
@@ -134,7 +142,9 @@ async def obey(node: Node) -> None:
         while line := await orders.readline():
             order = json.loads(line)
             what = ORDERS[order.pop("do")]
-            node.add_route(Route(f"^{order['peer']}$", *order.pop("address")))
+            address = tuple(order.pop("address"))
+            if not node.routes(order["peer"]):
+                node.add_route(Route(f"^{order['peer']}$", *address))
             say(await what(node, **order))
     finally:
         transport.close()
@@ -175,5 +185,7 @@ def say(data: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    # Errors, and complaints of the loop, fail the test; refusals are no errors.
+    logging.basicConfig(level=logging.ERROR)
     with asyncio.Runner(loop_factory=LOOPS[sys.argv[3]]) as runner:
         runner.run(serve(Path(sys.argv[1]), sys.argv[2]))

@@ -173,6 +173,16 @@ async def test_a_refusal_outweighs_an_unreachable_route() -> None:
             assert "also tried" in caught.value.__notes__[0]
 
 
+async def test_without_a_route_the_name_says_where(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(B) as b, running(A, listens=False) as a:
+        # In place of 15000, which may be taken here.
+        port = b.acceptors[0].address[1]
+        monkeypatch.setattr("fastnode.node.dial.DEFAULT_PORT", port)
+        assert (await a.connect(B)).peer.address == ("127.0.0.1", port)
+
+
 async def test_resolver_is_asked_only_without_a_route() -> None:
     asked: list[str] = []
     async with running(B) as b:

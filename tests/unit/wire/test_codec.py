@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import struct
+import sys
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -334,3 +336,46 @@ def test_a_large_message_ends_up_in_an_object_of_its_own() -> None:
     (frame,) = decode(frames.message(0, payload), list(range(0, 300_000, 1000)))
     assert type(frame[3]) is bytes
     assert frame[3] == payload
+
+
+def test_a_large_message_is_received_into_its_final_object(pool: BufferPool) -> None:
+    size = 16 << 20
+    data = frames.message(0, bytes(size))
+    decoder = Decoder(pool)
+    found: list[Frame] = []
+    pieces = [memoryview(data)[at : at + 65536] for at in range(0, len(data), 65536)]
+    tracemalloc.start()
+    try:
+        for piece in pieces:
+            found += decoder.feed(piece)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        decoder.close()
+    assert [len(frame[3] or b"") for frame in found] == [size]
+    # The object itself and little more: no second copy, not even for a moment.
+    assert size <= peak < size + 262_144
+    assert pool.held <= 65536
+
+
+def test_a_large_payload_is_queued_uncopied(pool: BufferPool, encoder: Encoder) -> None:
+    payload = bytes(8 << 20)
+    before = sys.getrefcount(payload)
+    tracemalloc.start()
+    try:
+        encoder.add_message("e", payload)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # It is held where it is; its headers are in a slab.
+    assert peak < 262_144
+    assert pool.held <= 65536
+    assert sys.getrefcount(payload) > before
+    assert encoder.data.size > len(payload)
+    encoder.clear()
+    assert sys.getrefcount(payload) == before
+    # A small one is copied, and its object let go.
+    small = bytes(1000)
+    before = sys.getrefcount(small)
+    encoder.add_message("e", small)
+    assert sys.getrefcount(small) == before
