@@ -294,6 +294,8 @@ def _parse_chain(data: bytes, source: str) -> tuple[x509.Certificate, ...]:
     try:
         # The blocks alone: a key in the same file is judged by itself.
         blocks = CERTIFICATE_BLOCK.findall(data)
+        if not blocks:
+            raise ValueError("no block of one")
         if len(blocks) < data.count(b"-----BEGIN CERTIFICATE-----"):
             raise ValueError("a block without its end")
         chain = tuple(x509.load_pem_x509_certificates(b"\n".join(blocks)))
