@@ -66,6 +66,7 @@ ROTATE_SECONDS = 0.01
 REPLACE_SECONDS = 1.0
 #: Until caches and allocators have what they need.
 WARM_UP = 0.15
+SAMPLES = 10
 #: What memory may grow by after that: allocators keep some of what they once had.
 GROWTH_BYTES = 6 << 20
 
@@ -175,6 +176,8 @@ class Run:
     outcomes: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
     rotations: int = 0
+    #: RSS of both processes, over time.
+    samples: list[tuple[int, int]] = field(default_factory=list)
 
     def certificates(self, kind: str, name: str) -> list[Certificate | None]:
         """What a dialer rotates through."""
@@ -224,6 +227,7 @@ async def dial(node: Node, kind: str, soak: Run, tickets: asyncio.Queue[None]) -
 async def rotate(managers: list[tuple[CertAuthManager, list[Any]]], soak: Run) -> None:
     """Every dialer's certificate, every ROTATE_SECONDS."""
     cycles = [(manager, itertools.cycle(shown)) for manager, shown in managers]
+    due = time.monotonic()
     while True:
         for manager, shown in cycles:
             # Not `update`, which refuses what has expired: that is what is shown here.
@@ -231,7 +235,8 @@ async def rotate(managers: list[tuple[CertAuthManager, list[Any]]], soak: Run) -
                 manager._certificate = next(shown)
                 manager._contexts = {}
         soak.rotations += 1
-        await asyncio.sleep(ROTATE_SECONDS)
+        due += ROTATE_SECONDS
+        await asyncio.sleep(max(due - time.monotonic(), 0))
 
 
 async def replace(soak: Run) -> None:
@@ -288,7 +293,9 @@ async def soak(folder: Path, minutes: float, rate: float) -> int:
         began = time.monotonic()
         await issue_tickets(queues, rate, seconds * WARM_UP)
         warm, warm_there = footprint(), await there.state()
-        await issue_tickets(queues, rate, seconds * (1 - WARM_UP))
+        for _ in range(SAMPLES):
+            await issue_tickets(queues, rate, seconds * (1 - WARM_UP) / SAMPLES)
+            state.samples.append((footprint()["rss"], (await there.state())["rss"]))
         for queue in queues:
             await asyncio.wait_for(queue.join(), 60)
         took = time.monotonic() - began
@@ -312,6 +319,9 @@ def report(
     print(f"{total} handshakes in {took:.0f} s, {total / took:.0f} a second")
     print(f"{state.rotations} rotations of dialers, {changes} of the acceptor")
     faults = judgements(state, there[1])
+    for who, column in (("dialers", 0), ("acceptor", 1)):
+        curve = " ".join(f"{sample[column] / 2**20:.1f}" for sample in state.samples)
+        print(f"  {who:9} MiB over time: {curve}")
     for who, (warm, final) in (("dialers", here), ("acceptor", there)):
         faults += growth(who, warm, final)
     for fault in faults:

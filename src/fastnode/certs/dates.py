@@ -23,8 +23,7 @@ def day_and_distance(moment: datetime, now: datetime | None = None) -> str:
         ("second", timedelta(seconds=1)),
     ):
         count = distance // size
-        # "36 hours" says more than "1 day".
-        if count > 1 or unit == "second":
+        if count or unit == "second":
             break
     text = f"{count} {unit}{'' if count == 1 else 's'}"
     when = f"{text} ago" if moment <= now else f"in {text}"

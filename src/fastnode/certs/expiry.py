@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
+from fastnode.certs.dates import day_and_distance
 from fastnode.errors import CertificateError, Side
 
 if TYPE_CHECKING:
@@ -114,24 +115,10 @@ def refuse_expired(what: str, certificate: Certificate | None, now: datetime) ->
 
 def when_ended(end: datetime, now: datetime) -> str:
     """Say: expired on 2026-01-02, 3 days ago; or: expires on 2026-01-02, in 3 days."""
-    date = f"{end.astimezone(UTC):%Y-%m-%d}"
-    if now >= end:
-        return f"expired on {date}, {_span(now - end)} ago"
-    return f"expires on {date}, in {_span(end - now)}"
+    verb = "expired" if now >= end else "expires"
+    return f"{verb} on {day_and_distance(end, now)}"
 
 
 def _named(certificate: Certificate) -> str:
     subject = certificate.subject or "without subject"
     return f"{subject} (serial {certificate.serial_number:x})"
-
-
-def _span(length: timedelta) -> str:
-    """Whole days, or where there are none, hours, minutes or seconds."""
-    for unit, name in (
-        (DAY, "day"),
-        (timedelta(hours=1), "hour"),
-        (timedelta(minutes=1), "minute"),
-    ):
-        if count := length // unit:
-            return f"{count} {name}{'s' * (count > 1)}"
-    return f"{length.seconds} seconds"

@@ -117,7 +117,12 @@ class CertManager:
         with self._lock:
             self._certificate = new
             self._contexts = {}
-        log.info("certificate replaced: %r, SHA-256 %s", new, new.fingerprint)
+        log.info(
+            "certificate replaced: %r, SHA-256 %s; links that are up keep the old one, "
+            "node.reconnect() replaces them",
+            new,
+            new.fingerprint,
+        )
         if new.not_valid_before > datetime.now(UTC):
             log.warning(
                 "the certificate %r is not valid before %s UTC: peers refuse it until "
