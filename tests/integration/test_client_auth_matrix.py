@@ -22,6 +22,7 @@ from typing import NamedTuple, TypeAlias
 import pytest
 
 from fastnode import (
+    AcceptorOptions,
     CertAuthManager,
     CertificateExpired,
     CertificateRequired,
@@ -42,6 +43,7 @@ from fastnode.openssl.verification import why_unavailable
 from helpers.frames import hello
 from helpers.nodes import A, B, introduce, running, until
 from helpers.pki import authority, certificate, pool
+from helpers.pki import manager as strict
 
 NAME = NodeName.parse(A)
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -130,8 +132,13 @@ class Seen(NamedTuple):
 
 
 @asynccontextmanager
-async def acceptor(mode: ClientAuth, version: ssl.TLSVersion) -> AsyncIterator[Seen]:
-    """beta, whose pool held the old CA until just now."""
+async def acceptor(
+    mode: ClientAuth, version: ssl.TLSVersion, through: str
+) -> AsyncIterator[Seen]:
+    """beta, whose pool held the old CA until just now.
+
+    Its mode is that of the node's manager, or of the acceptor's own.
+    """
     both = CertPool.from_pem(authority().cert_pem + authority("old CA").cert_pem)
     manager = CertAuthManager(
         certificate(B),
@@ -148,8 +155,13 @@ async def acceptor(mode: ClientAuth, version: ssl.TLSVersion) -> AsyncIterator[S
         peers.append(peer)
         return True
 
+    own = manager if through == "acceptor" else None
     async with running(
-        B, manager=manager, on_refused=refusals.append, authorize=admit
+        B,
+        manager=manager if own is None else strict(B),
+        acceptors=[AcceptorOptions(port=0, cert_manager=own)],
+        on_refused=refusals.append,
+        authorize=admit,
     ) as node:
         manager.client_cas = pool()
         yield Seen(refusals, peers, node)
@@ -334,15 +346,16 @@ def rendered(outcomes: dict[tuple[ClientAuth, str], set[str]]) -> str:
 
 
 @pytest.mark.timeout(120)
-async def test_matrix(tmp_path: Path) -> None:
+@pytest.mark.parametrize("through", ["node", "acceptor"])
+async def test_matrix(tmp_path: Path, through: str) -> None:
     outcomes: dict[tuple[ClientAuth, str], set[str]] = {}
 
     dialers: list[Dial] = [dial_as_node, dial_with_ssl]
-    if shutil.which("openssl"):
+    if shutil.which("openssl") and through == "node":
         dialers.append(partial(dial_with_openssl, folder=tmp_path))
     for mode in ClientAuth:
         for version in (TLS12, TLS13):
-            async with acceptor(mode, version) as seen:
+            async with acceptor(mode, version, through) as seen:
                 for kind in shown():
                     for dial in dialers:
                         outcomes.setdefault((mode, kind), set()).add(
