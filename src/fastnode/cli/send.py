@@ -174,6 +174,8 @@ async def _send(
                 size += len(data)
                 if advance is not None:
                     advance(size)
+                if len(data) < chunk:
+                    break  # the end; a terminal would have to be told so once more
                 data = await source.read(chunk)
                 if data and advance is None:
                     advance = stack.enter_context(_progress(source.size))
