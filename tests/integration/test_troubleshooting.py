@@ -88,7 +88,7 @@ async def fails(node: Node, name: str) -> str:
 # --- the rows -----------------------------------------------------------------------
 
 
-@row("the peer does not trust the authority of this node's certificate")
+@row("it does not trust the authority of this node's certificate")
 async def _(*_: object) -> str:
     return await refused({"manager": manager(A, shows=certificate(A, "other CA"))})
 
@@ -112,7 +112,7 @@ async def _(*_: object) -> str:
     return await refused({"manager": manager(A, shows=again)})
 
 
-@row("the peer demands a certificate and was shown none")
+@row("it demands a certificate and was shown none")
 async def _(*_: object) -> str:
     return await refused({"manager": manager(A, anonymous=True)})
 

@@ -35,19 +35,19 @@ class _Reason(NamedTuple):
 _ALERTS: Final = {
     "CERTIFICATE_REQUIRED": _Reason(
         CertificateRequired,
-        "the peer demands a certificate and was shown none",
+        "it demands a certificate and was shown none",
         "give this node's cert manager a certificate{from_theirs}",
     ),
     "UNKNOWN_CA": _Reason(
         UnknownAuthority,
-        "the peer does not trust the authority of this node's certificate",
+        "it does not trust the authority of this node's certificate",
         "this node's certificate is signed by {issuer}, which is not in {their_pool}"
         "{theirs}: add that authority there, or use a certificate of one that is; if "
         "it is an intermediate, this node's certificate file must hold it too",
     ),
     "CERTIFICATE_EXPIRED": _Reason(
         CertificateExpired,
-        "the peer found this node's certificate expired, or not valid yet",
+        "it found this node's certificate expired, or not valid yet",
         "{dates}",
     ),
     "CERTIFICATE_REVOKED": _Reason(
@@ -57,39 +57,39 @@ _ALERTS: Final = {
     ),
     "BAD_CERTIFICATE": _Reason(
         HandshakeError,
-        "the peer refused this node's certificate",
+        "it found something wrong with this node's certificate",
         "its log says why; OpenSSL says this of a name that no SAN of a server "
         "covers: this node's is valid for {sans}",
     ),
     "UNSUPPORTED_CERTIFICATE": _Reason(
         HandshakeError,
-        "the peer found this node's certificate unfit for its purpose",
+        "it found this node's certificate unfit for its purpose",
         "its extended key usage must allow client authentication to dial, and server "
         "authentication to accept",
     ),
     "CERTIFICATE_UNKNOWN": _Reason(
         HandshakeError,
-        "the peer refused this node's certificate",
+        "it did not take this node's certificate",
         "its log says why",
     ),
     "HANDSHAKE_FAILURE": _Reason(
         HandshakeError,
-        "the peer found no acceptable parameters, or was shown no certificate",
+        "it found no acceptable parameters, or was shown no certificate",
         "compare TLS versions and ciphers; in TLS 1.2 a missing certificate looks "
         "like this too",
     ),
     "PROTOCOL_VERSION": _Reason(
         HandshakeError,
-        "the peer speaks no version of TLS that this node allows",
+        "it speaks no version of TLS that this node allows",
         "TLS 1.3 is the default on both sides",
     ),
     "NO_APPLICATION_PROTOCOL": _Reason(
         HandshakeError,
-        "the peer does not speak fastnode (ALPN)",
+        "it does not speak fastnode (ALPN)",
         "it is another service: check host and port",
     ),
     "INTERNAL_ERROR": _Reason(
-        HandshakeError, "the peer had an internal error", "its log says why"
+        HandshakeError, "it had an internal error", "its log says why"
     ),
 }
 
