@@ -314,16 +314,16 @@ async def test_a_call_in_flight_keeps_the_old_link() -> None:
             asyncio.ensure_future(a.call(B, "slow", b"")),
             asyncio.ensure_future(b.call(A, "slow", b"")),
         ]
-        await until(
-            lambda: all(n.links[0].stats.calls_received == 1 for n in (a, b))
-        )
+        await until(lambda: all(n.links[0].stats.calls_received == 1 for n in (a, b)))
         old = a.links[0]
         with pytest.raises(CallTimeout, match="1 calls wait") as caught:
             await a.reconnect(B, timeout=0.3)
         assert "in use" in (caught.value.hint or "")
         new = await a.connect(B)
         assert new is not old
-        assert await a.call(B, "quick", b"") == await b.call(A, "quick", b"") == b"quick"
+        assert (
+            await a.call(B, "quick", b"") == await b.call(A, "quick", b"") == b"quick"
+        )
         # A further one, while the first old link is still there.
         with pytest.raises(CallTimeout, match="1 calls wait"):
             await b.reconnect(A, timeout=0.3)
@@ -353,7 +353,11 @@ async def test_more_older_links_than_may_be() -> None:
             calls.append(asyncio.ensure_future(a.call(B, "slow", b"")))
             await asyncio.sleep(0)
             with pytest.raises(CallTimeout) as caught:
-                await (a.reconnect(B, timeout=0.2) if turn % 2 else b.reconnect(timeout=0.2))
+                await (
+                    a.reconnect(B, timeout=0.2)
+                    if turn % 2
+                    else b.reconnect(timeout=0.2)
+                )
             assert ("no new link" in str(caught.value)) is (turn == 4)
         assert len(a.links) == 5
         gate.set()
