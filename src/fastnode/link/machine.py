@@ -14,8 +14,8 @@ so that a dialer is up only after the acceptor has judged it, and the other way 
 Either side may refuse instead of its HELLO or ACCEPT with a GOODBYE that says why.
 An orderly end is a GOODBYE in each direction, each after the last frame of its side:
 CLOSING until both have passed. A link that another one succeeds is RETIRING from its
-last message to that end (fastnode.link.succession). Everything that affects a transition is in TRANSITIONS,
-everything that a peer may send in FRAMES.
+last message to that end (fastnode.link.succession). Everything that affects a
+transition is in TRANSITIONS, everything that a peer may send in FRAMES.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from fastnode.link.machine import State
 from fastnode.link.owner import LinkOwner
 from fastnode.link.peer import Peer
 from fastnode.link.settings import LinkSettings
-from fastnode.link.succession import Succession
 from fastnode.link.stats import LinkStats
+from fastnode.link.succession import Succession
 from fastnode.options import Address
 from fastnode.tls.engine import TlsEngine
 from fastnode.wire.hello import Hello

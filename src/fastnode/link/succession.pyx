@@ -134,7 +134,7 @@ cdef class Succession:
     # --- moving and holding -----------------------------------------------------
 
     cdef int succeed(self, object successor) except -1:
-        """`successor` is up: it holds what it receives, unless all was received here."""
+        """`successor` is up: it holds what it receives, unless all has come here."""
         self.successor = successor
         if not self.inbox.through:
             (<Succession>successor.succession).hold()

@@ -206,7 +206,7 @@ class Handover:
     async def _replace(
         self, old: LinkProtocol, known: frozenset[LinkProtocol], timeout: float
     ) -> None:
-        assert old.peer is not None
+        name = old.peer_text()
         waits: list[LinkProtocol] = []
         try:
             async with asyncio.timeout(timeout) as scope:
@@ -223,7 +223,7 @@ class Handover:
                 raise
             left = [each for each in waits if each.state is not State.CLOSED]
             if not waits:
-                raise no_new_link(old.peer.name, timeout) from None
+                raise no_new_link(name, timeout) from None
             if left:
                 raise not_ended(left, timeout) from None
         for each in (*waits, new):
@@ -235,8 +235,8 @@ class Handover:
         while True:
             # An older round than this call may have replaced it meanwhile.
             old = newest(old)
-            round, task = self._rounds.get(old) or self._begin(old)
-            shared = not round.begun
+            entry, task = self._rounds.get(old) or self._begin(old)
+            shared = not entry.begun
             try:
                 new = await asyncio.shield(task)
             except asyncio.CancelledError:
@@ -271,13 +271,13 @@ class Handover:
         """The peer wants a successor of a link that we dialed."""
         if self._closed or old.state is not State.UP:
             return
-        round, _ = self._rounds.get(old) or self._begin(old)
-        round.asked = True
+        entry, _ = self._rounds.get(old) or self._begin(old)
+        entry.asked = True
 
     def _begin(self, old: LinkProtocol) -> tuple[Round, asyncio.Task[LinkProtocol]]:
-        round = Round(old)
-        task = asyncio.get_running_loop().create_task(self._run(round))
-        self._rounds[old] = round, task
+        entry = Round(old)
+        task = asyncio.get_running_loop().create_task(self._run(entry))
+        self._rounds[old] = entry, task
 
         def over(task: asyncio.Task[LinkProtocol]) -> None:
             del self._rounds[old]
@@ -287,8 +287,8 @@ class Handover:
         task.add_done_callback(over)
         return self._rounds[old]
 
-    async def _run(self, round: Round) -> LinkProtocol:
-        old = round.old
+    async def _run(self, entry: Round) -> LinkProtocol:
+        old = entry.old
         try:
             check(old)
             while len(crowd := older(old)) >= MAX_RETIRING_LINKS:
@@ -298,13 +298,13 @@ class Handover:
             while (held := old.succession.held) is not None:
                 await asyncio.wait([held])
             check(old)
-            round.begun = True
+            entry.begun = True
             dial = Successor(
                 self._foundation, old, routes=self._routes, network=self._network
             )
             return await dial.succeed()
         except Exception as error:
-            if round.asked and old.state is State.UP:
+            if entry.asked and old.state is State.UP:
                 old.succession.stay(error)
             raise
 

@@ -274,6 +274,8 @@ class LinkRegistry:
 def older(protocol: LinkProtocol) -> list[LinkProtocol]:
     """The links that this one has succeeded and that have not ended yet."""
     found: list[LinkProtocol] = []
-    while (protocol := protocol.succession.predecessor) is not None:  # type: ignore
-        found.append(protocol)
+    before = protocol.succession.predecessor
+    while before is not None:
+        found.append(before)
+        before = before.succession.predecessor
     return found
