@@ -287,7 +287,7 @@ async def test_guarantee_4_only_the_same_run_succeeds() -> None:
             for ticket, instance in (
                 (hello.ticket, bytes(15) + b"1"),
                 (bytes(16), bytes(16)),
-                (hello.ticket[:-1] + b"\0", bytes(16)),
+                (hello.ticket[:-1] + bytes([hello.ticket[-1] ^ 1]), bytes(16)),
             ):
                 async with dialer(
                     node, HANDOVER, (frames.SUCCEEDS, ticket), instance=instance

@@ -19,6 +19,8 @@ cdef class Succession:
     cdef readonly object ticket
     # The peer has said MOVED here.
     cdef bint moved
+    # Our successor has ended, and the peer may never have seen it.
+    cdef bint bereaved
     # Futures: of the end of holding, None while nothing is held; of the successor that
     # we asked the peer for.
     cdef readonly object held

@@ -169,7 +169,7 @@ cdef class Succession:
     cdef bint finished(self) noexcept:
         """Nothing that was begun on this link is outstanding."""
         return (
-            self.inbox.through
+            (self.inbox.through or self.bereaved)
             and not self.inbox.busy()
             and self.outbox.size() == 0
             and not self.calls.waiting
@@ -218,4 +218,5 @@ cdef class Succession:
         self.successor = None
         if not self.inbox.through and self.protocol.dialer:
             # The acceptor may never have seen it come up, and would go on here.
-            self.retire()
+            self.bereaved = True
+            self.protocol.drained()

@@ -98,10 +98,14 @@ class Successor(Dial):
     def _compare(self, protocol: LinkProtocol, peer: Peer) -> None:
         old = self._old
         assert old.peer is not None
-        if old.state is State.CLOSED:
+        if old.state is State.CLOSED and protocol.peer_hello.succeeds is None:
             # There is nothing to hand over any more: a link like any other.
             protocol.succession.predecessor = None
             super()._compare(protocol, peer)
+        elif old.state is State.CLOSED:
+            # The peer does not know yet, and would hold this one until it does. Dialed
+            # once more, it replaces the old one at once.
+            raise self._unfit(peer, "that was lost meanwhile", "connect again")
         elif peer.instance != old.peer.instance:
             raise self._unfit(peer, "another run of it answered", "it was restarted?")
         elif peer.verified != old.peer.verified:
@@ -306,6 +310,8 @@ class Handover:
         except Exception as error:
             if entry.asked and old.state is State.UP:
                 old.succession.stay(error)
+            if isinstance(old.error, LinkLost):
+                raise renewed(old.error) from error
             raise
 
 
