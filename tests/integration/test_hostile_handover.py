@@ -258,6 +258,50 @@ async def test_control_frames_of_the_new_link_are_not_held() -> None:
                 assert began == [b"first", b"held"]
 
 
+async def test_a_slow_reader_holds_its_own_messages_up_on_both_links() -> None:
+    """What waits for it to read its replies comes before MOVED, and so before the new
+    link's messages."""
+    async with running(B, plaintext=True) as node:
+        notes: list[bytes] = []
+        node.handler("note")(lambda m: notes.append(m.payload))
+        node.handler("big")(lambda m: bytes(1024 * KIB))
+        names = frames.frame(frames.ENDPOINT, b"note", number=0)
+        names += frames.frame(frames.ENDPOINT, b"big", number=1)
+        async with dialer(node, HANDOVER) as (old, hello):
+            old.send(frames.ACCEPT)
+            await until(lambda: node.links)
+            (first,) = node.links
+            assert hello.ticket is not None
+            old.writer.write(names)
+            for number in range(1, 61):
+                old.writer.write(frames.call(1, number, b""))
+            old.writer.write(frames.message(0, b"1") + MOVED)
+            await until(lambda: first.stats.messages_received)
+            async with dialer(node, HANDOVER, (frames.SUCCEEDS, hello.ticket)) as (
+                new,
+                answer,
+            ):
+                assert answer.succeeds == hello.ticket
+                new.writer.write(
+                    frames.frame(frames.ACCEPT) + names + frames.message(0, b"2")
+                )
+                await until(
+                    lambda: sum(k.stats.messages_received for k in node.links) == 2
+                )
+                assert not notes
+                replied = 0
+                while replied < 60 * 1024 * KIB:
+                    kind, body = await old.frame()
+                    if kind == frames.REPLY:
+                        replied += len(body) - 12
+                    elif kind == frames.CONTINUE:
+                        replied += len(body)
+                await until(lambda: len(notes) == 2)
+                assert notes == [b"1", b"2"]
+                body = await old.until(frames.GOODBYE)
+                assert struct.unpack(">H", body[:2]) == (3,)
+
+
 async def test_two_links_that_succeed_the_same_one() -> None:
     async with running(B, plaintext=True) as node:
         async with dialer(node, HANDOVER) as (old, hello):
