@@ -97,7 +97,7 @@ cdef class Succession:
         """MOVED, RECONNECT or STAY."""
         if not self.agreed:
             raise ProtocolError(
-                f"the peer sent a frame of kind {kind}, but no HELLO to go with it",
+                f"the peer sent a frame of kind {kind}, which not both sides announced",
                 side=Side.REMOTE,
             )
         if kind == MOVED:
@@ -201,7 +201,8 @@ cdef class Succession:
         successor, predecessor = self.successor, self.predecessor
         protocol = self.protocol
         self.successor = self.predecessor = self.protocol = self.on_asked = None
-        self.answer(renewed(error), None)
+        if self.asked is not None:
+            self.answer(renewed(error), None)
         if self.held is not None:
             self.held.set_result(None)
             self.held = None

@@ -245,9 +245,7 @@ class Handover:
                 new = await asyncio.shield(task)
             except asyncio.CancelledError:
                 if task.cancelled() and self._closed:
-                    raise LinkClosed(
-                        f"node {self._foundation.name} was stopped", side=Side.LOCAL
-                    ) from None
+                    raise self._stopped() from None
                 raise
             except FastnodeError:
                 if shared:
@@ -279,6 +277,8 @@ class Handover:
         entry.asked = True
 
     def _begin(self, old: LinkProtocol) -> tuple[Round, asyncio.Task[LinkProtocol]]:
+        if self._closed:
+            raise self._stopped()
         entry = Round(old)
         task = asyncio.get_running_loop().create_task(self._run(entry))
         self._rounds[old] = entry, task
@@ -290,6 +290,9 @@ class Handover:
 
         task.add_done_callback(over)
         return self._rounds[old]
+
+    def _stopped(self) -> LinkClosed:
+        return LinkClosed(f"node {self._foundation.name} was stopped", side=Side.LOCAL)
 
     async def _run(self, entry: Round) -> LinkProtocol:
         old = entry.old
