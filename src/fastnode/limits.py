@@ -73,6 +73,10 @@ RECEIVE_BUFFER_BYTES: Final = 256 * KIB
 #: Receive and send slabs that a pool may hold in all, free or taken.
 POOL_CEILING_BYTES: Final = 256 * MIB
 
+#: Older links with one peer that may still be finishing calls when a further one takes
+#: the place of the newest: each costs a connection and up to a window of memory.
+MAX_RETIRING_LINKS: Final = 4
+
 # --- acceptors ---------------------------------------------------------------
 
 MAX_LINKS: Final = 10_000

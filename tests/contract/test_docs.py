@@ -269,6 +269,32 @@ def test_offsets_of_hello() -> None:
             Hello.decode(body)
 
 
+def test_features() -> None:
+    rows = table(section(WIRE, "HELLO (1)"), "type")
+    assert {row[1]: int(row[0]) for row in rows} == {
+        "HANDOVER": frames.HANDOVER,
+        "SUCCEEDS": frames.SUCCEEDS,
+    }
+    for row in rows:
+        sizes = numbers(row[2])
+        for size in range(20):
+            body = frames.hello(
+                "a@b", features=frames.feature(int(row[0]), bytes(size))
+            )
+            if size in sizes:
+                Hello.decode(body[8:])
+            else:
+                with pytest.raises(fastnode.ProtocolError):
+                    Hello.decode(body[8:])
+
+
+def test_older_links() -> None:
+    text = section(WIRE, "How a link is replaced")
+    assert f"at most {limits.MAX_RETIRING_LINKS - 1} older links" in " ".join(
+        text.split()
+    )
+
+
 # --- the example ---------------------------------------------------------------------
 
 
@@ -289,6 +315,7 @@ def test_example_is_what_the_encoder_writes() -> None:
         window=limits.WINDOW_BYTES,
         endpoints=limits.ENDPOINT_DICTIONARY_SIZE,
         keepalive_ms=int(limits.KEEPALIVE_INTERVAL_SECONDS * 1000),
+        ticket=b"",
     )
     kinds = kinds_in_code()
     encoder = Encoder(BufferPool())

@@ -7,6 +7,9 @@ from itertools import count
 
 HELLO, ACCEPT, ENDPOINT, MESSAGE, CALL, REPLY, ERROR = range(1, 8)
 CONTINUE, CREDIT, CANCEL, PING, PONG, GOODBYE = range(8, 14)
+MOVED, RECONNECT, STAY = range(14, 17)
+#: Types of features.
+HANDOVER, SUCCEEDS = 1, 2
 MORE = 1
 MAX_FRAME = 64 * 1024
 
@@ -45,6 +48,16 @@ def _split(kind: int, number: int, prefix: bytes, payload: bytes, lane: int) -> 
         if not more:
             return b"".join(frames)
     raise AssertionError
+
+
+def feature(kind: int, value: bytes = b"") -> bytes:
+    """One feature of a HELLO."""
+    return struct.pack(">HH", kind, len(value)) + value
+
+
+def reason(code: int, text: str = "", hint: str = "") -> bytes:
+    """The body of a GOODBYE or STAY."""
+    return struct.pack(">HH", code, len(text.encode())) + (text + hint).encode()
 
 
 def hello(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +19,7 @@ class Proxy:
         piece: the most bytes passed on at once; 0: as they come.
         corrupt: flip a bit of everything from now on.
         black_hole: swallow everything from now on.
+        writers: the connections, both ends of each.
     """
 
     def __init__(self) -> None:
@@ -27,7 +29,8 @@ class Proxy:
         self.address = ("", 0)
         self._target = ("", 0)
         self._server: asyncio.Server | None = None
-        self._writers: list[asyncio.StreamWriter] = []
+        self.writers: list[asyncio.StreamWriter] = []
+        self._stalled: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -56,13 +59,13 @@ class Proxy:
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        self._writers.append(writer)
+        self.writers.append(writer)
         try:
             there_reader, there_writer = await asyncio.open_connection(*self._target)
         except OSError:
             writer.transport.abort()
             return
-        self._writers.append(there_writer)
+        self.writers.append(there_writer)
         for one, other in ((reader, there_writer), (there_reader, writer)):
             task = asyncio.ensure_future(self._pass(one, other))
             self._tasks.add(task)
@@ -73,7 +76,7 @@ class Proxy:
     ) -> None:
         try:
             while data := await reader.read(self.piece or 65536):
-                if self.black_hole:
+                if self.black_hole or writer in self._stalled:
                     continue
                 if self.corrupt:
                     data = bytes([data[0]]) + bytes(b ^ 1 for b in data[1:])
@@ -86,20 +89,29 @@ class Proxy:
 
     def half_close(self) -> None:
         """Send a FIN in both directions."""
-        for writer in self._writers:
+        for writer in self.writers:
             writer.write_eof()
 
-    def cut(self) -> None:
-        """Close all connections."""
-        for writer in self._writers:
-            writer.close()
-        self._writers.clear()
+    def stall(self, writers: Iterable[asyncio.StreamWriter]) -> None:
+        """Swallow everything on these connections from now on."""
+        self._stalled.update(writers)
 
-    def reset(self) -> None:
-        """End all connections with a RST."""
-        for writer in self._writers:
+    def _take(
+        self, writers: Iterable[asyncio.StreamWriter] | None
+    ) -> list[asyncio.StreamWriter]:
+        taken = list(self.writers if writers is None else writers)
+        self.writers = [w for w in self.writers if w not in taken]
+        return taken
+
+    def cut(self, writers: Iterable[asyncio.StreamWriter] | None = None) -> None:
+        """Close these connections, or all."""
+        for writer in self._take(writers):
+            writer.close()
+
+    def reset(self, writers: Iterable[asyncio.StreamWriter] | None = None) -> None:
+        """End these connections, or all, with a RST."""
+        for writer in self._take(writers):
             sock = writer.get_extra_info("socket")
             linger = struct.pack("ii", 1, 0)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.transport.abort()
-        self._writers.clear()

@@ -10,6 +10,8 @@ cdef class CallTable:
     cdef dict waiting
     cdef uint32_t last
     cdef object peer
+    # Called when no call waits any more.
+    cdef object on_idle
 
     cdef uint32_t free_number(self) except 0
     cdef int replied(self, uint32_t number, bytes payload) except -1

@@ -74,6 +74,8 @@ cdef class CallTable:
             if timer is not None:
                 timer.cancel()
             self.waiting.pop(number, None)
+            if self.on_idle is not None and not self.waiting:
+                self.on_idle()
 
     def expire(self, uint32_t number, str endpoint, timeout):
         """The time of a call is over."""
@@ -140,6 +142,7 @@ cdef class CallTable:
     cdef int close(self, error) except -1:
         """Every call that still waits fails with this."""
         cdef dict waiting = self.waiting
+        self.on_idle = None
         self.waiting = {}
         for future in waiting.values():
             if not future.done():

@@ -53,6 +53,16 @@ def closed_here(peer: Peer) -> LinkClosed:
     )
 
 
+def replaced(peer: Peer) -> LinkClosed:
+    """A newer link took over in order."""
+    return LinkClosed(
+        f"the link with {peer.name} was replaced by a newer one",
+        peer=peer,
+        side=Side.LOCAL,
+        hint="connect again: that gives the newer one",
+    )
+
+
 def closed_there(peer: Peer, text: str) -> LinkClosed:
     """The peer closed the link."""
     because = f": {text}" if text else ""

@@ -23,8 +23,15 @@ cdef class Inbox:
     cdef set tasks
     cdef dict calls
     cdef object on_idle
-    # (Endpoint, call or 0, payload), while the peer does not read its replies.
+    # (Endpoint, call or 0, payload), while the peer does not read its replies, or
+    # while the messages of an older link have to be handled first; (None, 0, None) is
+    # MOVED.
     cdef object parked
+    # Everything is parked until `release`. The peer's MOVED has come, and all before
+    # it has been handled; called then.
+    cdef bint holding
+    cdef bint through
+    cdef object on_through
     # The last call that came; calls that are cancelled before they came.
     cdef uint32_t last_call
     cdef set early_cancels
@@ -47,6 +54,9 @@ cdef class Inbox:
         self, Endpoint endpoint, uint32_t call, bytes payload
     ) except -1
     cdef int park(self, Endpoint endpoint, uint32_t call, bytes payload) except -1
+    cdef int hold(self) except -1
+    cdef int release(self) except -1
+    cdef int moved(self) except -1
     cdef bint busy(self) noexcept
     cdef int cancel(self, uint32_t call) except -1
     cdef int received(self, size_t size) except -1

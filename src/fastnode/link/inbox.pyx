@@ -6,7 +6,8 @@ handler slows its senders, while replies and pings, which no window holds up, pa
 
 While the peer does not read the replies it asked for, nothing more is handled: what
 it had sent is parked, in order, and it is granted nothing. Reading goes on, so two
-nodes that do this to each other do not block each other.
+nodes that do this to each other do not block each other. A link that succeeds another
+parks in the same way until that one's messages are handled (fastnode.link.succession).
 """
 
 cimport cython
@@ -209,7 +210,7 @@ cdef class Inbox:
     cdef int refuse(self, uint32_t call, int code, str name, str text) except -1:
         return self.outbox.frame(ERROR, 0, encode_error(call, code, name, text))
 
-    # --- while the peer does not read ------------------------------------------
+    # --- parking ----------------------------------------------------------------
 
     cdef int park(self, Endpoint endpoint, uint32_t call, bytes payload) except -1:
         """Keep a message (call 0) or call for later; the window bounds how many."""
@@ -222,7 +223,8 @@ cdef class Inbox:
         return 0
 
     def resume(self):
-        """The peer has read replies: handle what is parked, in order."""
+        """The peer has read replies, or nothing is held any more: handle what is
+        parked, in order."""
         cdef uint32_t call
         # Replies that are flushed in here must not come back here.
         self.outbox.on_room = None
@@ -231,7 +233,9 @@ cdef class Inbox:
                 self.outbox.on_room = self.resume
                 return
             endpoint, call, payload = self.parked.popleft()
-            if call == 0:
+            if endpoint is None:
+                self.come_through()
+            elif call == 0:
                 self.handle_message(endpoint, payload)
             elif call in self.calls:
                 del self.calls[call]
@@ -240,6 +244,35 @@ cdef class Inbox:
         self.grant()
         if not self.busy() and self.on_idle is not None:
             self.on_idle()
+
+    cdef int hold(self) except -1:
+        """Park all messages and calls until `release`."""
+        self.holding = True
+        if self.parked is None:
+            self.parked = deque()
+        self.outbox.on_room = None
+        return 0
+
+    cdef int release(self) except -1:
+        """Handle what was held."""
+        if self.holding:
+            self.holding = False
+            self.resume()
+        return 0
+
+    cdef int moved(self) except -1:
+        """The peer's MOVED: the last of its messages has come."""
+        if self.parked is not None:
+            self.parked.append((None, 0, None))
+        else:
+            self.come_through()
+        return 0
+
+    def come_through(self):
+        """The last of the peer's messages has been handled, or its handler runs."""
+        self.through = True
+        if self.on_through is not None:
+            self.on_through()
 
     cdef bint busy(self) noexcept:
         """Something that was received is not handled yet."""
@@ -356,6 +389,7 @@ cdef class Inbox:
         cdef dict calls = self.calls
         self.calls = {}
         self.on_idle = None
+        self.on_through = None
         self.parked = None
         for task in calls.values():
             if task is not None:

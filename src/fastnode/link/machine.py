@@ -13,8 +13,9 @@ Theory of operation. The dialer speaks first::
 so that a dialer is up only after the acceptor has judged it, and the other way round.
 Either side may refuse instead of its HELLO or ACCEPT with a GOODBYE that says why.
 An orderly end is a GOODBYE in each direction, each after the last frame of its side:
-CLOSING until both have passed. Everything that affects a transition is in TRANSITIONS,
-everything that a peer may send in FRAMES.
+CLOSING until both have passed. A link that another one succeeds is RETIRING from its
+last message to that end (fastnode.link.succession). Everything that affects a
+transition is in TRANSITIONS, everything that a peer may send in FRAMES.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class State(IntEnum):
     DECIDING = 2  #: the peer's HELLO is being judged
     ACCEPTED = 3  #: acceptor: the dialer was accepted, its ACCEPT is awaited
     UP = 4
-    CLOSING = 5  #: orderly end: what is queued leaves, goodbyes are exchanged
-    CLOSED = 6
+    RETIRING = 5  #: a newer link takes its place; what was begun here ends here
+    CLOSING = 6  #: orderly end: what is queued leaves, goodbyes are exchanged
+    CLOSED = 7
 
 
 class Event(IntEnum):
@@ -47,8 +49,9 @@ class Event(IntEnum):
     WELCOMED = 2  #: acceptor: we sent our HELLO
     ACCEPT_SENT = 3  #: dialer: we sent ACCEPT
     ACCEPT_RECEIVED = 4
-    CLOSE = 5  #: we want an orderly end, or the peer said goodbye
-    END = 6  #: finished, refused or failed
+    MOVE = 5  #: what we send from now on travels on a newer link
+    CLOSE = 6  #: we want an orderly end, or the peer said goodbye
+    END = 7  #: finished, refused or failed
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
@@ -57,14 +60,16 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.DECIDING, Event.WELCOMED): State.ACCEPTED,
     (State.DECIDING, Event.ACCEPT_SENT): State.UP,
     (State.ACCEPTED, Event.ACCEPT_RECEIVED): State.UP,
+    (State.UP, Event.MOVE): State.RETIRING,
     (State.UP, Event.CLOSE): State.CLOSING,
+    (State.RETIRING, Event.CLOSE): State.CLOSING,
     (State.CLOSING, Event.CLOSE): State.CLOSING,
     **{(state, Event.END): State.CLOSED for state in State},
 }
 
 # Kinds of frames, as in docs/wire-format.md (and fastnode/wire/frame.pxd for Cython).
 _HELLO, _ACCEPT, _GOODBYE = 1, 2, 13
-_TRAFFIC = frozenset({3, 4, 5, 6, 7, 8, 9, 10, 11, 12, _GOODBYE})
+_TRAFFIC = frozenset({3, 4, 5, 6, 7, 8, 9, 10, 11, 12, _GOODBYE, 14, 15, 16})
 
 #: The kinds that a peer may send, by our state.
 FRAMES: Final[dict[State, frozenset[int]]] = {
@@ -73,6 +78,7 @@ FRAMES: Final[dict[State, frozenset[int]]] = {
     State.DECIDING: frozenset({_GOODBYE}),
     State.ACCEPTED: frozenset({_ACCEPT, _GOODBYE}),
     State.UP: _TRAFFIC,
+    State.RETIRING: _TRAFFIC,
     State.CLOSING: _TRAFFIC,
     State.CLOSED: frozenset(),
 }

@@ -16,6 +16,8 @@ cdef class Outbox:
 
     # Why users can queue nothing: None while the link is up.
     cdef object closed
+    # Users send on a newer link now; what is queued here still leaves.
+    cdef bint moved
     # Nothing can be queued any more, not even by the link itself.
     cdef bint ended
     # The transport takes more.
@@ -62,6 +64,8 @@ cdef class Outbox:
     cdef size_t pack(
         self, Lane control, Lane data, unsigned char *stage, size_t budget
     ) except? 0
+    cdef int move(self, error) except -1
+    cdef int last_goodbye(self, bytes body) except -1
     cdef int close(self, error) except -1
     cdef int check_loop(self) except -1
     cdef int wake(self) except -1

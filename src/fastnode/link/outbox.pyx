@@ -15,9 +15,10 @@ from fastnode.buffers.pool cimport BufferPool
 from fastnode.buffers.slab cimport Slab
 from fastnode.tls.engine cimport TlsEngine
 from fastnode.wire.encoder cimport Encoder
-from fastnode.wire.frame cimport CANCEL, CREDIT, GOODBYE
+from fastnode.wire.frame cimport CANCEL, CREDIT, GOODBYE, MOVED
 from fastnode.wire.lane cimport Lane, Segment
 
+import logging
 from asyncio import get_running_loop
 from threading import get_ident
 
@@ -30,6 +31,9 @@ from fastnode.errors import (
     renewed,
 )
 from fastnode.limits import CONTROL_HIGH_WATER_BYTES, FLUSH_BYTES
+from fastnode.tls.engine import TLS_ERRORS
+
+log = logging.getLogger("fastnode.link")
 
 cdef extern from "pythread.h":
     unsigned long PyThread_get_thread_ident() noexcept nogil
@@ -262,7 +266,7 @@ cdef class Outbox:
 
     async def drain(self):
         """Wait while more than the high-water mark is queued."""
-        if self.closed is not None:
+        if self.closed is not None and (self.ended or not self.moved):
             raise renewed(self.closed)
         if self.encoder.data.size <= self.high_water:
             return
@@ -291,7 +295,28 @@ cdef class Outbox:
 
     def refuse_new(self, error):
         """Take nothing more from users; what is queued still leaves."""
+        if not self.moved:
+            self.closed = error
+
+    cdef int move(self, error) except -1:
+        """Take nothing more from users, and tell the peer that no more comes here."""
         self.closed = error
+        self.moved = True
+        self.encoder.frame(self.encoder.data, MOVED, 0, NULL, 0)
+        return self.queued()
+
+    cdef int last_goodbye(self, bytes body) except -1:
+        """A goodbye ahead of everything that is queued, which is given up."""
+        if self.goodbye_said:
+            return 0
+        try:
+            self.encoder.clear()
+            self.encoder.add_frame(GOODBYE, 0, body)
+            self.pump(FLUSH_AT)
+        except TLS_ERRORS:
+            # TLS is beyond saying anything; the FIN will have to do.
+            log.debug("no goodbye", exc_info=True)
+        return 0
 
     cdef int close(self, error) except -1:
         """Refuse and give up everything: `error` is what users are told."""

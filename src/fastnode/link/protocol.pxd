@@ -2,6 +2,7 @@ from fastnode.link.calls cimport CallTable
 from fastnode.link.connection cimport Connection
 from fastnode.link.inbox cimport Inbox
 from fastnode.link.keepalive cimport Keepalive
+from fastnode.link.succession cimport Succession
 
 
 cdef class LinkProtocol(Connection):
@@ -11,12 +12,14 @@ cdef class LinkProtocol(Connection):
     cdef Inbox inbox
     cdef CallTable calls
     cdef Keepalive keepalive
+    cdef readonly Succession succession
 
     # Where the link stands (machine.State) and which kinds may come (a bit mask).
     cdef object state_
     cdef unsigned int allowed
 
-    # The handshake: the peer's HELLO and the judgement of it.
+    # The handshake: our HELLO, the peer's, and the judgement of it.
+    cdef readonly object hello
     cdef readonly object peer_hello
     cdef object decision
     cdef readonly object established
@@ -32,6 +35,7 @@ cdef class LinkProtocol(Connection):
 
     cdef int enter(self, event) except -1
     cdef int on_rare_frame(self, int kind) except -1
+    cdef int say_hello(self) except -1
     cdef int on_hello(self, bytes body) except -1
     cdef int on_goodbye(self, bytes body) except -1
     cdef int come_up(self) except -1

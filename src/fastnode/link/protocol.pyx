@@ -16,6 +16,7 @@ from fastnode.link.connection cimport Connection
 from fastnode.link.endpoint cimport EndpointRegistry
 from fastnode.link.inbox cimport Inbox
 from fastnode.link.keepalive cimport Keepalive
+from fastnode.link.succession cimport Succession
 from fastnode.wire.frame cimport (
     ACCEPT,
     CALL,
@@ -26,6 +27,7 @@ from fastnode.wire.frame cimport (
     GOODBYE,
     HELLO,
     MESSAGE,
+    MOVED,
     PING,
     PONG,
     REPLY,
@@ -55,6 +57,9 @@ log = logging.getLogger("fastnode.link")
 
 # What a peer may send after its GOODBYE: what helps us to say ours.
 cdef unsigned int AFTER_GOODBYE = 1 << CREDIT | 1 << CANCEL
+
+# What it sends no more after its MOVED.
+cdef unsigned int UNTIL_MOVED = 1 << ENDPOINT | 1 << MESSAGE | 1 << CALL | 1 << MOVED
 
 # Codes of a GOODBYE below this end a link in order.
 cdef enum:
@@ -95,6 +100,7 @@ cdef class LinkProtocol(Connection):
         self.outbox.most = settings.max_queued
         self.inbox = Inbox(self.loop, self.outbox, registry, settings.hello.window)
         self.calls = CallTable(self.loop, self.outbox)
+        self.succession = Succession(self, self.outbox, self.inbox, self.calls)
         self.state_ = State.TLS
         self.keepalive = Keepalive(self.loop, self.outbox, self.peer_silent)
         self.established = self.loop.create_future()
@@ -107,6 +113,8 @@ cdef class LinkProtocol(Connection):
     cdef int enter(self, event) except -1:
         self.state_ = next_state(self.state_, event)
         self.allowed = frame_mask(self.state_)
+        if self.succession.moved:
+            self.allowed &= ~UNTIL_MOVED
         return 0
 
     # --- what the connection tells -------------------------------------------
@@ -199,8 +207,11 @@ cdef class LinkProtocol(Connection):
             return self.keepalive.pinged(payload)
         if kind == PONG:
             return self.keepalive.pong(payload)
-        assert kind == GOODBYE
-        return self.on_goodbye(payload)
+        if kind == GOODBYE:
+            return self.on_goodbye(payload)
+        if kind == MOVED:
+            self.allowed &= ~UNTIL_MOVED
+        return self.succession.on_frame(kind, payload)
 
     # --- the handshake --------------------------------------------------------
 
@@ -212,8 +223,12 @@ cdef class LinkProtocol(Connection):
             return 0
         self.enter(Event.TLS_DONE)
         if self.dialer:
-            self.outbox.frame(HELLO, 0, self.settings.hello.encode())
+            self.say_hello()
         return 0
+
+    cdef int say_hello(self) except -1:
+        self.hello = self.succession.introduce(self.settings.hello, self.dialer)
+        return self.outbox.frame(HELLO, 0, self.hello.encode())
 
     cdef int on_hello(self, bytes body) except -1:
         self.peer_hello = Hello.decode(body)
@@ -249,7 +264,7 @@ cdef class LinkProtocol(Connection):
             self.enter(Event.ACCEPT_SENT)
             self.come_up()
         else:
-            self.outbox.frame(HELLO, 0, self.settings.hello.encode())
+            self.say_hello()
             self.enter(Event.WELCOMED)
 
     def refuse(self, error):
@@ -267,6 +282,7 @@ cdef class LinkProtocol(Connection):
         self.decoder.max_frame = MAX_FRAME_BYTES
         self.decoder.max_message = self.settings.hello.max_message
         self.link = Link(self, self.outbox, self.peer)
+        self.succession.agree(self.hello, self.peer_hello)
         self.keepalive.start(self.settings.keepalive_interval)
         self.owner.link_up(self)
         if self.state_ is not State.UP:
@@ -314,13 +330,25 @@ cdef class LinkProtocol(Connection):
             handler_errors=self.inbox.handler_errors,
         )
 
+    # --- a newer link takes over, see fastnode.link.succession ------------------
+
+    def move_to(self, LinkProtocol successor):
+        """What is sent from now on travels on `successor`, which is up."""
+        self.succession.succeed(successor)
+        if self.state_ is not State.UP:
+            return
+        self.enter(Event.MOVE)
+        self.calls.on_idle = self.outbox.on_empty = self.inbox.on_idle = self.drained
+        self.outbox.move(endings.replaced(self.peer))
+        self.drained()
+
     # --- the end --------------------------------------------------------------
 
     def begin_close(self, reason, timeout=CLOSE_TIMEOUT_SECONDS):
         """End the link in order: what is queued leaves first, then a goodbye."""
         if self.state_ < State.UP:
             self.refuse(endings.given_up(self.peer_text()))
-        if self.state_ is not State.UP:
+        if self.state_ not in (State.UP, State.RETIRING):
             return
         self.enter(Event.CLOSE)
         self.close_reason = reason
@@ -332,7 +360,9 @@ cdef class LinkProtocol(Connection):
         self.say_goodbye_if_ready()
 
     def drained(self):
-        """The queue is empty, or the last handler has finished."""
+        """The queue is empty, or the last handler or call has finished."""
+        if self.state_ is State.RETIRING and self.succession.finished():
+            self.succession.retire()
         self.say_goodbye_if_ready()
 
     cdef int say_goodbye_if_ready(self) except -1:
@@ -376,7 +406,9 @@ cdef class LinkProtocol(Connection):
             closed = endings.closed_there(self.peer, text)
             # Its replies came before its goodbye: what still waits waits in vain.
             self.calls.close(closed)
-            if self.state_ is State.UP:
+            if self.state_ is State.RETIRING:
+                self.succession.retire()
+            elif self.state_ is State.UP:
                 self.begin_close(CloseReason.CLOSED)
                 self.outbox.refuse_new(closed)
             self.allowed = AFTER_GOODBYE
@@ -417,7 +449,7 @@ cdef class LinkProtocol(Connection):
             return
         was = self.state_
         if reason is not None and was is not State.TLS:
-            self.say_last_goodbye(reason, text, hint or "")
+            self.outbox.last_goodbye(encode_goodbye(reason, text, hint or ""))
         self.enter(Event.END)
         self.ended = True
         self.error = error
@@ -438,20 +470,7 @@ cdef class LinkProtocol(Connection):
             # The acceptor's side has nobody waiting for it.
             self.established.exception()
         self.owner.link_ended(self, was, self.error)
-
-    def say_last_goodbye(self, reason, str text, str hint):
-        """A goodbye ahead of everything that is queued, which is given up."""
-        if self.outbox.goodbye_said:
-            return
-        try:
-            self.outbox.encoder.clear()
-            self.outbox.encoder.add_frame(
-                GOODBYE, 0, encode_goodbye(reason, text, hint)
-            )
-            self.outbox.pump(MAX_FRAME_BYTES)
-        except TLS_ERRORS:
-            # TLS is beyond saying anything; the FIN will have to do.
-            log.debug("no goodbye to %s", self.peer_text(), exc_info=True)
+        self.succession.end(self.error)
 
     # --- who ------------------------------------------------------------------
 

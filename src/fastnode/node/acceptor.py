@@ -278,6 +278,8 @@ class Acceptor:
         peer = await self._foundation.admission.judge(
             protocol, verified=verified, expected=None
         )
+        if await self._foundation.links.admit_successor(protocol, peer):
+            return peer
         if len(self._links) >= self._options.max_links:
             error = HandshakeError(
                 f"this acceptor has {len(self._links)} links, its maximum",

@@ -274,7 +274,7 @@ class Dial:
         made: list[LinkProtocol] = []
 
         def factory() -> TransportProtocol:
-            made.append(self._foundation.protocol(engine, self, dialer=True))
+            made.append(self._make(engine))
             return TransportProtocol(made[0])
 
         try:
@@ -299,6 +299,9 @@ class Dial:
         except asyncio.CancelledError:
             self._give_up(protocol)
             raise
+
+    def _make(self, engine: TlsEngine) -> LinkProtocol:
+        return self._foundation.protocol(engine, self, dialer=True)
 
     def _give_up(self, protocol: LinkProtocol) -> None:
         protocol.end(
@@ -351,8 +354,13 @@ class Dial:
             verified=not self._foundation.plaintext and not self._target.insecure,
             expected=self._name,
         )
-        self._foundation.links.admit_outbound(peer)
+        self._compare(protocol, peer)
         return peer
+
+    def _compare(self, protocol: LinkProtocol, peer: Peer) -> None:
+        """Whether this link or another one with the peer stays; see `node.handover`."""
+        del protocol
+        self._foundation.links.admit_outbound(peer)
 
     def link_up(self, protocol: LinkProtocol) -> None:
         """See `LinkOwner`."""

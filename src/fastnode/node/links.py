@@ -20,6 +20,11 @@ so it has lost that link and the new one replaces it; except that a link which w
 dialed, and whose dial wins, may be news to the peer: the inbound one is refused and
 ours is probed.
 
+An inbound HELLO with the ticket of a link that is up succeeds that link, and no other
+(fastnode.link.succession): if it comes from the same run of the same peer, and is as
+well verified. Neither rule above applies then, and nothing is lost. A ticket that does
+not fit is as none.
+
 Only links of verified peers are addressable, unless this node verifies nobody: a
 stranger who uses a name can talk to us but is never spoken to under that name.
 """
@@ -28,17 +33,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from fastnode.errors import CloseReason, DuplicateLink, LinkLost, Side
+from fastnode.errors import CloseReason, DuplicateLink, LinkLost, ProtocolError, Side
+from fastnode.limits import MAX_RETIRING_LINKS
+from fastnode.link.machine import State
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
     from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol
 
-__all__ = ["LinkRegistry"]
+__all__ = ["LinkRegistry", "older"]
 
 log = logging.getLogger("fastnode.node")
 
@@ -64,7 +71,9 @@ class LinkRegistry:
         self._finishing: set[LinkProtocol] = set()
         self._probes: set[asyncio.Task[None]] = set()
         self._waiters: dict[str, set[asyncio.Future[Link]]] = {}
+        self._by_ticket: dict[bytes, LinkProtocol] = {}
         self.dials: dict[str, PendingDial] = {}
+        self.on_asked: Callable[[LinkProtocol], None] | None = None
 
     # --- looking ---------------------------------------------------------------
 
@@ -76,6 +85,13 @@ class LinkRegistry:
     def up(self) -> tuple[Link, ...]:
         """All links that are up."""
         return tuple(self._up.values())
+
+    def in_use(self, name: str | None = None) -> list[LinkProtocol]:
+        """The links that new messages may take: of a peer, or all."""
+        if name is not None:
+            known = self._by_name.get(name)
+            return [known] if known is not None else []
+        return [each for each in self._up if each.state is State.UP]
 
     def __iter__(self) -> Iterator[LinkProtocol]:
         return iter(self._all | self._finishing)
@@ -130,6 +146,26 @@ class LinkRegistry:
                 return
             await dial.attempt_over()
 
+    async def admit_successor(self, protocol: LinkProtocol, peer: Peer) -> bool:
+        """Whether an inbound link is to succeed another one, whose ticket it shows."""
+        ticket = protocol.peer_hello.succeeds
+        old = self._by_ticket.get(ticket) if ticket is not None else None
+        if old is None:
+            return False
+        while (held := old.succession.held) is not None:
+            await asyncio.wait([held])
+        if (
+            old.state is not State.UP
+            or old.peer is None
+            or (old.peer.name, old.peer.instance) != (peer.name, peer.instance)
+            or old.peer.verified != peer.verified
+            or len(older(old)) >= MAX_RETIRING_LINKS
+        ):
+            log.info("a link from %s does not succeed the one it names", peer)
+            return False
+        protocol.succession.predecessor = old
+        return True
+
     def admit_outbound(self, peer: Peer) -> None:
         """Say whether a link that we dialed is still wanted.
 
@@ -174,6 +210,13 @@ class LinkRegistry:
         assert peer is not None
         self._up[protocol] = link
         log.info("link up: %s", peer)
+        succession = protocol.succession
+        succession.on_asked = self.on_asked
+        if not protocol.dialer and succession.ticket is not None:
+            self._by_ticket[succession.ticket] = protocol
+        predecessor = succession.predecessor
+        if predecessor is not None and not self._succeed(predecessor, protocol):
+            return
         if not self.addressable(peer):
             return
         old = self._by_name.get(peer.name)
@@ -181,7 +224,7 @@ class LinkRegistry:
         for waiter in self._waiters.pop(peer.name, ()):
             if not waiter.done():
                 waiter.set_result(link)
-        if old is not None:
+        if old is not None and old is not predecessor:
             old.end(
                 LinkLost(
                     f"a newer link with {peer.name} took the place of this one",
@@ -192,6 +235,19 @@ class LinkRegistry:
                 "a newer link took the place of this one",
             )
 
+    def _succeed(self, old: LinkProtocol, new: LinkProtocol) -> bool:
+        """Hand `old` over, if it is still there; False: `new` has ended instead."""
+        if old.state is State.CLOSED:
+            new.succession.predecessor = None
+        elif old.succession.successor is None and old.state is not State.RETIRING:
+            old.move_to(new)
+        else:
+            text = "two links succeed the same one"
+            error = ProtocolError(text, peer=new.peer, side=Side.REMOTE)
+            new.end(error, CloseReason.PROTOCOL_ERROR, text)
+            return False
+        return True
+
     def closing(self, protocol: LinkProtocol) -> None:
         """Nothing can be sent over this link any more."""
         peer = protocol.peer
@@ -201,6 +257,9 @@ class LinkRegistry:
     def ended(self, protocol: LinkProtocol) -> None:
         """The link is over; its socket may linger."""
         self.closing(protocol)
+        ticket = protocol.succession.ticket
+        if ticket is not None and self._by_ticket.get(ticket) is protocol:
+            del self._by_ticket[ticket]
         if self._up.pop(protocol, None) is not None:
             log.info("link down: %s", protocol.error)
 
@@ -210,3 +269,13 @@ class LinkRegistry:
         self._finishing = {p for p in self._finishing if p.running}
         if protocol.running:
             self._finishing.add(protocol)
+
+
+def older(protocol: LinkProtocol) -> list[LinkProtocol]:
+    """The links that this one has succeeded and that have not ended yet."""
+    found: list[LinkProtocol] = []
+    before = protocol.succession.predecessor
+    while before is not None:
+        found.append(before)
+        before = before.succession.predecessor
+    return found

@@ -19,6 +19,7 @@ from fastnode.node.admission import Admission
 from fastnode.node.dial import Dial, DialStats
 from fastnode.node.expiry import ExpiryCheck
 from fastnode.node.foundation import Foundation
+from fastnode.node.handover import Handover
 from fastnode.node.links import LinkRegistry
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
@@ -86,6 +87,7 @@ class Node:
             dial_stats=DialStats(),
             on_refused=network.on_refused,
         )
+        self._handover = Handover(self._foundation, self._routes, network)
         self._acceptors: tuple[Acceptor, ...] = ()
         self._dials: dict[str, asyncio.Task[Link]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -240,6 +242,7 @@ class Node:
         # What a link could not send in time it says, to us and to the peer, in the
         # rest of the time; then every socket is cut.
         last_words = min(limits.LINGER_SECONDS, timeout * LAST_WORDS)
+        await self._handover.close()
         for protocol in self._links:
             protocol.begin_close(CloseReason.SHUTDOWN, timeout - last_words)
         waits = [protocol.gone for protocol in self._links]
@@ -342,11 +345,48 @@ class Node:
         if task is None:
             task = self._start_dial(name, parsed)
         try:
-            return await asyncio.shield(task)
+            link = await asyncio.shield(task)
+            # It may have been replaced before we came to run.
+            return self._links.find(name) or link
         except asyncio.CancelledError:
             if task.cancelled() and self._stopping is not None:
                 raise self._stopped() from None
             raise
+
+    async def reconnect(
+        self, peer: str | None = None, *, timeout: float | None = None
+    ) -> None:
+        """Replace the link with a node, or all links, in order: after
+        `CertManager.update` this is how links that are up get the new certificate.
+
+        The new link comes up first. What is queued on the old one leaves first, order
+        per endpoint is kept, calls under way are answered there; nothing is lost or
+        doubled. `send` and `call` of this node take the new link at once; a `Link` that
+        you hold raises `LinkClosed`: `connect` gives the new one. Where the peer dialed
+        the old link it is asked to dial the new one. With a peer that has no link this
+        is `connect`.
+
+        Args:
+            peer: a node name; None: all links, at once.
+            timeout: seconds; default: ``NodeOptions.shutdown_timeout``. A replacement
+                that is under way then goes on.
+
+        Raises:
+            HandshakeError, NoRoute: no new link; the old one stays in use.
+            CallTimeout: no new link in time, or it is in use but the old one has not
+                ended: the message says what is outstanding.
+            LinkLost: the old or the new link was lost meanwhile.
+            LinkClosed: the link was closed meanwhile, or this node stops.
+
+            With several links, the first failure after all were tried; the others are
+            its notes.
+        """
+        self._check_loop()
+        if self._stopping is not None:
+            raise self._stopped()
+        if timeout is None:
+            timeout = self._options.shutdown_timeout
+        await self._handover.replace(peer, timeout, self.connect)
 
     def _start_dial(self, name: str, parsed: NodeName) -> asyncio.Task[Link]:
         assert self._loop is not None

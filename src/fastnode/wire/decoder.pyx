@@ -41,10 +41,13 @@ from fastnode.wire.frame cimport (
     LANES,
     MESSAGE,
     MORE,
+    MOVED,
     PING,
     PING_BYTES,
     PONG,
+    RECONNECT,
     REPLY,
+    STAY,
     TOTAL_BYTES,
     get16,
     get32,
@@ -91,6 +94,9 @@ allow(CANCEL, CALL_BYTES, CALL_BYTES)
 allow(PING, PING_BYTES, PING_BYTES)
 allow(PONG, PING_BYTES, PING_BYTES)
 allow(GOODBYE, 4, 4 + 2 * MAX_REASON_BYTES)
+allow(MOVED, 0, 0)
+allow(RECONNECT, 0, 0)
+allow(STAY, 4, 4 + 2 * MAX_REASON_BYTES)
 
 
 cdef object malformed(str what):
@@ -288,7 +294,9 @@ cdef class Decoder:
         self.payload = PyBytes_FromStringAndSize(
             <const char *>at + offset, <Py_ssize_t>(HEADER_BYTES + length - offset)
         )
-        if self.kind == ENDPOINT:
+        if self.kind == MOVED and self.assemblies[DATA_LANE].kind:
+            raise malformed("MOVED inside a message of several frames")
+        if self.kind == ENDPOINT or self.kind == MOVED:
             self.data_bytes += HEADER_BYTES + length
         self.start += HEADER_BYTES + length
         return 1

@@ -33,7 +33,10 @@ cdef enum:
     PING = 11
     PONG = 12
     GOODBYE = 13
-    KIND_END = 14
+    MOVED = 14
+    RECONNECT = 15
+    STAY = 16
+    KIND_END = 17
 
 # Flags.
 cdef enum:

@@ -1,4 +1,4 @@
-"""GOODBYE: why a link ends, or never came up. Sans-IO."""
+"""GOODBYE and STAY: why a link ends, never came up, or is not replaced. Sans-IO."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEAD = struct.Struct(">HH")
 
 
 def encode_goodbye(code: int, text: str, hint: str) -> bytes:
-    """The body of a GOODBYE frame; both texts are cut to MAX_REASON_BYTES."""
+    """The body of the frame; both texts are cut to MAX_REASON_BYTES."""
     reason = cut(text, MAX_REASON_BYTES)
     return _HEAD.pack(code, len(reason)) + reason + cut(hint, MAX_REASON_BYTES)
 
@@ -34,7 +34,7 @@ def decode_goodbye(body: bytes) -> tuple[int, str, str]:
     rest = body[_HEAD.size :]
     if size > len(rest):
         raise ProtocolError(
-            "the peer sent a malformed GOODBYE frame",
+            "the peer sent a malformed GOODBYE or STAY frame",
             side=Side.REMOTE,
             hint="it runs an incompatible version",
         )

@@ -14,18 +14,29 @@ from fastnode.errors import ConfigError, ProtocolError, Side
 from fastnode.limits import MAX_FRAME_BYTES, MAX_NODE_NAME_BYTES
 from fastnode.names import NodeName
 
-__all__ = ["HELLO_KIND", "INSTANCE_BYTES", "PROTOCOL_VERSION", "Hello"]
+__all__ = [
+    "HELLO_KIND",
+    "INSTANCE_BYTES",
+    "PROTOCOL_VERSION",
+    "TICKET_BYTES",
+    "Hello",
+]
 
 #: The kind of a HELLO frame (docs/wire-format.md).
 HELLO_KIND: Final = 1
 MAGIC: Final = b"fastnode"
 PROTOCOL_VERSION: Final = 1
 INSTANCE_BYTES: Final = 16
+#: Enough that nobody guesses one.
+TICKET_BYTES: Final = 16
 
 # magic, oldest and newest version, reserved, instance, max_message, max_frame,
 # window, endpoints, keepalive in ms, length of the name
 _FIXED: Final = struct.Struct(f">8sBBH{INSTANCE_BYTES}sQIIIIH")
 _FEATURE: Final = struct.Struct(">HH")
+#: Types of features.
+_HANDOVER: Final = 1
+_SUCCEEDS: Final = 2
 
 #: A peer whose limits are below these could not be served.
 LEAST_FRAME_BYTES: Final = 16 * 1024
@@ -45,6 +56,11 @@ class Hello:
         endpoints: names that it remembers in its endpoint dictionary.
         keepalive_ms: silence after which it probes, milliseconds.
         oldest, newest: protocol versions it speaks.
+        ticket: the feature HANDOVER: it can hand a link over to another one. An
+            acceptor gives the link a ticket, 16 random bytes; a dialer none, b"".
+            None: it cannot.
+        succeeds: the feature SUCCEEDS: the ticket of a link that this one is to
+            succeed; None: of none.
     """
 
     name: NodeName
@@ -56,6 +72,8 @@ class Hello:
     keepalive_ms: int
     oldest: int = PROTOCOL_VERSION
     newest: int = PROTOCOL_VERSION
+    ticket: bytes | None = None
+    succeeds: bytes | None = None
 
     def encode(self) -> bytes:
         """The body of the HELLO frame."""
@@ -75,14 +93,15 @@ class Hello:
                 len(name),
             )
             + name
+            + _encode_feature(_HANDOVER, self.ticket)
+            + _encode_feature(_SUCCEEDS, self.succeeds)
         )
 
     @classmethod
     def decode(cls, body: bytes) -> Hello:
         """Parse and check the body of a HELLO frame.
 
-        Features behind the name are skipped where they are unknown; this version
-        knows none.
+        Features behind the name are skipped where they are unknown.
 
         Raises:
             ProtocolError: malformed, or limits that nobody could keep.
@@ -106,7 +125,7 @@ class Hello:
             raise _bad(f"a frame limit of {max_frame} and a window of {window}")
         if endpoints == 0 or max_message == 0:
             raise _bad("limits of zero")
-        _check_features(body, end)
+        features = _decode_features(body, end)
         return cls(
             name=name,
             instance=instance,
@@ -117,6 +136,8 @@ class Hello:
             keepalive_ms=keepalive_ms,
             oldest=oldest,
             newest=newest,
+            ticket=features.get(_HANDOVER),
+            succeeds=features.get(_SUCCEEDS),
         )
 
     def version_with(self, other: Hello) -> int | None:
@@ -125,15 +146,30 @@ class Hello:
         return version if version >= max(self.oldest, other.oldest) else None
 
 
-def _check_features(body: bytes, at: int) -> None:
+#: The sizes that the value of a known feature may have.
+_SIZES: Final = {_HANDOVER: (0, TICKET_BYTES), _SUCCEEDS: (TICKET_BYTES,)}
+
+
+def _encode_feature(kind: int, value: bytes | None) -> bytes:
+    return b"" if value is None else _FEATURE.pack(kind, len(value)) + value
+
+
+def _decode_features(body: bytes, at: int) -> dict[int, bytes]:
+    """The known features, by type."""
+    found: dict[int, bytes] = {}
     while at < len(body):
         if len(body) - at < _FEATURE.size:
             raise _bad("a feature is cut off")
-        _, size = _FEATURE.unpack_from(body, at)
+        kind, size = _FEATURE.unpack_from(body, at)
         at += _FEATURE.size
         if len(body) - at < size:
             raise _bad("a feature is cut off")
+        if kind in _SIZES:
+            if kind in found or size not in _SIZES[kind]:
+                raise _bad(f"feature {kind} twice, or with {size} bytes")
+            found[kind] = body[at : at + size]
         at += size
+    return found
 
 
 def _bad(what: str) -> ProtocolError:

@@ -36,6 +36,16 @@ def test_the_acceptor_s_way_up() -> None:
     assert walk(*events, Event.ACCEPT_RECEIVED) is State.UP
 
 
+def test_the_way_of_a_link_that_is_replaced() -> None:
+    up = (Event.TLS_DONE, Event.HELLO_RECEIVED, Event.ACCEPT_SENT)
+    assert walk(*up, Event.MOVE) is State.RETIRING
+    assert walk(*up, Event.MOVE, Event.CLOSE) is State.CLOSING
+    # Nobody moves twice, nor after a goodbye, nor before the link is up.
+    for before in ((), up[:2], (*up, Event.MOVE), (*up, Event.CLOSE)):
+        with pytest.raises(ProtocolError, match="MOVE"):
+            walk(*before, Event.MOVE)
+
+
 @pytest.mark.parametrize("state", State)
 def test_every_state_can_end(state: State) -> None:
     assert next_state(state, Event.END) is State.CLOSED
@@ -68,8 +78,8 @@ def test_frames_by_state() -> None:
     for state in HANDSHAKE:
         # Nothing but the handshake's own frames and a refusal.
         assert FRAMES[state] <= {1, 2, 13}
-    assert 1 not in FRAMES[State.UP]
-    assert 2 not in FRAMES[State.UP]
+    for state in (State.UP, State.RETIRING, State.CLOSING):
+        assert FRAMES[state] == frozenset(range(3, 17))
 
 
 @pytest.mark.parametrize("state", State)

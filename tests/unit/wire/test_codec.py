@@ -96,6 +96,23 @@ def test_byte_by_byte(decoder: Decoder, size: int) -> None:
     assert found == [(5, 3, 4, payload), (11, 0, 0, bytes(8))]
 
 
+def test_frames_of_a_handover_byte_by_byte() -> None:
+    stay = frames.reason(28, "why", "hint")
+    data = (
+        frames.frame(frames.MOVED)
+        + frames.frame(frames.RECONNECT)
+        + frames.frame(frames.STAY, stay)
+    )
+    expected = [(14, 0, 0, b""), (15, 0, 0, b""), (16, 0, 0, stay)]
+    assert decode(data) == decode(data, list(range(len(data)))) == expected
+
+
+def test_moved_inside_a_reply_is_in_another_lane(decoder: Decoder) -> None:
+    parts = split_frames(frames.reply(1, bytes(100_000)))
+    found = decoder.feed(parts[0] + frames.frame(frames.MOVED) + b"".join(parts[1:]))
+    assert [frame[0] for frame in found] == [frames.MOVED, frames.REPLY]
+
+
 payloads = st.one_of(
     st.binary(max_size=200),
     st.integers(0, 150_000).map(lambda size: (b"0123456789abcdef" * 9400)[:size]),
@@ -202,7 +219,7 @@ def test_names_that_cannot_be(encoder: Encoder, name: str) -> None:
 LARGE = bytes(65528)
 HOSTILE = {
     "kind 0": frames.frame(0),
-    "kind 14": frames.frame(14),
+    "kind 17": frames.frame(17),
     "kind 255": frames.frame(255),
     "unknown flag": frames.frame(frames.MESSAGE, b"x", flags=2),
     "flag on a kind that has none": frames.frame(frames.PING, bytes(8), flags=1),
@@ -222,6 +239,14 @@ HOSTILE = {
     "long name": frames.frame(frames.ENDPOINT, bytes(256)),
     "short goodbye": frames.frame(frames.GOODBYE, b"abc"),
     "long goodbye": frames.frame(frames.GOODBYE, bytes(2053)),
+    "moved with a body": frames.frame(frames.MOVED, b"x"),
+    "reconnect with a body": frames.frame(frames.RECONNECT, b"x"),
+    "short stay": frames.frame(frames.STAY, b"abc"),
+    "long stay": frames.frame(frames.STAY, bytes(2053)),
+    "moved inside a message": frames.frame(
+        frames.MESSAGE, struct.pack(">Q", 9) + b"abc", flags=1
+    )
+    + frames.frame(frames.MOVED),
     "short error": frames.frame(frames.ERROR, bytes(7)),
     "continuation of nothing": frames.frame(frames.CONTINUE, b"x"),
     "continuation of lane 2": frames.frame(frames.CONTINUE, b"x", number=2),

@@ -43,6 +43,8 @@ def test_encoded_as_the_document_says() -> None:
             "window": st.integers(65536, 2**32 - 1),
             "endpoints": st.integers(1, 65536),
             "keepalive_ms": st.integers(0, 2**32 - 1),
+            "ticket": st.none() | st.just(b"") | st.binary(min_size=16, max_size=16),
+            "succeeds": st.none() | st.binary(min_size=16, max_size=16),
         }
     )
 )
@@ -56,8 +58,36 @@ def test_a_larger_frame_limit_is_cut_to_ours() -> None:
 
 
 def test_unknown_features_are_ignored() -> None:
-    features = struct.pack(">HH", 999, 3) + b"abc" + struct.pack(">HH", 1, 0)
-    assert Hello.decode(make().encode() + features) == make()
+    unknown = frames.feature(999, b"abc") + frames.feature(3) + frames.feature(3)
+    assert Hello.decode(make().encode() + unknown) == make()
+    known = frames.feature(frames.HANDOVER)
+    for features in (unknown + known, known + unknown):
+        assert Hello.decode(make().encode() + features) == make(ticket=b"")
+
+
+def test_known_features_are_encoded_as_the_document_says() -> None:
+    ticket, other = bytes(range(16)), bytes(range(16, 32))
+    features = frames.feature(1, ticket) + frames.feature(2, other)
+    name, instance = "orders@10.0.0.1", bytes(range(16))
+    body = frames.hello(name, instance=instance, features=features)[8:]
+    hello = make(ticket=ticket, succeeds=other)
+    assert hello.encode() == body
+    assert Hello.decode(body) == hello
+    # The order of features means nothing.
+    swapped = frames.feature(2, other) + frames.feature(1, ticket)
+    assert Hello.decode(make().encode() + swapped) == hello
+
+
+@given(st.integers(0, 100))
+def test_guarantee_10_a_hello_that_is_cut(size: int) -> None:
+    body = make(ticket=bytes(16), succeeds=bytes(16)).encode()
+    whole = {len(make().encode()), len(make(ticket=bytes(16)).encode()), len(body)}
+    cut = body[: min(size, len(body))]
+    if len(cut) in whole:
+        Hello.decode(cut)
+    else:
+        with pytest.raises(ProtocolError):
+            Hello.decode(cut)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +108,11 @@ def test_unknown_features_are_ignored() -> None:
         frames.hello("a@b", endpoints=0)[8:],
         frames.hello("a@b", max_message=0)[8:],
         frames.hello("a@b", features=b"abc")[8:],
+        frames.hello("a@b", features=frames.feature(1) * 2)[8:],
+        frames.hello("a@b", features=frames.feature(1, bytes(15)))[8:],
+        frames.hello("a@b", features=frames.feature(1, bytes(17)))[8:],
+        frames.hello("a@b", features=frames.feature(2))[8:],
+        frames.hello("a@b", features=frames.feature(2, bytes(16)) * 2)[8:],
         frames.hello("a@b", features=struct.pack(">HH", 1, 5) + b"abc")[8:],
     ],
 )
