@@ -1,5 +1,5 @@
-"""A certificate is replaced while its node runs: the link that is up stays, the next
-one is made under the new certificate.
+"""A certificate is replaced while its node runs: the link that is up stays, until it is
+replaced in order by one under the new certificate.
 
 Run: python examples/rotate_certs.py
 """
@@ -72,7 +72,8 @@ async def main() -> None:
         reply = await link.call("echo", b"hello", timeout=5.0)
         print(f"the old link lives: {reply.decode()}, {serial(link) == old}")
 
-        await link.close()
+        # Nothing that is queued or under way is lost.
+        await server.reconnect()
         link = await client.connect(str(SERVER))
         print(f"the new link sees the new one: {serial(link) == new.serial_number}")
 

@@ -130,6 +130,8 @@ class HandshakeError(FastnodeError, ConnectionError):
 
     usual_hint = "the log of the other side says more"
     close_reason = CloseReason.REFUSED
+    #: False where the connection just ended and nobody said why.
+    told = True
 
 
 class CertificateRequired(HandshakeError):
@@ -261,6 +263,10 @@ class DuplicateLink(HandshakeError):
     """The peer keeps another link between the two nodes; never raised to users."""
 
     close_reason = CloseReason.DUPLICATE_LINK
+
+
+class DialGivenUp(HandshakeError):
+    """We dialed and want the link no more; never raised to users."""
 
 
 def renewed(error: FastnodeError) -> FastnodeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from contextlib import AsyncExitStack
 
@@ -16,6 +17,7 @@ from fastnode import (
     Link,
     Node,
     NoRoute,
+    Refusal,
     Route,
     UnknownAuthority,
 )
@@ -160,6 +162,10 @@ async def test_all_routes_fail() -> None:
         assert str(two) in str(caught.value)
         assert isinstance(caught.value, ConnectionError)
         assert caught.value.hint
+        assert "Connection refused" in str(caught.value)
+        assert "Errno" not in str(caught.value)
+        # Nobody refused anybody: there was nobody.
+        assert a.dial_stats.refused == a.dial_stats.failed == {}
 
 
 async def test_a_refusal_outweighs_an_unreachable_route() -> None:
@@ -256,8 +262,13 @@ async def settle(a: Node, b: Node) -> tuple[Link, Link]:
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_simultaneous_connects_end_with_one_link(turns: int) -> None:
-    async with pair() as (a, b):
+async def test_simultaneous_connects_end_with_one_link(
+    turns: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    refusals: list[Refusal] = []
+    hears = {"on_refused": refusals.append}
+    async with pair(hears, hears) as (a, b):
 
         async def late(node: Node, name: str) -> Link:
             for _ in range(turns):
@@ -275,6 +286,12 @@ async def test_simultaneous_connects_end_with_one_link(turns: int) -> None:
             assert not first.closed
             await first.close()
             await until(lambda: not a.links and not b.links)
+        # It is the most normal thing that two nodes dial each other at once.
+        assert caplog.text == ""
+        assert refusals == []
+        for node in (a, b):
+            assert not node.dial_stats.refused
+            assert not node.acceptors[0].stats.refused
 
 
 async def test_five_nodes_connect_to_each_other_all_at_once() -> None:

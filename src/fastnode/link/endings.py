@@ -74,12 +74,14 @@ def closed_there(peer: Peer, text: str) -> LinkClosed:
 def cut_short(peer: str, cause: BaseException | None = None) -> HandshakeError:
     """The connection ended during the handshake, without a word."""
     because = f": {cause}" if cause else ""
-    return HandshakeError(
+    error = HandshakeError(
         f"the connection ended before the handshake was complete{because}",
         peer=peer,
         side=Side.REMOTE,
         hint="see the log of the other side",
     )
+    error.told = False
+    return error
 
 
 def too_slow(peer: str, seconds: float) -> HandshakeTimeout:

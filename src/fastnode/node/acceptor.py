@@ -337,13 +337,17 @@ class Acceptor:
         refusal = Refusal.of(protocol, error)
         ours = refusal.side is Side.LOCAL
         (self.stats.refused if ours else self.stats.failed)[refusal.reason] += 1
-        log.warning(
+        # A connection that just ends is nobody's refusal: a port scan, a health
+        # check, one of two nodes that dial each other at once.
+        told = getattr(error, "told", True)
+        log.log(
+            logging.WARNING if told else logging.INFO,
             "%s %s %s",
             self._foundation.name,
             "refused" if ours else "has no link with",
             refusal,
         )
-        if self._on_refused is not None:
+        if told and self._on_refused is not None:
             try:
                 self._on_refused(refusal)
             except Exception:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 from fastnode.certs.context import ALPN_PROTOCOL
 from fastnode.errors import (
     ConfigError,
+    DialGivenUp,
     DuplicateLink,
     FastnodeError,
     HandshakeError,
@@ -305,9 +308,7 @@ class Dial:
 
     def _give_up(self, protocol: LinkProtocol) -> None:
         protocol.end(
-            HandshakeError(
-                "the dial was given up", peer=str(self._name), side=Side.LOCAL
-            )
+            DialGivenUp("the dial was given up", peer=str(self._name), side=Side.LOCAL)
         )
 
     def _engine(self, target: Target) -> TlsEngine:
@@ -376,7 +377,7 @@ class Dial:
     ) -> None:
         """See `LinkOwner`."""
         self._foundation.links.ended(protocol)
-        if was >= State.UP or isinstance(error, DuplicateLink):
+        if was >= State.UP or isinstance(error, (DuplicateLink, DialGivenUp)):
             return
         ours = error.side is Side.LOCAL
         stats = self._foundation.dial_stats
@@ -398,4 +399,9 @@ def describe_os(error: Exception) -> str:
     """The reason of an `OSError` without its number."""
     if isinstance(error, ExceptionGroup):
         return "; ".join(describe_os(each) for each in error.exceptions)
+    if isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        # Not the text at hand: stock asyncio puts one of its own there.
+        return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -22,7 +22,7 @@ __all__ = ["Refusal"]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What ``on_refused`` is told.
+    """What ``on_refused`` is told; not of connections that end without a word.
 
     Attributes:
         error: the reason; the peer is told the same.

@@ -131,11 +131,13 @@ def _translate(error: ssl.SSLError, evidence: Evidence) -> FastnodeError:
             verdict = Verdict(error.verify_code, error.verify_message, 0, (), None, ())
         return explain(evidence, verdict)
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return HandshakeError(
+        ended = HandshakeError(
             "the peer closed the connection during the handshake",
             side=Side.REMOTE,
             hint="its log may say why; or something between the two cuts connections",
         )
+        ended.told = False
+        return ended
     reason = _reason_of(error)
     if "PEER_DID_NOT_RETURN_A_CERTIFICATE" in reason:
         whose = f", signed by {evidence.our_authorities}" if evidence.pool else ""

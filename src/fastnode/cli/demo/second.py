@@ -16,6 +16,7 @@ from fastnode import (
     NetworkOptions,
     Node,
     NodeOptions,
+    Peer,
     run,
     start_node,
 )
@@ -65,18 +66,21 @@ class Receiver:
 
 def peers(node: Node) -> list[dict[str, Any]]:
     """Who this node believes its peers are."""
-    return [
-        {
-            "name": link.peer.name,
-            "verified": link.peer.verified,
-            "serial": f"{link.peer.certificate.serial_number:x}"
-            if link.peer.certificate
-            else None,
-            "tls": link.peer.tls_version,
-            "cipher": link.peer.cipher,
-        }
-        for link in node.links
-    ]
+    return [described(link.peer) for link in node.links]
+
+
+def described(peer: Peer) -> dict[str, Any]:
+    """Who a peer is believed to be, and by which certificate."""
+    shown = peer.certificate
+    return {
+        "name": peer.name,
+        "verified": peer.verified,
+        "subject": "" if shown is None else shown.subject.rfc4514_string(),
+        "issuer": "" if shown is None else shown.issuer.rfc4514_string(),
+        "serial": "" if shown is None else f"{shown.serial_number:x}",
+        "tls": peer.tls_version,
+        "cipher": peer.cipher,
+    }
 
 
 def identity(directory: Path, stem: str) -> Identity:

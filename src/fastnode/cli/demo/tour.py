@@ -24,7 +24,7 @@ from fastnode import (
 from fastnode.certs.authority import Authority
 from fastnode.cli.demo.child import ChildNode
 from fastnode.cli.demo.report import Report, Step
-from fastnode.cli.demo.second import SEQUENCE_BYTES, identity
+from fastnode.cli.demo.second import SEQUENCE_BYTES, described, identity
 from fastnode.names import NodeName
 
 __all__ = ["Tour"]
@@ -92,30 +92,20 @@ class Tour:
 
     async def _who(self, link: Link, child: ChildNode) -> Step:
         seen = (await child.ask("peers"))["peers"][0]
-        peer = link.peer
-        serial = f"{peer.certificate.serial_number:x}" if peer.certificate else ""
+        there = described(link.peer)
         ok = (
-            peer.verified
+            there["verified"]
             and seen["verified"]
-            and peer.name == SECOND
+            and there["name"] == SECOND
             and seen["name"] == FIRST
-            and peer.tls_version == seen["tls"] == "TLSv1.3"
+            and there["tls"] == seen["tls"] == "TLSv1.3"
         )
-        found = f"two processes, {peer.tls_version}, {peer.cipher}, both verified"
+        found = f"two processes, {there['tls']}, {there['cipher']}, both verified"
         quotes = [
-            (FIRST, f"the other is {peer.name}, serial {serial[:12]}..."),
-            (SECOND, f"the other is {seen['name']}, serial {seen['serial'][:12]}..."),
+            (who, f"the other is {p['name']}: {p['subject']}, serial {p['serial'][:8]}")
+            for who, p in ((FIRST, there), (SECOND, seen))
         ]
-        details = {
-            "first_sees": {
-                "name": peer.name,
-                "verified": peer.verified,
-                "serial": serial,
-                "tls": peer.tls_version,
-                "cipher": peer.cipher,
-            },
-            "second_sees": seen,
-        }
+        details = {"first_sees": there, "second_sees": seen}
         return Step("who is who", ok, found, details, quotes)
 
     async def _one_way(self, link: Link) -> Step:
