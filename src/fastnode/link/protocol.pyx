@@ -1,8 +1,8 @@
 """LinkProtocol: a connection that becomes a link, is one, and ends.
 
-Above `Connection` (TLS and frames) it joins the inbox and the call table (handlers,
-callers) and the states of `fastnode.link.machine`. Its owner, an acceptor or a
-dialer, judges the peer.
+Above `Connection` (TLS and frames) and `Handshake` (until both sides have accepted
+each other) it joins the inbox and the call table (handlers, callers): the traffic and
+the end. The states are those of `fastnode.link.machine`.
 
 Rules for whoever edits this. Handlers run inside `on_frame`: after every call that
 may reach one, the state may have changed. All ways to the end lead through `end`.
@@ -12,8 +12,8 @@ Nothing is written after it but what it wrote itself: the alert or goodbye.
 cimport cython
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.link.calls cimport CallTable
-from fastnode.link.connection cimport Connection
 from fastnode.link.endpoint cimport EndpointRegistry
+from fastnode.link.handshake cimport Handshake
 from fastnode.link.inbox cimport Inbox
 from fastnode.link.keepalive cimport Keepalive
 from fastnode.link.succession cimport Succession
@@ -38,7 +38,6 @@ import logging
 
 from fastnode.errors import (
     CloseReason,
-    FastnodeError,
     LinkClosed,
     ProtocolError,
     Side,
@@ -47,19 +46,15 @@ from fastnode.errors import (
 from fastnode.limits import CLOSE_TIMEOUT_SECONDS, MAX_FRAME_BYTES
 from fastnode.link import endings
 from fastnode.link.link import Link
-from fastnode.link.machine import Event, State, frame_mask, next_state
+from fastnode.link.machine import Event, State
 from fastnode.link.stats import LinkStats
 from fastnode.tls.engine import TLS_ERRORS
 from fastnode.wire.goodbye import decode_goodbye, encode_goodbye
-from fastnode.wire.hello import Hello
 
 log = logging.getLogger("fastnode.link")
 
 # What a peer may send after its GOODBYE: what helps us to say ours.
 cdef unsigned int AFTER_GOODBYE = 1 << CREDIT | 1 << CANCEL
-
-# What it sends no more after its MOVED.
-cdef unsigned int UNTIL_MOVED = 1 << ENDPOINT | 1 << MESSAGE | 1 << CALL | 1 << MOVED
 
 # Codes of a GOODBYE below this end a link in order.
 cdef enum:
@@ -67,7 +62,7 @@ cdef enum:
 
 
 @cython.final
-cdef class LinkProtocol(Connection):
+cdef class LinkProtocol(Handshake):
     """A connection to a peer, from the first byte to the last.
 
     Args:
@@ -91,39 +86,18 @@ cdef class LinkProtocol(Connection):
         *,
         bint dialer,
     ):
-        Connection.__init__(self, engine, pool, receive_buffer)
-        self.owner = owner
-        self.settings = settings
-        self.dialer = dialer
+        Handshake.__init__(
+            self, engine, owner, settings, pool, receive_buffer, dialer=dialer
+        )
         self.outbox.high_water = settings.high_water
         self.outbox.low_water = settings.low_water
         self.outbox.most = settings.max_queued
         self.inbox = Inbox(self.loop, self.outbox, registry, settings.hello.window)
         self.calls = CallTable(self.loop, self.outbox)
         self.succession = Succession(self, self.outbox, self.inbox, self.calls)
-        self.state_ = State.TLS
         self.keepalive = Keepalive(self.loop, self.outbox, self.peer_silent)
-        self.established = self.loop.create_future()
-
-    @property
-    def state(self):
-        """Where the link stands."""
-        return self.state_
-
-    cdef int enter(self, event) except -1:
-        self.state_ = next_state(self.state_, event)
-        self.allowed = frame_mask(self.state_)
-        if self.succession.moved:
-            self.allowed &= ~UNTIL_MOVED
-        return 0
 
     # --- what the connection tells -------------------------------------------
-
-    cdef int on_made(self) except -1:
-        self.timer = self.loop.call_later(
-            self.settings.handshake_timeout, self.handshake_expired
-        )
-        return 0
 
     cdef int on_bytes(self) except -1:
         self.keepalive.heard = True
@@ -210,74 +184,15 @@ cdef class LinkProtocol(Connection):
         if kind == GOODBYE:
             return self.on_goodbye(payload)
         if kind == MOVED:
-            self.allowed &= ~UNTIL_MOVED
+            self.peer_moved()
         return self.succession.on_frame(kind, payload)
 
-    # --- the handshake --------------------------------------------------------
-
-    cdef int on_secure(self) except -1:
-        """TLS is up: the dialer introduces itself."""
-        alpn = self.engine.alpn
-        if alpn != self.owner.alpn:
-            self.refuse(endings.no_alpn(self.peer_text(), self.owner.alpn, alpn))
-            return 0
-        self.enter(Event.TLS_DONE)
-        if self.dialer:
-            self.say_hello()
-        return 0
-
-    cdef int say_hello(self) except -1:
-        self.hello = self.succession.introduce(self.settings.hello, self.dialer)
-        return self.outbox.frame(HELLO, 0, self.hello.encode())
-
-    cdef int on_hello(self, bytes body) except -1:
-        self.peer_hello = Hello.decode(body)
-        self.enter(Event.HELLO_RECEIVED)
-        if self.settings.hello.version_with(self.peer_hello) is None:
-            self.refuse(endings.no_version(self.settings.hello, self.peer_hello))
-            return 0
-        self.decision = self.loop.create_task(self.decide())
-        return 0
-
-    async def decide(self):
-        """Let the owner judge the peer; then accept or refuse it."""
-        try:
-            try:
-                peer = await self.owner.admit(self)
-            finally:
-                self.decision = None
-        except FastnodeError as error:
-            self.refuse(error)
-            return
-        except Exception as error:
-            log.exception("judging %s failed", self.peer_text())
-            self.refuse(endings.no_verdict(self.peer_text(), error))
-            return
-        if self.state_ is not State.DECIDING:
-            return
-        self.peer = peer
-        self.inbox.set_peer(peer)
-        self.calls.set_peer(peer)
-        self.outbox.begin(self.peer_hello, self.settings.hello)
-        if self.dialer:
-            self.outbox.frame(ACCEPT, 0, b"")
-            self.enter(Event.ACCEPT_SENT)
-            self.come_up()
-        else:
-            self.say_hello()
-            self.enter(Event.WELCOMED)
-
-    def refuse(self, error):
-        """Refuse the peer, and tell it why."""
-        self.end(
-            error,
-            getattr(error, "close_reason", CloseReason.REFUSED),
-            error.message,
-            error.hint,
-        )
+    # --- traffic --------------------------------------------------------------
 
     cdef int come_up(self) except -1:
         self.stop_timer()
+        self.inbox.set_peer(self.peer)
+        self.calls.set_peer(self.peer)
         self.engine.settle()
         self.decoder.max_frame = MAX_FRAME_BYTES
         self.decoder.max_message = self.settings.hello.max_message
@@ -290,14 +205,6 @@ cdef class LinkProtocol(Connection):
         if not self.established.done():
             self.established.set_result(self.link)
         return 0
-
-    def handshake_expired(self):
-        """TLS and HELLO took too long."""
-        self.refuse(
-            endings.too_slow(self.peer_text(), self.settings.handshake_timeout)
-        )
-
-    # --- traffic --------------------------------------------------------------
 
     def call(self, endpoint, payload, timeout):
         """See `Link.call`."""
@@ -472,17 +379,7 @@ cdef class LinkProtocol(Connection):
         self.owner.link_ended(self, was, self.error)
         self.succession.end(self.error)
 
-    # --- who ------------------------------------------------------------------
-
-    def peer_text(self):
-        """The best name for the peer that is known by now."""
-        if self.peer is not None:
-            return self.peer.name
-        if self.peer_hello is not None:
-            return str(self.peer_hello.name)
-        if self.address:
-            return f"{self.address[0]}:{self.address[1]}"
-        return "the peer"
+    # --- handlers -------------------------------------------------------------
 
     @property
     def running(self):

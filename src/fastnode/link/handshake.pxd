@@ -1,0 +1,26 @@
+from fastnode.link.connection cimport Connection
+from fastnode.link.succession cimport Succession
+
+
+cdef class Handshake(Connection):
+    cdef readonly object owner
+    cdef readonly object settings
+    cdef readonly bint dialer
+    cdef readonly Succession succession
+
+    # Where the link stands (machine.State) and which kinds may come (a bit mask).
+    cdef object state_
+    cdef unsigned int allowed
+
+    # Our HELLO, the peer's, and the judgement of it.
+    cdef readonly object hello
+    cdef readonly object peer_hello
+    cdef object decision
+    cdef readonly object established
+    cdef readonly object peer
+
+    cdef int enter(self, event) except -1
+    cdef int peer_moved(self) except -1
+    cdef int say_hello(self) except -1
+    cdef int on_hello(self, bytes body) except -1
+    cdef int come_up(self) except -1

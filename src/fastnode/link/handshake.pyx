@@ -1,0 +1,163 @@
+"""Handshake: a connection until both sides have accepted each other.
+
+TLS, then a HELLO in each direction and the dialer's ACCEPT; the owner, an acceptor or a
+dialer, judges the peer. What comes after it is for the subclass, `LinkProtocol`.
+"""
+
+from fastnode.buffers.pool cimport BufferPool
+from fastnode.link.connection cimport Connection
+from fastnode.wire.frame cimport ACCEPT, CALL, ENDPOINT, HELLO, MESSAGE, MOVED
+
+import logging
+
+from fastnode.errors import CloseReason, FastnodeError
+from fastnode.link import endings
+from fastnode.link.machine import Event, State, frame_mask, next_state
+from fastnode.wire.hello import Hello
+
+log = logging.getLogger("fastnode.link")
+
+# What a peer sends no more after its MOVED.
+cdef unsigned int UNTIL_MOVED = 1 << ENDPOINT | 1 << MESSAGE | 1 << CALL | 1 << MOVED
+
+
+cdef class Handshake(Connection):
+    """The states before a link is up.
+
+    Args:
+        engine: a fresh `TlsEngine`.
+        owner: judges the peer and hears how the link fares; see `LinkOwner`.
+        settings: limits and times.
+        pool: slabs of the node.
+        receive_buffer: a writable buffer, shared with other links of this loop.
+        dialer: whether we made the connection.
+    """
+
+    def __init__(
+        self,
+        engine,
+        owner,
+        settings,
+        BufferPool pool not None,
+        receive_buffer,
+        *,
+        bint dialer,
+    ):
+        Connection.__init__(self, engine, pool, receive_buffer)
+        self.owner = owner
+        self.settings = settings
+        self.dialer = dialer
+        self.state_ = State.TLS
+        self.established = self.loop.create_future()
+
+    @property
+    def state(self):
+        """Where the link stands."""
+        return self.state_
+
+    cdef int enter(self, event) except -1:
+        self.state_ = next_state(self.state_, event)
+        self.allowed = frame_mask(self.state_)
+        if self.succession.moved:
+            self.peer_moved()
+        return 0
+
+    cdef int peer_moved(self) except -1:
+        """The peer begins no more messages and calls on this link."""
+        self.allowed &= ~UNTIL_MOVED
+        return 0
+
+    cdef int on_made(self) except -1:
+        self.timer = self.loop.call_later(
+            self.settings.handshake_timeout, self.handshake_expired
+        )
+        return 0
+
+    # --- the handshake --------------------------------------------------------
+
+    cdef int on_secure(self) except -1:
+        """TLS is up: the dialer introduces itself."""
+        alpn = self.engine.alpn
+        if alpn != self.owner.alpn:
+            self.refuse(endings.no_alpn(self.peer_text(), self.owner.alpn, alpn))
+            return 0
+        self.enter(Event.TLS_DONE)
+        if self.dialer:
+            self.say_hello()
+        return 0
+
+    cdef int say_hello(self) except -1:
+        self.hello = self.succession.introduce(self.settings.hello, self.dialer)
+        return self.outbox.frame(HELLO, 0, self.hello.encode())
+
+    cdef int on_hello(self, bytes body) except -1:
+        self.peer_hello = Hello.decode(body)
+        self.enter(Event.HELLO_RECEIVED)
+        if self.settings.hello.version_with(self.peer_hello) is None:
+            self.refuse(endings.no_version(self.settings.hello, self.peer_hello))
+            return 0
+        self.decision = self.loop.create_task(self.decide())
+        return 0
+
+    async def decide(self):
+        """Let the owner judge the peer; then accept or refuse it."""
+        try:
+            try:
+                peer = await self.owner.admit(self)
+            finally:
+                self.decision = None
+        except FastnodeError as error:
+            self.refuse(error)
+            return
+        except Exception as error:
+            log.exception("judging %s failed", self.peer_text())
+            self.refuse(endings.no_verdict(self.peer_text(), error))
+            return
+        if self.state_ is not State.DECIDING:
+            return
+        self.peer = peer
+        self.outbox.begin(self.peer_hello, self.settings.hello)
+        if self.dialer:
+            self.outbox.frame(ACCEPT, 0, b"")
+            self.enter(Event.ACCEPT_SENT)
+            self.come_up()
+        else:
+            self.say_hello()
+            self.enter(Event.WELCOMED)
+
+    def refuse(self, error):
+        """Refuse the peer, and tell it why."""
+        self.end(
+            error,
+            getattr(error, "close_reason", CloseReason.REFUSED),
+            error.message,
+            error.hint,
+        )
+
+    def handshake_expired(self):
+        """TLS and HELLO took too long."""
+        self.refuse(
+            endings.too_slow(self.peer_text(), self.settings.handshake_timeout)
+        )
+
+    # --- who ------------------------------------------------------------------
+
+    def peer_text(self):
+        """The best name for the peer that is known by now."""
+        if self.peer is not None:
+            return self.peer.name
+        if self.peer_hello is not None:
+            return str(self.peer_hello.name)
+        if self.address:
+            return f"{self.address[0]}:{self.address[1]}"
+        return "the peer"
+
+    # --- what a subclass does with it -----------------------------------------
+
+    cdef int come_up(self) except -1:
+        """Both sides have accepted each other."""
+        raise NotImplementedError
+
+    def end(self, error, reason=None, text="", hint=None):
+        """The end of the link, see `LinkProtocol.end`."""
+        raise NotImplementedError
