@@ -41,9 +41,10 @@ from fastnode.errors import (
 from fastnode.link.link import Link
 from fastnode.link.message import Message
 from fastnode.link.peer import Peer
-from fastnode.link.stats import LinkStats
+from fastnode.link.stats import LinkStats, Undelivered
 from fastnode.node.acceptor import Acceptor, AcceptorStats
 from fastnode.node.dial import DialStats
+from fastnode.node.keeper import Keeper
 from fastnode.node.node import Node, start_node
 from fastnode.node.refusal import Refusal
 from fastnode.node.runner import run
@@ -73,6 +74,7 @@ __all__ = [
     "HandshakeError",
     "HandshakeTimeout",
     "HostnameMismatch",
+    "Keeper",
     "Link",
     "LinkClosed",
     "LinkLost",
@@ -98,6 +100,7 @@ __all__ = [
     "Side",
     "SpiffeId",
     "SpiffeRule",
+    "Undelivered",
     "UnknownAuthority",
     "run",
     "start_node",

@@ -6,6 +6,7 @@ message), what to do about it (``hint``) and who is concerned (``peer``).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, ClassVar
 
@@ -307,9 +308,12 @@ def refusal_from_wire(
             hint=advice,
         )
     cls = _HANDSHAKE_ERRORS.get(code, HandshakeError)
-    return cls(
+    error = cls(
         f"the peer refused the link: {text}",
         peer=peer,
         side=Side.REMOTE,
         hint=advice,
     )
+    with suppress(ValueError):  # codes of later versions
+        error.close_reason = CloseReason(code)
+    return error

@@ -23,14 +23,31 @@ LISTEN_BACKLOG: Final = 1024
 HANDSHAKE_TIMEOUT_SECONDS: Final = 10.0
 SHUTDOWN_TIMEOUT_SECONDS: Final = 30.0
 #: A link on which nothing was heard for so long is probed, again and again; after
-#: KEEPALIVE_MISSES probes without an answer it is lost.
+#: KEEPALIVE_MISSES such intervals of silence it is lost. The smaller interval of both
+#: sides counts. Two probes may be lost, and networks that forget idle connections do
+#: so after a minute at the earliest.
 KEEPALIVE_INTERVAL_SECONDS: Final = 15.0
 KEEPALIVE_MISSES: Final = 3
+#: An interval of a peer below it counts as this: ten probes a second cost nothing.
+LEAST_PEER_KEEPALIVE_SECONDS: Final = 0.1
+#: How long a link may be silent when its peer behaves as if it did not know it: TCP
+#: repeats a lost segment after 0.2, 0.6 and 1.4 s, and so does the answer.
+CHECK_SECONDS: Final = 3.0
 #: How long a closing side reads and discards, so that the kernel does not answer
 #: late bytes with a reset that would destroy the alert or goodbye in flight.
 LINGER_SECONDS: Final = 1.0
 #: How long an orderly close waits for the peer's own goodbye.
 CLOSE_TIMEOUT_SECONDS: Final = 5.0
+
+#: `Node.keep_connected`: the pause before a dial is a random part of a ceiling. The
+#: first ceiling is what a restart takes at least; it doubles up to the most, so that a
+#: peer that is back after hours is found within half a minute, and one that is away
+#: costs two dials a minute.
+REDIAL_FIRST_SECONDS: Final = 0.1
+REDIAL_MOST_SECONDS: Final = 30.0
+#: A link that was up for so long starts the ceiling over: longer than a handshake may
+#: take, so a peer that accepts and breaks is not dialed without end.
+REDIAL_STABLE_SECONDS: Final = 10.0
 
 # --- frames ------------------------------------------------------------------
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from fastnode import limits
-from fastnode.errors import ConfigError
+from fastnode.errors import ConfigError, FastnodeError
 
 if TYPE_CHECKING:
     from fastnode.certs import CertManager
+    from fastnode.link.link import Link
     from fastnode.link.peer import Peer
     from fastnode.node.refusal import Refusal
     from fastnode.routing import Route
@@ -22,6 +23,8 @@ __all__ = [
     "Authorize",
     "NetworkOptions",
     "NodeOptions",
+    "OnLinkDown",
+    "OnLinkUp",
     "OnRefused",
     "Resolver",
 ]
@@ -32,6 +35,9 @@ Address: TypeAlias = tuple[str, int]
 Authorize: TypeAlias = "Callable[[Peer], bool | Awaitable[bool]]"
 #: Hears of connections to an acceptor that did not become links.
 OnRefused: TypeAlias = "Callable[[Refusal], object]"
+#: Hears of links that come up, and of those that go down with the reason.
+OnLinkUp: TypeAlias = "Callable[[Link], object]"
+OnLinkDown: TypeAlias = "Callable[[Link, FastnodeError], object]"
 
 
 class Resolver(Protocol):
@@ -117,9 +123,12 @@ class NetworkOptions:
             order; refuses by returning anything but True, or by raising.
         on_refused: called with a `Refusal` for each connection to an acceptor that did
             not become a link; a plain function, what it raises is logged.
+        on_link_up: called with each `Link` that comes up; see `Node.on_link_up`.
+        on_link_down: called with each `Link` that goes down and the reason.
         max_message_size: largest payload, bytes, in either direction.
         handshake_timeout: seconds for TLS and HELLO together.
-        keepalive_interval: seconds of silence after which a link is probed.
+        keepalive_interval: seconds of silence after which a link is probed; after
+            three of them it is lost. A link has the smaller one of its two sides.
         window: bytes that a peer may have under way to us on one link.
         high_water, low_water: queued bytes of one link above which `drain` waits,
             and below which it goes on.
@@ -136,6 +145,8 @@ class NetworkOptions:
     verify_peer_name: bool = True
     authorize: Authorize | None = None
     on_refused: OnRefused | None = None
+    on_link_up: OnLinkUp | None = None
+    on_link_down: OnLinkDown | None = None
     max_message_size: int = limits.DEFAULT_MAX_MESSAGE_BYTES
     handshake_timeout: float = limits.HANDSHAKE_TIMEOUT_SECONDS
     keepalive_interval: float = limits.KEEPALIVE_INTERVAL_SECONDS
@@ -150,6 +161,8 @@ class NetworkOptions:
         what = "NetworkOptions."
         _check_callable(what + "authorize", self.authorize)
         _check_callable(what + "on_refused", self.on_refused)
+        _check_callable(what + "on_link_up", self.on_link_up)
+        _check_callable(what + "on_link_down", self.on_link_down)
         _check_count(what + "max_message_size", self.max_message_size, 1, (1 << 40))
         _check_number(what + "handshake_timeout", self.handshake_timeout, 0.001, 3600)
         _check_number(what + "keepalive_interval", self.keepalive_interval, 0.01, 86400)

@@ -69,10 +69,12 @@ SUPPORT = {
     "CertificateWatch",
     "CloseReason",
     "DialStats",
+    "Keeper",
     "LinkStats",
     "Refusal",
     "Resolver",
     "Side",
+    "Undelivered",
 }
 
 

@@ -10,6 +10,8 @@ cdef class CallTable:
     cdef dict waiting
     cdef uint32_t last
     cdef object peer
+    # Calls that were under way when the link, or the peer's part of it, ended.
+    cdef Py_ssize_t unanswered
     # Called when no call waits any more.
     cdef object on_idle
 

@@ -146,5 +146,6 @@ cdef class CallTable:
         self.waiting = {}
         for future in waiting.values():
             if not future.done():
+                self.unanswered += 1
                 future.set_exception(renewed(error))
         return 0

@@ -32,6 +32,7 @@ cdef class Connection:
     cdef int read_frames(self) except -1
     cdef int stop_timer(self) except -1
     cdef int hang_up(self) except -1
+    cdef int limit_unacknowledged(self, double seconds) except -1
 
     # What a subclass does with it.
     cdef int on_made(self) except -1
@@ -42,3 +43,4 @@ cdef class Connection:
     cdef int on_end_of_stream(self) except -1
     cdef int on_failure(self, error) except -1
     cdef int on_lost(self, exc) except -1
+    cdef int on_gone(self) except -1

@@ -17,12 +17,19 @@ from fastnode.tls.engine cimport ENDED, WANT_MORE
 from fastnode.wire.decoder cimport Decoder
 
 import asyncio
+import logging
+import socket
 
 from fastnode.limits import (
     LINGER_SECONDS,
     MAX_HELLO_BYTES,
     TRANSPORT_HIGH_WATER_BYTES,
 )
+
+log = logging.getLogger("fastnode.link")
+
+# Linux only.
+cdef object USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 
 cdef class Connection:
@@ -53,6 +60,10 @@ cdef class Connection:
 
     def connection_made(self, transport):
         """The TCP connection is there."""
+        if self.ended:
+            # It was given up before.
+            transport.abort()
+            return
         peername = transport.get_extra_info("peername")
         self.address = tuple(peername[:2]) if peername else ("", 0)
         self.transport = transport
@@ -95,6 +106,7 @@ cdef class Connection:
         self.receive_view = None
         if not self.gone.done():
             self.gone.set_result(None)
+        self.on_gone()
 
     # --- receiving ------------------------------------------------------------
 
@@ -156,6 +168,22 @@ cdef class Connection:
         self.decoder.rest()
         # Answers of TLS itself: KeyUpdate.
         self.outbox.push_output()
+        return 0
+
+    cdef int limit_unacknowledged(self, double seconds) except -1:
+        """Let the kernel end the connection when what was sent is not acknowledged for
+        so long, where it can."""
+        if USER_TIMEOUT is None or self.transport is None:
+            return 0
+        sock = self.transport.get_extra_info("socket")
+        if sock is None:
+            return 0
+        try:
+            sock.setsockopt(
+                socket.IPPROTO_TCP, USER_TIMEOUT, max(int(seconds * 1000), 1)
+            )
+        except OSError:
+            log.debug("no TCP_USER_TIMEOUT", exc_info=True)
         return 0
 
     # --- the end --------------------------------------------------------------
@@ -226,4 +254,9 @@ cdef class Connection:
 
     cdef int on_lost(self, exc) except -1:
         """The TCP connection is gone, and it had not ended before."""
+        raise NotImplementedError
+
+    cdef int on_gone(self) except -1:
+        """The TCP connection is gone: let go of whatever refers back to this object,
+        so that it is freed with its last user and not by the garbage collector."""
         raise NotImplementedError

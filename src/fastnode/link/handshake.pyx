@@ -107,7 +107,8 @@ cdef class Handshake(Connection):
             finally:
                 self.decision = None
         except FastnodeError as error:
-            self.refuse(error)
+            # Who judged has this link in the frames of the traceback.
+            self.refuse(error.with_traceback(None))
             return
         except Exception as error:
             log.exception("judging %s failed", self.peer_text())

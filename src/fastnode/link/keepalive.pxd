@@ -6,11 +6,18 @@ cdef class Keepalive:
     cdef object loop
     # Called with the seconds of silence when the peer is taken for dead.
     cdef object on_dead
+    # Seconds: of silence before a probe, and before the peer is taken for dead.
     cdef double interval
+    cdef readonly double limit
     cdef object timer
-    # Something was received since the last tick; ticks in a row without.
-    cdef bint heard
-    cdef int silent
+    # Times of `monotonic`: the last sign of life; when the timer is to fire.
+    cdef double heard_at
+    cdef double due
+    # Probes sent since the last sign of life. The next look is the last.
+    cdef unsigned int probes
+    cdef bint doubting
+    # Of `check`, while one is under way.
+    cdef object check_timer
 
     # Pings that users wait for: body -> Future.
     cdef dict pings
@@ -18,6 +25,8 @@ cdef class Keepalive:
     # Answers queued since none was.
     cdef unsigned int pongs
 
+    cdef int heard(self) noexcept
+    cdef int wait(self, double seconds) except -1
     cdef int pinged(self, bytes number) except -1
     cdef int pong(self, bytes number) except -1
     cdef int close(self, error) except -1

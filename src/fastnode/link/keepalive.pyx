@@ -1,6 +1,14 @@
-"""Whether the peer is alive: pings, by users and by the clock."""
+"""Whether the peer is alive: pings, by users and by the clock.
+
+A peer that nothing was heard of for `interval` is probed, and again after every further
+interval; after KEEPALIVE_MISSES of them it is dead. Only silence counts, and only while
+this process runs: after it was stopped, or the loop was blocked, what waits in the socket
+is read before anybody is judged. So every verdict takes two looks, with a turn of the
+loop between them, and one that comes late counts for nothing.
+"""
 
 cimport cython
+from libc.stdint cimport int64_t
 
 from fastnode.link.outbox cimport Outbox
 from fastnode.wire.frame cimport PING, PONG
@@ -11,8 +19,32 @@ from time import perf_counter
 from fastnode.errors import ProtocolError, Side, renewed
 from fastnode.limits import KEEPALIVE_MISSES, MAX_QUEUED_PONGS
 
+cdef extern from "<time.h>" nogil:
+    ctypedef int clockid_t
+    cdef struct timespec:
+        int64_t tv_sec
+        long tv_nsec
+    int clock_gettime(clockid_t clock, timespec *now) noexcept
+    clockid_t CLOCK_MONOTONIC
+
 cdef object NUMBER = Struct(">Q")
 cdef unsigned int MOST_PONGS = MAX_QUEUED_PONGS
+cdef double MISSES = KEEPALIVE_MISSES
+
+# A look that comes so much later than it should, seconds or part of the interval,
+# says that this process did not run.
+cdef double LATE_SECONDS = 0.1
+cdef double LATE_PART = 0.25
+# The time between the two last looks, part of the interval.
+cdef double LAST_LOOK = 0.125
+# Loops round their timers to milliseconds.
+cdef double TICK_SECONDS = 0.002
+
+
+cdef inline double monotonic() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <double>now.tv_sec + <double>now.tv_nsec * 1e-9
 
 
 @cython.final
@@ -26,28 +58,78 @@ cdef class Keepalive:
         self.pings = {}
 
     def start(self, double interval):
-        """Look every `interval` seconds whether something was heard."""
+        """Probe after `interval` seconds of silence."""
         self.interval = interval
-        self.timer = self.loop.call_later(interval, self.tick)
+        self.limit = interval * MISSES
+        self.heard()
+        self.wait(interval)
 
     def stop(self):
         """Look no more."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        for timer in (self.timer, self.check_timer):
+            if timer is not None:
+                timer.cancel()
+        self.timer = self.check_timer = None
+
+    cdef int heard(self) noexcept:
+        """Something was received."""
+        self.heard_at = monotonic()
+        return 0
+
+    cdef int wait(self, double seconds) except -1:
+        seconds = max(seconds, TICK_SECONDS)
+        self.due = monotonic() + seconds
+        self.timer = self.loop.call_later(seconds, self.tick)
+        return 0
 
     def tick(self):
-        """The interval is over."""
-        self.silent = 0 if self.heard else self.silent + 1
-        self.heard = False
-        if self.silent > KEEPALIVE_MISSES:
-            self.timer = None
-            self.on_dead(self.silent * self.interval)
+        """Look how long the peer has been silent."""
+        cdef double now = monotonic()
+        cdef double silence = now - self.heard_at
+        cdef double last_look = self.limit - self.interval * LAST_LOOK
+        self.timer = None
+        if silence + TICK_SECONDS < self.interval:
+            self.probes = 0
+            self.doubting = False
+            self.wait(self.interval - silence)
             return
-        if self.silent:
-            # Number 0: nobody waits for the answer, hearing it is enough.
-            self.outbox.frame(PING, 0, NUMBER.pack(0))
-        self.timer = self.loop.call_later(self.interval, self.tick)
+        if now - self.due > max(LATE_SECONDS, self.interval * LATE_PART):
+            self.heard_at = now - self.interval
+            silence = self.interval
+            self.probes = 0
+            self.doubting = False
+        if silence + TICK_SECONDS < last_look:
+            if silence + TICK_SECONDS >= self.interval * (self.probes + 1):
+                self.probes += 1
+                # Number 0: nobody waits for the answer, hearing it is enough.
+                self.outbox.frame(PING, 0, NUMBER.pack(0))
+            self.wait(min(self.interval * (self.probes + 1), last_look) - silence)
+        elif not self.doubting:
+            self.doubting = True
+            self.wait(self.limit - silence)
+        else:
+            self.on_dead(silence)
+
+    def check(self, double seconds):
+        """There is reason to think that the peer is dead: unless something is heard
+        of it within `seconds`, it is."""
+        if self.check_timer is not None or self.outbox.ended:
+            return
+        self.outbox.frame(PING, 0, NUMBER.pack(0))
+        self.check_timer = self.loop.call_later(
+            seconds, self.checked, monotonic(), seconds
+        )
+
+    def checked(self, double began, double seconds):
+        """The time of `check` is over."""
+        cdef double now = monotonic()
+        self.check_timer = None
+        if self.heard_at > began:
+            return
+        if now - began > seconds + LATE_SECONDS:
+            self.check(seconds)
+        else:
+            self.on_dead(now - began)
 
     async def ping(self):
         """The time from a ping to its pong, seconds."""

@@ -47,7 +47,7 @@ from fastnode.limits import CLOSE_TIMEOUT_SECONDS, MAX_FRAME_BYTES
 from fastnode.link import endings
 from fastnode.link.link import Link
 from fastnode.link.machine import Event, State
-from fastnode.link.stats import LinkStats
+from fastnode.link.stats import LinkStats, Undelivered
 from fastnode.tls.engine import TLS_ERRORS
 from fastnode.wire.goodbye import decode_goodbye, encode_goodbye
 
@@ -100,7 +100,7 @@ cdef class LinkProtocol(Handshake):
     # --- what the connection tells -------------------------------------------
 
     cdef int on_bytes(self) except -1:
-        self.keepalive.heard = True
+        self.keepalive.heard()
         return 0
 
     cdef int on_read(self) except -1:
@@ -114,6 +114,11 @@ cdef class LinkProtocol(Handshake):
             self.end(endings.cut_short(self.peer_text(), exc))
         else:
             self.end(endings.lost("the connection broke", self.peer, exc))
+        return 0
+
+    cdef int on_gone(self) except -1:
+        self.owner = self.link = self.established = None
+        self.outbox.on_error = None
         return 0
 
     cdef int on_failure(self, error) except -1:
@@ -198,7 +203,8 @@ cdef class LinkProtocol(Handshake):
         self.decoder.max_message = self.settings.hello.max_message
         self.link = Link(self, self.outbox, self.peer)
         self.succession.agree(self.hello, self.peer_hello)
-        self.keepalive.start(self.settings.keepalive_interval)
+        self.keepalive.start(self.settings.interval_with(self.peer_hello))
+        self.limit_unacknowledged(self.keepalive.limit)
         self.owner.link_up(self)
         if self.state_ is not State.UP:
             return 0
@@ -213,6 +219,10 @@ cdef class LinkProtocol(Handshake):
     def ping(self):
         """See `Link.ping`."""
         return self.keepalive.ping()
+
+    def check(self, seconds):
+        """Take the peer for dead unless something is heard of it within `seconds`."""
+        self.keepalive.check(seconds)
 
     def peer_silent(self, seconds):
         """The keepalive takes the peer for dead."""
@@ -255,16 +265,22 @@ cdef class LinkProtocol(Handshake):
         """End the link in order: what is queued leaves first, then a goodbye."""
         if self.state_ < State.UP:
             self.refuse(endings.given_up(self.peer_text()))
-        if self.state_ not in (State.UP, State.RETIRING):
-            return
+        if self.state_ in (State.UP, State.RETIRING):
+            self.close_for(reason, timeout, endings.closed_here(self.peer))
+
+    cdef int close_for(self, reason, timeout, error) except -1:
+        """Begin the end in order; `error` is what users are told from now on."""
         self.enter(Event.CLOSE)
         self.close_reason = reason
-        self.outbox.refuse_new(endings.closed_here(self.peer))
+        self.outbox.refuse_new(error)
         self.keepalive.stop()
         self.timer = self.loop.call_later(timeout, self.close_expired)
         self.outbox.on_empty = self.drained
         self.inbox.on_idle = self.drained
-        self.say_goodbye_if_ready()
+        self.owner.link_closing(self)
+        if self.state_ is State.CLOSING:
+            self.say_goodbye_if_ready()
+        return 0
 
     def drained(self):
         """The queue is empty, or the last handler or call has finished."""
@@ -316,11 +332,11 @@ cdef class LinkProtocol(Handshake):
             if self.state_ is State.RETIRING:
                 self.succession.retire()
             elif self.state_ is State.UP:
-                self.begin_close(CloseReason.CLOSED)
-                self.outbox.refuse_new(closed)
-            self.allowed = AFTER_GOODBYE
-            self.owner.link_closing(self)
-            self.say_goodbye_if_ready()
+                self.close_for(CloseReason.CLOSED, CLOSE_TIMEOUT_SECONDS, closed)
+            else:
+                self.say_goodbye_if_ready()
+            if not self.ended:
+                self.allowed = AFTER_GOODBYE
         return 0
 
     cdef int on_end_of_stream(self) except -1:
@@ -355,6 +371,8 @@ cdef class LinkProtocol(Handshake):
         if self.state_ is State.CLOSED:
             return
         was = self.state_
+        cdef size_t queued = self.outbox.size()
+        cdef size_t messages = self.outbox.encoder.unsent()
         if reason is not None and was is not State.TLS:
             self.outbox.last_goodbye(encode_goodbye(reason, text, hint or ""))
         self.enter(Event.END)
@@ -368,6 +386,7 @@ cdef class LinkProtocol(Handshake):
         self.calls.close(error)
         self.inbox.close()
         self.keepalive.close(error)
+        self.left = (messages, queued, self.calls.unanswered, len(self.inbox.tasks))
         self.stop_timer()
         if self.decision is not None:
             self.decision.cancel()
@@ -385,6 +404,19 @@ cdef class LinkProtocol(Handshake):
     def running(self):
         """Handlers of this link that have not finished."""
         return len(self.inbox.tasks)
+
+    @property
+    def undelivered(self):
+        """What was left when the link ended, an `Undelivered`; None if nothing was, or
+        it has not ended."""
+        if self.peer is None or self.left is None or not any(self.left):
+            return None
+        return Undelivered(self.peer.name, *self.left)
+
+    @property
+    def reason(self):
+        """Why nothing can be sent any more; None while the link is up."""
+        return self.error or self.outbox.closed
 
     def cancel_handlers(self):
         """Cancel them; returns their tasks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastnode.limits import LEAST_PEER_KEEPALIVE_SECONDS
 from fastnode.wire.hello import Hello
 
 __all__ = ["LinkSettings"]
@@ -23,3 +24,14 @@ class LinkSettings:
     high_water: int
     low_water: int
     max_queued: int
+
+    def interval_with(self, peer: Hello) -> float:
+        """The keepalive interval of a link with this peer, seconds: the smaller one.
+
+        So both sides find out at about the same time that the other is gone. A peer
+        cannot have us probe more often than each LEAST_PEER_KEEPALIVE_SECONDS.
+        """
+        if peer.keepalive_ms == 0:
+            return self.keepalive_interval
+        theirs = max(peer.keepalive_ms / 1000, LEAST_PEER_KEEPALIVE_SECONDS)
+        return min(self.keepalive_interval, theirs)

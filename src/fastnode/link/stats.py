@@ -1,10 +1,10 @@
-"""Counters of a link, as a snapshot."""
+"""Counters of a link, as a snapshot; and what is left at its end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LinkStats"]
+__all__ = ["LinkStats", "Undelivered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +31,29 @@ class LinkStats:
     credit_bytes: int
     unhandled_messages: int
     handler_errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """What a link had not done when it ended.
+
+    Attributes:
+        peer: the name of the node at the other end.
+        messages: messages and calls that were queued and have not left as a whole. What
+            has left may have arrived or not.
+        bytes: queued, before TLS, replies and control frames included.
+        calls: calls of this side that were not answered.
+        handlers: handlers that had not finished.
+    """
+
+    peer: str
+    messages: int
+    bytes: int
+    calls: int
+    handlers: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.peer}: {self.messages} messages ({self.bytes} bytes) not sent, "
+            f"{self.calls} calls not answered, {self.handlers} handlers not finished"
+        )

@@ -88,6 +88,8 @@ cdef class Succession:
     def stay(self, error):
         """Tell the peer, who asked for one, why there is no successor."""
         code = getattr(error, "close_reason", CloseReason.REFUSED)
+        if code < CloseReason.PROTOCOL_ERROR:
+            code = CloseReason.REFUSED
         hint = getattr(error, "hint", None) or ""
         self.outbox.frame(
             STAY, 0, encode_goodbye(code, getattr(error, "message", str(error)), hint)

@@ -117,17 +117,27 @@ class Dial:
                 refusal, with those of the others as notes.
             NoRoute: no address is known, or none could be reached.
         """
+        try:
+            return await self._run()
+        finally:
+            # Its error has frames of this object in its traceback.
+            self._attempt = None
+
+    async def _run(self) -> Link:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._foundation.settings.handshake_timeout
         attempts = 0
         while True:
             attempts += 1
             self._superseded = False
+            link = await self._welcomed()
+            if link is not None:
+                return link
             self._attempt = loop.create_task(self._try_targets())
             try:
                 return await self._attempt
             except DuplicateLink as error:
-                duplicate = error
+                duplicate = error.with_traceback(None)
             except asyncio.CancelledError:
                 if not self._superseded:
                     self._attempt.cancel()
@@ -147,6 +157,13 @@ class Dial:
                 ) from duplicate
             # Jitter, so that two nodes do not stay in step.
             await asyncio.sleep(RETRY_SECONDS * attempts * (0.5 + random.random()))
+
+    async def _welcomed(self) -> Link | None:
+        """The inbound link of the peer, if it is about to come up."""
+        name = str(self._name)
+        if not self._foundation.links.welcomed(name):
+            return None
+        return await self._foundation.links.wait_for(name, WINNER_SECONDS)
 
     # --- simultaneous dials, see fastnode.node.links ----------------------------
 
@@ -245,7 +262,11 @@ class Dial:
             except (OSError, HandshakeError, ProtocolError) as error:
                 log.debug("%s through %s: %s", self._name, target, error)
                 failures.append((target, error))
-        raise self._verdict(failures)
+        try:
+            raise self._verdict(failures)
+        finally:
+            # Their tracebacks have this frame.
+            failures.clear()
 
     def _verdict(self, failures: list[tuple[Target, Exception]]) -> FastnodeError:
         refusals = [
@@ -275,9 +296,11 @@ class Dial:
         self._protocol = None
         engine = self._engine(target)
         made: list[LinkProtocol] = []
+        established: list[asyncio.Future[Link]] = []
 
         def factory() -> TransportProtocol:
             made.append(self._make(engine))
+            established.append(made[0].established)
             return TransportProtocol(made[0])
 
         try:
@@ -288,13 +311,13 @@ class Dial:
                 # The loop closes what it opened; uvloop, which asks for the protocol
                 # before it connects, never tells it so.
                 self._give_up(made[0])
-                made[0].connection_lost(None)
+                made.pop().connection_lost(None)
             if isinstance(error, TimeoutError):
                 raise TimeoutError(f"no TCP connection with {target} in time") from None
             raise
         self._protocol = protocol = made[0]
         try:
-            return await protocol.established
+            return await established[0]
         except FastnodeError as error:
             if not error.peer or isinstance(error.peer, str):
                 error.peer = str(self._name)
@@ -302,6 +325,11 @@ class Dial:
         except asyncio.CancelledError:
             self._give_up(protocol)
             raise
+        finally:
+            # The error, if there is one, has this frame in its traceback.
+            del protocol
+            made.clear()
+            established.clear()
 
     def _make(self, engine: TlsEngine) -> LinkProtocol:
         return self._foundation.protocol(engine, self, dialer=True)

@@ -16,9 +16,15 @@ An inbound HELLO from a peer that we are dialing ourselves:
 
 An inbound HELLO from a peer whose link is up: another instance of it has taken its
 name, so it was restarted and the old link is dead; or the same instance dials again,
-so it has lost that link and the new one replaces it; except that a link which we
-dialed, and whose dial wins, may be news to the peer: the inbound one is refused and
-ours is probed.
+so it has lost that link and the new one replaces it; except that a link which we dialed
+may be news to the peer, because our ACCEPT is late: the inbound one is refused, and
+ours is checked. Unless something is heard of it within CHECK_SECONDS it is lost, and
+the next attempt of the peer is taken.
+
+We do not dial a peer whose inbound link we have accepted, and who only has to confirm
+it, for as long as that should take. Where two links come up at once nevertheless,
+because frames were late, the dial of the node whose name sorts first wins, on both
+sides.
 
 An inbound HELLO with the ticket of a link that is up succeeds that link, and no other
 (fastnode.link.succession): if it comes from the same run of the same peer, and is as
@@ -36,18 +42,30 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from fastnode.errors import CloseReason, DuplicateLink, LinkLost, ProtocolError, Side
-from fastnode.limits import MAX_RETIRING_LINKS
+from fastnode.errors import (
+    CloseReason,
+    DuplicateLink,
+    LinkClosed,
+    LinkLost,
+    ProtocolError,
+    Side,
+)
+from fastnode.limits import CHECK_SECONDS, LINGER_SECONDS, MAX_RETIRING_LINKS
 from fastnode.link.machine import State
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
     from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol
+    from fastnode.link.stats import Undelivered
+    from fastnode.node.events import LinkEvents
 
 __all__ = ["LinkRegistry", "older"]
 
 log = logging.getLogger("fastnode.node")
+
+#: The part of the time for stopping in which links that are not done say so.
+LAST_WORDS = 0.1
 
 
 class PendingDial(Protocol):
@@ -62,15 +80,20 @@ class PendingDial(Protocol):
 class LinkRegistry:
     """Every connection of a node, from its first byte to its last."""
 
-    def __init__(self, own: str, *, verifies: bool) -> None:
+    def __init__(self, own: str, events: LinkEvents, *, verifies: bool) -> None:
         self._own = own
+        self.events = events
         self._verifies = verifies
         self._by_name: dict[str, LinkProtocol] = {}
         self._up: dict[LinkProtocol, Link] = {}
         self._all: set[LinkProtocol] = set()
         self._finishing: set[LinkProtocol] = set()
-        self._probes: set[asyncio.Task[None]] = set()
         self._waiters: dict[str, set[asyncio.Future[Link]]] = {}
+        self._changes: dict[str, asyncio.Future[None]] = {}
+        # Links that were told to be up, or that have succeeded one that was.
+        self._told: set[LinkProtocol] = set()
+        # Peers whose inbound links we have accepted and that have not answered yet.
+        self._welcomed: dict[str, list[Peer]] = {}
         self._by_ticket: dict[bytes, LinkProtocol] = {}
         self.dials: dict[str, PendingDial] = {}
         self.on_asked: Callable[[LinkProtocol], None] | None = None
@@ -114,6 +137,22 @@ class LinkRegistry:
             if not waiters:
                 self._waiters.pop(name, None)
 
+    def change(self, name: str) -> asyncio.Future[None]:
+        """A future: of the next time that a peer can be reached, or cannot any more.
+
+        For `asyncio.wait` or one that waits: it is shared.
+        """
+        change = self._changes.get(name)
+        if change is None or change.done():
+            change = asyncio.get_running_loop().create_future()
+            self._changes[name] = change
+        return change
+
+    def _changed(self, name: str) -> None:
+        change = self._changes.pop(name, None)
+        if change is not None and not change.done():
+            change.set_result(None)
+
     # --- judging ---------------------------------------------------------------
 
     def addressable(self, peer: Peer) -> bool:
@@ -132,19 +171,36 @@ class LinkRegistry:
             known = self._by_name.get(peer.name)
             if known is not None and known.peer is not None:
                 same = known.peer.instance == peer.instance
-                if same and known.dialer and self._own < peer.name:
-                    self._probe(known)
+                if same and known.dialer:
+                    settings = known.settings
+                    known.check(min(CHECK_SECONDS, settings.handshake_timeout / 3))
                     raise self._duplicate(peer.name)
-                return
+                break
             dial = self.dials.get(peer.name)
             if dial is None:
-                return
+                break
             if not dial.hello_sent:
                 dial.supersede()
-                return
+                break
             if peer.name < self._own:
-                return
+                break
             await dial.attempt_over()
+        self._welcomed.setdefault(peer.name, []).append(peer)
+
+    def welcomed(self, name: str) -> bool:
+        """Whether an inbound link of this peer only has to be confirmed by it."""
+        return name in self._welcomed
+
+    def _confirmed(self, protocol: LinkProtocol) -> None:
+        """The peer has confirmed, or never will."""
+        peer = protocol.peer
+        if peer is None or peer.name not in self._welcomed:
+            return
+        left = [each for each in self._welcomed[peer.name] if each is not peer]
+        if left:
+            self._welcomed[peer.name] = left
+        else:
+            del self._welcomed[peer.name]
 
     async def admit_successor(self, protocol: LinkProtocol, peer: Peer) -> bool:
         """Whether an inbound link is to succeed another one, whose ticket it shows."""
@@ -185,17 +241,6 @@ class LinkRegistry:
             "another link between the two nodes stays", peer=name, side=Side.LOCAL
         )
 
-    def _probe(self, protocol: LinkProtocol) -> None:
-        async def ping() -> None:
-            try:
-                await protocol.ping()
-            except ConnectionError as error:
-                log.debug("a link that was probed is gone: %s", error)
-
-        task = asyncio.get_running_loop().create_task(ping())
-        self._probes.add(task)
-        task.add_done_callback(self._probes.discard)
-
     # --- hearing ---------------------------------------------------------------
 
     def connected(self, protocol: LinkProtocol) -> None:
@@ -208,6 +253,7 @@ class LinkRegistry:
         link, peer = protocol.link, protocol.peer
         assert link is not None
         assert peer is not None
+        self._confirmed(protocol)
         self._up[protocol] = link
         log.info("link up: %s", peer)
         succession = protocol.succession
@@ -217,23 +263,48 @@ class LinkRegistry:
         predecessor = succession.predecessor
         if predecessor is not None and not self._succeed(predecessor, protocol):
             return
-        if not self.addressable(peer):
-            return
-        old = self._by_name.get(peer.name)
-        self._by_name[peer.name] = protocol
-        for waiter in self._waiters.pop(peer.name, ()):
-            if not waiter.done():
-                waiter.set_result(link)
-        if old is not None and old is not predecessor:
-            old.end(
-                LinkLost(
-                    f"a newer link with {peer.name} took the place of this one",
-                    peer=peer,
-                    side=Side.LOCAL,
-                ),
-                CloseReason.REPLACED,
-                "a newer link took the place of this one",
-            )
+        if self.addressable(peer):
+            old = self._by_name.get(peer.name)
+            if old is not None and old is not predecessor:
+                if self._stays(old, peer):
+                    self._end_loser(protocol)
+                    return
+                self._end_older(old)
+            self._by_name[peer.name] = protocol
+            for waiter in self._waiters.pop(peer.name, ()):
+                if not waiter.done():
+                    waiter.set_result(link)
+            self._changed(peer.name)
+        if predecessor is not None and predecessor in self._told:
+            # Nothing has changed but the connection.
+            self._told.discard(predecessor)
+        else:
+            self.events.up(link)
+        self._told.add(protocol)
+
+    def _stays(self, old: LinkProtocol, peer: Peer) -> bool:
+        """Whether an older link with the same run of a peer stays, now that an inbound
+        one is up: both came up at once, and ours wins."""
+        return (
+            old.dialer
+            and old.peer is not None
+            and old.peer.instance == peer.instance
+            and self._own < peer.name
+        )
+
+    def _end_loser(self, protocol: LinkProtocol) -> None:
+        text = "another link between the two nodes stays"
+        error = LinkClosed(text, peer=protocol.peer, side=Side.LOCAL)
+        protocol.end(error, CloseReason.DUPLICATE_LINK, text)
+
+    def _end_older(self, old: LinkProtocol) -> None:
+        text = "a newer link took the place of this one"
+        error = LinkLost(
+            f"a newer link with {old.peer_text()} took the place of this one",
+            peer=old.peer,
+            side=Side.LOCAL,
+        )
+        old.end(error, CloseReason.REPLACED, text)
 
     def _succeed(self, old: LinkProtocol, new: LinkProtocol) -> bool:
         """Hand `old` over, if it is still there; False: `new` has ended instead."""
@@ -248,14 +319,51 @@ class LinkRegistry:
             return False
         return True
 
+    async def close(self, timeout: float, deadline: float) -> tuple[Undelivered, ...]:
+        """End all links in order, and cut off what has not ended in time.
+
+        Args:
+            timeout: seconds for the end in order.
+            deadline: when the loop's time is this, everything is cut.
+
+        Returns:
+            What was not done.
+        """
+        # What a link could not send in time it says, to us and to the peer, in the
+        # rest of the time; then every socket is cut.
+        last_words = min(LINGER_SECONDS, timeout * LAST_WORDS)
+        protocols = list(self)
+        for protocol in protocols:
+            protocol.begin_close(CloseReason.SHUTDOWN, timeout - last_words)
+        waits = [protocol.gone for protocol in self]
+        if waits:
+            left = deadline - asyncio.get_running_loop().time()
+            await asyncio.wait(waits, timeout=max(left, 0))
+        for protocol in self:
+            protocol.abort()
+        handlers = [task for p in self for task in p.cancel_handlers()]
+        waits = [protocol.gone for protocol in self]
+        if waits:
+            await asyncio.wait(waits)
+        if handlers:
+            await asyncio.wait(handlers)
+        return tuple(u for p in protocols if (u := p.undelivered) is not None)
+
     def closing(self, protocol: LinkProtocol) -> None:
         """Nothing can be sent over this link any more."""
         peer = protocol.peer
         if peer is not None and self._by_name.get(peer.name) is protocol:
             del self._by_name[peer.name]
+            self._changed(peer.name)
+        if protocol in self._told:
+            self._told.discard(protocol)
+            assert protocol.link is not None
+            assert protocol.reason is not None
+            self.events.down(protocol.link, protocol.reason)
 
     def ended(self, protocol: LinkProtocol) -> None:
         """The link is over; its socket may linger."""
+        self._confirmed(protocol)
         self.closing(protocol)
         ticket = protocol.succession.ticket
         if ticket is not None and self._by_ticket.get(ticket) is protocol:

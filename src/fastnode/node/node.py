@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -10,16 +11,19 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
-from fastnode.errors import CallTimeout, CloseReason, ConfigError, LinkClosed, Side
+from fastnode.errors import CallTimeout, ConfigError, Side
 from fastnode.link.endpoint import EndpointRegistry
 from fastnode.link.settings import LinkSettings
 from fastnode.names import NodeName
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
-from fastnode.node.dial import Dial, DialStats
+from fastnode.node.dial import DialStats
+from fastnode.node.dials import Dials
+from fastnode.node.events import LinkEvents
 from fastnode.node.expiry import ExpiryCheck
 from fastnode.node.foundation import Foundation
 from fastnode.node.handover import Handover
+from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkRegistry
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
@@ -28,6 +32,8 @@ from fastnode.wire.hello import INSTANCE_BYTES, Hello
 if TYPE_CHECKING:
     from fastnode.certs import CertManager
     from fastnode.link.link import Link
+    from fastnode.link.stats import Undelivered
+    from fastnode.options import OnLinkDown, OnLinkUp
 
 __all__ = ["Node", "start_node"]
 
@@ -35,10 +41,11 @@ __all__ = ["Node", "start_node"]
 #: certificates are looked at for their end.
 TICK_SECONDS = 30.0
 
-#: The part of the time for stopping in which links that are not done say so.
-LAST_WORDS = 0.1
-
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+UpCallback = TypeVar("UpCallback", bound="OnLinkUp")
+DownCallback = TypeVar("DownCallback", bound="OnLinkDown")
+
+log = logging.getLogger("fastnode.node")
 
 
 class Node:
@@ -69,7 +76,8 @@ class Node:
         self._endpoints = EndpointRegistry()
         self._instance = os.urandom(INSTANCE_BYTES)
         verifies = not network.plaintext and not network.insecure_skip_verify
-        self._links = LinkRegistry(str(self._name), verifies=verifies)
+        events = LinkEvents(network.on_link_up, network.on_link_down)
+        self._links = LinkRegistry(str(self._name), events, verifies=verifies)
         self._foundation = Foundation(
             name=self._name,
             plaintext=network.plaintext,
@@ -89,9 +97,10 @@ class Node:
         )
         self._handover = Handover(self._foundation, self._routes, network)
         self._acceptors: tuple[Acceptor, ...] = ()
-        self._dials: dict[str, asyncio.Task[Link]] = {}
+        self._dials = Dials(self._foundation, self._routes, network)
+        self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[tuple[Undelivered, ...]] | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._expiry = ExpiryCheck(str(self._name))
 
@@ -212,52 +221,43 @@ class Node:
         self._expiry.log_due(self._cert_managers())
         self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
 
-    async def stop(self, timeout: float | None = None) -> None:
-        """Stop: acceptors close, what is queued leaves, goodbyes are said.
+    async def stop(self, timeout: float | None = None) -> tuple[Undelivered, ...]:
+        """Stop: acceptors close, what is queued leaves in both directions, handlers
+        finish, goodbyes are said.
 
         What is not done within `timeout` seconds (default:
         ``NodeOptions.shutdown_timeout``) is cut off. Calling it again waits for the
         same end.
+
+        Returns:
+            What was not done, of each link where something was left; it is logged too.
         """
         if self._loop is None:
-            return
+            return ()
         self._check_loop()
         if self._stopping is None:
             if timeout is None:
                 timeout = self._options.shutdown_timeout
             self._stopping = self._loop.create_task(self._stop(timeout))
-        await asyncio.shield(self._stopping)
+        return await asyncio.shield(self._stopping)
 
-    async def _stop(self, timeout: float) -> None:
+    async def _stop(self, timeout: float) -> tuple[Undelivered, ...]:
         assert self._loop is not None
         deadline = self._loop.time() + timeout
         if self._ticker is not None:
             self._ticker.cancel()
         for acceptor in self._acceptors:
             acceptor.close()
-        for dial in self._dials.values():
-            dial.cancel()
-        if self._dials:
-            await asyncio.wait(self._dials.values())
-        # What a link could not send in time it says, to us and to the peer, in the
-        # rest of the time; then every socket is cut.
-        last_words = min(limits.LINGER_SECONDS, timeout * LAST_WORDS)
+        for keeper in tuple(self._keepers):
+            await keeper.close()
+        await self._dials.close()
         await self._handover.close()
-        for protocol in self._links:
-            protocol.begin_close(CloseReason.SHUTDOWN, timeout - last_words)
-        waits = [protocol.gone for protocol in self._links]
-        if waits:
-            await asyncio.wait(waits, timeout=max(deadline - self._loop.time(), 0))
-        for protocol in self._links:
-            protocol.abort()
-        handlers = [t for p in self._links for t in p.cancel_handlers()]
-        waits = [protocol.gone for protocol in self._links]
-        if waits:
-            await asyncio.wait(waits)
-        if handlers:
-            await asyncio.wait(handlers)
+        left = await self._links.close(timeout, deadline)
+        for each in left:
+            log.warning("%s stopped before all was done with %s", self.name, each)
         self._foundation.pool.trim()
         self._foundation.pool.trim()
+        return left
 
     async def __aenter__(self) -> Self:
         return self
@@ -332,26 +332,49 @@ class Node:
         if link is not None:
             return link
         self._check_loop()
-        if self._stopping is not None:
-            raise self._stopped()
-        parsed = NodeName.parse(name)
-        if parsed == self._name:
-            raise ConfigError(
-                f"{name} is this node itself",
-                side=Side.LOCAL,
-                hint="call the handler directly",
-            )
-        task = self._dials.get(name)
-        if task is None:
-            task = self._start_dial(name, parsed)
-        try:
-            link = await asyncio.shield(task)
-            # It may have been replaced before we came to run.
-            return self._links.find(name) or link
-        except asyncio.CancelledError:
-            if task.cancelled() and self._stopping is not None:
-                raise self._stopped() from None
-            raise
+        return await self._dials.connect(name)
+
+    def keep_connected(self, name: str) -> Keeper:
+        """Keep a link with a node, from now on: dial it, and dial it again whenever
+        there is no link any more, whoever ended it, until the returned `Keeper` is
+        closed or this node stops.
+
+        Before each attempt is a pause, random from 0 to a ceiling that grows from 0.1
+        to 30 s (see `fastnode.limits`), and starts over after a link that lasted 10 s.
+        A refusal that comes back until somebody changes something, that is any
+        `HandshakeError` but `HandshakeTimeout`, raises the ceiling to 30 s at once.
+        Each attempt tries all routes, with the certificate of then. ::
+
+            async with node.keep_connected("billing@10.0.0.7") as kept:
+                link = await kept.connected()
+
+        Raises:
+            ConfigError: `name` is no node name, or this node's own.
+            LinkClosed: this node stops.
+        """
+        self._check_loop()
+        self._dials.check(name)
+        keeper = Keeper(name, self._links, self.connect)
+        self._keepers.add(keeper)
+        keeper.on_end(self._keepers.discard)
+        return keeper
+
+    def on_link_up(self, callback: UpCallback) -> UpCallback:
+        """Decorator: the function is called with each `Link` that comes up, from either
+        side. One that succeeds another (`reconnect`) counts as the same link.
+
+        Callbacks are plain functions, called in the order of the events; what they
+        raise is logged.
+        """
+        self._links.events.add_up(callback)
+        return callback
+
+    def on_link_down(self, callback: DownCallback) -> DownCallback:
+        """Decorator: the function is called with each `Link` that was up and can take
+        nothing any more, and with the reason: `LinkClosed`, `LinkLost` or
+        `ProtocolError`."""
+        self._links.events.add_down(callback)
+        return callback
 
     async def reconnect(
         self, peer: str | None = None, *, timeout: float | None = None
@@ -383,33 +406,10 @@ class Node:
         """
         self._check_loop()
         if self._stopping is not None:
-            raise self._stopped()
+            raise self._dials.stopped()
         if timeout is None:
             timeout = self._options.shutdown_timeout
         await self._handover.replace(peer, timeout, self.connect)
-
-    def _start_dial(self, name: str, parsed: NodeName) -> asyncio.Task[Link]:
-        assert self._loop is not None
-        network = self._options.network
-        dial = Dial(
-            self._foundation,
-            parsed,
-            routes=self._routes,
-            resolver=network.resolver,
-            insecure_skip_verify=network.insecure_skip_verify,
-        )
-        task = self._loop.create_task(dial.run())
-        self._dials[name] = task
-        self._links.dials[name] = dial
-
-        def over(task: asyncio.Task[Link]) -> None:
-            del self._dials[name]
-            del self._links.dials[name]
-            if not task.cancelled():
-                task.exception()  # whoever waited has it; nobody may be left
-
-        task.add_done_callback(over)
-        return task
 
     async def send(
         self, name: str, endpoint: str, payload: bytes | bytearray | memoryview
@@ -472,9 +472,6 @@ class Node:
                 f"node {self.name} belongs to another event loop",
                 hint="one node, one loop",
             )
-
-    def _stopped(self) -> LinkClosed:
-        return LinkClosed(f"node {self.name} was stopped", side=Side.LOCAL)
 
 
 async def start_node(name: str, options: NodeOptions | None = None) -> Node:

@@ -23,6 +23,7 @@ cdef class Encoder:
     cdef int number_of(self, str name) except -1
     cdef int message(self, str endpoint, bytes payload) except -1
     cdef int call(self, str endpoint, uint32_t call, bytes payload) except -1
+    cdef size_t unsent(self) noexcept
     cdef int reply(self, uint32_t call, bytes payload) except -1
     cdef int frame(
         self, Lane lane, uint8_t kind, uint16_t number, const unsigned char *body,

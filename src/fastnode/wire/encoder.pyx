@@ -24,6 +24,7 @@ from fastnode.wire.frame cimport (
     MORE,
     REPLY,
     TOTAL_BYTES,
+    get32,
     put32,
     put64,
     put_header,
@@ -257,3 +258,33 @@ cdef class Encoder:
             left -= part
             data += part
         return 0
+
+    cdef size_t unsent(self) noexcept:
+        """Messages and calls whose last frame is in the data lane.
+
+        Walks over all frames: for the end of a link.
+        """
+        cdef unsigned char header[HEADER_BYTES]
+        cdef size_t have = 0, skip = 0, found = 0, left, part, i
+        cdef Segment *segment
+        cdef const unsigned char *at
+        for i in range(self.data.count):
+            segment = &self.data.ring[(self.data.first + i) & (self.data.slots - 1)]
+            at = segment.data
+            left = segment.size
+            while left:
+                if skip:
+                    part = min(skip, left)
+                    skip -= part
+                else:
+                    part = min(HEADER_BYTES - have, left)
+                    memcpy(header + have, at, part)
+                    have += part
+                    if have == HEADER_BYTES:
+                        have = 0
+                        skip = get32(header + 4)
+                        if header[0] in (MESSAGE, CALL, CONTINUE):
+                            found += not header[1] & MORE
+                at += part
+                left -= part
+        return found

@@ -1,0 +1,101 @@
+"""The dials that are under way: one for a peer, however many want it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from fastnode.errors import ConfigError, LinkClosed, Side
+from fastnode.names import NodeName
+from fastnode.node.dial import Dial
+
+if TYPE_CHECKING:
+    from fastnode.link.link import Link
+    from fastnode.node.foundation import Foundation
+    from fastnode.options import NetworkOptions
+    from fastnode.routing import RouteTable
+
+__all__ = ["Dials"]
+
+
+class Dials:
+    """Connects one node with others."""
+
+    def __init__(
+        self, foundation: Foundation, routes: RouteTable, network: NetworkOptions
+    ) -> None:
+        self._foundation = foundation
+        self._links = foundation.links
+        self._routes = routes
+        self._network = network
+        self._tasks: dict[str, asyncio.Task[Link]] = {}
+        self._closed = False
+
+    def check(self, name: str) -> NodeName:
+        """The name of a node that may be dialed.
+
+        Raises:
+            ConfigError: it is no node name, or this node's own.
+            LinkClosed: this node stops.
+        """
+        parsed = NodeName.parse(name)
+        if parsed == self._foundation.name:
+            raise ConfigError(
+                f"{name} is this node itself",
+                side=Side.LOCAL,
+                hint="call the handler directly",
+            )
+        if self._closed:
+            raise self.stopped()
+        return parsed
+
+    def stopped(self) -> LinkClosed:
+        """What is raised when this node stops."""
+        return LinkClosed(f"node {self._foundation.name} was stopped", side=Side.LOCAL)
+
+    async def connect(self, name: str) -> Link:
+        """See `Node.connect`."""
+        parsed = self.check(name)
+        task: asyncio.Task[Link] | None = self._tasks.get(name)
+        if task is None:
+            task = self._start(name, parsed)
+        try:
+            link = await asyncio.shield(task)
+            # It may have been replaced before we came to run.
+            return self._links.find(name) or link
+        except asyncio.CancelledError:
+            if task.cancelled() and self._closed:
+                raise self.stopped() from None
+            raise
+        finally:
+            # Its error has this frame in its traceback.
+            task = None
+
+    def _start(self, name: str, parsed: NodeName) -> asyncio.Task[Link]:
+        dial = Dial(
+            self._foundation,
+            parsed,
+            routes=self._routes,
+            resolver=self._network.resolver,
+            insecure_skip_verify=self._network.insecure_skip_verify,
+        )
+        task = asyncio.get_running_loop().create_task(dial.run())
+        self._tasks[name] = task
+        self._links.dials[name] = dial
+
+        def over(task: asyncio.Task[Link]) -> None:
+            del self._tasks[name]
+            del self._links.dials[name]
+            if not task.cancelled():
+                task.exception()  # whoever waited has it; nobody may be left
+
+        task.add_done_callback(over)
+        return task
+
+    async def close(self) -> None:
+        """Give up all dials, for good."""
+        self._closed = True
+        for task in self._tasks.values():
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())

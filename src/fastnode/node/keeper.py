@@ -1,0 +1,181 @@
+"""Keeping a link with a peer: dialing again whenever there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from fastnode.errors import (
+    CloseReason,
+    FastnodeError,
+    HandshakeError,
+    HandshakeTimeout,
+    LinkClosed,
+    NoRoute,
+    Side,
+)
+from fastnode.node.backoff import Backoff
+
+if TYPE_CHECKING:
+    from fastnode.link.link import Link
+    from fastnode.node.links import LinkRegistry
+
+__all__ = ["Keeper"]
+
+log = logging.getLogger("fastnode.node")
+
+#: Refusals that pass by themselves.
+_PASSING = frozenset(
+    {
+        CloseReason.SHUTDOWN,
+        CloseReason.DUPLICATE_LINK,
+        CloseReason.HANDSHAKE_TIMEOUT,
+        CloseReason.TOO_MANY_LINKS,
+        CloseReason.INTERNAL_ERROR,
+    }
+)
+
+
+class Keeper:
+    """Sees to it that there is a link with a peer. Made by `Node.keep_connected`.
+
+    Attributes:
+        peer: the name of the node.
+    """
+
+    def __init__(
+        self,
+        peer: str,
+        links: LinkRegistry,
+        connect: Callable[[str], Awaitable[Link]],
+        *,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.peer = peer
+        self._links = links
+        self._connect = connect
+        self._backoff = backoff if backoff is not None else Backoff()
+        self._error: FastnodeError | None = None
+        loop = asyncio.get_running_loop()
+        self._clock = loop.time
+        self._ended: asyncio.Future[None] = loop.create_future()
+        self._task = loop.create_task(self._run())
+        self._task.add_done_callback(self._over)
+
+    @property
+    def link(self) -> Link | None:
+        """The link with the peer, None while there is none."""
+        return self._links.find(self.peer)
+
+    @property
+    def error(self) -> FastnodeError | None:
+        """Why the last attempt failed; None after one that did not."""
+        return self._error
+
+    @property
+    def closed(self) -> bool:
+        """True when nobody dials any more."""
+        return self._task.done() or self._task.cancelling() > 0
+
+    async def connected(self) -> Link:
+        """The link with the peer, as soon as there is one.
+
+        Raises:
+            LinkClosed: `close` was called, or the node stopped.
+        """
+        while not self.closed:
+            link = self.link
+            if link is not None:
+                return link
+            change = self._links.change(self.peer)
+            await asyncio.wait(
+                [change, self._ended], return_when=asyncio.FIRST_COMPLETED
+            )
+        raise LinkClosed(
+            f"the link with {self.peer} is not kept any more",
+            peer=self.peer,
+            side=Side.LOCAL,
+        )
+
+    def close(self) -> Awaitable[None]:
+        """Dial no more; a link that is up stays.
+
+        Takes effect at once. Awaiting what it returns waits until nothing is left.
+        """
+        self._task.cancel()
+        return asyncio.shield(self._ended)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        how = "closed" if self.closed else "up" if self.link else "down"
+        return f"<Keeper of {self.peer}, {how}>"
+
+    # --- at work -----------------------------------------------------------------
+
+    def on_end(self, callback: Callable[[Self], object]) -> None:
+        """Call it when nothing is left."""
+        self._ended.add_done_callback(lambda _: callback(self))
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("internal error: %r ended", self, exc_info=error)
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def _run(self) -> None:
+        while True:
+            if await self._dial():
+                began = self._clock()
+                while self.link is not None:
+                    await self._links.change(self.peer)
+                self._backoff.was_up(self._clock() - began)
+            # Where the peer dials meanwhile there is nothing left to do.
+            await self._links.wait_for(self.peer, self._backoff.pause())
+
+    async def _dial(self) -> bool:
+        """Whether there is a link."""
+        try:
+            await self._connect(self.peer)
+        except FastnodeError as error:
+            if needs_somebody(error):
+                self._backoff.give_time()
+            news = type(error) is not type(self._error)
+            self._error = error.with_traceback(None)
+            log.log(
+                logging.WARNING if news else logging.DEBUG,
+                "no link with %s; trying again within %g s: %s",
+                self.peer,
+                self._backoff.ceiling,
+                error,
+            )
+            return False
+        except Exception:
+            self._backoff.give_time()
+            log.exception("connecting with %s failed", self.peer)
+            return False
+        self._error = None
+        return True
+
+
+def needs_somebody(error: FastnodeError) -> bool:
+    """Whether the failure of a dial comes back until somebody changes something."""
+    if isinstance(error, HandshakeError):
+        return (
+            not isinstance(error, HandshakeTimeout)
+            and error.told
+            and error.close_reason not in _PASSING
+        )
+    return not isinstance(error, (NoRoute, LinkClosed))
