@@ -6,10 +6,32 @@ import asyncio
 import socket
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-__all__ = ["Proxy"]
+__all__ = ["Proxy", "Way"]
+
+#: Chunks on their way in one direction, before no more are read.
+MOST_UNDER_WAY = 64
+
+
+@dataclass
+class Way:
+    """What happens in one direction, from now on.
+
+    Attributes:
+        delay: seconds that every byte takes.
+        bandwidth: bytes a second; 0: no limit.
+        black_hole: swallow everything.
+        corrupt: flip a bit of everything.
+    """
+
+    delay: float = 0.0
+    bandwidth: int = 0
+    black_hole: bool = False
+    corrupt: bool = False
 
 
 class Proxy:
@@ -17,15 +39,17 @@ class Proxy:
 
     Attributes:
         piece: the most bytes passed on at once; 0: as they come.
-        corrupt: flip a bit of everything from now on.
-        black_hole: swallow everything from now on.
-        writers: the connections, both ends of each.
+        up, down: from who dials the proxy, and to it.
+        writers: the connections, both ends of each: who dialed, and whom it dialed.
+        connections: how many it has taken.
+        refuses: close what connects from now on.
     """
 
     def __init__(self) -> None:
         self.piece = 0
-        self.corrupt = False
-        self.black_hole = False
+        self.up, self.down = Way(), Way()
+        self.connections = 0
+        self.refuses = False
         self.address = ("", 0)
         self._target = ("", 0)
         self._server: asyncio.Server | None = None
@@ -56,9 +80,35 @@ class Proxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.address = self._server.sockets[0].getsockname()[:2]
 
+    def retarget(self, target: tuple[str, int]) -> None:
+        """Connect to another one from now on."""
+        self._target = target
+
+    @property
+    def corrupt(self) -> bool:
+        """Flip a bit of everything, in both directions."""
+        return self.up.corrupt and self.down.corrupt
+
+    @corrupt.setter
+    def corrupt(self, value: bool) -> None:
+        self.up.corrupt = self.down.corrupt = value
+
+    @property
+    def black_hole(self) -> bool:
+        """Swallow everything, in both directions."""
+        return self.up.black_hole and self.down.black_hole
+
+    @black_hole.setter
+    def black_hole(self, value: bool) -> None:
+        self.up.black_hole = self.down.black_hole = value
+
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        self.connections += 1
+        if self.refuses:
+            writer.transport.abort()
+            return
         self.writers.append(writer)
         try:
             there_reader, there_writer = await asyncio.open_connection(*self._target)
@@ -66,31 +116,70 @@ class Proxy:
             writer.transport.abort()
             return
         self.writers.append(there_writer)
-        for one, other in ((reader, there_writer), (there_reader, writer)):
-            task = asyncio.ensure_future(self._pass(one, other))
+        self._begin(reader, there_writer, self.up)
+        self._begin(there_reader, writer, self.down)
+
+    def _begin(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Way
+    ) -> None:
+        # What is due when; b"" is the end.
+        queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(MOST_UNDER_WAY)
+        for work in (
+            self._read(reader, writer, way, queue),
+            self._write(writer, queue),
+        ):
+            task = asyncio.ensure_future(work)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    async def _read(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        way: Way,
+        queue: asyncio.Queue[tuple[float, bytes]],
     ) -> None:
+        clock = asyncio.get_running_loop().time
+        due = 0.0
         try:
             while data := await reader.read(self.piece or 65536):
-                if self.black_hole or writer in self._stalled:
+                if way.black_hole or writer in self._stalled:
                     continue
-                if self.corrupt:
+                if way.corrupt:
                     data = bytes([data[0]]) + bytes(b ^ 1 for b in data[1:])
-                writer.write(data)
-                await writer.drain()
+                due = max(due, clock() + way.delay)
+                if way.bandwidth:
+                    due += len(data) / way.bandwidth
+                await queue.put((due, data))
+            if not (way.black_hole or writer in self._stalled):
+                await queue.put((due, b""))
+        except OSError:
+            writer.transport.abort()
+
+    async def _write(
+        self, writer: asyncio.StreamWriter, queue: asyncio.Queue[tuple[float, bytes]]
+    ) -> None:
+        clock = asyncio.get_running_loop().time
+        with suppress(OSError, RuntimeError):
+            while True:
+                due, data = await queue.get()
+                if due > clock():
+                    await asyncio.sleep(due - clock())
+                if not data:
+                    break
+                if not writer.is_closing():
+                    writer.write(data)
+                    await writer.drain()
             if writer.can_write_eof() and not writer.is_closing():
                 writer.write_eof()
-        except (ConnectionError, OSError, RuntimeError):
-            writer.transport.abort()
+            return
+        writer.transport.abort()
 
     def half_close(self) -> None:
         """Send a FIN in both directions."""
         for writer in self.writers:
-            writer.write_eof()
+            if not writer.is_closing():
+                writer.write_eof()
 
     def stall(self, writers: Iterable[asyncio.StreamWriter]) -> None:
         """Swallow everything on these connections from now on."""
@@ -113,5 +202,16 @@ class Proxy:
         for writer in self._take(writers):
             sock = writer.get_extra_info("socket")
             linger = struct.pack("ii", 1, 0)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            if sock is not None:
+                with suppress(OSError):  # it may be gone already
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.transport.abort()
+
+    def reset_one(self, index: int) -> None:
+        """A RST to one end of all connections; the other end hears nothing any more.
+
+        Args:
+            index: 0: to who dialed; 1: to whom it dialed.
+        """
+        self.stall(self.writers)
+        self.reset(self.writers[index::2])

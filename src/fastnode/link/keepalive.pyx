@@ -1,7 +1,7 @@
 """Whether the peer is alive: pings, by users and by the clock.
 
-A peer that nothing was heard of for `interval` is probed, and again after every further
-interval; after KEEPALIVE_MISSES of them it is dead. Only silence counts, and only while
+A peer that nothing was heard of for `interval` is probed, again after every further
+interval, and dead after KEEPALIVE_MISSES of them. Only silence counts, and only while
 this process runs: after it was stopped, or the loop was blocked, what waits in the socket
 is read before anybody is judged. So every verdict takes two looks, with a turn of the
 loop between them, and one that comes late counts for nothing.

@@ -321,6 +321,7 @@ class Dial:
         except FastnodeError as error:
             if not error.peer or isinstance(error.peer, str):
                 error.peer = str(self._name)
+            self._protocol = None
             raise
         except asyncio.CancelledError:
             self._give_up(protocol)

@@ -72,8 +72,9 @@ class Keeper:
 
     @property
     def error(self) -> FastnodeError | None:
-        """Why the last attempt failed; None after one that did not."""
-        return self._error
+        """Why there is no link: how the last attempt failed. None where there is one,
+        and before the first has failed."""
+        return self._error if self.link is None else None
 
     @property
     def closed(self) -> bool:
