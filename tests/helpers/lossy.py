@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -36,9 +36,8 @@ def missing() -> str:
     """What this machine lacks for it; empty if nothing."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "network namespaces need Linux and root"
-    if lacking := [
-        each for each in ("ip", "iptables", "unshare") if not shutil.which(each)
-    ]:
+    tools = ("ip", "iptables", "unshare")
+    if lacking := [each for each in tools if not shutil.which(each)]:
         return f"not installed: {', '.join(lacking)}"
     script = (
         "ip link set lo up && iptables -A INPUT -p tcp -m statistic --mode random "
@@ -110,10 +109,8 @@ async def one_way_reset() -> dict[str, Any]:
             two = found[0]
             link = await two[0].connect(two[1].name)
             await until(lambda ends=two: ends[1].links)  # type: ignore[misc]
-            firewall(
-                "-A", "INPUT", "-p", "tcp", "--tcp-flags", "RST", "RST", "-j", "DROP"
-            )
-            port = two[0].links[0].stats and two[1].links[0].peer.address[1]
+            # Of this connection nothing gets through any more, not even a RST.
+            port = two[1].links[0].peer.address[1]
             for end in ("--sport", "--dport"):
                 firewall("-A", "INPUT", "-p", "tcp", end, str(port), "-j", "DROP")
             (lost,) = two[who]._links
@@ -147,7 +144,7 @@ async def unacknowledged() -> dict[str, Any]:
         }
 
 
-SCENARIOS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
+SCENARIOS: dict[str, Callable[[], Coroutine[Any, Any, dict[str, Any]]]] = {
     "simultaneous": simultaneous,
     "one_way_reset": one_way_reset,
     "unacknowledged": unacknowledged,
