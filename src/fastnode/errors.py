@@ -308,12 +308,15 @@ def refusal_from_wire(
             hint=advice,
         )
     cls = _HANDSHAKE_ERRORS.get(code, HandshakeError)
+    refused = code >= CloseReason.PROTOCOL_ERROR
     error = cls(
-        f"the peer refused the link: {text}",
+        f"the peer {'refused' if refused else 'took back'} the link: {text}",
         peer=peer,
         side=Side.REMOTE,
         hint=advice,
     )
     with suppress(ValueError):  # codes of later versions
         error.close_reason = CloseReason(code)
+    # In order: it stops, or only looked.
+    error.told = refused
     return error

@@ -2,9 +2,9 @@
 
 A peer that nothing was heard of for `interval` is probed, again after every further
 interval, and dead after KEEPALIVE_MISSES of them. Only silence counts, and only while
-this process runs: after it was stopped, or the loop was blocked, what waits in the socket
-is read before anybody is judged. So every verdict takes two looks, with a turn of the
-loop between them, and one that comes late counts for nothing.
+this process runs: after it was stopped, or the loop was blocked, what waits in the
+socket is read before anybody is judged. So every verdict takes two looks, with a turn
+of the loop between them, and one that comes late counts for nothing.
 """
 
 cimport cython

@@ -73,6 +73,8 @@ class PendingDial(Protocol):
 
     @property
     def hello_sent(self) -> bool: ...
+    @property
+    def verifies(self) -> bool: ...
     def supersede(self) -> None: ...
     async def attempt_over(self) -> None: ...
 
@@ -156,8 +158,19 @@ class LinkRegistry:
     # --- judging ---------------------------------------------------------------
 
     def addressable(self, peer: Peer) -> bool:
-        """Whether messages to the peer's name may take a link to it."""
-        return peer.verified or not self._verifies
+        """Whether messages to the peer's name may take a link to it.
+
+        A peer that was not verified never takes a name from one that was, nor from a
+        dial that will verify, whatever this node's options say of others.
+        """
+        if peer.verified:
+            return True
+        if self._verifies:
+            return False
+        known, dial = self._by_name.get(peer.name), self.dials.get(peer.name)
+        if known is not None and known.peer is not None and known.peer.verified:
+            return False
+        return dial is None or not dial.verifies
 
     async def admit_inbound(self, peer: Peer) -> None:
         """Say whether a further link with this peer may come up.
@@ -171,7 +184,8 @@ class LinkRegistry:
             known = self._by_name.get(peer.name)
             if known is not None and known.peer is not None:
                 same = known.peer.instance == peer.instance
-                if same and known.dialer:
+                as_good = known.peer.verified or not peer.verified
+                if same and as_good and known.dialer:
                     settings = known.settings
                     known.check(min(CHECK_SECONDS, settings.handshake_timeout / 3))
                     raise self._duplicate(peer.name)
@@ -233,6 +247,7 @@ class LinkRegistry:
             known is not None
             and known.peer is not None
             and known.peer.instance == peer.instance
+            and (known.peer.verified or not peer.verified)
         ):
             raise self._duplicate(peer.name)
 
@@ -289,6 +304,7 @@ class LinkRegistry:
             old.dialer
             and old.peer is not None
             and old.peer.instance == peer.instance
+            and (old.peer.verified or not peer.verified)
             and self._own < peer.name
         )
 
@@ -344,7 +360,7 @@ class LinkRegistry:
         handlers = [task for p in self for task in p.cancel_handlers()]
         waits = [protocol.gone for protocol in self]
         if waits:
-            await asyncio.wait(waits)
+            await asyncio.wait(waits, timeout=LINGER_SECONDS)
         if handlers:
             await asyncio.wait(handlers)
         return tuple(u for p in protocols if (u := p.undelivered) is not None)
