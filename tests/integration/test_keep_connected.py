@@ -169,6 +169,18 @@ async def test_close_keeps_the_link_and_dials_no_more() -> None:
         assert keeper.link is None
 
 
+async def test_two_keepers_of_one_link_are_independent() -> None:
+    async with kept() as (a, b, _proxy, keeper):
+        other = a.keep_connected(B)
+        link = await keeper.connected()
+        assert await other.connected() is link
+        await until(lambda: b.links)
+        await other.close()
+        assert not keeper.closed
+        await b.links[0].close()
+        await until(lambda: keeper.link not in (None, link))
+
+
 async def test_who_waits_hears_that_it_was_closed() -> None:
     async with running(A, listens=False) as a, asyncio.timeout(20):
         a.add_route(Route("^beta@", "127.0.0.1", 1))

@@ -141,7 +141,8 @@ class Keeper:
             if await self._dial():
                 began = self._clock()
                 while self.link is not None:
-                    await self._links.change(self.peer)
+                    # Not awaited itself: cancelling this would cancel it for all.
+                    await asyncio.wait([self._links.change(self.peer)])
                 self._backoff.was_up(self._clock() - began)
             # Where the peer dials meanwhile there is nothing left to do.
             await self._links.wait_for(self.peer, self._backoff.pause())

@@ -142,7 +142,7 @@ class LinkRegistry:
     def change(self, name: str) -> asyncio.Future[None]:
         """A future: of the next time that a peer can be reached, or cannot any more.
 
-        For `asyncio.wait` or one that waits: it is shared.
+        For `asyncio.wait` only: it is shared, and whoever awaits it may be cancelled.
         """
         change = self._changes.get(name)
         if change is None or change.done():
