@@ -79,7 +79,9 @@ class AcceptorOptions:
         insecure_skip_verify: ask dialers for no certificate, whatever the manager
             says. None means the node's value.
         max_links: links that this acceptor holds at once.
-        max_handshakes: handshakes under way at once; beyond it accepting pauses.
+        max_handshakes: TLS handshakes under way at once. Beyond it connections wait,
+            and handshakes that have stalled make room for them.
+        max_handshakes_per_address: the same from one IPv4 address or IPv6 /64 network.
         on_refused: called with a `Refusal` for each connection that did not become a
             link; None means the node's.
     """
@@ -91,6 +93,7 @@ class AcceptorOptions:
     insecure_skip_verify: bool | None = None
     max_links: int = limits.MAX_LINKS
     max_handshakes: int = limits.MAX_HANDSHAKES
+    max_handshakes_per_address: int = limits.MAX_HANDSHAKES_PER_ADDRESS
     on_refused: OnRefused | None = None
 
     def __post_init__(self) -> None:
@@ -98,6 +101,12 @@ class AcceptorOptions:
         _check_count("AcceptorOptions.port_range", self.port_range, 1, 65536)
         _check_count("AcceptorOptions.max_links", self.max_links, 1, 1 << 30)
         _check_count("AcceptorOptions.max_handshakes", self.max_handshakes, 1, 1 << 20)
+        _check_count(
+            "AcceptorOptions.max_handshakes_per_address",
+            self.max_handshakes_per_address,
+            1,
+            1 << 20,
+        )
         _check_callable("AcceptorOptions.on_refused", self.on_refused)
 
 

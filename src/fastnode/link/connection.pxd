@@ -17,7 +17,7 @@ cdef class Connection:
     cdef const unsigned char[::1] receive
 
     cdef object transport
-    cdef readonly object address
+    cdef public object address
     cdef uint64_t bytes_received
 
     # TLS is up. Nothing more is to be read: set by the subclass, before `hang_up`.
@@ -25,6 +25,8 @@ cdef class Connection:
     cdef bint ended
     # The one deadline that runs: of the handshake, of the end, of the lingering.
     cdef object timer
+    # When the handshake's time began: before the connection was there.
+    cdef public double began
     cdef readonly object gone
 
     cdef int receive_guarded(self, Py_ssize_t nbytes, bint eof) except -1

@@ -43,6 +43,7 @@ cdef class Connection:
         self.outbox = Outbox(self.loop, engine, pool)
         self.outbox.on_error = self.failed
         self.gone = self.loop.create_future()
+        self.began = self.loop.time()
 
     @property
     def presented(self):
@@ -53,6 +54,9 @@ cdef class Connection:
 
     def connection_made(self, transport):
         """The TCP connection is there."""
+        if self.ended:
+            transport.abort()
+            return
         peername = transport.get_extra_info("peername")
         self.address = tuple(peername[:2]) if peername else ("", 0)
         self.transport = transport

@@ -120,8 +120,8 @@ cdef class LinkProtocol(Connection):
     # --- what the connection tells -------------------------------------------
 
     cdef int on_made(self) except -1:
-        self.timer = self.loop.call_later(
-            self.settings.handshake_timeout, self.handshake_expired
+        self.timer = self.loop.call_at(
+            self.began + self.settings.handshake_timeout, self.handshake_expired
         )
         return 0
 

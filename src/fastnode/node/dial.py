@@ -275,9 +275,11 @@ class Dial:
         self._protocol = None
         engine = self._engine(target)
         made: list[LinkProtocol] = []
+        began = loop.time()
 
         def factory() -> TransportProtocol:
             made.append(self._make(engine))
+            made[0].began = began
             return TransportProtocol(made[0])
 
         try:
