@@ -29,6 +29,9 @@ KEEPALIVE_MISSES: Final = 3
 #: How long a closing side reads and discards, so that the kernel does not answer
 #: late bytes with a reset that would destroy the alert or goodbye in flight.
 LINGER_SECONDS: Final = 1.0
+#: How long `Node.stop` waits for a handler or hook that was cancelled: it may have
+#: something to put in order, and it may be one that swallows cancellation.
+CANCEL_SECONDS: Final = 1.0
 #: How long an orderly close waits for the peer's own goodbye.
 CLOSE_TIMEOUT_SECONDS: Final = 5.0
 

@@ -210,6 +210,10 @@ class Acceptor:
             for sock in self._sockets:
                 loop.remove_reader(sock)
 
+    def sockets(self) -> list[socket.socket]:
+        """Those that it listens on, and of connections that are no handshakes yet."""
+        return self._sockets + self._lobby.sockets()
+
     def close(self) -> None:
         """Stop listening; links stay."""
         self._pause()

@@ -270,6 +270,13 @@ class LinkRegistry:
         if protocol.running:
             self._finishing.add(protocol)
 
+    def disown(self) -> None:
+        """Know no link any more: they are another process's."""
+        for known in (self._by_name, self._up, self._by_ticket):
+            known.clear()
+        self._all.clear()
+        self._finishing.clear()
+
 
 def older(protocol: LinkProtocol) -> list[LinkProtocol]:
     """The links that this one has succeeded and that have not ended yet."""

@@ -18,9 +18,11 @@ from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
 from fastnode.node.dial import Dial, DialStats
 from fastnode.node.expiry import ExpiryCheck
+from fastnode.node.fork import ForkGuard
 from fastnode.node.foundation import Foundation
 from fastnode.node.handover import Handover
 from fastnode.node.links import LinkRegistry
+from fastnode.node.stopping import wait_cancelled
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
 from fastnode.wire.hello import INSTANCE_BYTES, Hello
@@ -94,6 +96,7 @@ class Node:
         self._stopping: asyncio.Task[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._expiry = ExpiryCheck(str(self._name))
+        self._fork = ForkGuard(str(self._name), self._links, self._dials)
 
     def _settings(self) -> LinkSettings:
         network = self._options.network
@@ -179,6 +182,7 @@ class Node:
                 acceptor.close()
             raise
         self._acceptors = tuple(acceptors)
+        self._fork.watch(self._loop, self._acceptors)
         self._freeze(self._options.cert_manager)
         for route in network.routes:
             self._freeze(route.cert_manager)
@@ -237,8 +241,7 @@ class Node:
             acceptor.close()
         for dial in self._dials.values():
             dial.cancel()
-        if self._dials:
-            await asyncio.wait(self._dials.values())
+        await wait_cancelled(self.name, self._dials.values())
         # What a link could not send in time it says, to us and to the peer, in the
         # rest of the time; then every socket is cut.
         last_words = min(limits.LINGER_SECONDS, timeout * LAST_WORDS)
@@ -254,8 +257,7 @@ class Node:
         waits = [protocol.gone for protocol in self._links]
         if waits:
             await asyncio.wait(waits)
-        if handlers:
-            await asyncio.wait(handlers)
+        await wait_cancelled(self.name, handlers)
         self._foundation.pool.trim()
         self._foundation.pool.trim()
 
@@ -268,7 +270,8 @@ class Node:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.stop()
+        if self._fork.error is None:
+            await self.stop()
 
     # --- endpoints ---------------------------------------------------------------
 
@@ -463,6 +466,7 @@ class Node:
         return await link.call(endpoint, payload, timeout=timeout)
 
     def _check_loop(self) -> None:
+        self._fork.check()
         if self._loop is None:
             raise ConfigError(
                 f"node {self.name} was not started", hint="use await start_node(...)"

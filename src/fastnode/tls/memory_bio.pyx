@@ -51,7 +51,6 @@ cdef class MemoryBioEngine(TlsEngine):
         self.take = self.outgoing.read
 
     cdef int feed(self, const unsigned char *data, size_t size) except -1:
-        cdef size_t part
         if not self.complete and size > self.room:
             raise ProtocolError(
                 f"the peer sent {size - self.room} bytes more than it may before its "
