@@ -35,6 +35,10 @@ CANCEL_SECONDS: Final = 1.0
 #: How long an orderly close waits for the peer's own goodbye.
 CLOSE_TIMEOUT_SECONDS: Final = 5.0
 
+#: A callback that blocks the loop for so long is warned about: others on this loop wait
+#: as long, and a person begins to notice. asyncio's debug mode takes the same.
+SLOW_CALLBACK_SECONDS: Final = 0.1
+
 # --- frames ------------------------------------------------------------------
 
 #: Header and body of the largest frame are together four full TLS records.

@@ -129,6 +129,8 @@ class NetworkOptions:
         max_message_size: largest payload, bytes, in either direction.
         handshake_timeout: seconds for TLS and HELLO together.
         keepalive_interval: seconds of silence after which a link is probed.
+        slow_callback_seconds: a handler or hook that blocks the loop for so long is
+            warned about, by name; None: none is.
         window: bytes that a peer may have under way to us on one link.
         high_water, low_water: queued bytes of one link above which `drain` waits,
             and below which it goes on.
@@ -148,6 +150,7 @@ class NetworkOptions:
     max_message_size: int = limits.DEFAULT_MAX_MESSAGE_BYTES
     handshake_timeout: float = limits.HANDSHAKE_TIMEOUT_SECONDS
     keepalive_interval: float = limits.KEEPALIVE_INTERVAL_SECONDS
+    slow_callback_seconds: float | None = limits.SLOW_CALLBACK_SECONDS
     window: int = limits.WINDOW_BYTES
     high_water: int = limits.HIGH_WATER_BYTES
     low_water: int = limits.LOW_WATER_BYTES
@@ -162,6 +165,9 @@ class NetworkOptions:
         _check_count(what + "max_message_size", self.max_message_size, 1, (1 << 40))
         _check_number(what + "handshake_timeout", self.handshake_timeout, 0.001, 3600)
         _check_number(what + "keepalive_interval", self.keepalive_interval, 0.01, 86400)
+        if self.slow_callback_seconds is not None:
+            seconds = self.slow_callback_seconds
+            _check_number(what + "slow_callback_seconds", seconds, 0.001, 3600)
         least = 2 * limits.MAX_FRAME_BYTES
         _check_count(what + "window", self.window, least, 1 << 30)
         _check_count(what + "high_water", self.high_water, 1, 1 << 40)

@@ -1,6 +1,7 @@
 from libc.stdint cimport uint64_t
 
 from fastnode.link.outbox cimport Outbox
+from fastnode.link.stopwatch cimport Stopwatch
 from fastnode.tls.engine cimport TlsEngine
 from fastnode.wire.decoder cimport Decoder
 
@@ -10,6 +11,7 @@ cdef class Connection:
     cdef TlsEngine engine
     cdef Decoder decoder
     cdef Outbox outbox
+    cdef Stopwatch watch
 
     # Ciphertext is read into one buffer that all links of a node share: it is
     # consumed before control returns to the loop.

@@ -391,7 +391,7 @@ class Acceptor:
         )
         if told and self._on_refused is not None:
             try:
-                self._on_refused(refusal)
+                self._foundation.slow.call("on_refused", self._on_refused, refusal)
             except Exception:
                 log.exception("on_refused raised on %s", refusal)
 

@@ -211,7 +211,7 @@ class Dial:
 
     async def _resolve(self, resolver: Resolver) -> Sequence[tuple[str, int]]:
         try:
-            found = resolver(str(self._name))
+            found = self._foundation.slow.call("resolver", resolver, str(self._name))
             addresses = await found if isawaitable(found) else found
             addresses = list(addresses or ())
             for host, port in addresses:

@@ -22,6 +22,7 @@ from fastnode.node.fork import ForkGuard
 from fastnode.node.foundation import Foundation
 from fastnode.node.handover import Handover
 from fastnode.node.links import LinkRegistry
+from fastnode.node.slow import SlowCallbacks
 from fastnode.node.stopping import wait_cancelled
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
@@ -72,6 +73,7 @@ class Node:
         self._instance = os.urandom(INSTANCE_BYTES)
         verifies = not network.plaintext and not network.insecure_skip_verify
         self._links = LinkRegistry(str(self._name), verifies=verifies)
+        slow = SlowCallbacks(network.slow_callback_seconds)
         self._foundation = Foundation(
             name=self._name,
             plaintext=network.plaintext,
@@ -82,12 +84,14 @@ class Node:
                 own=self._name,
                 verify_peer_name=network.verify_peer_name,
                 authorize=network.authorize,
+                slow=slow,
             ),
             links=self._links,
             pool=BufferPool(),
             receive_buffer=bytearray(limits.RECEIVE_BUFFER_BYTES),
             dial_stats=DialStats(),
             on_refused=network.on_refused,
+            slow=slow,
         )
         self._handover = Handover(self._foundation, self._routes, network)
         self._acceptors: tuple[Acceptor, ...] = ()
