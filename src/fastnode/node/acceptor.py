@@ -358,8 +358,13 @@ class Acceptor:
         """See `LinkOwner`."""
         self._links.discard(protocol)
         self._foundation.links.ended(protocol)
-        if was < State.UP:
-            self._handshake_failed(protocol, error)
+        try:
+            if was < State.UP:
+                self._handshake_failed(protocol, error)
+        except Exception:
+            # What a stranger shows must not keep the acceptor from going on.
+            log.exception("a refusal was not told of: %s", type(error).__name__)
+        finally:
             self._gate.stirred()
 
     def _dropped(self, arrival: Arrival, error: FastnodeError) -> None:

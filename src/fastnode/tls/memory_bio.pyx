@@ -10,7 +10,7 @@ import ssl
 
 from fastnode.errors import ProtocolError, Side
 from fastnode.limits import MAX_CLIENT_HANDSHAKE_BYTES, MAX_SERVER_HANDSHAKE_BYTES
-from fastnode.openssl.verification import take_verdict
+from fastnode.openssl.verification import expect_verdict, take_verdict
 
 cdef enum:
     # OpenSSL reads and writes at most one record at a time.
@@ -76,8 +76,7 @@ cdef class MemoryBioEngine(TlsEngine):
         return 0
 
     cdef int handshake(self) except -1:
-        # What other users of our contexts may have left on this thread.
-        take_verdict()
+        expect_verdict()
         try:
             self.ssl.do_handshake()
         except WantRead:
