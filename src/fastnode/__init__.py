@@ -42,6 +42,7 @@ from fastnode.link.link import Link
 from fastnode.link.message import Message
 from fastnode.link.peer import Peer
 from fastnode.link.stats import LinkStats, Undelivered
+from fastnode.loggers import make_careful
 from fastnode.node.acceptor import Acceptor, AcceptorStats
 from fastnode.node.dial import DialStats
 from fastnode.node.keeper import Keeper
@@ -50,6 +51,8 @@ from fastnode.node.refusal import Refusal
 from fastnode.node.runner import run
 from fastnode.options import AcceptorOptions, NetworkOptions, NodeOptions, Resolver
 from fastnode.routing import Route
+
+make_careful("fastnode")
 
 __all__ = [
     "Acceptor",

@@ -266,6 +266,11 @@ class DuplicateLink(HandshakeError):
     close_reason = CloseReason.DUPLICATE_LINK
 
 
+class TooManyHandshakes(HandshakeError):
+    """An acceptor dropped the connection to make room for another; the peer sees its
+    connection end."""
+
+
 class DialGivenUp(HandshakeError):
     """We dialed and want the link no more; never raised to users."""
 

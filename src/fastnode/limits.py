@@ -36,6 +36,9 @@ CHECK_SECONDS: Final = 3.0
 #: How long a closing side reads and discards, so that the kernel does not answer
 #: late bytes with a reset that would destroy the alert or goodbye in flight.
 LINGER_SECONDS: Final = 1.0
+#: How long `Node.stop` waits for a handler or hook that was cancelled: it may have
+#: something to put in order, and it may be one that swallows cancellation.
+CANCEL_SECONDS: Final = 1.0
 #: How long an orderly close waits for the peer's own goodbye.
 CLOSE_TIMEOUT_SECONDS: Final = 5.0
 
@@ -48,6 +51,10 @@ REDIAL_MOST_SECONDS: Final = 30.0
 #: A link that was up for so long starts the ceiling over: longer than a handshake may
 #: take, so a peer that accepts and breaks is not dialed without end.
 REDIAL_STABLE_SECONDS: Final = 10.0
+
+#: A callback that blocks the loop for so long is warned about: others on this loop wait
+#: as long, and a person begins to notice. asyncio's debug mode takes the same.
+SLOW_CALLBACK_SECONDS: Final = 0.1
 
 # --- frames ------------------------------------------------------------------
 
@@ -97,5 +104,31 @@ MAX_RETIRING_LINKS: Final = 4
 # --- acceptors ---------------------------------------------------------------
 
 MAX_LINKS: Final = 10_000
-#: Handshakes under way on one acceptor; beyond it, accepting pauses.
+#: TLS handshakes under way on one acceptor, from all addresses: each costs some 40 KiB
+#: and 2 ms of CPU.
 MAX_HANDSHAKES: Final = 256
+#: The same from one address (IPv6: one /64): one host cannot take all of them.
+MAX_HANDSHAKES_PER_ADDRESS: Final = 32
+#: Connections of one acceptor that have not shown a whole first TLS record, or wait
+#: for their turn: a descriptor and some 2 KiB each. And the part of the process's
+#: descriptors that they may take at most.
+MAX_WAITING_CONNECTIONS: Final = 1024
+WAITING_SHARE_OF_DESCRIPTORS: Final = 0.25
+#: A handshake may make others wait for so long; then it makes room for one of them.
+#: More than two round trips around the world and the CPU time of a busy host.
+HANDSHAKE_PATIENCE_SECONDS: Final = 1.0
+#: The largest ClientHello: a real one has 0.3 to 2 KiB. OpenSSL would take memory for
+#: 128 KiB when that is announced.
+MAX_CLIENT_HELLO_BYTES: Final = 16 * KIB
+#: What a dialer may send until its TLS handshake is complete. And of that, its chain of
+#: certificates: 8 of RSA-2048, 16 of P-256. OpenSSL itself allows 100 KiB, and takes
+#: that memory when it is announced.
+MAX_CLIENT_HANDSHAKE_BYTES: Final = 24 * KIB
+MAX_CLIENT_CHAIN_BYTES: Final = 16 * KIB
+#: The same of an acceptor, which may also name many authorities.
+MAX_SERVER_HANDSHAKE_BYTES: Final = 256 * KIB
+
+# --- logs --------------------------------------------------------------------
+
+#: Lines of one reason that others can cause are not closer together.
+LOG_INTERVAL_SECONDS: Final = 1.0

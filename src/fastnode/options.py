@@ -85,7 +85,9 @@ class AcceptorOptions:
         insecure_skip_verify: ask dialers for no certificate, whatever the manager
             says. None means the node's value.
         max_links: links that this acceptor holds at once.
-        max_handshakes: handshakes under way at once; beyond it accepting pauses.
+        max_handshakes: TLS handshakes under way at once. Beyond it connections wait,
+            and handshakes that have stalled make room for them.
+        max_handshakes_per_address: the same from one IPv4 address or IPv6 /64 network.
         on_refused: called with a `Refusal` for each connection that did not become a
             link; None means the node's.
     """
@@ -97,6 +99,7 @@ class AcceptorOptions:
     insecure_skip_verify: bool | None = None
     max_links: int = limits.MAX_LINKS
     max_handshakes: int = limits.MAX_HANDSHAKES
+    max_handshakes_per_address: int = limits.MAX_HANDSHAKES_PER_ADDRESS
     on_refused: OnRefused | None = None
 
     def __post_init__(self) -> None:
@@ -104,6 +107,12 @@ class AcceptorOptions:
         _check_count("AcceptorOptions.port_range", self.port_range, 1, 65536)
         _check_count("AcceptorOptions.max_links", self.max_links, 1, 1 << 30)
         _check_count("AcceptorOptions.max_handshakes", self.max_handshakes, 1, 1 << 20)
+        _check_count(
+            "AcceptorOptions.max_handshakes_per_address",
+            self.max_handshakes_per_address,
+            1,
+            1 << 20,
+        )
         _check_callable("AcceptorOptions.on_refused", self.on_refused)
 
 
@@ -129,6 +138,8 @@ class NetworkOptions:
         handshake_timeout: seconds for TLS and HELLO together.
         keepalive_interval: seconds of silence after which a link is probed; after
             three of them it is lost. A link has the smaller one of its two sides.
+        slow_callback_seconds: a handler or hook that blocks the loop for so long is
+            warned about, by name; None: none is.
         window: bytes that a peer may have under way to us on one link.
         high_water, low_water: queued bytes of one link above which `drain` waits,
             and below which it goes on.
@@ -150,6 +161,7 @@ class NetworkOptions:
     max_message_size: int = limits.DEFAULT_MAX_MESSAGE_BYTES
     handshake_timeout: float = limits.HANDSHAKE_TIMEOUT_SECONDS
     keepalive_interval: float = limits.KEEPALIVE_INTERVAL_SECONDS
+    slow_callback_seconds: float | None = limits.SLOW_CALLBACK_SECONDS
     window: int = limits.WINDOW_BYTES
     high_water: int = limits.HIGH_WATER_BYTES
     low_water: int = limits.LOW_WATER_BYTES
@@ -166,6 +178,9 @@ class NetworkOptions:
         _check_count(what + "max_message_size", self.max_message_size, 1, (1 << 40))
         _check_number(what + "handshake_timeout", self.handshake_timeout, 0.001, 3600)
         _check_number(what + "keepalive_interval", self.keepalive_interval, 0.01, 86400)
+        if self.slow_callback_seconds is not None:
+            seconds = self.slow_callback_seconds
+            _check_number(what + "slow_callback_seconds", seconds, 0.001, 3600)
         least = 2 * limits.MAX_FRAME_BYTES
         _check_count(what + "window", self.window, least, 1 << 30)
         _check_count(what + "high_water", self.high_water, 1, 1 << 40)

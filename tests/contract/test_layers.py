@@ -18,6 +18,8 @@ PACKAGE = ROOT / "src" / "fastnode"
 RANKS = {
     "errors": 0,
     "limits": 0,
+    "log_limit": 0,
+    "loggers": 0,
     "names": 0,
     "options": 1,
     "openssl": 1,
@@ -34,7 +36,7 @@ RANKS = {
 }
 #: What is above it may import the public names, as users do.
 TOP = RANKS["node"]
-SAME = {"errors": "base", "limits": "base", "names": "base", "__main__": "cli"}
+SAME = {name: "base" for name, rank in RANKS.items() if rank == 0} | {"__main__": "cli"}
 
 #: Modules from outside that only these packages may import.
 ONLY_IN = {

@@ -13,7 +13,8 @@ from fastnode import AcceptorOptions, ConfigError, NetworkOptions, NodeOptions
 @pytest.mark.parametrize(
     "values",
     [{"port": -1}, {"port": 65536}, {"port": "80"}, {"port": True}, {"port_range": 0},
-     {"max_links": 0}, {"max_handshakes": 0}, {"max_handshakes": 1.5}],
+     {"max_links": 0}, {"max_handshakes": 0}, {"max_handshakes": 1.5},
+     {"max_handshakes_per_address": 0}],
 )  # fmt: skip
 def test_acceptor_options(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
@@ -24,7 +25,8 @@ def test_acceptor_options(values: dict[str, Any]) -> None:
     "values",
     [{"max_message_size": 0}, {"handshake_timeout": 0}, {"handshake_timeout": "1"},
      {"handshake_timeout": float("nan")}, {"keepalive_interval": -1}, {"window": 1},
-     {"window": 1 << 40}, {"low_water": 2 << 20}, {"max_queued": 1}],
+     {"window": 1 << 40}, {"low_water": 2 << 20}, {"max_queued": 1},
+     {"slow_callback_seconds": 0}],
 )  # fmt: skip
 def test_network_options(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fastnode.certs.key_file import named_file
 from fastnode.errors import ConfigError
+from fastnode.limits import MAX_CLIENT_CHAIN_BYTES
 from fastnode.openssl.verification import HookedContext, why_unavailable
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def make_server_context(
     if hook is not None:
         hook.install(accept_any=accept_any, allow_missing_crls=trusted is not None)
         hook.no_session_cache()
+        hook.limit_certificates(MAX_CLIENT_CHAIN_BYTES)
         if trusted is not None:
             _name(hook, trusted)
     elif accept_any:

@@ -1,6 +1,7 @@
 from libc.stdint cimport uint64_t
 
 from fastnode.link.outbox cimport Outbox
+from fastnode.link.stopwatch cimport Stopwatch
 from fastnode.tls.engine cimport TlsEngine
 from fastnode.wire.decoder cimport Decoder
 
@@ -10,6 +11,7 @@ cdef class Connection:
     cdef TlsEngine engine
     cdef Decoder decoder
     cdef Outbox outbox
+    cdef Stopwatch watch
 
     # Ciphertext is read into one buffer that all links of a node share: it is
     # consumed before control returns to the loop.
@@ -17,7 +19,7 @@ cdef class Connection:
     cdef const unsigned char[::1] receive
 
     cdef object transport
-    cdef readonly object address
+    cdef public object address
     cdef uint64_t bytes_received
 
     # TLS is up. Nothing more is to be read: set by the subclass, before `hang_up`.
@@ -25,6 +27,8 @@ cdef class Connection:
     cdef bint ended
     # The one deadline that runs: of the handshake, of the end, of the lingering.
     cdef object timer
+    # When the handshake's time began: before the connection was there.
+    cdef public double began
     cdef readonly object gone
 
     cdef int receive_guarded(self, Py_ssize_t nbytes, bint eof) except -1

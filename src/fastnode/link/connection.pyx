@@ -13,8 +13,10 @@ from libc.stdint cimport uint64_t
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.link.outbox cimport Outbox
+from fastnode.link.stopwatch cimport Stopwatch
 from fastnode.tls.engine cimport ENDED, WANT_MORE
 from fastnode.wire.decoder cimport Decoder
+from fastnode.wire.frame cimport CALL, MESSAGE
 
 import asyncio
 import logging
@@ -49,7 +51,9 @@ cdef class Connection:
         self.decoder = Decoder(pool, MAX_HELLO_BYTES + 8, 0)
         self.outbox = Outbox(self.loop, engine, pool)
         self.outbox.on_error = self.failed
+        self.watch = Stopwatch()
         self.gone = self.loop.create_future()
+        self.began = self.loop.time()
 
     @property
     def presented(self):
@@ -115,6 +119,7 @@ cdef class Connection:
 
     cdef int receive_guarded(self, Py_ssize_t nbytes, bint eof) except -1:
         self.on_bytes()
+        self.watch.start()
         self.outbox.in_read = True
         try:
             if nbytes:
@@ -162,10 +167,13 @@ cdef class Connection:
                 break
             self.decoder.commit(<size_t>got)
             while self.decoder.next():
+                if self.decoder.kind == MESSAGE or self.decoder.kind == CALL:
+                    self.watch.message(self, self.decoder.number)
                 self.on_frame()
                 if self.ended:
                     return 0
             self.on_read()
+            self.watch.lap(self)
         if self.ended:
             return 0
         self.decoder.rest()

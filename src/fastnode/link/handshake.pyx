@@ -68,8 +68,8 @@ cdef class Handshake(Connection):
         return 0
 
     cdef int on_made(self) except -1:
-        self.timer = self.loop.call_later(
-            self.settings.handshake_timeout, self.handshake_expired
+        self.timer = self.loop.call_at(
+            self.began + self.settings.handshake_timeout, self.handshake_expired
         )
         return 0
 

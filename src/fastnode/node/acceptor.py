@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import resource
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -20,10 +21,17 @@ from fastnode.errors import (
     HandshakeError,
     Side,
 )
-from fastnode.limits import LISTEN_BACKLOG
+from fastnode.limits import (
+    LISTEN_BACKLOG,
+    MAX_WAITING_CONNECTIONS,
+    WAITING_SHARE_OF_DESCRIPTORS,
+)
 from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
+from fastnode.log_limit import LogLimit
+from fastnode.node.gate import Gate
+from fastnode.node.lobby import Arrival, Lobby
 from fastnode.node.refusal import Refusal
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.memory_bio import MemoryBioEngine
@@ -83,7 +91,17 @@ class Acceptor:
         self._on_refused = options.on_refused or foundation.on_refused
         self._sockets: list[socket.socket] = []
         self._address: Address | None = None
-        self._handshakes: set[LinkProtocol] = set()
+        self._limit = LogLimit(log)
+        self._gate = Gate(
+            options.max_handshakes, options.max_handshakes_per_address, self._serve
+        )
+        self._lobby = Lobby(
+            most_waiting(),
+            foundation.settings.handshake_timeout,
+            plaintext=foundation.plaintext,
+            on_shown=self._gate.ready,
+            refuse=self._dropped,
+        )
         self._links: set[LinkProtocol] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False
@@ -180,8 +198,6 @@ class Acceptor:
         self._retry = None
         if self._accepting or not self._sockets:
             return
-        if len(self._handshakes) >= self._options.max_handshakes:
-            return
         self._accepting = True
         loop = asyncio.get_running_loop()
         for sock in self._sockets:
@@ -194,6 +210,10 @@ class Acceptor:
             for sock in self._sockets:
                 loop.remove_reader(sock)
 
+    def sockets(self) -> list[socket.socket]:
+        """Those that it listens on, and of connections that are no handshakes yet."""
+        return self._sockets + self._lobby.sockets()
+
     def close(self) -> None:
         """Stop listening; links stay."""
         self._pause()
@@ -203,6 +223,8 @@ class Acceptor:
         for sock in self._sockets:
             sock.close()
         self._sockets = []
+        self._gate.close()
+        self._lobby.close()
 
     # --- accepting -------------------------------------------------------------
 
@@ -215,47 +237,60 @@ class Acceptor:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                # EMFILE, ENFILE, ENOBUFS, ENOMEM: the queue stays readable, so
-                # look away for a while.
-                log.error("accepting pauses for %g s: %s", PAUSE_SECONDS, error)
-                self._pause()
-                self._retry = asyncio.get_running_loop().call_later(
-                    PAUSE_SECONDS, self._resume
-                )
-                return
+                # EMFILE, ENFILE, ENOBUFS, ENOMEM.
+                if not self._lobby.shed():
+                    self._look_away(error)
+                    return
+                continue
             self.stats.connections += 1
-            self._serve(connection, address)
-            if len(self._handshakes) + len(self._tasks) >= self._options.max_handshakes:
-                self._pause()
+            connection.setblocking(False)
+            self._lobby.enter(connection, address)
 
-    def _serve(self, connection: socket.socket, address: Address) -> None:
-        connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _look_away(self, error: OSError) -> None:
+        """Pause: the queue of connections stays readable."""
+        self._limit.say(
+            logging.ERROR,
+            "pause",
+            "%s: accepting pauses for %g s: %s; links go on",
+            self._foundation.name,
+            PAUSE_SECONDS,
+            error,
+        )
+        self._pause()
+        self._retry = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._resume)
+
+    def _serve(self, arrival: Arrival) -> LinkProtocol | None:
+        """Begin a handshake."""
+        self._lobby.take(arrival)
+        connection = arrival.sock
         try:
-            engine = self._engine()
-        except FastnodeError as error:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            protocol = self._foundation.protocol(self._engine(), self, dialer=False)
+        except (FastnodeError, OSError) as error:
             connection.close()
-            log.error("a connection from %s:%d was dropped: %s", *address[:2], error)
-            return
-        task = asyncio.get_running_loop().create_task(self._open(connection, engine))
+            self._limit.say(
+                logging.ERROR,
+                "dropped",
+                "a connection from %s:%d was dropped: %s",
+                *arrival.address,
+                error,
+            )
+            return None
+        protocol.began, protocol.address = arrival.began, arrival.address
+        protocol.gone.add_done_callback(lambda _: self._gate.leave(protocol))
+        task = asyncio.get_running_loop().create_task(self._open(connection, protocol))
         self._tasks.add(task)
-        task.add_done_callback(self._opened)
+        task.add_done_callback(self._tasks.discard)
+        return protocol
 
-    async def _open(self, connection: socket.socket, engine: TlsEngine) -> None:
-        protocol = self._foundation.protocol(engine, self, dialer=False)
-        self._handshakes.add(protocol)
+    async def _open(self, connection: socket.socket, protocol: LinkProtocol) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: TransportProtocol(protocol), connection
             )
         except OSError as error:
-            self._handshakes.discard(protocol)
-            self._foundation.links.gone(protocol)
+            protocol.connection_lost(error)
             connection.close()
-            log.info("a connection was gone before it was served: %s", error)
-
-    def _opened(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
 
     def _engine(self) -> TlsEngine:
         """A fresh engine under the certificate and trust of this moment."""
@@ -308,10 +343,9 @@ class Acceptor:
 
     def link_up(self, protocol: LinkProtocol) -> None:
         """See `LinkOwner`."""
-        self._handshakes.discard(protocol)
+        self._gate.leave(protocol)
         self._links.add(protocol)
         self.stats.links += 1
-        self._resume()
         self._foundation.links.came_up(protocol)
 
     def link_closing(self, protocol: LinkProtocol) -> None:
@@ -322,7 +356,6 @@ class Acceptor:
         self, protocol: LinkProtocol, was: State, error: FastnodeError
     ) -> None:
         """See `LinkOwner`."""
-        self._handshakes.discard(protocol)
         self._links.discard(protocol)
         self._foundation.links.ended(protocol)
         try:
@@ -332,21 +365,30 @@ class Acceptor:
             # What a stranger shows must not keep the acceptor from going on.
             log.exception("a refusal was not told of: %s", type(error).__name__)
         finally:
-            self._resume()
+            self._gate.stirred()
+
+    def _dropped(self, arrival: Arrival, error: FastnodeError) -> None:
+        """An arrival came to nothing."""
+        self._gate.forget(arrival)
+        self._refused(Refusal(error, arrival.address, None, None))
 
     def _handshake_failed(self, protocol: LinkProtocol, error: FastnodeError) -> None:
         host, port = protocol.address
         if isinstance(error, DuplicateLink):
             log.debug("%s:%d: %s", host, port, error)
             return
-        refusal = Refusal.of(protocol, error)
+        self._refused(Refusal.of(protocol, error))
+
+    def _refused(self, refusal: Refusal) -> None:
+        error = refusal.error
         ours = refusal.side is Side.LOCAL
         (self.stats.refused if ours else self.stats.failed)[refusal.reason] += 1
         # A connection that just ends is nobody's refusal: a port scan, a health
         # check, one of two nodes that dial each other at once.
         told = getattr(error, "told", True)
-        log.log(
+        self._limit.say(
             logging.WARNING if told else logging.INFO,
+            refusal.reason if told else "untold",
             "%s %s %s",
             self._foundation.name,
             "refused" if ours else "has no link with",
@@ -354,6 +396,16 @@ class Acceptor:
         )
         if told and self._on_refused is not None:
             try:
-                self._on_refused(refusal)
+                self._foundation.slow.call("on_refused", self._on_refused, refusal)
             except Exception:
                 log.exception("on_refused raised on %s", refusal)
+
+
+def most_waiting() -> int:
+    """How many connections an acceptor keeps waiting: descriptors are for links."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MAX_WAITING_CONNECTIONS
+    return max(
+        1, min(MAX_WAITING_CONNECTIONS, int(soft * WAITING_SHARE_OF_DESCRIPTORS))
+    )

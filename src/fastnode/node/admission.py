@@ -14,6 +14,7 @@ from fastnode.tls.identity import covers, describe, readable
 
 if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
+    from fastnode.node.slow import SlowCallbacks
     from fastnode.options import Authorize
 
 __all__ = ["Admission"]
@@ -29,11 +30,13 @@ class Admission:
         own: the node's own name.
         verify_peer_name: a verified certificate must cover the name that is used.
         authorize: the user's hook, asked last.
+        slow: times it.
     """
 
     own: NodeName
     verify_peer_name: bool
     authorize: Authorize | None
+    slow: SlowCallbacks
 
     async def judge(
         self, protocol: LinkProtocol, *, verified: bool, expected: NodeName | None
@@ -105,7 +108,7 @@ class Admission:
         if self.authorize is None:
             return
         try:
-            answer = self.authorize(peer)
+            answer = self.slow.call("authorize", self.authorize, peer)
             if isawaitable(answer):
                 answer = await answer
         except Exception:

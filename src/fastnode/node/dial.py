@@ -235,7 +235,7 @@ class Dial:
 
     async def _resolve(self, resolver: Resolver) -> Sequence[tuple[str, int]]:
         try:
-            found = resolver(str(self._name))
+            found = self._foundation.slow.call("resolver", resolver, str(self._name))
             addresses = await found if isawaitable(found) else found
             addresses = list(addresses or ())
             for host, port in addresses:
@@ -304,9 +304,11 @@ class Dial:
         engine = self._engine(target)
         made: list[LinkProtocol] = []
         established: list[asyncio.Future[Link]] = []
+        began = loop.time()
 
         def factory() -> TransportProtocol:
             made.append(self._make(engine))
+            made[0].began = began
             established.append(made[0].established)
             return TransportProtocol(made[0])
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fastnode.errors import ConfigError, LinkClosed, Side
 from fastnode.names import NodeName
 from fastnode.node.dial import Dial
+from fastnode.node.stopping import wait_cancelled
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
@@ -95,7 +96,10 @@ class Dials:
     async def close(self) -> None:
         """Give up all dials, for good."""
         self._closed = True
+        self.cancel()
+        await wait_cancelled(str(self._foundation.name), self._tasks.values())
+
+    def cancel(self) -> None:
+        """Give up the dials that are under way."""
         for task in self._tasks.values():
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks.values())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastnode.node.admission import Admission
     from fastnode.node.dial import DialStats
     from fastnode.node.links import LinkRegistry
+    from fastnode.node.slow import SlowCallbacks
     from fastnode.options import OnRefused
     from fastnode.tls.engine import TlsEngine
 
@@ -39,6 +40,7 @@ class Foundation:
         receive_buffer: ciphertext of whatever link is being read.
         dial_stats: what became of the node's dials.
         on_refused: told of connections to acceptors that did not become links.
+        slow: warns of callbacks that block the loop.
     """
 
     name: NodeName
@@ -52,6 +54,7 @@ class Foundation:
     receive_buffer: bytearray
     dial_stats: DialStats
     on_refused: OnRefused | None
+    slow: SlowCallbacks
 
     def protocol(
         self, engine: TlsEngine, owner: LinkOwner, *, dialer: bool
@@ -66,5 +69,6 @@ class Foundation:
             self.receive_buffer,
             dialer=dialer,
         )
+        self.slow.watch(protocol)
         self.links.connected(protocol)
         return protocol

@@ -52,6 +52,7 @@ from fastnode.errors import (
 )
 from fastnode.limits import CHECK_SECONDS, LINGER_SECONDS, MAX_RETIRING_LINKS
 from fastnode.link.machine import State
+from fastnode.node.stopping import wait_cancelled
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
@@ -361,8 +362,7 @@ class LinkRegistry:
         waits = [protocol.gone for protocol in self]
         if waits:
             await asyncio.wait(waits, timeout=LINGER_SECONDS)
-        if handlers:
-            await asyncio.wait(handlers)
+        await wait_cancelled(self._own, handlers)
         return tuple(u for p in protocols if (u := p.undelivered) is not None)
 
     def closing(self, protocol: LinkProtocol) -> None:
@@ -393,6 +393,13 @@ class LinkRegistry:
         self._finishing = {p for p in self._finishing if p.running}
         if protocol.running:
             self._finishing.add(protocol)
+
+    def disown(self) -> None:
+        """Know no link any more: they are another process's."""
+        for known in (self._by_name, self._up, self._by_ticket):
+            known.clear()
+        self._all.clear()
+        self._finishing.clear()
 
 
 def older(protocol: LinkProtocol) -> list[LinkProtocol]:

@@ -21,10 +21,12 @@ from fastnode.node.dial import DialStats
 from fastnode.node.dials import Dials
 from fastnode.node.events import LinkEvents
 from fastnode.node.expiry import ExpiryCheck
+from fastnode.node.fork import ForkGuard
 from fastnode.node.foundation import Foundation
 from fastnode.node.handover import Handover
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkRegistry
+from fastnode.node.slow import SlowCallbacks
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
 from fastnode.wire.hello import INSTANCE_BYTES, Hello
@@ -78,6 +80,7 @@ class Node:
         verifies = not network.plaintext and not network.insecure_skip_verify
         events = LinkEvents(network.on_link_up, network.on_link_down)
         self._links = LinkRegistry(str(self._name), events, verifies=verifies)
+        slow = SlowCallbacks(network.slow_callback_seconds)
         self._foundation = Foundation(
             name=self._name,
             plaintext=network.plaintext,
@@ -88,12 +91,14 @@ class Node:
                 own=self._name,
                 verify_peer_name=network.verify_peer_name,
                 authorize=network.authorize,
+                slow=slow,
             ),
             links=self._links,
             pool=BufferPool(),
             receive_buffer=bytearray(limits.RECEIVE_BUFFER_BYTES),
             dial_stats=DialStats(),
             on_refused=network.on_refused,
+            slow=slow,
         )
         self._handover = Handover(self._foundation, self._routes, network)
         self._acceptors: tuple[Acceptor, ...] = ()
@@ -103,6 +108,7 @@ class Node:
         self._stopping: asyncio.Task[tuple[Undelivered, ...]] | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._expiry = ExpiryCheck(str(self._name))
+        self._fork = ForkGuard(str(self._name), self._links, self._dials)
 
     def _settings(self) -> LinkSettings:
         network = self._options.network
@@ -188,6 +194,7 @@ class Node:
                 acceptor.close()
             raise
         self._acceptors = tuple(acceptors)
+        self._fork.watch(self._loop, self._acceptors)
         self._freeze(self._options.cert_manager)
         for route in network.routes:
             self._freeze(route.cert_manager)
@@ -268,7 +275,8 @@ class Node:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.stop()
+        if self._fork.error is None:
+            await self.stop()
 
     # --- endpoints ---------------------------------------------------------------
 
@@ -463,6 +471,7 @@ class Node:
         return await link.call(endpoint, payload, timeout=timeout)
 
     def _check_loop(self) -> None:
+        self._fork.check()
         if self._loop is None:
             raise ConfigError(
                 f"node {self.name} was not started", hint="use await start_node(...)"

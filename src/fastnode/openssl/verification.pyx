@@ -55,6 +55,7 @@ cdef enum:
     MODE_NO_AUTO_CHAIN = 8
     CTRL_SET_SESS_CACHE_MODE = 44
     SESS_CACHE_OFF = 0
+    CTRL_SET_MAX_CERT_LIST = 51
     # openssl/x509.h: XN_FLAG_RFC2253 without ASN1_STRFLGS_ESC_MSB: UTF-8 stays.
     NAME_RFC4514 = 0x1110313
     # openssl/x509_vfy.h
@@ -219,6 +220,11 @@ cdef class HookedContext:
         """Send the chain that was loaded, nothing that was found among the trusted
         certificates: OpenSSL would search them in every handshake."""
         lib.ctrl(self.pointer, CTRL_MODE, MODE_NO_AUTO_CHAIN, NULL)
+
+    def limit_certificates(self, long size):
+        """Take no certificate message of more than `size` bytes, which OpenSSL takes
+        memory for when they are announced."""
+        lib.ctrl(self.pointer, CTRL_SET_MAX_CERT_LIST, size, NULL)
 
 
 # --- inside OpenSSL -----------------------------------------------------------

@@ -8,11 +8,15 @@ from fastnode.tls.engine cimport ENDED, WANT_MORE, TlsEngine
 
 import ssl
 
+from fastnode.errors import ProtocolError, Side
+from fastnode.limits import MAX_CLIENT_HANDSHAKE_BYTES, MAX_SERVER_HANDSHAKE_BYTES
 from fastnode.openssl.verification import expect_verdict, take_verdict
 
 cdef enum:
     # OpenSSL reads and writes at most one record at a time.
     RECORD_BYTES = 16 << 10
+    # What is fed at once during a handshake.
+    PART_BYTES = 2 << 10
 
 cdef object WantRead = ssl.SSLWantReadError
 cdef object ZeroReturn = ssl.SSLZeroReturnError
@@ -38,12 +42,32 @@ cdef class MemoryBioEngine(TlsEngine):
             server_side=server_side,
             server_hostname=server_name,
         )
+        self.room = (
+            MAX_CLIENT_HANDSHAKE_BYTES if server_side else MAX_SERVER_HANDSHAKE_BYTES
+        )
         self.feed_bytes = self.incoming.write
         self.ssl_read = self.ssl.read
         self.ssl_write = self.ssl.write
         self.take = self.outgoing.read
 
     cdef int feed(self, const unsigned char *data, size_t size) except -1:
+        if not self.complete and size > self.room:
+            raise ProtocolError(
+                f"the peer sent {size - self.room} bytes more than it may before its "
+                "TLS handshake is complete",
+                side=Side.REMOTE,
+            )
+        # A BIO keeps the size that it once had: let a stranger have a small one.
+        while not self.complete and size > PART_BYTES:
+            self.put(data, PART_BYTES)
+            data += PART_BYTES
+            size -= PART_BYTES
+            self.handshake()
+        return self.put(data, size)
+
+    cdef int put(self, const unsigned char *data, size_t size) except -1:
+        if not self.complete:
+            self.room -= size
         self.feed_bytes(PyMemoryView_FromMemory(<char *>data, size, PyBUF_READ))
         return 0
 
@@ -61,6 +85,7 @@ cdef class MemoryBioEngine(TlsEngine):
             found = take_verdict()
             if found is not None:
                 self.found = found
+        self.complete = True
         return 1
 
     cdef int settle(self) except -1:

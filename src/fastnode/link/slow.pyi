@@ -1,0 +1,10 @@
+from collections.abc import Callable
+
+from fastnode.link.protocol import LinkProtocol
+
+def watch_callbacks(
+    protocol: LinkProtocol,
+    limit: float,
+    on_slow: Callable[[LinkProtocol, float, int], None],
+) -> None: ...
+def names_of(protocol: LinkProtocol, seen: int) -> list[str]: ...

@@ -1,0 +1,64 @@
+"""Finds out what blocks the loop while a link receives.
+
+The clock is read when a receive callback begins and after each TLS record, not for each
+message: what a record's handlers took together is what the loop stood still. Which
+endpoints were reached is one bit each. After a slow record the next messages are timed
+one by one, so that of several endpoints the right one is named.
+"""
+
+cimport cython
+from libc.stdint cimport uint16_t, uint64_t
+
+cdef extern from *:
+    """
+    #include <time.h>
+    #ifdef CLOCK_MONOTONIC_COARSE
+    #define FASTNODE_CLOCK CLOCK_MONOTONIC_COARSE  /* 5 ns, steps of 1 to 10 ms */
+    #else
+    #define FASTNODE_CLOCK CLOCK_MONOTONIC
+    #endif
+    static double fastnode_seconds(void) {
+        struct timespec now;
+        clock_gettime(FASTNODE_CLOCK, &now);
+        return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+    }
+    """
+    double seconds "fastnode_seconds" () noexcept
+
+cdef enum:
+    CLOSE_LAPS = 4096
+
+
+@cython.final
+cdef class Stopwatch:
+    """Measures what happens in one receive callback."""
+
+    cdef int start(self) noexcept:
+        """A receive callback begins."""
+        if self.limit > 0:
+            self.began = seconds()
+            self.seen = 0
+        return 0
+
+    cdef int message(self, object link, uint16_t number) except -1:
+        """A message or call to endpoint `number` is about to be handled."""
+        if self.close:
+            self.close -= 1
+            self.lap(link)
+        self.seen |= <uint64_t>1 << (number & 63)
+        return 0
+
+    cdef int lap(self, object link) except -1:
+        """What was under way is handled: tell if it took too long."""
+        cdef double now, took
+        cdef uint64_t seen = self.seen
+        if self.limit <= 0:
+            return 0
+        now = seconds()
+        took = now - self.began
+        self.began = now
+        self.seen = 0
+        if took >= self.limit and seen:
+            self.close = CLOSE_LAPS
+            self.on_slow(link, took, seen)
+        return 0

@@ -1,0 +1,118 @@
+"""One node, one process: what becomes of a node in a child that `os.fork` makes.
+
+The child has a copy of everything and shares the parent's sockets. Whatever it did with
+them would break the parent's links, and it does much without being asked: its loop, if
+it goes on, reads; transports are closed by the garbage collector. So in the child,
+before anything else runs there, the sockets are replaced (`dup2`) by one end of a pair
+that nobody uses, and the links are told to raise. The parent's descriptors stay as they
+are, and the hot path pays nothing.
+
+asyncio's selector is an epoll that the two share as well: the child's loop gets a fresh
+one, or it would take descriptors out of the parent's. uvloop does so by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import weakref
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from fastnode.errors import ConfigError, Side, renewed
+from fastnode.link.orphan import orphan
+
+if TYPE_CHECKING:
+    from fastnode.node.acceptor import Acceptor
+    from fastnode.node.dials import Dials
+    from fastnode.node.links import LinkRegistry
+
+__all__ = ["ForkGuard"]
+
+
+class ForkGuard:
+    """Keeps a node's forked children from its sockets.
+
+    Args:
+        name: the node's.
+        links: its connections.
+        dials: its dials that have not ended.
+    """
+
+    def __init__(self, name: str, links: LinkRegistry, dials: Dials) -> None:
+        self._name = name
+        self._links = links
+        self._dials = dials
+        self._acceptors: Iterable[Acceptor] = ()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.error: ConfigError | None = None
+
+    def watch(
+        self, loop: asyncio.AbstractEventLoop, acceptors: Iterable[Acceptor]
+    ) -> None:
+        """The node runs from now on."""
+        self._loop = loop
+        self._acceptors = acceptors
+        _guards.add(self)
+
+    def check(self) -> None:
+        """Raise in a child.
+
+        Raises:
+            ConfigError: this process was forked from the node's.
+        """
+        if self.error is not None:
+            raise renewed(self.error)
+
+    def in_child(self) -> None:
+        """This is a child: let go of the node."""
+        self.error = ConfigError(
+            f"node {self._name} belongs to the process that started it, and this one "
+            f"was forked from it",
+            side=Side.LOCAL,
+            hint="one node, one process: start a node of its own after the fork",
+        )
+        descriptors = [orphan(protocol, self.error) for protocol in self._links]
+        for acceptor in self._acceptors:
+            descriptors += [sock.fileno() for sock in acceptor.sockets()]
+        self._dials.cancel()
+        self._links.disown()
+        _plug(descriptors)
+        _renew_selector(self._loop)
+
+
+_guards: weakref.WeakSet[ForkGuard] = weakref.WeakSet()
+#: Both ends stay open, so that nothing ever comes of them, not even an end.
+_dummies: list[socket.socket] = []
+
+
+def _plug(descriptors: Iterable[int]) -> None:
+    """Put a socket on which nothing happens in the place of these."""
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            if not _dummies:
+                _dummies.extend(socket.socketpair())
+                for dummy in _dummies:
+                    dummy.setblocking(False)
+            os.dup2(_dummies[0].fileno(), descriptor, inheritable=False)
+
+
+def _renew_selector(loop: asyncio.AbstractEventLoop | None) -> None:
+    epoll = getattr(select, "epoll", None)
+    selector = getattr(loop, "_selector", None)
+    if epoll is None or selector is None or not hasattr(selector, "fileno"):
+        return
+    fresh = epoll()
+    os.dup2(fresh.fileno(), selector.fileno(), inheritable=False)
+    fresh.close()
+
+
+def _after_fork() -> None:
+    for guard in list(_guards):
+        guard.in_child()
+    _guards.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

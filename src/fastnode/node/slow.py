@@ -1,0 +1,77 @@
+"""Callbacks that block the loop: handlers and hooks, by name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from fastnode.link.slow import names_of, watch_callbacks
+from fastnode.log_limit import LogLimit
+
+if TYPE_CHECKING:
+    from fastnode.link.protocol import LinkProtocol
+
+__all__ = ["SlowCallbacks"]
+
+log = logging.getLogger("fastnode.node")
+
+#: Names of endpoints in one line.
+MOST_NAMED = 8
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+class SlowCallbacks:
+    """Warns of what keeps the loop from everything else.
+
+    Args:
+        seconds: from which on a callback is slow; None: none is.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._limit = LogLimit(log)
+
+    def watch(self, protocol: LinkProtocol) -> None:
+        """Time what the handlers of a link take."""
+        if self._seconds is not None:
+            watch_callbacks(protocol, self._seconds, self._handlers)
+
+    def call(
+        self,
+        what: str,
+        function: Callable[Given, Result],
+        *args: Given.args,
+        **kwargs: Given.kwargs,
+    ) -> Result:
+        """Call a hook."""
+        if self._seconds is None:
+            return function(*args, **kwargs)
+        began = monotonic()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            took = monotonic() - began
+            if took >= self._seconds:
+                self._warn(what, f"the {what} hook", took)
+
+    def _handlers(self, protocol: LinkProtocol, took: float, seen: int) -> None:
+        names = names_of(protocol, seen)
+        which = ", ".join(map(repr, names[:MOST_NAMED]))
+        if len(names) == 1:
+            text = f"the handler of {which}"
+        else:
+            text = f"handlers, of {which}{', ...' if len(names) > MOST_NAMED else ''}"
+        self._warn(which, f"{text}, on what {protocol.peer_text()} sent,", took)
+
+    def _warn(self, reason: str, what: str, took: float) -> None:
+        self._limit.say(
+            logging.WARNING,
+            reason,
+            "%s blocked the loop for %.2f s: make it async, or use a thread",
+            what,
+            took,
+        )

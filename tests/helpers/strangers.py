@@ -1,0 +1,114 @@
+"""Peers that never become links: raw bytes, silence, and floods of both."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Crowd", "client_hello", "many_descriptors"]
+
+#: Connects under way at once: fewer than an acceptor's backlog.
+AT_ONCE = 100
+
+
+def client_hello(
+    alpn: str = "fastnode/1", version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+) -> bytes:
+    """What a TLS client says first."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols([alpn])
+    out = ssl.MemoryBIO()
+    client = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="127.0.0.1")
+    try:
+        client.do_handshake()
+    except ssl.SSLWantReadError:
+        return out.read()
+    raise AssertionError
+
+
+@contextmanager
+def many_descriptors(count: int) -> Iterator[None]:
+    """Allow this process `count` file descriptors meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class Crowd:
+    """Many connections to one address that do nothing of use.
+
+    Args:
+        target: host and port.
+        count: how many.
+        source: the address that connection number n comes from.
+        says: what it says once it is there.
+        drips: what it says after that, a byte a second, again and again.
+    """
+
+    def __init__(
+        self,
+        target: tuple[str, int],
+        count: int,
+        *,
+        source: Callable[[int], str] = lambda number: "127.0.0.1",
+        says: Callable[[int], bytes] = lambda number: b"",
+        drips: Callable[[int], bytes] = lambda number: b"",
+    ) -> None:
+        self._target = target
+        self._count = count
+        self._source = source
+        self._says = says
+        self._drips = drips
+        self._task: asyncio.Task[None] | None = None
+        self.sockets: list[socket.socket] = []
+
+    async def __aenter__(self) -> Self:
+        gate = asyncio.Semaphore(AT_ONCE)
+        await asyncio.gather(*(self._come(n, gate) for n in range(self._count)))
+        self._task = asyncio.ensure_future(self._drip())
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        for sock in self.sockets:
+            sock.close()
+
+    async def _come(self, number: int, gate: asyncio.Semaphore) -> None:
+        sock = socket.socket()
+        self.sockets.append(sock)
+        sock.setblocking(False)
+        async with gate:
+            sock.bind((self._source(number), 0))
+            await asyncio.get_running_loop().sock_connect(sock, self._target)
+            if words := self._says(number):
+                sock.send(words)
+
+    async def _drip(self) -> None:
+        at = 0
+        while True:
+            for number, sock in enumerate(self.sockets):
+                if words := self._drips(number):
+                    try:
+                        sock.send(words[at : at + 1])
+                    except OSError:  # it made room
+                        continue
+            at += 1
+            await asyncio.sleep(1)

@@ -1,0 +1,42 @@
+"""A forked child is no second owner of a node."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("how", ["own", "same", "collect"])
+async def test_guarantee_11_a_forked_child_has_no_part_in_its_parent_s_node(
+    how: str,
+) -> None:
+    loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "helpers.fork_main", loop, how],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    child, parent = map(json.loads, done.stdout.splitlines())
+    assert parent == {
+        "status": 7,
+        "closed": False,
+        "late": "late",
+        "alive": ["None", "None"],
+    }
+    if how != "collect":
+        assert len(child) == 12
+    for use, came in child.items():
+        assert came.startswith("ConfigError: "), (use, came)
+        if how == "same":
+            assert "one process" in came, (use, came)

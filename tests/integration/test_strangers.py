@@ -1,0 +1,227 @@
+"""What comes to an acceptor and is no peer: refused, counted, and cheap."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from fastnode import Refusal
+from fastnode.certs.context import make_client_context
+from helpers.nodes import A, B, introduce, running, until
+from helpers.pki import certificate, manager, pool
+from helpers.strangers import Crowd, client_hello, many_descriptors
+
+
+def old_hello(minor: int) -> bytes:
+    """The ClientHello of TLS 1.0 (1) or 1.1 (2)."""
+    version = bytes([3, minor])
+    body = version + bytes(range(32)) + b"\x00" + b"\x00\x04\xc0\x13\x00\x2f\x01\x00"
+    message = b"\x01" + len(body).to_bytes(3) + body
+    return b"\x16\x03\x01" + len(message).to_bytes(2) + message
+
+
+WORDS = {
+    "HTTP": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "random": bytes(range(7, 250, 3)),
+    "TLS 1.0": old_hello(1),
+    "TLS 1.1": old_hello(2),
+    "SSL 2": b"\x80\x2e\x01\x03\x00\x00\x15\x00\x00\x00\x10" + bytes(37),
+    "plaintext fastnode": b"\x01\x00\x00\x00\x40\x00\x00\x00" + bytes(64),
+    "large ClientHello": b"\x16\x03\x01\x40\x00\x01\x01\xff\xf0",
+}
+
+
+@pytest.mark.parametrize("kind", WORDS)
+async def test_guarantee_9_a_stranger_is_refused_and_counted(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    refusals: list[Refusal] = []
+    async with running(B, on_refused=refusals.append) as b:
+        stats = b.acceptors[0].stats
+        crowd = Crowd(b.acceptors[0].address, 50, says=lambda n: WORDS[kind])
+        async with crowd:
+            await until(lambda: sum((stats.failed + stats.refused).values()) == 50)
+        assert stats.links == 0
+        assert len(refusals) == 50
+        reasons = Counter(refusal.reason for refusal in refusals)
+        assert set(reasons) <= {"ProtocolError", "HandshakeError"}
+        assert reasons == stats.failed + stats.refused
+        # One line; a second one if the machine took more than a second.
+        assert len(caplog.records) <= 3
+
+
+async def test_the_next_line_says_how_many_were_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    async with running(B) as b:
+        stats = b.acceptors[0].stats
+        address = b.acceptors[0].address
+        async with Crowd(address, 5, says=lambda n: WORDS["HTTP"]):
+            await until(lambda: sum(stats.failed.values()) == 5)
+        # Time is what this is about.
+        await asyncio.sleep(1.1)
+        async with Crowd(address, 1, says=lambda n: WORDS["HTTP"]):
+            await until(lambda: sum(stats.failed.values()) == 6)
+        assert "(and 4 more like it before)" in caplog.messages[-1]
+
+
+async def test_a_plaintext_node_is_no_peer() -> None:
+    async with running(B, handshake_timeout=2.0) as b:
+        async with running(A, plaintext=True, listens=False) as a:
+            introduce(a, b)
+            with pytest.raises((ConnectionError, Exception)):
+                await a.connect(B)
+        await until(lambda: sum(b.acceptors[0].stats.failed.values()) == 1)
+
+
+async def test_another_application_protocol() -> None:
+    # A context of its own: those of a manager are cached, and never changed.
+    context = make_client_context(
+        certificate(A),
+        root_cas=pool(),
+        minimum_version=ssl.TLSVersion.TLSv1_3,
+        insecure_skip_verify=False,
+    )
+    context.set_alpn_protocols(["h2"])
+    refusals: list[Refusal] = []
+    async with running(B, on_refused=refusals.append) as b:
+        _, writer = await asyncio.open_connection(
+            *b.acceptors[0].address, ssl=context, server_hostname="127.0.0.1"
+        )
+        await until(lambda: refusals)
+        writer.transport.abort()
+        assert "ALPN" in str(refusals[0].error)
+        assert b.acceptors[0].stats.refused == {"HandshakeError": 1}
+
+
+# --- endless handshakes -------------------------------------------------------------
+
+
+def fragments(first: bytes) -> bytes:
+    """Megabytes of handshake: `first`, then records that go on with it."""
+    piece = b"\x16\x03\x03\x04\x00" + bytes(1024)
+    return first + piece * 2000
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"\x16\x03\x01\x00\x04\x01\x00\x3f\xf0",
+        client_hello() + b"\x14\x03\x03\x00\x01\x01" * 5000,
+        client_hello() + b"\x17\x03\x03\x40\x00",
+    ],
+    ids=["ClientHello", "ChangeCipherSpec", "record"],
+)
+async def test_guarantee_9_endless_handshakes_are_refused(first: bytes) -> None:
+    async with running(B) as b:
+        stats = b.acceptors[0].stats
+        reader, writer = await asyncio.open_connection(*b.acceptors[0].address)
+        try:
+            writer.write(fragments(first))
+            await until(lambda: sum((stats.failed + stats.refused).values()) == 1)
+            assert not stats.links
+            async with asyncio.timeout(10):
+                with pytest.raises(ConnectionError):
+                    while await reader.read(65536):
+                        pass
+                    raise ConnectionError("it was ended")
+        finally:
+            writer.transport.abort()
+        assert "HandshakeTimeout" not in stats.failed
+
+
+async def test_a_large_hello_is_refused() -> None:
+    """HELLO, after TLS with a good certificate."""
+    context = manager(A).client_context()
+    async with running(B) as b:
+        stats = b.acceptors[0].stats
+        _, writer = await asyncio.open_connection(
+            *b.acceptors[0].address, ssl=context, server_hostname="127.0.0.1"
+        )
+        writer.write(b"\x01\x00\x00\x00" + (5000).to_bytes(4) + bytes(5000))
+        await until(lambda: sum((stats.failed + stats.refused).values()) == 1)
+        writer.transport.abort()
+        assert not stats.links
+
+
+# --- memory -------------------------------------------------------------------------
+
+MEASURED = 1000
+MOST_KIB = {"silent": 4, "half": 4, "whole": 64, "HTTP": 64, "record": 80}
+
+CHILD = """
+import asyncio, gc, sys
+from pathlib import Path
+import uvloop
+from fastnode import AcceptorOptions
+from helpers.nodes import B, running, until
+from helpers.strangers import many_descriptors
+
+def rss():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4
+
+async def main():
+    count = int(sys.argv[1])
+    options = [AcceptorOptions(
+        port=0, max_handshakes=count, max_handshakes_per_address=count)]
+    async with running(B, acceptors=options, handshake_timeout=60.0) as b:
+        stats = b.acceptors[0].stats
+        gc.collect()
+        before = rss()
+        print(b.acceptors[0].address[1], flush=True)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, sys.stdin.readline)
+        await until(lambda: stats.connections == count)
+        # What was sent before is read by now.
+        for _ in range(100):
+            await asyncio.sleep(0)
+        print(rss() - before, flush=True)
+        await loop.run_in_executor(None, sys.stdin.readline)
+
+with many_descriptors(8192), asyncio.Runner(loop_factory=uvloop.new_event_loop) as r:
+    r.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("kind", MOST_KIB)
+async def test_guarantee_9_a_stranger_costs_little_memory(kind: str) -> None:
+    hello = client_hello()
+    words = {
+        "silent": b"",
+        "half": hello[: len(hello) // 2],
+        "whole": hello,
+        "HTTP": WORDS["HTTP"],
+        "record": hello + b"\x17\x03\x03\x40\x00" + bytes(16000),
+    }[kind]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CHILD, str(MEASURED),
+        env={"PYTHONPATH": str(Path(__file__).parents[1])},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            port = int(await process.stdout.readline())
+            with many_descriptors(8192):
+                crowd = Crowd(("127.0.0.1", port), MEASURED, says=lambda n: words)
+                async with crowd:
+                    process.stdin.write(b"\n")
+                    each = int(await process.stdout.readline()) / MEASURED
+            process.stdin.write(b"\n")
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert each < MOST_KIB[kind], f"{each} KiB"
