@@ -49,6 +49,8 @@ FRAMES = {
     + frames.frame(frames.CONTINUE, b"cd", number=1),
     "error": frames.frame(frames.ERROR, NUMBER + b"\0\1\0\3ValueError"),
     "credit": frames.frame(frames.CREDIT, struct.pack(">I", 70_000)),
+    # Found: the handler's task was cancelled before its first step.
+    "call_cancelled": frames.call(1, 1, b"") + frames.frame(frames.CANCEL, NUMBER),
     "cancel": frames.frame(frames.CANCEL, NUMBER),
     "ping": frames.frame(frames.PING, bytes(8)),
     "pong": frames.frame(frames.PONG, struct.pack(">Q", 1)),
