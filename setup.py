@@ -1,7 +1,8 @@
 """The extension modules and their build variants; everything else is pyproject.toml.
 
-FASTNODE_BUILD=release (default) or debug: bounds, wraparound and None checks on,
-assertions live.
+FASTNODE_BUILD=release (default), or debug: bounds, wraparound and None checks on,
+assertions live; or asan: debug, under AddressSanitizer and UBSan; or fuzz: asan, with
+the coverage that libFuzzer follows, for clang (tests/sanitize.sh, tests/fuzz).
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
+VARIANTS = ("release", "debug", "asan", "fuzz")
 VARIANT = os.environ.get("FASTNODE_BUILD", "release")
-if VARIANT not in ("release", "debug"):
-    raise SystemExit(f"FASTNODE_BUILD is 'release' or 'debug', not {VARIANT!r}")
-DEBUG = VARIANT == "debug"
+if VARIANT not in VARIANTS:
+    raise SystemExit(f"FASTNODE_BUILD is one of {VARIANTS}, not {VARIANT!r}")
+DEBUG = VARIANT != "release"
 
 CHECKS = ("boundscheck", "wraparound", "initializedcheck", "nonecheck")
 directives = {
@@ -31,6 +33,14 @@ if DEBUG:
 else:
     macros = [("FASTNODE_DEBUG", "0"), ("CYTHON_WITHOUT_ASSERTIONS", "1")]
     compile_args = ["-O3", "-g0"]
+link_args = []
+if VARIANT in ("asan", "fuzz"):
+    # Both runtimes are loaded before Python: an extension module cannot bring them.
+    link_args = ["-fsanitize=address,undefined"]
+    compile_args += [*link_args, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+if VARIANT == "fuzz":
+    link_args = ["-shared-libasan"]
+    compile_args.append("-fsanitize=fuzzer-no-link")
 
 SOURCE = Path("src")
 extensions = [
@@ -39,6 +49,7 @@ extensions = [
         [path.as_posix()],
         define_macros=macros,
         extra_compile_args=compile_args,
+        extra_link_args=link_args,
     )
     for path in sorted(SOURCE.rglob("*.pyx"))
 ]

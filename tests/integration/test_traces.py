@@ -158,8 +158,9 @@ async def test_traffic_makes_no_cycles() -> None:
         with without_collector():
             objects = len(gc.get_objects())
             await rounds(ROUNDS)
-            # What an event loop holds at the moment, and no more with each round.
-            assert len(gc.get_objects()) - objects < ROUNDS // 10
+            # What an event loop holds at the moment (asyncio keeps up to 100 cancelled
+            # timers, and what is theirs), and no more with each round.
+            assert len(gc.get_objects()) - objects < ROUNDS // 4
             assert gc.collect() < ROUNDS // 10
 
 

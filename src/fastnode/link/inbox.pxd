@@ -19,8 +19,9 @@ cdef class Inbox:
     cdef uint64_t owed
     cdef uint64_t held
 
-    # Handlers under way: tasks; and those of calls by number, None while parked.
-    cdef set tasks
+    # Handlers under way: task -> (awaitable, bytes that it holds). And those of calls:
+    # number -> task, None while parked.
+    cdef dict tasks
     cdef dict calls
     cdef object on_idle
     # (Endpoint, call or 0, payload), while the peer does not read its replies, or

@@ -22,6 +22,7 @@ from fastnode.wire.frame cimport CREDIT, ERROR
 import logging
 from asyncio import CancelledError
 from collections import deque
+from collections.abc import Coroutine
 from inspect import isawaitable
 from struct import Struct
 
@@ -72,7 +73,7 @@ cdef class Inbox:
         self.generation = registry.generation
         self.window = window
         self.book = []
-        self.tasks = set()
+        self.tasks = {}
         self.calls = {}
         self.early_cancels = set()
 
@@ -285,14 +286,14 @@ cdef class Inbox:
     ) except -1:
         size += TASK_BYTES
         self.held += size
-        task = self.loop.create_task(self.run(awaitable, number, endpoint, size))
-        self.tasks.add(task)
+        task = self.loop.create_task(self.run(awaitable, number, endpoint))
+        self.tasks[task] = (awaitable, size)
         task.add_done_callback(self.finished)
         if number is not None:
             self.calls[number] = task
         return 0
 
-    async def run(self, awaitable, number, str endpoint, size_t size):
+    async def run(self, awaitable, number, str endpoint):
         """One asynchronous handler, to its end."""
         try:
             result = await awaitable
@@ -310,13 +311,16 @@ cdef class Inbox:
             else:
                 self.calls.pop(number, None)
                 self.refuse(number, HANDLER_RAISED, type(error).__name__, str(error))
-        finally:
-            self.held -= size
-            self.grant()
 
     def finished(self, task):
-        """A handler's task is done."""
-        self.tasks.discard(task)
+        """A handler's task is done, even if it was cancelled before it began."""
+        cdef size_t size
+        awaitable, size = self.tasks.pop(task)
+        if task.cancelled() and isinstance(awaitable, Coroutine):
+            # One that never began would complain that nobody awaited it.
+            awaitable.close()
+        self.held -= size
+        self.grant()
         if not self.busy() and self.on_idle is not None:
             self.on_idle()
 

@@ -1,0 +1,113 @@
+"""TLS 1.3 records that no library writes: empty ones, and KeyUpdates in any number.
+
+The handshake is Python's own `ssl`; what comes after it is encrypted here, with the
+secret that the `ssl` module writes to a key log (RFC 8446, sections 5 and 7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+__all__ = ["Forger"]
+
+APPLICATION_DATA, HANDSHAKE = 23, 22
+KEY_UPDATE = 24
+SECRET_BYTES = 48
+
+
+def _expand(secret: bytes, label: bytes, size: int) -> bytes:
+    """HKDF-Expand-Label, without a context."""
+    label = b"tls13 " + label
+    info = size.to_bytes(2) + bytes([len(label)]) + label + b"\0"
+    return HKDFExpand(SHA384(), size, info).derive(secret)
+
+
+def _secret(key_log: Path) -> bytes:
+    (line,) = (
+        line
+        for line in key_log.read_text().splitlines()
+        if line.startswith("CLIENT_TRAFFIC_SECRET_0 ")
+    )
+    return bytes.fromhex(line.split()[2])
+
+
+class Forger:
+    """A client that has shaken hands; what it sends is up to the caller."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        context: ssl.SSLContext,
+    ) -> None:
+        self.reader, self.writer = reader, writer
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._ssl = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname="127.0.0.1"
+        )
+        self._secret = b""
+
+    @classmethod
+    async def connect(
+        cls, address: tuple[str, int], context: ssl.SSLContext, key_log: Path
+    ) -> Forger:
+        """Connect and shake hands; the context becomes one that logs its keys."""
+        context.keylog_filename = str(key_log)
+        reader, writer = await asyncio.open_connection(*address)
+        self = cls(reader, writer, context)
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    self._ssl.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    writer.write(self._outgoing.read())
+                    self._incoming.write(await reader.read(65536))
+        writer.write(self._outgoing.read())
+        assert self._ssl.cipher() == ("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256)
+        self._use(_secret(key_log))
+        return self
+
+    def _use(self, secret: bytes) -> None:
+        assert len(secret) == SECRET_BYTES
+        self._secret, self._number = secret, 0
+        self._key = AESGCM(_expand(secret, b"key", 32))
+        self._iv = int.from_bytes(_expand(secret, b"iv", 12))
+
+    def record(self, data: bytes, kind: int = APPLICATION_DATA) -> bytes:
+        """One encrypted record; its data may be empty."""
+        inner = data + bytes([kind])
+        head = bytes([APPLICATION_DATA, 3, 3]) + (len(inner) + 16).to_bytes(2)
+        nonce = (self._iv ^ self._number).to_bytes(12)
+        self._number += 1
+        return head + self._key.encrypt(nonce, inner, head)
+
+    def key_update(self, *, asks: bool) -> bytes:
+        """A KeyUpdate; what comes after it is under the next key."""
+        sent = self.record(bytes([KEY_UPDATE, 0, 0, 1, asks]), HANDSHAKE)
+        self._use(_expand(self._secret, b"traffic upd", SECRET_BYTES))
+        return sent
+
+    async def read(self) -> bytes:
+        """Some plaintext of the other side; b"" at its end."""
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    return self._ssl.read(65536)
+                except ssl.SSLWantReadError:
+                    data = await self.reader.read(65536)
+                    if not data:
+                        return b""
+                    self._incoming.write(data)
+                except ssl.SSLError:
+                    return b""
+
+    def close(self) -> None:
+        """Cut the connection."""
+        self.writer.transport.abort()

@@ -1,0 +1,508 @@
+"""Peers with a good certificate and bad manners, over real TLS, on either side.
+
+What each of them does ends its own link with `ProtocolError`, or is tolerated where
+docs/wire-format.md says so; a link with another node goes on all the while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastnode import FastnodeError, Message, Node, ProtocolError, Route
+from fastnode.link.machine import State
+from helpers import frames
+from helpers.forge import Forger
+from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, until
+from helpers.pki import manager
+
+KIB, MIB = 1 << 10, 1 << 20
+NEIGHBOUR = "gamma@127.0.0.1"
+TICKET = bytes(range(16))
+#: What the process may grow by, whatever a peer sends.
+ROOM = 48 * MIB
+#: A sanitizer keeps what was freed.
+SANITIZED = "LD_PRELOAD" in os.environ
+NUMBER = struct.pack(">I", 1)
+#: A body of each kind that breaks no rule.
+BODIES = {
+    frames.HELLO: frames.hello(A, features=frames.feature(frames.HANDOVER))[8:],
+    frames.ACCEPT: b"",
+    frames.ENDPOINT: b"echo",
+    frames.MESSAGE: b"hi",
+    frames.CALL: struct.pack(">I", 77) + b"hi",
+    frames.REPLY: NUMBER,
+    frames.ERROR: NUMBER + bytes(4),
+    frames.CONTINUE: b"part",
+    frames.CREDIT: bytes(4),
+    frames.CANCEL: NUMBER,
+    frames.PING: bytes(8),
+    frames.PONG: bytes(8),
+    frames.GOODBYE: frames.reason(1),
+    frames.MOVED: b"",
+    frames.RECONNECT: b"",
+    frames.STAY: frames.reason(28),
+}
+#: Kinds that are taken, by state, as docs/wire-format.md says; CONTINUE continues
+#: nothing here, so it is never taken.
+UP = frozenset(range(3, 17)) - {frames.CONTINUE}
+TAKEN = {
+    "hello": {frames.HELLO, frames.GOODBYE},
+    "accepted": {frames.ACCEPT, frames.GOODBYE},
+    "up": UP,
+    "closing": UP,
+    "goodbye": {frames.CREDIT, frames.CANCEL},
+}
+LENGTHS = (0, 1, 65_528, 65_529, 1 << 31, (1 << 32) - 1)
+
+
+def context(*, server: bool) -> ssl.SSLContext:
+    """A fresh one: as dialer we are alpha, and as acceptor too."""
+    made = manager(A)
+    return made.server_context() if server else made.client_context()
+
+
+class Hostile:
+    """One end of a TLS connection, in plain Python; the other end is the node's."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.reader, self.writer = reader, writer
+        self.protocol: Any = None
+
+    async def frame(self) -> tuple[int, bytes]:
+        async with asyncio.timeout(WAIT_SECONDS):
+            head = await self.reader.readexactly(8)
+            kind, _, _, size = struct.unpack(">BBHI", head)
+            return kind, await self.reader.readexactly(size)
+
+    async def until(self, wanted: int) -> bytes:
+        while True:
+            kind, body = await self.frame()
+            if kind == wanted:
+                return body
+
+    async def rest(self) -> bytes:
+        """All that still comes."""
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            async with asyncio.timeout(WAIT_SECONDS):
+                return await self.reader.read()
+        return b""
+
+    def close(self) -> None:
+        self.writer.transport.abort()
+
+
+class Scene:
+    """The node that is attacked, its neighbour, and attackers of either role."""
+
+    def __init__(self, node: Node, neighbour: Node) -> None:
+        self.node = node
+        self.neighbour = neighbour
+        self._queue: asyncio.Queue[Hostile] = asyncio.Queue()
+        self.address = ("", 0)
+
+    def arrived(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._queue.put_nowait(Hostile(reader, writer))
+
+    @asynccontextmanager
+    async def attacker(self, state: str, *, dials: bool) -> AsyncIterator[Hostile]:
+        """A connection on which the node is in that state.
+
+        Args:
+            dials: who made the connection: the attacker, or the node.
+        """
+        before = set(self.node._links)
+        connecting: asyncio.Future[Any] | None = None
+        if dials:
+            peer = Hostile(
+                *await asyncio.open_connection(
+                    *self.node.acceptors[0].address,
+                    ssl=context(server=False),
+                    server_hostname="127.0.0.1",
+                )
+            )
+        else:
+            connecting = asyncio.ensure_future(self.node.connect(A))
+            peer = await self._queue.get()
+        try:
+            await until(lambda: set(self.node._links) - before)
+            (peer.protocol,) = set(self.node._links) - before
+            await until(lambda: peer.protocol.state is not State.TLS)
+            await self._bring(peer, state, dials)
+            yield peer
+        finally:
+            peer.close()
+            if connecting is not None:
+                connecting.cancel()
+                await asyncio.wait([connecting])
+            # A node that was asked to may have dialed us once more.
+            await until(lambda: self._hung_up() and not self._open(before))
+
+    def _hung_up(self) -> bool:
+        while not self._queue.empty():
+            self._queue.get_nowait().close()
+        return not self.node._links.dials
+
+    def _open(self, before: set[Any]) -> list[Any]:
+        """Connections that are there since; handlers may run on without theirs."""
+        return [p for p in self.node._links if p not in before and not p.gone.done()]
+
+    async def _bring(self, peer: Hostile, state: str, dials: bool) -> None:
+        if not dials:
+            assert (await peer.frame())[0] == frames.HELLO
+        if state == "hello":
+            return
+        offer = frames.feature(frames.HANDOVER, b"" if dials else TICKET)
+        peer.writer.write(frames.hello(A, features=offer))
+        if dials:
+            assert (await peer.frame())[0] == frames.HELLO
+        else:
+            assert (await peer.frame())[0] == frames.ACCEPT
+        if state == "accepted":
+            return
+        if dials:
+            peer.writer.write(frames.frame(frames.ACCEPT))
+        await until(lambda: peer.protocol.state is State.UP)
+        peer.writer.write(frames.frame(frames.ENDPOINT, b"echo", number=0))
+        if state == "goodbye":
+            # A call that waits keeps the node from answering with its own at once.
+            peer.writer.write(frames.frame(frames.ENDPOINT, b"wait", number=1))
+            peer.writer.write(frames.call(1, 9, b""))
+            peer.writer.write(frames.frame(frames.GOODBYE, frames.reason(1)))
+            await until(lambda: peer.protocol.state is State.CLOSING)
+        elif state == "closing":
+            peer.writer.write(frames.frame(frames.ENDPOINT, b"wait", number=1))
+            peer.writer.write(frames.call(1, 9, b""))
+            await until(lambda: peer.protocol.running)
+            closing = asyncio.ensure_future(peer.protocol.link.close())
+            await until(lambda: peer.protocol.state is State.CLOSING)
+            closing.add_done_callback(lambda task: task.exception())
+
+    async def healthy(self) -> None:
+        """The node still serves its neighbour, on the link that it had."""
+        link = await self.neighbour.connect(B)
+        assert await link.call("echo", b"well?", timeout=WAIT_SECONDS) == b"well?"
+        assert link.stats.calls_sent > 1
+
+    def log_lines(self, caplog: pytest.LogCaptureFixture) -> int:
+        return sum(r.levelno >= logging.WARNING for r in caplog.records)
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    """A node with a neighbour, and an address where nobody good listens."""
+    async with running(B, keepalive_interval=60.0) as node:
+
+        @node.handler("echo")
+        def echo(message: Message) -> bytes:
+            return message.payload
+
+        @node.handler("wait")
+        async def wait(message: Message) -> bytes:
+            await asyncio.Event().wait()
+            return b""
+
+        async with running(NEIGHBOUR, listens=False) as neighbour:
+            introduce(neighbour, node)
+            made = Scene(node, neighbour)
+            link = await neighbour.connect(B)
+            assert await link.call("echo", b"") == b""
+            server = await asyncio.start_server(
+                made.arrived, "127.0.0.1", 0, ssl=context(server=True)
+            )
+            try:
+                address = server.sockets[0].getsockname()[:2]
+                node.add_route(Route(f"^{A}$", *address))
+                before = resident()
+                yield made
+                await made.healthy()
+                assert resident() - before < ROOM or SANITIZED
+                (left,) = node.links
+                assert left.peer.name == NEIGHBOUR
+            finally:
+                server.close()
+                await server.wait_closed()
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+async def refused(peer: Hostile) -> None:
+    """The link has ended with `ProtocolError`, and the peer was told so."""
+    await until(lambda: peer.protocol.error)
+    assert isinstance(peer.protocol.error, ProtocolError), peer.protocol.error
+    said = await peer.rest()
+    goodbye = struct.pack(">BB", frames.GOODBYE, 0)
+    assert struct.pack(">H", 16) in said, said
+    assert goodbye in said
+
+
+async def tolerated(peer: Hostile, kind: int) -> None:
+    """Nothing was wrong with it, whatever comes of it."""
+    if kind in (frames.HELLO, frames.ACCEPT):
+        await until(lambda: peer.protocol.state is not State.HELLO)
+    elif kind == frames.GOODBYE:
+        await until(lambda: peer.protocol.state >= State.CLOSING)
+    elif peer.protocol.state is State.UP:
+        peer.writer.write(frames.frame(frames.PING, b"12345678"))
+        while await peer.until(frames.PONG) != b"12345678":
+            pass
+    else:
+        # What comes behind it is looked at only if it was taken.
+        peer.writer.write(frames.frame(frames.CREDIT, struct.pack(">I", 0xFFFFFFFF)))
+        await until(lambda: peer.protocol.error)
+        assert "granted" in str(peer.protocol.error)
+        return
+    assert not isinstance(peer.protocol.error, ProtocolError), peer.protocol.error
+
+
+@pytest.mark.parametrize(
+    ("state", "dials"),
+    # A node that dialed is up when it has sent its ACCEPT: it never awaits one.
+    [(s, d) for s in TAKEN for d in (True, False) if d or s != "accepted"],
+)
+async def test_guarantee_10_every_kind_in_every_state(
+    state: str, dials: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scene() as at:
+        for kind, body in BODIES.items():
+            async with at.attacker(state, dials=dials) as peer:
+                peer.writer.write(frames.frame(kind, body))
+                one_sided = frames.RECONNECT if dials else frames.STAY
+                if kind in TAKEN[state] and kind != one_sided:
+                    await tolerated(peer, kind)
+                else:
+                    await refused(peer)
+        assert at.log_lines(caplog) <= 2 * len(BODIES)
+
+
+@pytest.mark.parametrize("dials", [True, False], ids=["dialer", "acceptor"])
+@pytest.mark.parametrize("state", ["hello", "up"])
+async def test_guarantee_10_extreme_lengths(state: str, dials: bool) -> None:
+    least_most = {
+        frames.HELLO: (1, 4096), frames.ACCEPT: (0, 0), frames.ENDPOINT: (1, 255),
+        frames.MESSAGE: (0, 65_528), frames.CALL: (4, 65_528),
+        frames.REPLY: (4, 65_528), frames.ERROR: (8, 2056), frames.CREDIT: (4, 4),
+        frames.CANCEL: (4, 4), frames.PING: (8, 8), frames.PONG: (8, 8),
+        frames.GOODBYE: (4, 2052), frames.MOVED: (0, 0), frames.RECONNECT: (0, 0),
+        frames.STAY: (4, 2052),
+    }  # fmt: skip
+    async with scene() as at:
+        for kind, (least, most) in least_most.items():
+            for length in sorted({*LENGTHS, most + 1}):
+                if least <= length <= most or (state == "hello" and kind > 3):
+                    continue
+                async with at.attacker(state, dials=dials) as peer:
+                    peer.writer.write(struct.pack(">BBHI", kind, 0, 0, length))
+                    await refused(peer)
+                    assert at.node._foundation.pool.held < 4 * MIB
+
+
+ENDPOINT, MESSAGE, CALL = frames.ENDPOINT, frames.MESSAGE, frames.CALL
+CREDIT, CONTINUE, MORE = frames.CREDIT, frames.CONTINUE, frames.MORE
+SIZES = struct.pack(">Q", 10)
+BAD = {
+    "endpoint number at the bound": frames.frame(ENDPOINT, b"x", number=1024),
+    "largest endpoint number": frames.frame(ENDPOINT, b"x", number=65535),
+    "endpoint number out of turn": frames.frame(ENDPOINT, b"x", number=2),
+    "name that is no UTF-8": frames.frame(ENDPOINT, b"\xff", number=1),
+    "message to no number": frames.frame(MESSAGE, b"", number=65535),
+    "call 0": frames.call(0, 0, b""),
+    "call to no number": frames.call(9, 1, b""),
+    "call number in use": frames.frame(ENDPOINT, b"wait", number=1)
+    + frames.call(1, 5, b"") + frames.call(1, 5, b""),
+    "credit of 1": frames.frame(CREDIT, NUMBER),
+    "largest credit": frames.frame(CREDIT, b"\xff" * 4),
+    "unknown flag": frames.frame(MESSAGE, flags=2),
+    "more on a ping": frames.frame(frames.PING, bytes(8), flags=MORE),
+    "unknown kind": frames.frame(17),
+    "kind 0": frames.frame(0),
+    "largest kind": frames.frame(255),
+    "total beyond the limit": frames.frame(
+        MESSAGE, struct.pack(">Q", (64 << 20) + 1) + b"x", flags=MORE),
+    "largest total": frames.frame(MESSAGE, b"\xff" * 8 + b"x", flags=MORE),
+    "total of what came": frames.frame(MESSAGE, SIZES + bytes(10), flags=MORE),
+    "empty first part": frames.frame(MESSAGE, SIZES, flags=MORE),
+    "empty part": frames.frame(MESSAGE, SIZES + b"x", flags=MORE)
+    + frames.frame(CONTINUE, b"", flags=MORE),
+    "part that is too long": frames.frame(MESSAGE, SIZES + b"x", flags=MORE)
+    + frames.frame(CONTINUE, bytes(10)),
+    "last part too early": frames.frame(MESSAGE, SIZES + b"x", flags=MORE)
+    + frames.frame(CONTINUE, b"x"),
+    "message inside a message": frames.frame(MESSAGE, SIZES + b"x", flags=MORE)
+    + frames.message(0, b""),
+    "moved inside a message": frames.frame(MESSAGE, SIZES + b"x", flags=MORE)
+    + frames.frame(frames.MOVED),
+    "part of the wrong lane": frames.frame(MESSAGE, SIZES + b"x", flags=MORE)
+    + frames.frame(CONTINUE, bytes(9), number=1),
+    "part of no lane": frames.frame(CONTINUE, b"x", number=2),
+    "error whose name is too long": frames.frame(
+        frames.ERROR, NUMBER + struct.pack(">HH", 1, 65535)),
+    "goodbye whose text is too long": frames.frame(
+        frames.GOODBYE, struct.pack(">HH", 1, 65535)),
+    # Nothing is granted while the handlers hold the window.
+    "more than the window": frames.frame(ENDPOINT, b"wait", number=1)
+    + frames.message(1, bytes(65_000)) * 30,
+}  # fmt: skip
+
+
+async def test_guarantee_10_extreme_numbers_and_parts_out_of_order() -> None:
+    async with scene() as at:
+        for data in BAD.values():
+            for dials in (True, False):
+                async with at.attacker("up", dials=dials) as peer:
+                    peer.writer.write(data)
+                    await refused(peer)
+
+
+async def test_guarantee_10_cut_at_every_place() -> None:
+    """TLS ends in order, in the middle of whatever is under way."""
+    whole = frames.message(0, b"hi") + frames.call(0, 3, bytes(5000))
+    async with scene() as at:
+        for cut in (*range(1, 23), 30, len(whole) - 1):
+            async with at.attacker("up", dials=bool(cut % 2)) as peer:
+                peer.writer.write(whole[:cut])
+                peer.close()
+                await until(lambda: peer.protocol.error)
+                assert isinstance(peer.protocol.error, FastnodeError)
+
+
+def pings(count: int) -> bytes:
+    return frames.frame(frames.PING, bytes(8)) * count
+
+
+FLOODS = {
+    "pings": pings(1000),
+    "tiny messages": frames.message(0, b"") * 2000,
+    "cancels": b"".join(
+        frames.frame(frames.CANCEL, struct.pack(">I", number))
+        for number in range(1, 9000, 7)
+    ),
+    "pongs": frames.frame(frames.PONG, bytes(8)) * 2000,
+    "credits of 0": frames.frame(CREDIT, bytes(4)) * 2000,
+    "replies that nobody waits for": frames.reply(9, bytes(1000)) * 100,
+    "errors that nobody waits for": frames.frame(frames.ERROR, NUMBER + bytes(4)) * 900,
+    "calls to nobody": frames.frame(ENDPOINT, b"none", number=1)
+    + b"".join(frames.call(1, number, b"") for number in range(1, 2000)),
+    "messages to nobody": frames.frame(ENDPOINT, b"none", number=1)
+    + frames.message(1, b"") * 2000,
+    "definitions": b"".join(
+        frames.frame(ENDPOINT, b"%0255d" % number, number=number)
+        for number in range(1, 1024)
+    ),
+    "one number, many names": b"".join(
+        frames.frame(ENDPOINT, b"%0255d" % number, number=0) for number in range(1000)
+    ),
+}
+#: How often a flood comes.
+TIMES = 20
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_guarantee_9_floods_are_tolerated_and_bounded(
+    flood: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scene() as at:
+        async with at.attacker("up", dials=True) as peer:
+            for number in range(TIMES):
+                data = FLOODS[flood]
+                if number and flood in ("calls to nobody", "messages to nobody"):
+                    data = data[12:]  # the name travels once
+                peer.writer.write(data)
+                peer.writer.write(frames.frame(frames.PING, struct.pack(">Q", number)))
+                while await peer.until(frames.PONG) != struct.pack(">Q", number):
+                    pass
+                assert at.node._foundation.pool.held < 8 * MIB
+            await at.healthy()
+            assert peer.protocol.state is State.UP
+        assert at.log_lines(caplog) < 20
+
+
+@pytest.mark.parametrize("frame", [frames.STAY, frames.RECONNECT, frames.MOVED])
+async def test_guarantee_9_floods_of_a_handover(frame: int) -> None:
+    async with scene() as at:
+        dials = frame == frames.STAY
+        async with at.attacker("up", dials=dials) as peer:
+            peer.writer.write(frames.frame(frame, BODIES[frame]) * 5000)
+            if frame == frames.MOVED:
+                await refused(peer)
+            else:
+                await tolerated(peer, frame)
+                assert len(list(at.node._links)) <= 3
+            await at.healthy()
+
+
+async def test_guarantee_9_empty_records(tmp_path: Path) -> None:
+    """OpenSSL takes some in a row; many are a failure of TLS."""
+    async with scene() as at:
+        before = set(at.node._links)
+        forger = await Forger.connect(
+            at.node.acceptors[0].address, context(server=False), tmp_path / "keys"
+        )
+        try:
+            await until(lambda: set(at.node._links) - before)
+            (protocol,) = set(at.node._links) - before
+            for part in (frames.hello(A), frames.frame(frames.ACCEPT)):
+                forger.writer.write(forger.record(part))
+                for _ in range(20):
+                    forger.writer.write(forger.record(b""))
+                if part[0] == frames.HELLO:
+                    assert (await forger.read())[0] == frames.HELLO
+            await until(lambda: protocol.state is State.UP)
+            for number in range(20_000):
+                forger.writer.write(forger.record(b""))
+                if number % 1000 == 0:
+                    with contextlib.suppress(ConnectionError):
+                        await forger.writer.drain()
+                    await at.healthy()
+            await at.healthy()
+            assert at.node._foundation.pool.held < 4 * MIB
+        finally:
+            forger.close()
+            await protocol.wait_gone()
+        assert isinstance(protocol.error, FastnodeError)
+
+
+@pytest.mark.parametrize("asks", [False, True])
+async def test_guarantee_9_a_flood_of_key_updates(tmp_path: Path, asks: bool) -> None:
+    async with scene() as at:
+        before = set(at.node._links)
+        forger = await Forger.connect(
+            at.node.acceptors[0].address, context(server=False), tmp_path / "keys"
+        )
+        try:
+            await until(lambda: set(at.node._links) - before)
+            (protocol,) = set(at.node._links) - before
+            forger.writer.write(forger.record(frames.hello(A)))
+            assert (await forger.read())[0] == frames.HELLO
+            forger.writer.write(forger.record(frames.frame(frames.ACCEPT)))
+            await until(lambda: protocol.state is State.UP)
+            for number in range(3000):
+                forger.writer.write(forger.key_update(asks=asks))
+                if number % 500 == 0:
+                    await forger.writer.drain()
+                    await at.healthy()
+            # Answers are not one for one, and the link still works.
+            forger.writer.write(forger.record(frames.frame(frames.PING, bytes(8))))
+            assert (await forger.read())[0] == frames.PONG
+            assert protocol.state is State.UP
+            assert protocol.stats().bytes_sent < 1 * MIB
+        finally:
+            forger.close()
+            await protocol.wait_gone()
