@@ -59,6 +59,8 @@ SEND_QUEUE_BYTES: Final = 64 * MIB
 #: Replies and other control frames that may be queued before no further calls are
 #: handled: what a peer that calls and does not read can make a node hold.
 CONTROL_HIGH_WATER_BYTES: Final = 1 * MIB
+#: Handlers of one endpoint that may be allowed at once; more is as good as no bound.
+MAX_CONCURRENCY: Final = 1_000_000
 #: Cancellations that may wait for their calls, which they can overtake on a link.
 MAX_EARLY_CANCELS: Final = 4096
 #: Answers to pings that may be queued; a peer that lets more wait does not read.

@@ -19,8 +19,10 @@ cdef class Inbox:
     cdef uint64_t owed
     cdef uint64_t held
 
-    # Handlers under way: tasks; and those of calls by number, None while parked.
-    cdef set tasks
+    # Handlers under way: task -> (Endpoint, bytes held); and those of calls by number,
+    # None while parked or waiting. How many wait at endpoints that are full.
+    cdef dict tasks
+    cdef Py_ssize_t waiting
     cdef dict calls
     cdef object on_idle
     # (Endpoint, call or 0, payload), while the peer does not read its replies, or
@@ -53,6 +55,11 @@ cdef class Inbox:
     cdef int handle_call(
         self, Endpoint endpoint, uint32_t call, bytes payload
     ) except -1
+    cdef int later(self, Endpoint endpoint, uint32_t call, bytes payload) except -1
+    cdef int queue(self, Endpoint endpoint, uint32_t call, bytes payload) except -1
+    cdef int rest(self) except -1
+    cdef int admit(self, Endpoint endpoint) except -1
+    cdef int leave(self) except -1
     cdef int park(self, Endpoint endpoint, uint32_t call, bytes payload) except -1
     cdef int hold(self) except -1
     cdef int release(self) except -1
@@ -64,6 +71,6 @@ cdef class Inbox:
     cdef int reply(self, uint32_t call, object result) except -1
     cdef int refuse(self, uint32_t call, int code, str name, str text) except -1
     cdef int start(
-        self, object awaitable, object number, str endpoint, size_t size
+        self, object awaitable, object number, Endpoint endpoint, size_t size
     ) except -1
     cdef int close(self) except -1

@@ -72,7 +72,7 @@ cdef class Inbox:
         self.generation = registry.generation
         self.window = window
         self.book = []
-        self.tasks = set()
+        self.tasks = {}
         self.calls = {}
         self.early_cancels = set()
 
@@ -129,8 +129,8 @@ cdef class Inbox:
     cdef int message(self, uint16_t number, bytes payload) except -1:
         cdef Endpoint endpoint = self.endpoint(number)
         self.messages_received += 1
-        if self.parked is not None:
-            return self.park(endpoint, 0, payload)
+        if self.parked is not None or endpoint.most:
+            return self.later(endpoint, 0, payload)
         return self.handle_message(endpoint, payload)
 
     cdef int handle_message(self, Endpoint endpoint, bytes payload) except -1:
@@ -146,7 +146,7 @@ cdef class Inbox:
         try:
             result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
             if result is not None and (endpoint.asynchronous or isawaitable(result)):
-                self.start(result, None, endpoint.name, PyBytes_GET_SIZE(payload))
+                self.start(result, None, endpoint, PyBytes_GET_SIZE(payload))
         except Exception:
             self.handler_failed(endpoint.name)
         return 0
@@ -165,8 +165,8 @@ cdef class Inbox:
         if self.early_cancels and call in self.early_cancels:
             self.early_cancels.discard(call)
             return 0
-        if self.parked is not None or self.outbox.crowded():
-            return self.park(endpoint, call, payload)
+        if self.parked is not None or endpoint.most or self.outbox.crowded():
+            return self.later(endpoint, call, payload)
         return self.handle_call(endpoint, call, payload)
 
     cdef int handle_call(
@@ -180,9 +180,7 @@ cdef class Inbox:
             if PyBytes_CheckExact(result):
                 return self.reply(call, result)
             if endpoint.asynchronous or isawaitable(result):
-                return self.start(
-                    result, call, endpoint.name, PyBytes_GET_SIZE(payload)
-                )
+                return self.start(result, call, endpoint, PyBytes_GET_SIZE(payload))
             return self.reply(call, result)
         except Exception as error:
             self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
@@ -210,7 +208,55 @@ cdef class Inbox:
     cdef int refuse(self, uint32_t call, int code, str name, str text) except -1:
         return self.outbox.frame(ERROR, 0, encode_error(call, code, name, text))
 
-    # --- parking ----------------------------------------------------------------
+    # --- waiting ----------------------------------------------------------------
+
+    cdef int later(self, Endpoint endpoint, uint32_t call, bytes payload) except -1:
+        """Handle a message (call 0) or call, or keep it until its turn comes."""
+        if self.parked is not None or (call and self.outbox.crowded()):
+            return self.park(endpoint, call, payload)
+        if endpoint.most and endpoint.full():
+            return self.queue(endpoint, call, payload)
+        if call:
+            return self.handle_call(endpoint, call, payload)
+        return self.handle_message(endpoint, payload)
+
+    cdef int queue(self, Endpoint endpoint, uint32_t call, bytes payload) except -1:
+        """Wait for a full endpoint, in order over all links; what waits counts against
+        this link's window."""
+        if call:
+            self.calls[call] = None
+        self.held += <size_t>PyBytes_GET_SIZE(payload) + TASK_BYTES
+        self.waiting += 1
+        endpoint.waiting.append((self, call, payload))
+        return 0
+
+    cdef int admit(self, Endpoint endpoint) except -1:
+        """A handler of a bounded endpoint has finished: the next ones, of any link."""
+        cdef Inbox inbox
+        cdef uint32_t call
+        while endpoint.waiting and endpoint.running < endpoint.most:
+            inbox, call, payload = endpoint.waiting.popleft()
+            inbox.waiting -= 1
+            inbox.held -= <size_t>len(payload) + TASK_BYTES
+            if call == 0:
+                inbox.handle_message(endpoint, payload)
+            elif call in inbox.calls:
+                del inbox.calls[call]
+                inbox.handle_call(endpoint, call, payload)
+            inbox.grant()
+            inbox.rest()
+        return 0
+
+    cdef int leave(self) except -1:
+        """The link has ended: what waits at endpoints is given up."""
+        cdef Endpoint endpoint
+        for endpoint in self.registry.by_name.values():
+            if endpoint.waiting:
+                endpoint.waiting = deque(
+                    entry for entry in endpoint.waiting if entry[0] is not self
+                )
+        self.waiting = 0
+        return 0
 
     cdef int park(self, Endpoint endpoint, uint32_t call, bytes payload) except -1:
         """Keep a message (call 0) or call for later; the window bounds how many."""
@@ -235,15 +281,20 @@ cdef class Inbox:
             endpoint, call, payload = self.parked.popleft()
             if endpoint is None:
                 self.come_through()
-            elif call == 0:
-                self.handle_message(endpoint, payload)
-            elif call in self.calls:
+                continue
+            if call:
+                if call not in self.calls:
+                    continue
                 del self.calls[call]
+            if endpoint.most and endpoint.full():
+                self.queue(endpoint, call, payload)
+            elif call:
                 self.handle_call(endpoint, call, payload)
+            else:
+                self.handle_message(endpoint, payload)
         self.parked = None
         self.grant()
-        if not self.busy() and self.on_idle is not None:
-            self.on_idle()
+        self.rest()
 
     cdef int hold(self) except -1:
         """Park all messages and calls until `release`."""
@@ -276,23 +327,30 @@ cdef class Inbox:
 
     cdef bint busy(self) noexcept:
         """Something that was received is not handled yet."""
-        return bool(self.tasks) or self.parked is not None
+        return bool(self.tasks) or self.parked is not None or self.waiting > 0
+
+    cdef int rest(self) except -1:
+        """Tell who waits for it that nothing is left to do."""
+        if self.on_idle is not None and not self.busy():
+            self.on_idle()
+        return 0
 
     # --- asynchronous handlers ------------------------------------------------
 
     cdef int start(
-        self, object awaitable, object number, str endpoint, size_t size
+        self, object awaitable, object number, Endpoint endpoint, size_t size
     ) except -1:
         size += TASK_BYTES
+        task = self.loop.create_task(self.run(awaitable, number, endpoint.name))
+        self.tasks[task] = (endpoint, size)
         self.held += size
-        task = self.loop.create_task(self.run(awaitable, number, endpoint, size))
-        self.tasks.add(task)
+        endpoint.running += 1
         task.add_done_callback(self.finished)
         if number is not None:
             self.calls[number] = task
         return 0
 
-    async def run(self, awaitable, number, str endpoint, size_t size):
+    async def run(self, awaitable, number, str endpoint):
         """One asynchronous handler, to its end."""
         try:
             result = await awaitable
@@ -310,15 +368,18 @@ cdef class Inbox:
             else:
                 self.calls.pop(number, None)
                 self.refuse(number, HANDLER_RAISED, type(error).__name__, str(error))
-        finally:
-            self.held -= size
-            self.grant()
 
     def finished(self, task):
-        """A handler's task is done."""
-        self.tasks.discard(task)
-        if not self.busy() and self.on_idle is not None:
-            self.on_idle()
+        """A handler's task is done, even if it was cancelled before it began."""
+        cdef Endpoint endpoint
+        cdef size_t size
+        endpoint, size = self.tasks.pop(task)
+        self.held -= size
+        endpoint.running -= 1
+        if endpoint.waiting:
+            self.admit(endpoint)
+        self.grant()
+        self.rest()
 
     cdef int cancel(self, uint32_t call) except -1:
         """The caller gave up: a handler that is still at it is cancelled, one that
@@ -391,6 +452,8 @@ cdef class Inbox:
         self.on_idle = None
         self.on_through = None
         self.parked = None
+        if self.waiting:
+            self.leave()
         for task in calls.values():
             if task is not None:
                 task.cancel()

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
+from fastnode import limits
 from fastnode.wire.hello import Hello
+
+if TYPE_CHECKING:
+    from fastnode.names import NodeName
+    from fastnode.options import NetworkOptions
 
 __all__ = ["LinkSettings"]
 
@@ -23,3 +29,23 @@ class LinkSettings:
     high_water: int
     low_water: int
     max_queued: int
+
+    @classmethod
+    def of(cls, network: NetworkOptions, name: NodeName, instance: bytes) -> Self:
+        """What the options of a node say of its links."""
+        return cls(
+            hello=Hello(
+                name=name,
+                instance=instance,
+                max_message=network.max_message_size,
+                max_frame=limits.MAX_FRAME_BYTES,
+                window=network.window,
+                endpoints=limits.ENDPOINT_DICTIONARY_SIZE,
+                keepalive_ms=int(network.keepalive_interval * 1000),
+            ),
+            handshake_timeout=network.handshake_timeout,
+            keepalive_interval=network.keepalive_interval,
+            high_water=network.high_water,
+            low_water=network.low_water,
+            max_queued=network.max_queued,
+        )

@@ -23,7 +23,7 @@ from fastnode.node.handover import Handover
 from fastnode.node.links import LinkRegistry
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
-from fastnode.wire.hello import INSTANCE_BYTES, Hello
+from fastnode.wire.hello import INSTANCE_BYTES
 
 if TYPE_CHECKING:
     from fastnode.certs import CertManager
@@ -74,7 +74,7 @@ class Node:
             name=self._name,
             plaintext=network.plaintext,
             cert_manager=manager,
-            settings=self._settings(),
+            settings=LinkSettings.of(network, self._name, self._instance),
             registry=self._endpoints,
             admission=Admission(
                 own=self._name,
@@ -94,25 +94,6 @@ class Node:
         self._stopping: asyncio.Task[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._expiry = ExpiryCheck(str(self._name))
-
-    def _settings(self) -> LinkSettings:
-        network = self._options.network
-        return LinkSettings(
-            hello=Hello(
-                name=self._name,
-                instance=self._instance,
-                max_message=network.max_message_size,
-                max_frame=limits.MAX_FRAME_BYTES,
-                window=network.window,
-                endpoints=limits.ENDPOINT_DICTIONARY_SIZE,
-                keepalive_ms=int(network.keepalive_interval * 1000),
-            ),
-            handshake_timeout=network.handshake_timeout,
-            keepalive_interval=network.keepalive_interval,
-            high_water=network.high_water,
-            low_water=network.low_water,
-            max_queued=network.max_queued,
-        )
 
     # --- what it is ------------------------------------------------------------
 
@@ -272,7 +253,9 @@ class Node:
 
     # --- endpoints ---------------------------------------------------------------
 
-    def handler(self, name: str) -> Callable[[Handler], Handler]:
+    def handler(
+        self, name: str, *, concurrency: int | None = None
+    ) -> Callable[[Handler], Handler]:
         """Decorator: the function handles what is sent to endpoint `name`.
 
         It is given a `Message`; what it returns (bytes, or None for an empty reply)
@@ -280,12 +263,18 @@ class Node:
         ``async def``; a plain function runs where the message is received, so it
         must not block.
 
+        Args:
+            concurrency: how many of an ``async`` handler may be under way at once, over
+                all links; None: no bound. What comes beyond waits in order, and counts
+                against its sender's window.
+
         Raises:
-            ConfigError: the endpoint has a handler already.
+            ConfigError: the endpoint has a handler already, or `concurrency` is no
+                number from 1 upward.
         """
 
         def register(handler: Handler) -> Handler:
-            self._endpoints.add(name, handler)
+            self._endpoints.add(name, handler, concurrency)
             return handler
 
         return register
