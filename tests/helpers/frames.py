@@ -7,7 +7,7 @@ from itertools import count
 
 HELLO, ACCEPT, ENDPOINT, MESSAGE, CALL, REPLY, ERROR = range(1, 8)
 CONTINUE, CREDIT, CANCEL, PING, PONG, GOODBYE = range(8, 14)
-MOVED, RECONNECT, STAY = range(14, 17)
+MOVED, RECONNECT, STAY, CONFIRM = range(14, 18)
 #: Types of features.
 HANDOVER, SUCCEEDS = 1, 2
 MORE = 1
@@ -27,6 +27,11 @@ def message(number: int, payload: bytes) -> bytes:
 def call(number: int, call_number: int, payload: bytes) -> bytes:
     """A call."""
     return _split(CALL, number, struct.pack(">I", call_number), payload, lane=0)
+
+
+def confirm(number: int, call_number: int, payload: bytes) -> bytes:
+    """A message that is to be confirmed."""
+    return _split(CONFIRM, number, struct.pack(">I", call_number), payload, lane=0)
 
 
 def reply(call_number: int, payload: bytes) -> bytes:

@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport uint32_t
 
 from fastnode.link.outbox cimport Outbox
-from fastnode.wire.frame cimport CANCEL
+from fastnode.wire.frame cimport CALL, CANCEL, CONFIRM
 
 from asyncio import CancelledError
 from struct import Struct
@@ -54,11 +54,12 @@ cdef class CallTable:
     def __len__(self):
         return len(self.waiting)
 
-    async def call(self, str endpoint not None, payload, timeout):
-        """Send a call and wait for its reply, at most `timeout` seconds."""
+    async def call(self, str endpoint not None, payload, timeout, bint confirm=False):
+        """Send a call and wait for its reply, at most `timeout` seconds; or a message
+        and wait for its confirmation, which is an empty reply."""
         cdef uint32_t number = self.free_number()
         timer = None
-        self.outbox.call(endpoint, number, payload)
+        self.outbox.call(CONFIRM if confirm else CALL, endpoint, number, payload)
         future = self.loop.create_future()
         self.waiting[number] = future
         if timeout is not None:

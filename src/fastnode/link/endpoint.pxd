@@ -5,7 +5,8 @@ cdef class Endpoint:
     # The handler is declared with `async def`.
     cdef readonly bint asynchronous
     # How many asynchronous handlers may be under way at once, over all links of the
-    # node; 0: no bound. How many are. (Inbox, call or 0, payload) of those that wait.
+    # node; 0: no bound. How many are. Those that wait: (Inbox, call or 0, payload,
+    # confirm).
     cdef readonly Py_ssize_t most
     cdef Py_ssize_t running
     cdef object waiting

@@ -25,8 +25,8 @@ cdef class Inbox:
     cdef Py_ssize_t waiting
     cdef dict calls
     cdef object on_idle
-    # (Endpoint, call or 0, payload), while the peer does not read its replies, or
-    # while the messages of an older link have to be handled first; (None, 0, None) is
+    # (Endpoint, call or 0, payload, confirm), while the peer does not read its replies, or
+    # while the messages of an older link have to be handled first; (None, 0, None, False) is
     # MOVED.
     cdef object parked
     # Everything is parked until `release`. The peer's MOVED has come, and all before
@@ -50,17 +50,31 @@ cdef class Inbox:
     cdef Endpoint endpoint(self, uint16_t number)
     cdef Endpoint look_again(self, uint16_t number)
     cdef int message(self, uint16_t number, bytes payload) except -1
-    cdef int call(self, uint16_t number, uint32_t call, bytes payload) except -1
+    cdef int call(
+        self, uint16_t number, uint32_t call, bytes payload, bint confirm
+    ) except -1
     cdef int handle_message(self, Endpoint endpoint, bytes payload) except -1
     cdef int handle_call(
         self, Endpoint endpoint, uint32_t call, bytes payload
     ) except -1
-    cdef int later(self, Endpoint endpoint, uint32_t call, bytes payload) except -1
-    cdef int queue(self, Endpoint endpoint, uint32_t call, bytes payload) except -1
+    cdef int handle_confirmed(
+        self, Endpoint endpoint, uint32_t call, bytes payload
+    ) except -1
+    cdef int handle(
+        self, Endpoint endpoint, uint32_t call, bytes payload, bint confirm
+    ) except -1
+    cdef int later(
+        self, Endpoint endpoint, uint32_t call, bytes payload, bint confirm
+    ) except -1
+    cdef int queue(
+        self, Endpoint endpoint, uint32_t call, bytes payload, bint confirm
+    ) except -1
     cdef int rest(self) except -1
     cdef int admit(self, Endpoint endpoint) except -1
     cdef int leave(self) except -1
-    cdef int park(self, Endpoint endpoint, uint32_t call, bytes payload) except -1
+    cdef int park(
+        self, Endpoint endpoint, uint32_t call, bytes payload, bint confirm
+    ) except -1
     cdef int hold(self) except -1
     cdef int release(self) except -1
     cdef int moved(self) except -1

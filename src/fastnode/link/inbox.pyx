@@ -42,6 +42,8 @@ from fastnode.link.calls import (
 log = logging.getLogger("fastnode.link")
 
 cdef object CREDIT_BODY = Struct(">I")
+# Not among the calls: it was cancelled.
+cdef object GONE = object()
 
 cdef enum:
     # What a message under way costs besides its payload: task, message, bookkeeping.
@@ -130,7 +132,7 @@ cdef class Inbox:
         cdef Endpoint endpoint = self.endpoint(number)
         self.messages_received += 1
         if self.parked is not None or endpoint.most:
-            return self.later(endpoint, 0, payload)
+            return self.later(endpoint, 0, payload, False)
         return self.handle_message(endpoint, payload)
 
     cdef int handle_message(self, Endpoint endpoint, bytes payload) except -1:
@@ -151,9 +153,15 @@ cdef class Inbox:
             self.handler_failed(endpoint.name)
         return 0
 
-    cdef int call(self, uint16_t number, uint32_t call, bytes payload) except -1:
+    cdef int call(
+        self, uint16_t number, uint32_t call, bytes payload, bint confirm
+    ) except -1:
+        """A call, or a message that is to be confirmed."""
         cdef Endpoint endpoint = self.endpoint(number)
-        self.calls_received += 1
+        if confirm:
+            self.messages_received += 1
+        else:
+            self.calls_received += 1
         if call == 0 or call in self.calls:
             raise ProtocolError(
                 f"the peer used the number {call} for a new call", side=Side.REMOTE
@@ -166,7 +174,9 @@ cdef class Inbox:
             self.early_cancels.discard(call)
             return 0
         if self.parked is not None or endpoint.most or self.outbox.crowded():
-            return self.later(endpoint, call, payload)
+            return self.later(endpoint, call, payload, confirm)
+        if confirm:
+            return self.handle_confirmed(endpoint, call, payload)
         return self.handle_call(endpoint, call, payload)
 
     cdef int handle_call(
@@ -185,6 +195,32 @@ cdef class Inbox:
         except Exception as error:
             self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
         return 0
+
+    cdef int handle_confirmed(
+        self, Endpoint endpoint, uint32_t call, bytes payload
+    ) except -1:
+        """A message whose sender wants to know that its handler was given it."""
+        cdef object result
+        if endpoint.handler is None:
+            self.unhandled += 1
+            return self.refuse(call, NO_SUCH_ENDPOINT, "NoSuchEndpoint", endpoint.name)
+        try:
+            result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
+            if result is not None and (endpoint.asynchronous or isawaitable(result)):
+                self.start(result, None, endpoint, PyBytes_GET_SIZE(payload))
+        except Exception as error:
+            self.handler_failed(endpoint.name)
+            return self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
+        return self.outbox.reply(call, b"")
+
+    cdef int handle(
+        self, Endpoint endpoint, uint32_t call, bytes payload, bint confirm
+    ) except -1:
+        if call == 0:
+            return self.handle_message(endpoint, payload)
+        if confirm:
+            return self.handle_confirmed(endpoint, call, payload)
+        return self.handle_call(endpoint, call, payload)
 
     cdef int reply(self, uint32_t call, object result) except -1:
         """Send what a handler returned; None is an empty reply."""
@@ -210,24 +246,26 @@ cdef class Inbox:
 
     # --- waiting ----------------------------------------------------------------
 
-    cdef int later(self, Endpoint endpoint, uint32_t call, bytes payload) except -1:
+    cdef int later(
+        self, Endpoint endpoint, uint32_t call, bytes payload, bint confirm
+    ) except -1:
         """Handle a message (call 0) or call, or keep it until its turn comes."""
         if self.parked is not None or (call and self.outbox.crowded()):
-            return self.park(endpoint, call, payload)
+            return self.park(endpoint, call, payload, confirm)
         if endpoint.most and endpoint.full():
-            return self.queue(endpoint, call, payload)
-        if call:
-            return self.handle_call(endpoint, call, payload)
-        return self.handle_message(endpoint, payload)
+            return self.queue(endpoint, call, payload, confirm)
+        return self.handle(endpoint, call, payload, confirm)
 
-    cdef int queue(self, Endpoint endpoint, uint32_t call, bytes payload) except -1:
+    cdef int queue(
+        self, Endpoint endpoint, uint32_t call, bytes payload, bint confirm
+    ) except -1:
         """Wait for a full endpoint, in order over all links; what waits counts against
         this link's window."""
         if call:
             self.calls[call] = None
         self.held += <size_t>PyBytes_GET_SIZE(payload) + TASK_BYTES
         self.waiting += 1
-        endpoint.waiting.append((self, call, payload))
+        endpoint.waiting.append((self, call, payload, confirm))
         return 0
 
     cdef int admit(self, Endpoint endpoint) except -1:
@@ -235,14 +273,11 @@ cdef class Inbox:
         cdef Inbox inbox
         cdef uint32_t call
         while endpoint.waiting and endpoint.running < endpoint.most:
-            inbox, call, payload = endpoint.waiting.popleft()
+            inbox, call, payload, confirm = endpoint.waiting.popleft()
             inbox.waiting -= 1
             inbox.held -= <size_t>len(payload) + TASK_BYTES
-            if call == 0:
-                inbox.handle_message(endpoint, payload)
-            elif call in inbox.calls:
-                del inbox.calls[call]
-                inbox.handle_call(endpoint, call, payload)
+            if call == 0 or inbox.calls.pop(call, GONE) is not GONE:
+                inbox.handle(endpoint, call, payload, confirm)
             inbox.grant()
             inbox.rest()
         return 0
@@ -258,14 +293,16 @@ cdef class Inbox:
         self.waiting = 0
         return 0
 
-    cdef int park(self, Endpoint endpoint, uint32_t call, bytes payload) except -1:
+    cdef int park(
+        self, Endpoint endpoint, uint32_t call, bytes payload, bint confirm
+    ) except -1:
         """Keep a message (call 0) or call for later; the window bounds how many."""
         if self.parked is None:
             self.parked = deque()
             self.outbox.on_room = self.resume
         if call:
             self.calls[call] = None
-        self.parked.append((endpoint, call, payload))
+        self.parked.append((endpoint, call, payload, confirm))
         return 0
 
     def resume(self):
@@ -278,20 +315,16 @@ cdef class Inbox:
             if self.outbox.crowded():
                 self.outbox.on_room = self.resume
                 return
-            endpoint, call, payload = self.parked.popleft()
+            endpoint, call, payload, confirm = self.parked.popleft()
             if endpoint is None:
                 self.come_through()
                 continue
-            if call:
-                if call not in self.calls:
-                    continue
-                del self.calls[call]
+            if call and self.calls.pop(call, GONE) is GONE:
+                continue
             if endpoint.most and endpoint.full():
-                self.queue(endpoint, call, payload)
-            elif call:
-                self.handle_call(endpoint, call, payload)
+                self.queue(endpoint, call, payload, confirm)
             else:
-                self.handle_message(endpoint, payload)
+                self.handle(endpoint, call, payload, confirm)
         self.parked = None
         self.grant()
         self.rest()
@@ -314,7 +347,7 @@ cdef class Inbox:
     cdef int moved(self) except -1:
         """The peer's MOVED: the last of its messages has come."""
         if self.parked is not None:
-            self.parked.append((None, 0, None))
+            self.parked.append((None, 0, None, False))
         else:
             self.come_through()
         return 0

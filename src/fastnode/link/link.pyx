@@ -50,6 +50,23 @@ cdef class Link:
         """
         return self.protocol.call(endpoint, payload, timeout)
 
+    async def send_confirmed(self, str endpoint not None, payload, *, timeout=None):
+        """Send a one-way message and wait until the peer's node has handed it to its
+        handler: a plain handler has returned, an ``async`` one has its task.
+
+        Args:
+            timeout: seconds; None waits as long as the link lasts.
+
+        Raises:
+            CallTimeout: not confirmed in time. It is not handed over any more, unless
+                it has been.
+            NoSuchEndpoint: the peer has no such endpoint.
+            RemoteError: the plain handler raised.
+            LinkLost: the link was lost; it may have been handed over.
+            LinkClosed, MessageTooLarge, SendQueueFull: as for `send`.
+        """
+        await self.protocol.call(endpoint, payload, timeout, True)
+
     def drain(self):
         """Wait while more than the high-water mark is queued, until it is below
         the low-water mark.

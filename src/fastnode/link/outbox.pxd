@@ -53,7 +53,9 @@ cdef class Outbox:
     cdef int begin(self, peer_hello, hello) except -1
     cdef int check(self, size_t size) except -1
     cdef int send(self, str endpoint, object payload) except -1
-    cdef int call(self, str endpoint, uint32_t number, object payload) except -1
+    cdef int call(
+        self, uint8_t kind, str endpoint, uint32_t number, object payload
+    ) except -1
     cdef int reply(self, uint32_t number, bytes payload) except -1
     cdef int frame(self, uint8_t kind, uint16_t number, bytes body) except -1
     cdef int queued(self) except -1

@@ -15,7 +15,7 @@ from fastnode.buffers.pool cimport BufferPool
 from fastnode.buffers.slab cimport Slab
 from fastnode.tls.engine cimport TlsEngine
 from fastnode.wire.encoder cimport Encoder
-from fastnode.wire.frame cimport CANCEL, CREDIT, GOODBYE, MOVED
+from fastnode.wire.frame cimport CALL, CANCEL, CREDIT, GOODBYE, MOVED
 from fastnode.wire.lane cimport Lane, Segment
 
 import logging
@@ -80,15 +80,21 @@ cdef class Outbox:
         self.messages += 1
         return self.queued()
 
-    cdef int call(self, str endpoint, uint32_t number, object payload) except -1:
+    cdef int call(
+        self, uint8_t kind, str endpoint, uint32_t number, object payload
+    ) except -1:
+        """Queue a CALL or CONFIRM."""
         cdef bytes data
         if PyBytes_CheckExact(payload):
             data = <bytes>payload
         else:
             data = as_bytes(payload)
         self.check(PyBytes_GET_SIZE(data))
-        self.encoder.call(endpoint, number, data)
-        self.calls += 1
+        self.encoder.call(kind, endpoint, number, data)
+        if kind == CALL:
+            self.calls += 1
+        else:
+            self.messages += 1
         return self.queued()
 
     cdef int reply(self, uint32_t number, bytes payload) except -1:

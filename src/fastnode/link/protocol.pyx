@@ -21,6 +21,7 @@ from fastnode.wire.frame cimport (
     ACCEPT,
     CALL,
     CANCEL,
+    CONFIRM,
     CREDIT,
     ENDPOINT,
     ERROR,
@@ -59,7 +60,9 @@ log = logging.getLogger("fastnode.link")
 cdef unsigned int AFTER_GOODBYE = 1 << CREDIT | 1 << CANCEL
 
 # What it sends no more after its MOVED.
-cdef unsigned int UNTIL_MOVED = 1 << ENDPOINT | 1 << MESSAGE | 1 << CALL | 1 << MOVED
+cdef unsigned int UNTIL_MOVED = (
+    1 << ENDPOINT | 1 << MESSAGE | 1 << CALL | 1 << CONFIRM | 1 << MOVED
+)
 
 # Codes of a GOODBYE below this end a link in order.
 cdef enum:
@@ -178,8 +181,10 @@ cdef class LinkProtocol(Connection):
             )
         if kind == MESSAGE:
             return self.inbox.message(self.decoder.number, payload)
-        if kind == CALL:
-            return self.inbox.call(self.decoder.number, self.decoder.call, payload)
+        if kind == CALL or kind == CONFIRM:
+            return self.inbox.call(
+                self.decoder.number, self.decoder.call, payload, kind == CONFIRM
+            )
         if kind == REPLY:
             return self.calls.replied(self.decoder.call, payload)
         if kind == CREDIT:
@@ -299,9 +304,9 @@ cdef class LinkProtocol(Connection):
 
     # --- traffic --------------------------------------------------------------
 
-    def call(self, endpoint, payload, timeout):
-        """See `Link.call`."""
-        return self.calls.call(endpoint, payload, timeout)
+    def call(self, endpoint, payload, timeout, confirm=False):
+        """See `Link.call` and `Link.send_confirmed`."""
+        return self.calls.call(endpoint, payload, timeout, confirm)
 
     def ping(self):
         """See `Link.ping`."""

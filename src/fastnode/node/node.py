@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
-from fastnode.errors import CallTimeout, CloseReason, ConfigError, LinkClosed, Side
+from fastnode.errors import CloseReason, ConfigError, LinkClosed, Side
 from fastnode.link.endpoint import EndpointRegistry
 from fastnode.link.settings import LinkSettings
 from fastnode.names import NodeName
@@ -21,6 +21,7 @@ from fastnode.node.expiry import ExpiryCheck
 from fastnode.node.foundation import Foundation
 from fastnode.node.handover import Handover
 from fastnode.node.links import LinkRegistry
+from fastnode.node.within import connected_within, within
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
 from fastnode.wire.hello import INSTANCE_BYTES
@@ -401,17 +402,40 @@ class Node:
         return task
 
     async def send(
-        self, name: str, endpoint: str, payload: bytes | bytearray | memoryview
+        self,
+        name: str,
+        endpoint: str,
+        payload: bytes | bytearray | memoryview,
+        *,
+        confirm: bool = False,
+        timeout: float | None = None,
     ) -> None:
         """Send a one-way message; connects first where needed, and waits while the
         link is over its high-water mark.
 
+        Args:
+            confirm: wait until the other node has handed it to its handler; see
+                `Link.send_confirmed`.
+            timeout: seconds for all of it, or None. When it is over, a message without
+                `confirm` may be queued.
+
         Raises:
-            As `connect`, `Link.send` and `Link.drain`.
+            CallTimeout: not done in time.
+            As `connect`, `Link.send`, `Link.drain` and `Link.send_confirmed`.
         """
-        link = self._links.find(name) or await self.connect(name)
+        link = self._links.find(name)
+        if link is None:
+            link, timeout = await connected_within(timeout, self.connect, name)
+        if confirm:
+            await link.send_confirmed(endpoint, payload, timeout=timeout)
+            return
         link.send(endpoint, payload)
-        await link.drain()
+        if timeout is None:
+            await link.drain()
+        else:
+            await within(
+                timeout, link.drain(), f"the queue to {name} has no room", name
+            )
 
     async def call(
         self,
@@ -431,24 +455,8 @@ class Node:
             As `connect` and `Link.call`.
         """
         link = self._links.find(name)
-        if link is None and timeout is None:
-            link = await self.connect(name)
-        elif link is None:
-            assert timeout is not None
-            began = asyncio.get_running_loop().time()
-            try:
-                async with asyncio.timeout(timeout) as scope:
-                    link = await self.connect(name)
-            except TimeoutError as error:
-                if not scope.expired():
-                    raise
-                raise CallTimeout(
-                    f"no link with {name} within {timeout:g} s",
-                    peer=name,
-                    side=Side.REMOTE,
-                ) from error
-            timeout = max(timeout - (asyncio.get_running_loop().time() - began), 0.0)
-        assert link is not None
+        if link is None:
+            link, timeout = await connected_within(timeout, self.connect, name)
         return await link.call(endpoint, payload, timeout=timeout)
 
     def _check_loop(self) -> None:

@@ -28,6 +28,7 @@ from fastnode.wire.frame cimport (
     ACCEPT,
     CALL_BYTES,
     CANCEL,
+    CONFIRM,
     CONTINUE,
     CREDIT,
     CREDIT_BYTES,
@@ -239,7 +240,7 @@ cdef class Decoder:
                 raise malformed(f"unknown flags {at[1]:#x}")
             if self.kind == CONTINUE:
                 found = self.open_part(at, available, at[1], length)
-            elif MESSAGE <= self.kind <= REPLY:
+            elif MESSAGE <= self.kind <= REPLY or self.kind == CONFIRM:
                 found = self.open_payload(at, available, at[1], length)
             else:
                 if at[1]:

@@ -22,7 +22,9 @@ cdef class Encoder:
     cdef int set_limits(self, size_t max_frame, Py_ssize_t endpoints) except -1
     cdef int number_of(self, str name) except -1
     cdef int message(self, str endpoint, bytes payload) except -1
-    cdef int call(self, str endpoint, uint32_t call, bytes payload) except -1
+    cdef int call(
+        self, uint8_t kind, str endpoint, uint32_t call, bytes payload
+    ) except -1
     cdef int reply(self, uint32_t call, bytes payload) except -1
     cdef int frame(
         self, Lane lane, uint8_t kind, uint16_t number, const unsigned char *body,

@@ -15,6 +15,7 @@ from fastnode.buffers.pool cimport BufferPool
 from fastnode.wire.frame cimport (
     CALL,
     CALL_BYTES,
+    CONFIRM,
     CONTINUE,
     CONTROL_LANE,
     DATA_LANE,
@@ -74,7 +75,11 @@ cdef class Encoder:
 
     def add_call(self, str endpoint not None, uint32_t call, bytes payload not None):
         """Queue a call with this number."""
-        self.call(endpoint, call, payload)
+        self.call(CALL, endpoint, call, payload)
+
+    def add_confirm(self, str endpoint not None, uint32_t call, bytes payload not None):
+        """Queue a message whose confirmation has this number."""
+        self.call(CONFIRM, endpoint, call, payload)
 
     def add_reply(self, uint32_t call, bytes payload not None):
         """Queue the reply to the call with this number."""
@@ -160,9 +165,12 @@ cdef class Encoder:
         cdef uint16_t number = <uint16_t>self.number_of(endpoint)
         return self.payload(self.data, MESSAGE, number, 0, payload)
 
-    cdef int call(self, str endpoint, uint32_t call, bytes payload) except -1:
+    cdef int call(
+        self, uint8_t kind, str endpoint, uint32_t call, bytes payload
+    ) except -1:
+        """Queue a CALL or CONFIRM."""
         cdef uint16_t number = <uint16_t>self.number_of(endpoint)
-        return self.payload(self.data, CALL, number, call, payload)
+        return self.payload(self.data, kind, number, call, payload)
 
     cdef int reply(self, uint32_t call, bytes payload) except -1:
         return self.payload(self.control, REPLY, 0, call, payload)

@@ -36,7 +36,9 @@ cdef enum:
     MOVED = 14
     RECONNECT = 15
     STAY = 16
-    KIND_END = 17
+    # As CALL; answered when its handler was given it.
+    CONFIRM = 17
+    KIND_END = 18
 
 # Flags.
 cdef enum:

@@ -71,6 +71,8 @@ def test_encoder_writes_what_the_document_says(encoder: Encoder, size: int) -> N
         + frames.message(0, payload)
         + frames.call(0, 77, payload)
     )
+    encoder.add_confirm("audit", 78, payload)
+    assert encoder.take() == frames.confirm(0, 78, payload)
     encoder.add_reply(0xFFFFFFFF, payload)
     assert encoder.take() == frames.reply(0xFFFFFFFF, payload)
 
@@ -80,6 +82,7 @@ def test_decoder_reads_what_the_document_says(decoder: Decoder, size: int) -> No
     payload = os.urandom(size)
     assert decoder.feed(frames.message(9, payload)) == [(4, 9, 0, payload)]
     assert decoder.feed(frames.call(9, 1, payload)) == [(5, 9, 1, payload)]
+    assert decoder.feed(frames.confirm(9, 2, payload)) == [(17, 9, 2, payload)]
     assert decoder.feed(frames.reply(5, payload)) == [(6, 0, 5, payload)]
     assert not decoder.unfinished
 
@@ -118,7 +121,8 @@ payloads = st.one_of(
     st.integers(0, 150_000).map(lambda size: (b"0123456789abcdef" * 9400)[:size]),
 )
 conversations = st.lists(
-    st.tuples(st.sampled_from(["message", "call", "reply"]), payloads), max_size=8
+    st.tuples(st.sampled_from(["message", "call", "confirm", "reply"]), payloads),
+    max_size=8,
 )
 
 
@@ -137,6 +141,9 @@ def test_any_split_gives_the_same_frames(
         elif what == "call":
             encoder.add_call("e", number, payload)
             expected.append((5, 0, number, payload))
+        elif what == "confirm":
+            encoder.add_confirm("e", number, payload)
+            expected.append((17, 0, number, payload))
         else:
             encoder.add_reply(number, payload)
             expected.append((6, 0, number, payload))
@@ -219,7 +226,7 @@ def test_names_that_cannot_be(encoder: Encoder, name: str) -> None:
 LARGE = bytes(65528)
 HOSTILE = {
     "kind 0": frames.frame(0),
-    "kind 17": frames.frame(17),
+    "kind 18": frames.frame(18),
     "kind 255": frames.frame(255),
     "unknown flag": frames.frame(frames.MESSAGE, b"x", flags=2),
     "flag on a kind that has none": frames.frame(frames.PING, bytes(8), flags=1),
@@ -227,6 +234,7 @@ HOSTILE = {
     "a length with the sign bit": struct.pack(">BBHI", 4, 0, 0, 0x80000000),
     "one byte too many for a frame": struct.pack(">BBHI", 4, 0, 0, 65529),
     "call without a number": frames.frame(frames.CALL, b"abc"),
+    "confirm without a number": frames.frame(frames.CONFIRM, b"abc"),
     "reply without a number": frames.frame(frames.REPLY, b""),
     "short ping": frames.frame(frames.PING, bytes(7)),
     "long pong": frames.frame(frames.PONG, bytes(9)),
