@@ -56,6 +56,9 @@ LOW_WATER_BYTES: Final = 256 * KIB
 #: ``link.send`` raises `SendQueueFull` above it. A single message of any legal size
 #: is taken by an empty queue.
 SEND_QUEUE_BYTES: Final = 64 * MIB
+#: The same for all links of a node together: two receivers that stand still may fill
+#: their queues, and two more begin to be felt by everybody (`drain` waits above 3/4).
+NODE_QUEUE_BYTES: Final = 256 * MIB
 #: Replies and other control frames that may be queued before no further calls are
 #: handled: what a peer that calls and does not read can make a node hold.
 CONTROL_HIGH_WATER_BYTES: Final = 1 * MIB

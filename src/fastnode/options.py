@@ -124,6 +124,8 @@ class NetworkOptions:
         high_water, low_water: queued bytes of one link above which `drain` waits,
             and below which it goes on.
         max_queued: queued bytes of one link above which `send` raises.
+        max_node_queued: queued bytes of all links above which `send` raises; above 3/4
+            of it `drain` waits until it is at most half.
     """
 
     acceptors: Sequence[AcceptorOptions] = field(
@@ -143,6 +145,7 @@ class NetworkOptions:
     high_water: int = limits.HIGH_WATER_BYTES
     low_water: int = limits.LOW_WATER_BYTES
     max_queued: int = limits.SEND_QUEUE_BYTES
+    max_node_queued: int = limits.NODE_QUEUE_BYTES
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "acceptors", tuple(self.acceptors))
@@ -158,6 +161,8 @@ class NetworkOptions:
         _check_count(what + "high_water", self.high_water, 1, 1 << 40)
         _check_count(what + "low_water", self.low_water, 0, self.high_water)
         _check_count(what + "max_queued", self.max_queued, self.high_water, 1 << 40)
+        least = self.high_water
+        _check_count(what + "max_node_queued", self.max_node_queued, least, 1 << 44)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastnode.buffers.pool cimport BufferPool
+from fastnode.link.budget cimport QueueBudget
 from fastnode.tls.engine cimport TlsEngine
 from fastnode.wire.encoder cimport Encoder
 from fastnode.wire.lane cimport Lane
@@ -45,6 +46,9 @@ cdef class Outbox:
     cdef size_t low_water
     cdef size_t most
     cdef list drainers
+    # What all links of the node may queue together, and what it knows of this one.
+    cdef QueueBudget budget
+    cdef size_t counted
 
     cdef uint64_t bytes_written
     cdef uint64_t messages
@@ -59,6 +63,7 @@ cdef class Outbox:
     cdef int reply(self, uint32_t number, bytes payload) except -1
     cdef int frame(self, uint8_t kind, uint16_t number, bytes body) except -1
     cdef int queued(self) except -1
+    cdef int count(self) except -1
     cdef int add_credit(self, uint32_t credit) except -1
     cdef int flush(self) except -1
     cdef int push_output(self) except -1

@@ -13,6 +13,7 @@ from libc.string cimport memcpy
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.buffers.slab cimport Slab
+from fastnode.link.budget cimport QueueBudget
 from fastnode.tls.engine cimport TlsEngine
 from fastnode.wire.encoder cimport Encoder
 from fastnode.wire.frame cimport CALL, CANCEL, CREDIT, GOODBYE, MOVED
@@ -57,6 +58,7 @@ cdef class Outbox:
         self.thread = get_ident()
         self.writable = True
         self.drainers = []
+        self.budget = QueueBudget()
 
     cdef int begin(self, peer_hello, hello) except -1:
         """Take over the limits that the peer named."""
@@ -135,10 +137,26 @@ cdef class Outbox:
                 side=Side.LOCAL,
                 hint="await link.drain(), or raise max_queued",
             )
+        if self.budget.refuses(size):
+            raise SendQueueFull(
+                f"{self.budget.used} bytes are queued on all links of this node and "
+                f"at most {self.budget.most} may be; nothing was queued",
+                side=Side.LOCAL,
+                hint="await link.drain(), or raise max_node_queued",
+            )
+        return 0
+
+    cdef int count(self) except -1:
+        """Tell the node how much is queued."""
+        cdef size_t size = self.size()
+        if size != self.counted:
+            self.budget.count(self.counted, size)
+            self.counted = size
         return 0
 
     cdef int queued(self) except -1:
         """Something was queued: see that it leaves."""
+        self.count()
         if not self.scheduled:
             self.scheduled = True
             if not self.in_read:
@@ -168,12 +186,17 @@ cdef class Outbox:
             # The engine failed: that ends the link, and is not the sender's fault.
             self.on_error(error)
             return 0
+        self.count()
         if self.encoder.data.size == 0 and self.encoder.control.size == 0:
             self.encoder.data.rest()
             self.encoder.control.rest()
             if self.on_empty is not None:
                 self.on_empty()
-        if self.drainers and self.encoder.data.size <= self.low_water:
+        if (
+            self.drainers
+            and self.encoder.data.size <= self.low_water
+            and self.budget.used <= self.budget.low
+        ):
             self.wake()
         if self.on_room is not None and not self.crowded():
             self.on_room()
@@ -271,19 +294,25 @@ cdef class Outbox:
     # --- waiting and ending ---------------------------------------------------
 
     async def drain(self):
-        """Wait while more than the high-water mark is queued."""
-        if self.closed is not None and (self.ended or not self.moved):
-            raise renewed(self.closed)
-        if self.encoder.data.size <= self.high_water:
-            return
-        self.check_loop()
-        waiter = self.loop.create_future()
-        self.drainers.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in self.drainers:
-                self.drainers.remove(waiter)
+        """Wait while more than the high-water mark is queued, here or on the node."""
+        while True:
+            if self.closed is not None and (self.ended or not self.moved):
+                raise renewed(self.closed)
+            if (
+                self.encoder.data.size <= self.high_water
+                and self.budget.used <= self.budget.high
+            ):
+                return
+            self.check_loop()
+            waiter = self.loop.create_future()
+            self.drainers.append(waiter)
+            self.budget.enter(waiter)
+            try:
+                await waiter
+            finally:
+                self.budget.leave(waiter)
+                if waiter in self.drainers:
+                    self.drainers.remove(waiter)
 
     cdef int check_loop(self) except -1:
         """Raise unless the running loop is the link's."""
@@ -330,6 +359,7 @@ cdef class Outbox:
         self.closed = error
         self.ended = True
         self.encoder.clear()
+        self.count()
         self.on_empty = None
         self.on_room = None
         self.drainers = []

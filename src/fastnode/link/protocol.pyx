@@ -101,6 +101,7 @@ cdef class LinkProtocol(Connection):
         self.outbox.high_water = settings.high_water
         self.outbox.low_water = settings.low_water
         self.outbox.most = settings.max_queued
+        self.outbox.budget = settings.budget
         self.inbox = Inbox(self.loop, self.outbox, registry, settings.hello.window)
         self.calls = CallTable(self.loop, self.outbox)
         self.succession = Succession(self, self.outbox, self.inbox, self.calls)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from fastnode import limits
+from fastnode.link.budget import QueueBudget
 from fastnode.wire.hello import Hello
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class LinkSettings:
 
     Attributes:
         hello: what we tell the peer.
+        budget: what all links of the node may queue; shared by them.
     """
 
     hello: Hello
@@ -29,6 +31,7 @@ class LinkSettings:
     high_water: int
     low_water: int
     max_queued: int
+    budget: QueueBudget = field(default_factory=QueueBudget)
 
     @classmethod
     def of(cls, network: NetworkOptions, name: NodeName, instance: bytes) -> Self:
@@ -48,4 +51,5 @@ class LinkSettings:
             high_water=network.high_water,
             low_water=network.low_water,
             max_queued=network.max_queued,
+            budget=QueueBudget(network.max_node_queued),
         )

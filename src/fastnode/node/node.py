@@ -88,6 +88,7 @@ class Node:
             dial_stats=DialStats(),
             on_refused=network.on_refused,
         )
+        self._budget = self._foundation.settings.budget
         self._handover = Handover(self._foundation, self._routes, network)
         self._acceptors: tuple[Acceptor, ...] = ()
         self._dials: dict[str, asyncio.Task[Link]] = {}
@@ -117,6 +118,11 @@ class Node:
     def links(self) -> tuple[Link, ...]:
         """The links that are up."""
         return self._links.up()
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait to be sent, on all links together."""
+        return self._budget.used
 
     @property
     def dial_stats(self) -> DialStats:
@@ -411,7 +417,7 @@ class Node:
         timeout: float | None = None,
     ) -> None:
         """Send a one-way message; connects first where needed, and waits while the
-        link is over its high-water mark.
+        link, or all links together, are over their high-water mark.
 
         Args:
             confirm: wait until the other node has handed it to its handler; see
@@ -423,19 +429,29 @@ class Node:
             CallTimeout: not done in time.
             As `connect`, `Link.send`, `Link.drain` and `Link.send_confirmed`.
         """
-        link = self._links.find(name)
-        if link is None:
-            link, timeout = await connected_within(timeout, self.connect, name)
-        if confirm:
-            await link.send_confirmed(endpoint, payload, timeout=timeout)
-            return
-        link.send(endpoint, payload)
+        sending = self._send(name, endpoint, payload, confirm)
         if timeout is None:
-            await link.drain()
+            await sending
         else:
-            await within(
-                timeout, link.drain(), f"the queue to {name} has no room", name
-            )
+            what = "confirmed" if confirm else "taken"
+            text = f"a message to {endpoint!r} of {name} was not {what}"
+            await within(timeout, sending, text, name)
+
+    async def _send(
+        self,
+        name: str,
+        endpoint: str,
+        payload: bytes | bytearray | memoryview,
+        confirm: bool,
+    ) -> None:
+        if self._budget.crowded:
+            await self._budget.room()
+        link = self._links.find(name) or await self.connect(name)
+        if confirm:
+            await link.send_confirmed(endpoint, payload)
+        else:
+            link.send(endpoint, payload)
+            await link.drain()
 
     async def call(
         self,
