@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from fastnode import limits
 from fastnode.errors import ConfigError
@@ -23,6 +23,7 @@ __all__ = [
     "NetworkOptions",
     "NodeOptions",
     "OnRefused",
+    "Priority",
     "Resolver",
 ]
 
@@ -32,6 +33,10 @@ Address: TypeAlias = tuple[str, int]
 Authorize: TypeAlias = "Callable[[Peer], bool | Awaitable[bool]]"
 #: Hears of connections to an acceptor that did not become links.
 OnRefused: TypeAlias = "Callable[[Refusal], object]"
+
+
+#: What is sent with "high" overtakes what is queued with "normal".
+Priority: TypeAlias = Literal["normal", "high"]
 
 
 class Resolver(Protocol):
@@ -120,7 +125,8 @@ class NetworkOptions:
         max_message_size: largest payload, bytes, in either direction.
         handshake_timeout: seconds for TLS and HELLO together.
         keepalive_interval: seconds of silence after which a link is probed.
-        window: bytes that a peer may have under way to us on one link.
+        window: bytes that a peer may have under way to us on one link, in each lane.
+        max_window: bytes up to which that grows where the round trip is long.
         high_water, low_water: queued bytes of one link above which `drain` waits,
             and below which it goes on.
         max_queued: queued bytes of one link above which `send` raises.
@@ -142,6 +148,7 @@ class NetworkOptions:
     handshake_timeout: float = limits.HANDSHAKE_TIMEOUT_SECONDS
     keepalive_interval: float = limits.KEEPALIVE_INTERVAL_SECONDS
     window: int = limits.WINDOW_BYTES
+    max_window: int = limits.MAX_WINDOW_BYTES
     high_water: int = limits.HIGH_WATER_BYTES
     low_water: int = limits.LOW_WATER_BYTES
     max_queued: int = limits.SEND_QUEUE_BYTES
@@ -157,7 +164,9 @@ class NetworkOptions:
         _check_number(what + "handshake_timeout", self.handshake_timeout, 0.001, 3600)
         _check_number(what + "keepalive_interval", self.keepalive_interval, 0.01, 86400)
         least = 2 * limits.MAX_FRAME_BYTES
-        _check_count(what + "window", self.window, least, 1 << 30)
+        most = limits.WINDOW_LIMIT_BYTES
+        _check_count(what + "window", self.window, least, most)
+        _check_count(what + "max_window", self.max_window, least, most)
         _check_count(what + "high_water", self.high_water, 1, 1 << 40)
         _check_count(what + "low_water", self.low_water, 0, self.high_water)
         _check_count(what + "max_queued", self.max_queued, self.high_water, 1 << 40)

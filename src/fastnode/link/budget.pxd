@@ -7,5 +7,4 @@ cdef class QueueBudget:
     cdef size_t low
     cdef list waiters
 
-    cdef int count(self, size_t before, size_t after) except -1
-    cdef bint refuses(self, size_t size) noexcept
+    cdef int shrink(self, size_t size) except -1

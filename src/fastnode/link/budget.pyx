@@ -1,6 +1,6 @@
 """What all send queues of a node may hold together.
 
-Each outbox tells the size of its queue whenever that has changed. Nothing is refused
+Each outbox adds and subtracts whenever its queue has changed. Nothing is refused
 to replies and control frames, but they count.
 """
 
@@ -25,10 +25,10 @@ cdef class QueueBudget:
         self.low = most // 2
         self.waiters = []
 
-    cdef int count(self, size_t before, size_t after) except -1:
-        """A queue had `before` bytes and has `after`."""
+    cdef int shrink(self, size_t size) except -1:
+        """So many bytes are not queued any more."""
         cdef list waiters
-        self.used += after - before
+        self.used -= size
         if self.used <= self.low and self.waiters:
             waiters = self.waiters
             self.waiters = []
@@ -36,10 +36,6 @@ cdef class QueueBudget:
                 if not waiter.done():
                     waiter.set_result(None)
         return 0
-
-    cdef bint refuses(self, size_t size) noexcept:
-        """No room for a payload; when nothing at all is queued there always is."""
-        return self.used > 0 and size > self.most - min(self.used, self.most)
 
     @property
     def crowded(self):

@@ -19,13 +19,16 @@ cdef class Endpoint:
         self.most = most
         if most:
             self.waiting = deque()
+            self.nested = deque()
         self.asynchronous = handler is not None and (
             iscoroutinefunction(handler)
             or iscoroutinefunction(getattr(handler, "__call__", None))
         )
 
-    cdef bint full(self) noexcept:
+    cdef bint full(self, bint nested) noexcept:
         """What comes now has to wait: for a handler to finish, or for its turn."""
+        if nested:
+            return self.running >= self.most + self.lent or bool(self.nested)
         return self.running >= self.most or bool(self.waiting)
 
 

@@ -134,10 +134,7 @@ cdef class LinkProtocol(Connection):
         return 0
 
     cdef int on_read(self) except -1:
-        if self.decoder.data_bytes:
-            self.inbox.received(self.decoder.data_bytes)
-            self.decoder.data_bytes = 0
-        return 0
+        return self.inbox.windows.count(self.decoder)
 
     cdef int on_lost(self, exc) except -1:
         if self.state_ < State.UP:
@@ -181,19 +178,18 @@ cdef class LinkProtocol(Connection):
                 side=Side.REMOTE,
             )
         if kind == MESSAGE:
-            return self.inbox.message(self.decoder.number, payload)
+            return self.inbox.message(self.decoder.lane, self.decoder.number, payload)
         if kind == CALL or kind == CONFIRM:
-            return self.inbox.call(
-                self.decoder.number, self.decoder.call, payload, kind == CONFIRM
-            )
+            return self.inbox.call(self.decoder, payload)
         if kind == REPLY:
             return self.calls.replied(self.decoder.call, payload)
         if kind == CREDIT:
             return self.outbox.add_credit(
-                get32(<const unsigned char *><const char *>payload)
+                self.decoder.number,
+                get32(<const unsigned char *><const char *>payload),
             )
         if kind == ENDPOINT:
-            return self.inbox.define(self.decoder.number, payload)
+            return self.inbox.define(self.decoder.lane, self.decoder.number, payload)
         self.decoder.payload = payload
         return self.on_rare_frame(kind)
 
@@ -290,6 +286,7 @@ cdef class LinkProtocol(Connection):
         self.link = Link(self, self.outbox, self.peer)
         self.succession.agree(self.hello, self.peer_hello)
         self.keepalive.start(self.settings.keepalive_interval)
+        self.inbox.windows.grows(self.settings.max_window, self.keepalive.ping)
         self.owner.link_up(self)
         if self.state_ is not State.UP:
             return 0
@@ -305,9 +302,9 @@ cdef class LinkProtocol(Connection):
 
     # --- traffic --------------------------------------------------------------
 
-    def call(self, endpoint, payload, timeout, confirm=False):
-        """See `Link.call` and `Link.send_confirmed`."""
-        return self.calls.call(endpoint, payload, timeout, confirm)
+    def call(self, *args):
+        """See `CallTable.call`."""
+        return self.calls.call(*args)
 
     def ping(self):
         """See `Link.ping`."""
@@ -331,7 +328,7 @@ cdef class LinkProtocol(Connection):
             bytes_sent=self.outbox.bytes_written,
             bytes_received=self.bytes_received,
             queued_bytes=self.outbox.size(),
-            credit_bytes=max(self.outbox.credit, 0),
+            credit_bytes=max(self.outbox.encoder.data.credit, 0),
             unhandled_messages=self.inbox.unhandled,
             handler_errors=self.inbox.handler_errors,
         )

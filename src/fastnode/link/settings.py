@@ -31,6 +31,7 @@ class LinkSettings:
     high_water: int
     low_water: int
     max_queued: int
+    max_window: int
     budget: QueueBudget = field(default_factory=QueueBudget)
 
     @classmethod
@@ -51,5 +52,6 @@ class LinkSettings:
             high_water=network.high_water,
             low_water=network.low_water,
             max_queued=network.max_queued,
+            max_window=network.max_window,
             budget=QueueBudget(network.max_node_queued),
         )

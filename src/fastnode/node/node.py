@@ -29,6 +29,7 @@ from fastnode.wire.hello import INSTANCE_BYTES
 if TYPE_CHECKING:
     from fastnode.certs import CertManager
     from fastnode.link.link import Link
+    from fastnode.options import Priority
 
 __all__ = ["Node", "start_node"]
 
@@ -414,6 +415,7 @@ class Node:
         payload: bytes | bytearray | memoryview,
         *,
         confirm: bool = False,
+        priority: Priority | None = None,
         timeout: float | None = None,
     ) -> None:
         """Send a one-way message; connects first where needed, and waits while the
@@ -422,6 +424,7 @@ class Node:
         Args:
             confirm: wait until the other node has handed it to its handler; see
                 `Link.send_confirmed`.
+            priority: see `Link.send`.
             timeout: seconds for all of it, or None. When it is over, a message without
                 `confirm` may be queued.
 
@@ -429,29 +432,23 @@ class Node:
             CallTimeout: not done in time.
             As `connect`, `Link.send`, `Link.drain` and `Link.send_confirmed`.
         """
-        sending = self._send(name, endpoint, payload, confirm)
+
+        async def sending() -> None:
+            if self._budget.crowded:
+                await self._budget.room()
+            link = self._links.find(name) or await self.connect(name)
+            if confirm:
+                await link.send_confirmed(endpoint, payload, priority=priority)
+            else:
+                link.send(endpoint, payload, priority=priority)
+                await link.drain()
+
         if timeout is None:
-            await sending
+            await sending()
         else:
             what = "confirmed" if confirm else "taken"
             text = f"a message to {endpoint!r} of {name} was not {what}"
-            await within(timeout, sending, text, name)
-
-    async def _send(
-        self,
-        name: str,
-        endpoint: str,
-        payload: bytes | bytearray | memoryview,
-        confirm: bool,
-    ) -> None:
-        if self._budget.crowded:
-            await self._budget.room()
-        link = self._links.find(name) or await self.connect(name)
-        if confirm:
-            await link.send_confirmed(endpoint, payload)
-        else:
-            link.send(endpoint, payload)
-            await link.drain()
+            await within(timeout, sending(), text, name)
 
     async def call(
         self,
@@ -460,12 +457,14 @@ class Node:
         payload: bytes | bytearray | memoryview,
         *,
         timeout: float | None = None,
+        priority: Priority | None = None,
     ) -> bytes:
         """Call an endpoint of another node and return its reply.
 
         Args:
             timeout: seconds for connecting and for the reply together; None waits
                 as long as the link lasts.
+            priority: see `Link.send`.
 
         Raises:
             As `connect` and `Link.call`.
@@ -473,7 +472,7 @@ class Node:
         link = self._links.find(name)
         if link is None:
             link, timeout = await connected_within(timeout, self.connect, name)
-        return await link.call(endpoint, payload, timeout=timeout)
+        return await link.call(endpoint, payload, timeout=timeout, priority=priority)
 
     def _check_loop(self) -> None:
         if self._loop is None:

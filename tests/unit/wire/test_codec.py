@@ -64,15 +64,23 @@ def decode(data: bytes, cuts: list[int] | None = None, **limits: Any) -> list[Fr
 def test_encoder_writes_what_the_document_says(encoder: Encoder, size: int) -> None:
     payload = os.urandom(size)
     encoder.add_message("audit", payload)
-    encoder.add_call("audit", 77, payload)
-    written = encoder.take()
-    assert written == (
-        frames.frame(frames.ENDPOINT, b"audit", number=0)
-        + frames.message(0, payload)
-        + frames.call(0, 77, payload)
+    lane = frames.DATA if 8 + size <= 65536 else frames.BULK
+    assert encoder.take() == (
+        frames.endpoint(0, b"audit", lane) + frames.message(0, payload, lane)
     )
-    encoder.add_confirm("audit", 78, payload)
-    assert encoder.take() == frames.confirm(0, 78, payload)
+    encoder.add_call("price", 77, payload, frames.HIGH)
+    assert encoder.take() == (
+        frames.endpoint(0, b"price", frames.HIGH)
+        + frames.call(0, 77, payload, frames.HIGH)
+    )
+    lane = frames.DATA if 12 + size <= 65536 else frames.BULK
+    encoder.add_confirm("new", 78, payload)
+    written = encoder.take()
+    number = int.from_bytes(written[2:4])
+    assert written == (
+        frames.endpoint(number, b"new", lane)
+        + frames.confirm(number, 78, payload, lane)
+    )
     encoder.add_reply(0xFFFFFFFF, payload)
     assert encoder.take() == frames.reply(0xFFFFFFFF, payload)
 
@@ -228,7 +236,16 @@ HOSTILE = {
     "kind 0": frames.frame(0),
     "kind 18": frames.frame(18),
     "kind 255": frames.frame(255),
-    "unknown flag": frames.frame(frames.MESSAGE, b"x", flags=2),
+    "unknown flag": frames.frame(frames.MESSAGE, b"x", flags=0x20),
+    "a message from a handler": frames.frame(frames.MESSAGE, b"x", flags=frames.NESTED),
+    "a message in the control lane": frames.frame(frames.MESSAGE, b"x", flags=2),
+    "a message in lane 5": frames.frame(frames.MESSAGE, b"x", flags=10),
+    "a call in lane 7": frames.call(0, 1, b"", 7),
+    "a reply in a lane": frames.frame(frames.REPLY, bytes(4), flags=4),
+    "moved inside a message in bulk": frames.frame(
+        frames.MESSAGE, struct.pack(">Q", 9) + b"abc", flags=1 | frames.BULK << 1
+    )
+    + frames.frame(frames.MOVED),
     "flag on a kind that has none": frames.frame(frames.PING, bytes(8), flags=1),
     "the largest length": struct.pack(">BBHI", 4, 0, 0, 0xFFFFFFFF),
     "a length with the sign bit": struct.pack(">BBHI", 4, 0, 0, 0x80000000),
@@ -257,7 +274,8 @@ HOSTILE = {
     + frames.frame(frames.MOVED),
     "short error": frames.frame(frames.ERROR, bytes(7)),
     "continuation of nothing": frames.frame(frames.CONTINUE, b"x"),
-    "continuation of lane 2": frames.frame(frames.CONTINUE, b"x", number=2),
+    "continuation of lane 4": frames.frame(frames.CONTINUE, b"x", number=4),
+    "continuation of lane 5": frames.frame(frames.CONTINUE, b"x", number=5),
     "continuation of lane 65535": frames.frame(frames.CONTINUE, b"x", number=65535),
     "more without a total": frames.frame(frames.MESSAGE, b"1234567", flags=1),
     "first part as long as all": frames.frame(
@@ -404,7 +422,7 @@ def test_a_large_payload_is_queued_uncopied(pool: BufferPool, encoder: Encoder) 
     assert peak < 262_144
     assert pool.held <= 65536
     assert sys.getrefcount(payload) > before
-    assert encoder.data.size > len(payload)
+    assert encoder.bulk.size > len(payload)
     encoder.clear()
     assert sys.getrefcount(payload) == before
     # A small one is copied, and its object let go.
