@@ -307,9 +307,13 @@ def refusal_from_wire(
             hint=advice,
         )
     cls = _HANDSHAKE_ERRORS.get(code, HandshakeError)
-    return cls(
-        f"the peer refused the link: {text}",
+    refused = code >= CloseReason.PROTOCOL_ERROR
+    error = cls(
+        f"the peer {'refused' if refused else 'took back'} the link: {text}",
         peer=peer,
         side=Side.REMOTE,
         hint=advice,
     )
+    # In order: it stops, or only looked.
+    error.told = refused
+    return error

@@ -370,6 +370,30 @@ async def test_guarantee_4_a_stranger_never_stands_in_for_a_verified_peer() -> N
                 assert await b.call(A, "secret", b"", timeout=5) == b"the real one"
 
 
+async def test_guarantee_4_not_even_where_others_are_not_verified() -> None:
+    # One acceptor verifies, the other takes anybody.
+    acceptors = [
+        AcceptorOptions(port=0, insecure_skip_verify=False),
+        AcceptorOptions(port=0),
+    ]
+    open_node: dict[str, Any] = {"insecure_skip_verify": True, "acceptors": acceptors}
+    async with running(B, **open_node) as b, running(A) as real:
+        introduce(real, b)
+        await real.connect(B)
+        await until(lambda: b.links)
+        assert b.links[0].peer.verified
+        real.handler("secret")(lambda m: b"the real one")
+        stranger = await start(A, manager=manager(A, anonymous=True), listens=False)
+        async with stranger:
+            heard: list[bytes] = []
+            stranger.handler("secret")(lambda m: heard.append(m.payload))
+            stranger.add_route(Route("beta", *b.acceptors[1].address))
+            await stranger.connect(B)
+            await until(lambda: len(b.links) == 2)
+            assert await b.call(A, "secret", b"", timeout=5) == b"the real one"
+            assert heard == []
+
+
 async def test_insecure_skip_verify() -> None:
     shown = Certificate.self_signed("x", ["x.example"])
     async with dialer_and_acceptor(

@@ -5,10 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fastnode import (
     CertAuthManager,
     Certificate,
+    CertificateLoadError,
     CertificateRevoked,
     CertPool,
     ClientAuth,
@@ -143,3 +147,83 @@ async def test_a_list_that_is_out_of_date_refuses_with_its_own_error() -> None:
     assert type(error) is RevocationListExpired
     assert error.side is Side.LOCAL
     assert refusal.side is Side.REMOTE
+
+
+def made_by_hand(
+    revoked: int, *extensions: x509.ExtensionType, ca: str = "test CA"
+) -> bytes:
+    """A list of an authority, with extensions that `Authority.crl` does not make."""
+    issuer = authority(ca)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.x509.subject)
+        .last_update(NOW - timedelta(hours=1))
+        .next_update(NOW + timedelta(days=1))
+        .add_revoked_certificate(
+            x509.RevokedCertificateBuilder()
+            .serial_number(revoked)
+            .revocation_date(NOW - timedelta(hours=1))
+            .build()
+        )
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(issuer._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+OTHER_KEY = x509.AuthorityKeyIdentifier(b"\x01" * 20, None, None)
+OTHER_SERIAL = x509.AuthorityKeyIdentifier(
+    None, [x509.DirectoryName(x509.Name([]))], 4711
+)
+
+
+def part(*, indirect: bool, reasons: bool) -> x509.IssuingDistributionPoint:
+    some = frozenset([x509.ReasonFlags.key_compromise]) if reasons else None
+    return x509.IssuingDistributionPoint(
+        None, None, False, False, some, indirect, False
+    )
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        OTHER_KEY,
+        OTHER_SERIAL,
+        part(indirect=True, reasons=False),
+        part(indirect=False, reasons=True),
+    ],
+    ids=["key of another", "serial of another", "indirect", "some reasons"],
+)
+def test_a_list_that_openssl_would_not_look_at_is_not_loaded(
+    extension: x509.ExtensionType,
+) -> None:
+    held = pool_with()
+    with pytest.raises(CertificateLoadError, match="would not look at") as caught:
+        held.add_crl(made_by_hand(1, extension))
+    assert caught.value.hint
+    assert not held.crls
+
+
+async def test_a_list_that_openssl_ignores_is_not_taken_for_none() -> None:
+    # Of an intermediate, whose certificate is not at hand when the list is loaded.
+    below = authority().intermediate("careless CA")
+    shown = below.issue(NodeName.parse(A)).certificate()
+    crl = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(below.x509.subject)
+        .last_update(NOW - timedelta(hours=1))
+        .next_update(NOW + timedelta(days=1))
+        .add_extension(OTHER_KEY, critical=False)
+        .add_revoked_certificate(
+            x509.RevokedCertificateBuilder()
+            .serial_number(shown.serial_number)
+            .revocation_date(NOW - timedelta(hours=1))
+            .build()
+        )
+        .sign(below._key, hashes.SHA256())
+    )
+    held = pool_with(crl.public_bytes(Encoding.PEM))
+    _error, refusal = await refused(manager(A, pool_with(), shown), manager(B, held))
+    assert type(refusal.error) is HandshakeError
+    if hooked:
+        assert "the CRL of CN=careless CA cannot be used" in str(refusal.error)

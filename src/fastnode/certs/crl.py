@@ -85,27 +85,49 @@ def parse_crls(data: bytes, source: str) -> tuple[Crl, ...]:
         for crl in found:
             _scope(crl)
             _age(crl)
-        delta = any(_extension(crl, x509.DeltaCRLIndicator) for crl in found)
+        unfit = [why for crl in found if (why := _unfit(crl))]
     except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
         raise CertificateLoadError(
             f"{source} holds no certificate revocation list that can be read: {error}",
             hint="it must hold PEM blocks that begin with BEGIN X509 CRL, or one list "
             "in DER",
         ) from None
-    if delta:
+    if unfit:
         raise CertificateLoadError(
-            f"{source} holds a delta CRL", hint="load the complete list instead"
+            f"{source} holds a certificate revocation list {unfit[0]}, which OpenSSL "
+            "would not look at",
+            hint="load the complete list of the authority itself instead",
         )
     return tuple(found)
 
 
+def _unfit(crl: Crl) -> str | None:
+    """Why a list could never say that a certificate is revoked (RFC 5280, 5.2)."""
+    if _extension(crl, x509.DeltaCRLIndicator) is not None:
+        return "that is a delta"
+    part = _extension(crl, x509.IssuingDistributionPoint)
+    if part is not None and part.indirect_crl:
+        return "that is indirect"
+    if part is not None and part.only_some_reasons:
+        return "for some reasons only"
+    return None
+
+
 def check_crl(crl: Crl, authorities: Iterable[x509.Certificate], source: str) -> None:
     """Raise `CertificateLoadError` if an authority of the list's issuer is there, and
-    none of that name has signed it (RFC 5280, 6.3.3 (f)).
+    none of that name has signed it (RFC 5280, 6.3.3 (f)), or it names another key.
     """
     issuers = [each for each in authorities if each.subject == crl.issuer]
-    if issuers and not any(_signed(crl, issuer) for issuer in issuers):
-        name = crl.issuer.rfc4514_string()
+    signers = [issuer for issuer in issuers if _signed(crl, issuer)]
+    name = crl.issuer.rfc4514_string()
+    if signers and not any(_names_key_of(crl, signer) for signer in signers):
+        raise CertificateLoadError(
+            f"{source} holds a certificate revocation list of {name} whose authority "
+            "key identifier is not that authority's: OpenSSL would not look at it",
+            hint="let the authority make it with the key identifier of its own "
+            "certificate (RFC 5280, 5.2.1)",
+        )
+    if issuers and not signers:
         raise CertificateLoadError(
             f"{source} holds a certificate revocation list in the name of {name}, "
             "which that authority has not signed",
@@ -142,6 +164,21 @@ def _signed(crl: Crl, issuer: x509.Certificate) -> bool:
         return crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
     except (TypeError, ValueError, UnsupportedAlgorithm):  # a key of another kind
         return False
+
+
+def _names_key_of(crl: Crl, issuer: x509.Certificate) -> bool:
+    """Whether the list's authority key identifier, if there is one, fits."""
+    named = _extension(crl, x509.AuthorityKeyIdentifier)
+    if named is None:
+        return True
+    serial = named.authority_cert_serial_number
+    if serial is not None and serial != issuer.serial_number:
+        return False
+    try:
+        own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return True
+    return named.key_identifier in (None, own.value.digest)
 
 
 def _scope(crl: Crl) -> _Scope:

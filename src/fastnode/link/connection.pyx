@@ -87,14 +87,17 @@ cdef class Connection:
 
     def connection_lost(self, exc):
         """The TCP connection is gone."""
-        if not self.ended:
-            self.on_lost(exc)
-        self.stop_timer()
-        self.transport = None
-        self.outbox.write = None
-        self.receive_view = None
-        if not self.gone.done():
-            self.gone.set_result(None)
+        try:
+            if not self.ended:
+                self.on_lost(exc)
+        finally:
+            # Whatever went wrong, nobody waits for this connection any more.
+            self.stop_timer()
+            self.transport = None
+            self.outbox.write = None
+            self.receive_view = None
+            if not self.gone.done():
+                self.gone.set_result(None)
 
     # --- receiving ------------------------------------------------------------
 

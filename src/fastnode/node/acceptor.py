@@ -325,9 +325,14 @@ class Acceptor:
         self._handshakes.discard(protocol)
         self._links.discard(protocol)
         self._foundation.links.ended(protocol)
-        if was < State.UP:
-            self._handshake_failed(protocol, error)
-        self._resume()
+        try:
+            if was < State.UP:
+                self._handshake_failed(protocol, error)
+        except Exception:
+            # What a stranger shows must not keep the acceptor from going on.
+            log.exception("a refusal was not told of: %s", type(error).__name__)
+        finally:
+            self._resume()
 
     def _handshake_failed(self, protocol: LinkProtocol, error: FastnodeError) -> None:
         host, port = protocol.address

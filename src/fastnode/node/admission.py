@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
-from fastnode.errors import NotAuthorized, PeerNameMismatch, Side
+from fastnode.errors import HandshakeError, NotAuthorized, PeerNameMismatch, Side
 from fastnode.link.peer import Peer
 from fastnode.names import NodeName
-from fastnode.tls.identity import covers, describe, parse
+from fastnode.tls.identity import covers, describe, readable
 
 if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
@@ -50,7 +50,14 @@ class Admission:
         engine = protocol.presented
         name = protocol.peer_hello.name
         der = engine.certificate
-        certificate = parse(der) if der else None
+        certificate = readable(der)
+        if der and certificate is None:
+            raise HandshakeError(
+                "the peer's certificate cannot be read",
+                peer=str(name),
+                side=Side.LOCAL,
+                hint="it is not as RFC 5280 says; issue another one",
+            )
         if expected is not None and name != expected:
             raise PeerNameMismatch(
                 f"{expected} was dialed, {name} answered",

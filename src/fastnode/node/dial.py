@@ -155,6 +155,13 @@ class Dial:
         """Whether the peer may be judging this dial."""
         return self._protocol is not None and self._protocol.state > State.TLS
 
+    @property
+    def verifies(self) -> bool:
+        """Whether the peer will be verified by the attempt at hand."""
+        if self._foundation.plaintext:
+            return False
+        return self._target is None or not self._target.insecure
+
     def supersede(self) -> None:
         """Give this attempt up: an inbound link of the peer is taken instead."""
         if self._attempt is not None and not self._attempt.done():

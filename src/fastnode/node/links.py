@@ -55,6 +55,8 @@ class PendingDial(Protocol):
 
     @property
     def hello_sent(self) -> bool: ...
+    @property
+    def verifies(self) -> bool: ...
     def supersede(self) -> None: ...
     async def attempt_over(self) -> None: ...
 
@@ -117,8 +119,19 @@ class LinkRegistry:
     # --- judging ---------------------------------------------------------------
 
     def addressable(self, peer: Peer) -> bool:
-        """Whether messages to the peer's name may take a link to it."""
-        return peer.verified or not self._verifies
+        """Whether messages to the peer's name may take a link to it.
+
+        A peer that was not verified never takes a name from one that was, nor from a
+        dial that will verify, whatever this node's options say of others.
+        """
+        if peer.verified:
+            return True
+        if self._verifies:
+            return False
+        known, dial = self._by_name.get(peer.name), self.dials.get(peer.name)
+        if known is not None and known.peer is not None and known.peer.verified:
+            return False
+        return dial is None or not dial.verifies
 
     async def admit_inbound(self, peer: Peer) -> None:
         """Say whether a further link with this peer may come up.
@@ -177,6 +190,7 @@ class LinkRegistry:
             known is not None
             and known.peer is not None
             and known.peer.instance == peer.instance
+            and (known.peer.verified or not peer.verified)
         ):
             raise self._duplicate(peer.name)
 

@@ -242,7 +242,7 @@ class Node:
         handlers = [t for p in self._links for t in p.cancel_handlers()]
         waits = [protocol.gone for protocol in self._links]
         if waits:
-            await asyncio.wait(waits)
+            await asyncio.wait(waits, timeout=limits.LINGER_SECONDS)
         if handlers:
             await asyncio.wait(handlers)
         self._foundation.pool.trim()

@@ -7,8 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from fastnode.errors import Side
-from fastnode.tls.evidence import readable
-from fastnode.tls.identity import describe, names_of
+from fastnode.tls.identity import (
+    describe,
+    issuer_text,
+    names_of,
+    readable,
+    subject_text,
+)
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -71,15 +76,15 @@ class Refusal:
 
     @property
     def subject(self) -> str | None:
-        """The certificate's subject, RFC 4514."""
+        """The certificate's subject, RFC 4514, cut to be logged."""
         shown = self.certificate
-        return None if shown is None else shown.subject.rfc4514_string()
+        return None if shown is None else subject_text(shown)
 
     @property
     def issuer(self) -> str | None:
-        """The certificate's issuer, RFC 4514."""
+        """The certificate's issuer, RFC 4514, cut to be logged."""
         shown = self.certificate
-        return None if shown is None else shown.issuer.rfc4514_string()
+        return None if shown is None else issuer_text(shown)
 
     @property
     def sans(self) -> tuple[str, ...]:
@@ -88,15 +93,20 @@ class Refusal:
 
     @property
     def not_valid_before(self) -> datetime | None:
-        """When the certificate begins; aware, UTC."""
-        shown = self.certificate
-        return None if shown is None else shown.not_valid_before_utc
+        """When the certificate begins; aware, UTC; None where it is unreadable."""
+        return self._date("not_valid_before_utc")
 
     @property
     def not_valid_after(self) -> datetime | None:
-        """When the certificate ends; aware, UTC."""
-        shown = self.certificate
-        return None if shown is None else shown.not_valid_after_utc
+        """When the certificate ends; aware, UTC; None where it is unreadable."""
+        return self._date("not_valid_after_utc")
+
+    def _date(self, which: str) -> datetime | None:
+        try:
+            found: datetime | None = getattr(self.certificate, which, None)
+        except ValueError:  # the year 0: strangers write what they like
+            return None
+        return found
 
     def __str__(self) -> str:
         host, port = self.address

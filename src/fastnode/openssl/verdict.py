@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Verdict"]
+__all__ = ["AuthorityName", "Verdict"]
+
+
+class AuthorityName(NamedTuple):
+    """The name of an authority, as the peer sent it.
+
+    Attributes:
+        der: the distinguished name, DER.
+        text: the same as RFC 4514 writes it, cut to 256 bytes.
+    """
+
+    der: bytes
+    text: str
 
 
 class Verdict(NamedTuple):
@@ -17,9 +29,9 @@ class Verdict(NamedTuple):
         depth: which certificate `code` speaks of: 0 the peer's own, 1 its issuer...
         presented: the certificates that the peer presented, its own first, DER.
         culprit: the certificate that `code` speaks of, DER; None if there is none.
-        authorities: the names (RFC 4514) of authorities whose certificates the
-            server said it takes (RFC 8446, 4.2.4); dialers only, and not in TLS 1.2,
-            where they come too late.
+        authorities: those whose certificates the server said it takes (RFC 8446,
+            4.2.4), 64 at most; dialers only, and not in TLS 1.2, where they come too
+            late.
     """
 
     code: int
@@ -27,4 +39,4 @@ class Verdict(NamedTuple):
     depth: int
     presented: tuple[bytes, ...]
     culprit: bytes | None
-    authorities: tuple[str, ...]
+    authorities: tuple[AuthorityName, ...]

@@ -16,49 +16,47 @@ Where that is impossible (OpenSSL linked in statically, as in some redistributio
 Python; LibreSSL) `why_unavailable` says why, and contexts are made without it.
 
 Rules for whoever edits this. The callback is called inside `do_handshake`, without
-the GIL, on the thread that handshakes; what it found waits in `verdicts` under that
-thread until `take_verdict`. It fails closed: whatever goes wrong in it refuses.
+the GIL, on the thread that handshakes. Where that thread said `expect_verdict` before,
+what it found waits in `found` under that thread until `take_verdict`. It fails closed:
+whatever goes wrong in it refuses. No Python code may run inside it, only calls of the C
+API: in a frame of Python pending signals would be handled, and lost in there.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t, uintptr_t
 
+from fastnode.openssl.library cimport STACK, X509, X509_STORE_CTX, lib, load
+
 import ssl
-import sys
+from threading import RLock
 
 from fastnode.errors import ConfigError
-from fastnode.openssl.verdict import Verdict
+from fastnode.openssl.verdict import AuthorityName, Verdict
 
 cdef extern from "pythread.h":
     unsigned long PyThread_get_thread_ident() noexcept nogil
-
-cdef extern from "dlfcn.h":
-    enum:
-        RTLD_LAZY
-        RTLD_NOLOAD
-    void *dlopen(const char *file, int mode) nogil
-    void *dlsym(void *handle, const char *name) nogil
 
 cdef extern from *:
     """
     /* The SSL_CTX objects that OpenSSL made on this thread since the last look. */
     static __thread void *fastnode_made;
     static __thread int fastnode_made_count;
+    /* Whether somebody on this thread wants to know what is found. */
+    static __thread int fastnode_expected;
     """
     void *made "fastnode_made"
     int made_count "fastnode_made_count"
+    int expected "fastnode_expected"
 
 cdef enum:
-    # openssl/crypto.h
-    EX_INDEX_SSL_CTX = 1
     # openssl/ssl.h
     CTRL_MODE = 33
     MODE_NO_AUTO_CHAIN = 8
     CTRL_SET_SESS_CACHE_MODE = 44
     SESS_CACHE_OFF = 0
-    # openssl/x509.h: XN_FLAG_RFC2253
-    NAME_RFC2253 = 0x1110317
+    # openssl/x509.h: XN_FLAG_RFC2253 without ASN1_STRFLGS_ESC_MSB: UTF-8 stays.
+    NAME_RFC4514 = 0x1110313
     # openssl/x509_vfy.h
     V_OK = 0
     V_UNABLE_TO_GET_CRL = 3
@@ -73,76 +71,50 @@ cdef enum:
     ALLOW_MISSING_CRLS = 2
     # What is kept of a peer's words: enough for any real chain and list.
     MOST_PRESENTED = 16
-    MOST_AUTHORITIES = 16
+    MOST_AUTHORITIES = 64
+    MOST_NAME_BYTES = 4096
     NAME_TEXT_BYTES = 256
+    # How often a context is made again because others appeared with it.
+    ATTEMPTS = 5
 
-# Opaque to us, as they are to all users of OpenSSL.
-ctypedef void X509_STORE_CTX
-ctypedef void X509
-ctypedef void STACK
-
-ctypedef void (*NewFunc)(
-    void *parent, void *ptr, void *ad, int idx, long argl, void *argp
-) noexcept nogil
-ctypedef int (*CertVerify)(X509_STORE_CTX *store, void *arg) noexcept nogil
-ctypedef int (*VerifyCb)(int ok, X509_STORE_CTX *store) noexcept nogil
-
-# The functions of the library; all of them are there, or `library.missing` says why.
-cdef struct Library:
-    unsigned long (*version)() noexcept nogil
-    int (*get_ex_new_index)(
-        int index, long argl, void *argp, NewFunc made, void *dup, void *free
-    ) noexcept nogil
-    void (*set_cert_verify_callback)(
-        void *context, CertVerify callback, void *arg
-    ) noexcept nogil
-    int (*get_verify_mode)(const void *context) noexcept nogil
-    uint64_t (*get_options)(const void *context) noexcept nogil
-    long (*ctrl)(void *context, int command, long number, void *arg) noexcept nogil
-    int (*add_client_ca)(void *context, X509 *certificate) noexcept nogil
-    int (*ex_data_index)() noexcept nogil
-    void *(*get_ex_data)(X509_STORE_CTX *store, int index) noexcept nogil
-    int (*is_server)(const void *ssl) noexcept nogil
-    const STACK *(*peer_ca_list)(const void *ssl) noexcept nogil
-    int (*verify_cert)(X509_STORE_CTX *store) noexcept nogil
-    void (*set_verify_cb)(X509_STORE_CTX *store, VerifyCb callback) noexcept nogil
-    int (*get_error)(const X509_STORE_CTX *store) noexcept nogil
-    void (*set_error)(X509_STORE_CTX *store, int code) noexcept nogil
-    int (*get_error_depth)(const X509_STORE_CTX *store) noexcept nogil
-    X509 *(*current_cert)(const X509_STORE_CTX *store) noexcept nogil
-    X509 *(*leaf)(const X509_STORE_CTX *store) noexcept nogil
-    STACK *(*untrusted)(const X509_STORE_CTX *store) noexcept nogil
-    const char *(*error_string)(long code) noexcept nogil
-    int (*i2d_x509)(const X509 *certificate, unsigned char **out) noexcept nogil
-    X509 *(*d2i_x509)(X509 **into, const unsigned char **data, long size) noexcept nogil
-    void (*x509_free)(X509 *certificate) noexcept nogil
-    const void *(*bio_s_mem)() noexcept nogil
-    void *(*bio_new)(const void *kind) noexcept nogil
-    int (*bio_read)(void *bio, void *into, int size) noexcept nogil
-    int (*bio_free)(void *bio) noexcept nogil
-    int (*name_print)(
-        void *bio, const void *name, int indent, unsigned long flags
-    ) noexcept nogil
-    int (*sk_num)(const STACK *stack) noexcept nogil
-    void *(*sk_value)(const STACK *stack, int at) noexcept nogil
-
-cdef Library lib
 # Why the hook cannot be used; None: it can. Unset before the first look.
 cdef object reason = ...
-cdef dict verdicts = {}
+cdef object looking = RLock()
+# The arguments of a Verdict, by thread.
+cdef dict found = {}
 
 
 def why_unavailable():
     """Why this interpreter's OpenSSL cannot be reached; None where it can."""
     global reason
     if reason is ...:
-        reason = load()
+        with looking:
+            if reason is ...:
+                why = load(remember)
+                if why is None:
+                    why = try_it()
+                reason = why
     return reason
 
 
+def expect_verdict():
+    """Keep what the next verification on this thread finds, for `take_verdict`."""
+    global expected
+    found.pop(PyThread_get_thread_ident(), None)
+    expected = 1
+
+
 def take_verdict():
-    """The `Verdict` of the last verification on this thread, once; or None."""
-    return verdicts.pop(PyThread_get_thread_ident(), None)
+    """The `Verdict` of the last verification since `expect_verdict` on this thread,
+    once; or None."""
+    global expected
+    expected = 0
+    arguments = found.pop(PyThread_get_thread_ident(), None)
+    if arguments is None:
+        return None
+    code, text, depth, presented, culprit, names = arguments
+    authorities = tuple([AuthorityName(*each) for each in names])
+    return Verdict(code, text, depth, presented, culprit, authorities)
 
 
 @cython.final
@@ -166,17 +138,25 @@ cdef class HookedContext:
             raise ConfigError(
                 f"the OpenSSL of this interpreter cannot be reached: {reason}"
             )
-        global made, made_count
-        made_count = 0
-        self.context = ssl.SSLContext(protocol)
-        if made_count != 1 or made == NULL:
-            raise ConfigError(
-                f"{made_count} TLS contexts appeared where one was made",
-                hint="a library in this process makes TLS contexts of its own at "
-                "unexpected moments",
-            )
-        self.pointer = made
-        self.prove()
+        self.make(protocol)
+
+    cdef int make(self, int protocol) except -1:
+        """Make the context, and find what is behind it.
+
+        Finalizers may make contexts of their own at any moment: then once more.
+        """
+        cdef int before, _attempt
+        for _attempt in range(ATTEMPTS):
+            before = made_count
+            self.context = ssl.SSLContext(protocol)
+            self.pointer = made
+            if made_count - before == 1:
+                return self.prove()
+        raise ConfigError(
+            f"{made_count - before} TLS contexts appeared where one was made",
+            hint="a library in this process makes TLS contexts of its own at "
+            "unexpected moments, or has replaced ssl.SSLContext",
+        )
 
     cdef int prove(self) except -1:
         """What is set through Python shows in the library: it is this context."""
@@ -226,8 +206,10 @@ cdef class HookedContext:
             certificate = lib.d2i_x509(NULL, &at, len(der))
             if certificate == NULL:
                 raise ConfigError("an authority's certificate is unreadable to OpenSSL")
-            lib.add_client_ca(self.pointer, certificate)
+            added = lib.add_client_ca(self.pointer, certificate)
             lib.x509_free(certificate)
+            if not added:
+                raise ConfigError("OpenSSL does not take an authority's name")
 
     def no_session_cache(self):
         """Keep no sessions: those of TLS 1.2 would be resumed without tickets."""
@@ -262,22 +244,39 @@ cdef int judge(X509_STORE_CTX *store, void *arg) noexcept nogil:
             lib.set_verify_cb(store, allow_missing_crl)
         ok = lib.verify_cert(store) > 0
     code = lib.get_error(store)
-    with gil:
-        try:
-            note(store, V_OK if ok else code)
-        except Exception:
-            lib.set_error(store, V_OUT_OF_MEM)
-            return 0
+    if expected:
+        with gil:
+            try:
+                note(store, V_OK if ok else code)
+            except BaseException:
+                lib.set_error(store, V_OUT_OF_MEM)
+                return 0
     if not ok:
         lib.set_error(store, told(code))
     return ok
 
 
 cdef int allow_missing_crl(int ok, X509_STORE_CTX *store) noexcept nogil:
-    if not ok and lib.get_error(store) == V_UNABLE_TO_GET_CRL:
-        lib.set_error(store, V_OK)
-        return 1
-    return ok
+    """Let pass what is in no list because its issuer has none.
+
+    OpenSSL says the same where there is a list that it cannot use (of another key of
+    that name, for some reasons only, indirect): that refuses.
+    """
+    cdef X509 *certificate
+    cdef STACK *crls
+    cdef int count
+    if ok or lib.get_error(store) != V_UNABLE_TO_GET_CRL:
+        return ok
+    certificate = lib.current_cert(store)
+    if certificate == NULL:
+        return 0
+    crls = lib.get1_crls(store, lib.issuer_name(certificate))
+    count = lib.sk_num(crls)
+    lib.sk_pop_free(crls, lib.crl_free)
+    if count > 0:
+        return 0
+    lib.set_error(store, V_OK)
+    return 1
 
 
 cdef int told(int code) noexcept nogil:
@@ -311,8 +310,10 @@ cdef int note(X509_STORE_CTX *store, int code) except -1:
     if names != NULL:
         known = lib.sk_num(names)
         for i in range(min(known, MOST_AUTHORITIES)):
-            authorities.append(text_of_name(lib.sk_value(names, i)))
-    verdicts[PyThread_get_thread_ident()] = Verdict(
+            der = der_of_name(lib.sk_value(names, i))
+            if der is not None:
+                authorities.append((der, text_of_name(lib.sk_value(names, i))))
+    found[PyThread_get_thread_ident()] = (
         code,
         (<bytes>lib.error_string(code)).decode("ascii", "replace"),
         lib.get_error_depth(store) if code else 0,
@@ -335,80 +336,40 @@ cdef bytes der_of(const X509 *certificate):
     return der
 
 
+cdef bytes der_of_name(const void *name):
+    """A distinguished name; None if it is larger than any real one."""
+    cdef int size = lib.i2d_name(name, NULL)
+    cdef bytes der
+    cdef unsigned char *at
+    if size <= 0 or size > MOST_NAME_BYTES:
+        return None
+    der = PyBytes_FromStringAndSize(NULL, size)
+    at = <unsigned char *>PyBytes_AS_STRING(der)
+    lib.i2d_name(name, &at)
+    return der
+
+
 cdef str text_of_name(const void *name):
-    """A distinguished name as RFC 4514 writes it; anything not ASCII is escaped."""
+    """A distinguished name as RFC 4514 writes it, cut to NAME_TEXT_BYTES."""
     cdef char[NAME_TEXT_BYTES] text
     cdef void *bio = lib.bio_new(lib.bio_s_mem())
     cdef int size
     if bio == NULL:
         raise MemoryError()
-    lib.name_print(bio, name, 0, NAME_RFC2253)
+    lib.name_print(bio, name, 0, NAME_RFC4514)
     size = lib.bio_read(bio, text, NAME_TEXT_BYTES)
     lib.bio_free(bio)
-    return text[:max(size, 0)].decode("ascii", "replace")
+    return text[:max(size, 0)].decode("utf-8", "replace")
 
 
 # --- finding the library --------------------------------------------------------
 
 
-cdef object load():
-    """Find all functions; returns why not, or None."""
-    cdef void *handle
-    cdef void *found
-    cdef void **slot
-    if not ssl.OPENSSL_VERSION.startswith("OpenSSL "):
-        return f"it is {ssl.OPENSSL_VERSION}"
-    file = getattr(sys.modules["_ssl"], "__file__", None)
-    if file is None:
-        return "it is linked into the interpreter"
-    path = file.encode(sys.getfilesystemencoding(), "surrogateescape")
-    handle = dlopen(path, RTLD_LAZY | RTLD_NOLOAD)
-    if handle == NULL:
-        return "the ssl module's library cannot be opened again"
-    # In the order of the struct's fields.
-    names = (
-        b"OpenSSL_version_num",
-        b"CRYPTO_get_ex_new_index",
-        b"SSL_CTX_set_cert_verify_callback",
-        b"SSL_CTX_get_verify_mode",
-        b"SSL_CTX_get_options",
-        b"SSL_CTX_ctrl",
-        b"SSL_CTX_add_client_CA",
-        b"SSL_get_ex_data_X509_STORE_CTX_idx",
-        b"X509_STORE_CTX_get_ex_data",
-        b"SSL_is_server",
-        b"SSL_get0_peer_CA_list",
-        b"X509_verify_cert",
-        b"X509_STORE_CTX_set_verify_cb",
-        b"X509_STORE_CTX_get_error",
-        b"X509_STORE_CTX_set_error",
-        b"X509_STORE_CTX_get_error_depth",
-        b"X509_STORE_CTX_get_current_cert",
-        b"X509_STORE_CTX_get0_cert",
-        b"X509_STORE_CTX_get0_untrusted",
-        b"X509_verify_cert_error_string",
-        b"i2d_X509",
-        b"d2i_X509",
-        b"X509_free",
-        b"BIO_s_mem",
-        b"BIO_new",
-        b"BIO_read",
-        b"BIO_free",
-        b"X509_NAME_print_ex",
-        b"OPENSSL_sk_num",
-        b"OPENSSL_sk_value",
-    )
-    if sizeof(Library) != len(names) * sizeof(void *):
-        return "its functions were miscounted"
-    slot = <void **>&lib
-    for name in names:
-        found = dlsym(handle, name)
-        if found == NULL:
-            return f"{name.decode()} is not to be seen in it"
-        slot[0] = found
-        slot += 1
-    if lib.version() != <unsigned long>ssl.OPENSSL_VERSION_NUMBER:
-        return "another version of it answers"
-    if lib.get_ex_new_index(EX_INDEX_SSL_CTX, 0, NULL, remember, NULL, NULL) < 0:
-        return "it gives no ex-data index"
+cdef object try_it():
+    """Make a context; returns why that fails, or None."""
+    cdef HookedContext trial = HookedContext.__new__(HookedContext)
+    try:
+        trial.make(ssl.PROTOCOL_TLS_CLIENT)
+    except ConfigError as error:
+        return error.message
     return None

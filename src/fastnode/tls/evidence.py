@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.pool import CertPool
 from fastnode.openssl.verdict import Verdict
-from fastnode.tls.identity import parse, printable
+from fastnode.tls.identity import listed, readable, subject_text
 
 if TYPE_CHECKING:
     from cryptography import x509
 
 __all__ = ["Evidence"]
 
-#: Authorities that an error names; the rest are counted.
-MOST_NAMES = 4
+SYSTEM: Final = "the system's authorities"
 
 
 class Evidence(NamedTuple):
@@ -57,34 +56,18 @@ class Evidence(NamedTuple):
     def our_authorities(self) -> str:
         """Whom this side trusts, in words."""
         if self.pool is None:
-            return "the system's authorities"
-        names = [c.subject.rfc4514_string() for c in self.pool.certificates]
-        if self.pool.is_system:
-            names.insert(0, "the system's authorities")
-        return _listed(names)
+            return SYSTEM
+        names = [subject_text(c) for c in self.pool.certificates]
+        return listed([SYSTEM, *names] if self.pool.is_system else names)
 
     @property
     def their_authorities(self) -> str:
         """Whom the peer said that it trusts, in words; empty where it did not."""
-        return _listed(self.verdict.authorities) if self.verdict is not None else ""
+        if self.verdict is None:
+            return ""
+        return listed([authority.text for authority in self.verdict.authorities])
 
     def presented(self) -> tuple[x509.Certificate, ...]:
         """What the peer presented, as far as it can be read, its own first."""
         found = self.verdict.presented if self.verdict is not None else ()
         return tuple(c for c in map(readable, found) if c is not None)
-
-
-def readable(der: bytes | None) -> x509.Certificate | None:
-    """A certificate, or None where it is missing or not to be read."""
-    if der is None:
-        return None
-    try:
-        return parse(der)
-    except ValueError:
-        return None
-
-
-def _listed(names: list[str] | tuple[str, ...]) -> str:
-    text = "; ".join(printable(name) for name in names[:MOST_NAMES])
-    more = len(names) - MOST_NAMES
-    return f"{text}; and {more} more" if more > 0 else text

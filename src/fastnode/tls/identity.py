@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
+from typing import Final
 
 from cryptography import x509
 
 from fastnode.certs.certificate import UNREADABLE_SANS, sans_of
 from fastnode.names import NodeName
 
-__all__ = ["covers", "describe", "names_of", "parse", "printable"]
+__all__ = [
+    "covers",
+    "describe",
+    "issuer_text",
+    "listed",
+    "names_of",
+    "parse",
+    "printable",
+    "readable",
+    "subject_text",
+]
+
+#: What is shown of a stranger's certificate in logs and errors.
+MOST_NAMES: Final = 8
+MOST_CHARACTERS: Final = 120
+UNREADABLE: Final = "(unreadable)"
 
 
 def parse(der: bytes) -> x509.Certificate:
@@ -56,24 +73,64 @@ def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
     return sans_of(certificate)
 
 
+def readable(der: bytes | None) -> x509.Certificate | None:
+    """A certificate, or None where it is missing or not to be read.
+
+    OpenSSL takes what the library does not: other versions, odd encodings.
+    """
+    if der is None:
+        return None
+    try:
+        return parse(der)
+    except Exception:  # not all of the library's errors are ValueErrors
+        return None
+
+
+def subject_text(certificate: x509.Certificate) -> str:
+    """The subject, for logs and errors, whatever a stranger made of it."""
+    return _name(certificate, "subject")
+
+
+def issuer_text(certificate: x509.Certificate) -> str:
+    """The issuer, for logs and errors, whatever a stranger made of it."""
+    return _name(certificate, "issuer")
+
+
+def _name(certificate: x509.Certificate, which: str) -> str:
+    try:
+        name: x509.Name = getattr(certificate, which)
+        return printable(name.rfc4514_string()) or "(an empty name)"
+    except Exception:  # a TypeError, for one, where an attribute is no text
+        return UNREADABLE
+
+
+def _date(certificate: x509.Certificate, which: str) -> str:
+    try:
+        return f"{getattr(certificate, which):%Y-%m-%d %H:%M}"
+    except Exception:  # the year 0, for one
+        return UNREADABLE
+
+
 def describe(certificate: x509.Certificate) -> str:
     """Subject, SANs, issuer and dates in one line, for logs and errors."""
-    try:
-        value = certificate.extensions.get_extension_for_class(
-            x509.SubjectAlternativeName
-        ).value
-        sans = ", ".join(str(san.value) for san in value)
-    except UNREADABLE_SANS:
-        sans = "none"
-    text = (
-        f"subject {certificate.subject.rfc4514_string() or 'empty'}, SANs {sans}, "
-        f"issued by {certificate.issuer.rfc4514_string()}, valid "
-        f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to "
-        f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    sans = listed(names_of(certificate))
+    return (
+        f"subject {subject_text(certificate)}, SANs {sans or 'none'}, "
+        f"issued by {issuer_text(certificate)}, valid "
+        f"{_date(certificate, 'not_valid_before_utc')} to "
+        f"{_date(certificate, 'not_valid_after_utc')} UTC"
     )
-    return printable(text)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a row, for logs and errors; the first few, and how many more."""
+    text = ", ".join(map(printable, names[:MOST_NAMES]))
+    more = len(names) - MOST_NAMES
+    return f"{text} and {more} more" if more > 0 else text
 
 
 def printable(text: str) -> str:
-    """Words that strangers chose, for a log: they may not write lines of their own."""
+    """Words that strangers chose, for a log: in one line, and not too many."""
+    if len(text) > MOST_CHARACTERS:
+        text = text[:MOST_CHARACTERS] + "..."
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

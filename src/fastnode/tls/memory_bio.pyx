@@ -8,7 +8,7 @@ from fastnode.tls.engine cimport ENDED, WANT_MORE, TlsEngine
 
 import ssl
 
-from fastnode.openssl.verification import take_verdict
+from fastnode.openssl.verification import expect_verdict, take_verdict
 
 cdef enum:
     # OpenSSL reads and writes at most one record at a time.
@@ -52,8 +52,7 @@ cdef class MemoryBioEngine(TlsEngine):
         return 0
 
     cdef int handshake(self) except -1:
-        # What other users of our contexts may have left on this thread.
-        take_verdict()
+        expect_verdict()
         try:
             self.ssl.do_handshake()
         except WantRead:

@@ -19,6 +19,7 @@ from fastnode.errors import (
 )
 from fastnode.openssl.verdict import Verdict
 from fastnode.tls.evidence import Evidence
+from fastnode.tls.identity import listed
 from fastnode.tls.verdicts import explain
 
 __all__ = ["local_refusal"]
@@ -208,7 +209,9 @@ def _alert(name: str, evidence: Evidence) -> FastnodeError:
 def _known(evidence: Evidence) -> dict[str, str]:
     """What this side knows of its own certificate, for hints."""
     shown, theirs = evidence.shown, evidence.their_authorities
-    namesake = shown is not None and shown.issuer in theirs
+    issuer = shown.chain[-1].issuer.public_bytes() if shown is not None else b""
+    named = evidence.verdict.authorities if evidence.verdict is not None else ()
+    namesake = any(authority.der == issuer for authority in named)
     return {
         "their_pool": evidence.their_pool,
         "theirs": (f" ({theirs})" if theirs else "")
@@ -216,7 +219,7 @@ def _known(evidence: Evidence) -> dict[str, str]:
         "from_theirs": f", signed by {theirs}" if theirs else "",
         "issuer": shown.issuer if shown is not None else "an authority",
         "serial": f"{shown.serial_number:x}" if shown is not None else "number",
-        "sans": ", ".join(shown.sans) if shown is not None else "nothing",
+        "sans": listed(shown.sans) if shown is not None else "nothing",
         "dates": _dates(evidence),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -17,21 +18,37 @@ from fastnode.errors import (
     UnknownAuthority,
 )
 from fastnode.openssl.verdict import Verdict
-from fastnode.tls.evidence import Evidence, readable
-from fastnode.tls.identity import names_of, printable
+from fastnode.tls.evidence import Evidence
+from fastnode.tls.identity import issuer_text, listed, names_of, readable, subject_text
 
 if TYPE_CHECKING:
     from cryptography import x509
 
 __all__ = ["explain"]
 
+log = logging.getLogger("fastnode.tls")
+
+#: X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT (openssl/x509_vfy.h).
+SELF_SIGNED: Final = 18
+
 
 def explain(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     """The error for a certificate of the peer that this side refused."""
     describe = _DESCRIPTIONS.get(verdict.code, _strictly)
-    error = describe(evidence, verdict)
+    try:
+        error = describe(evidence, verdict)
+    except Exception:
+        # Strangers make certificates of whatever they like; that they are refused
+        # does not depend on finding words for it.
+        log.exception("no words for a refusal: %s", verdict.text)
+        error = describe(evidence._replace(verdict=None), bare(verdict))
     error.side = Side.LOCAL
     return error
+
+
+def bare(verdict: Verdict) -> Verdict:
+    """A verdict without the certificates that it is about."""
+    return verdict._replace(presented=(), culprit=None)
 
 
 def _which(evidence: Evidence, verdict: Verdict) -> str:
@@ -39,7 +56,7 @@ def _which(evidence: Evidence, verdict: Verdict) -> str:
     if verdict.depth == 0:
         return evidence.whose
     culprit = readable(verdict.culprit)
-    name = _name(culprit.subject) if culprit is not None else "an issuer"
+    name = subject_text(culprit) if culprit is not None else "an issuer"
     return f"the certificate of {name}, in the chain of {evidence.whose},"
 
 
@@ -74,13 +91,13 @@ def _unknown(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     remedy = "add that authority, or give the peer a certificate of one that is there"
     if not chain:
         hint = f"its authority is not in {known}: {remedy}, with the intermediates"
-    elif chain[0].issuer == chain[0].subject:
+    elif verdict.code == SELF_SIGNED:
         hint = (
-            f"it is self-signed ({_name(chain[0].subject)}) and is not itself in "
+            f"it is self-signed ({subject_text(chain[0])}) and is not itself in "
             f"{known}: add it, or give the peer a certificate of one that is there"
         )
     else:
-        signer = _name(chain[-1].issuer)
+        signer = issuer_text(chain[-1])
         mine = "server" if evidence.dialer else "client"
         hint = (
             f"the {mine} certificate is signed by {signer}, which is not in {known}"
@@ -110,7 +127,7 @@ def _mismatch(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     chain = evidence.presented()
     name, valid = evidence.server_name, ""
     if chain:
-        names = ", ".join(map(printable, names_of(chain[0])))
+        names = listed(names_of(chain[0]))
         valid = f"the certificate is valid for {names or 'no name at all'}, "
     return HostnameMismatch(
         f"the server's certificate does not cover the name {name!r} that was dialed "
@@ -122,7 +139,7 @@ def _mismatch(evidence: Evidence, verdict: Verdict) -> FastnodeError:
 def _revoked(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     culprit = readable(verdict.culprit)
     which = "" if culprit is None else f"serial {culprit.serial_number:x} of "
-    issuer = "its issuer" if culprit is None else _name(culprit.issuer)
+    issuer = "its issuer" if culprit is None else issuer_text(culprit)
     return CertificateRevoked(
         f"{_which(evidence, verdict)} has been revoked",
         hint=f"{which}{issuer} is in the CRL of {evidence.our_pool}: issue a new one",
@@ -131,7 +148,7 @@ def _revoked(evidence: Evidence, verdict: Verdict) -> FastnodeError:
 
 def _crl_expired(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     culprit = readable(verdict.culprit)
-    issuer = "the issuer" if culprit is None else _name(culprit.issuer)
+    issuer = "the issuer" if culprit is None else issuer_text(culprit)
     when = ""
     for crl in evidence.pool.crls if evidence.pool is not None else ():
         end = crl.next_update_utc
@@ -145,6 +162,16 @@ def _crl_expired(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     )
 
 
+def _crl_unfit(evidence: Evidence, verdict: Verdict) -> FastnodeError:
+    culprit = readable(verdict.culprit)
+    issuer = "the issuer" if culprit is None else issuer_text(culprit)
+    return HandshakeError(
+        f"{evidence.whose} cannot be judged: the CRL of {issuer} cannot be used "
+        f"({verdict.text})",
+        hint=f"give {evidence.our_pool} a CRL that {issuer} signed, for all reasons",
+    )
+
+
 def _strictly(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     return HandshakeError(
         f"{_which(evidence, verdict)} was refused: {verdict.text}",
@@ -152,16 +179,13 @@ def _strictly(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     )
 
 
-def _name(name: x509.Name) -> str:
-    return printable(name.rfc4514_string()) or "an authority without a name"
-
-
 #: By X509_V_ERR_* (openssl/x509_vfy.h).
 _DESCRIPTIONS: Final[dict[int, Callable[[Evidence, Verdict], FastnodeError]]] = {
     **dict.fromkeys((2, 18, 19, 20, 21, 27), _unknown),
     9: _not_yet,
     10: _expired,
-    **dict.fromkeys((3, 11, 12), _crl_expired),
+    **dict.fromkeys((11, 12), _crl_expired),
+    **dict.fromkeys((3, 8, 33, 35, 36, 44, 54), _crl_unfit),
     23: _revoked,
     26: _wrong_usage,
     **dict.fromkeys((62, 64), _mismatch),

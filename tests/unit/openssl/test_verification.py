@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from fastnode.certs.certificate import Certificate
 from fastnode.names import NodeName
 from fastnode.openssl.verification import (
     HookedContext,
+    expect_verdict,
     take_verdict,
     why_unavailable,
 )
@@ -65,6 +67,7 @@ def shake(dialing: ssl.SSLContext, accepting: ssl.SSLContext) -> ssl.SSLObject:
     near = dialing.wrap_bio(to_client, to_server, server_hostname="localhost")
     far = accepting.wrap_bio(to_server, to_client, server_side=True)
     for end in (near, far, near, far):
+        expect_verdict()
         with suppress(ssl.SSLWantReadError):
             end.do_handshake()
         if end is near:
@@ -139,12 +142,15 @@ def test_a_dialer_hears_whom_the_server_trusts(
     far = server(authority, certificate, accept_any=False).wrap_bio(
         to_server, to_client, server_side=True
     )
+    expect_verdict()
     for end in (near, far, near):
         with suppress(ssl.SSLWantReadError):
             end.do_handshake()
     verdict = take_verdict()
     assert verdict is not None
-    assert verdict.authorities == ("CN=hook CA",)
+    (named,) = verdict.authorities
+    assert named.text == "CN=hook CA"
+    assert named.der == authority.x509.subject.public_bytes()
 
 
 @reachable
@@ -231,3 +237,44 @@ def test_all_modes_are_there_or_say_why() -> None:
             with pytest.raises(ConfigError, match=mode.name) as caught:
                 CertAuthManager(None, client_auth=mode)
             assert reason in str(caught.value)
+
+
+@reachable
+def test_nothing_is_kept_that_nobody_asked_for(
+    authority: Authority, certificate: Certificate
+) -> None:
+    take_verdict()
+    near = client(authority, certificate)
+    far = server(authority, certificate, accept_any=False)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        near.wrap_bio(to_client, to_server, server_hostname="localhost"),
+        far.wrap_bio(to_server, to_client, server_side=True),
+    )
+    for end in (*ends, *ends):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    assert take_verdict() is None
+
+
+@reachable
+def test_finalizers_that_make_contexts_do_not_confuse_it() -> None:
+    class Nuisance:
+        """Makes a context when the collector finds it."""
+
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            HookedContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    before = gc.get_threshold()
+    gc.set_threshold(7, 2, 2)
+    try:
+        for _ in range(300):
+            Nuisance()
+            hooked = HookedContext(ssl.PROTOCOL_TLS_SERVER)
+            hooked.install()
+    finally:
+        gc.set_threshold(*before)

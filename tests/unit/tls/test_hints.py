@@ -13,7 +13,7 @@ from fastnode import CertAuthManager, Certificate, FastnodeError
 from fastnode.certs.authority import Authority
 from fastnode.certs.dates import day_and_distance
 from fastnode.names import NodeName
-from fastnode.openssl.verification import take_verdict, why_unavailable
+from fastnode.openssl.verification import expect_verdict, take_verdict, why_unavailable
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.refusal import local_refusal
 from helpers.pki import certificate, manager, odd_certificate
@@ -38,11 +38,11 @@ def refuse(
     managers, pools = (dialer, acceptor), (dialer.root_cas, acceptor.client_cas)
     verdicts: list[Any] = [None, None]
     errors: list[FastnodeError | None] = [None, None]
-    take_verdict()
     for step in range(8):
         side = step % 2
         if errors[side] is not None:
             continue
+        expect_verdict()
         try:
             with suppress(ssl.SSLWantReadError):
                 ends[side].do_handshake()

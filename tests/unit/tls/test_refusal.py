@@ -28,7 +28,7 @@ from fastnode.errors import (
 )
 from fastnode.names import NodeName
 from fastnode.openssl.verdict import Verdict
-from fastnode.openssl.verification import take_verdict
+from fastnode.openssl.verification import expect_verdict, take_verdict
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.refusal import local_refusal
 
@@ -58,6 +58,7 @@ class End:
     def advance(self) -> None:
         if self.error is not None:
             return
+        expect_verdict()
         try:
             if not self.shaken:
                 self.tls.do_handshake()

@@ -31,10 +31,17 @@ from fastnode.errors import (
     Side,
     refusal_from_wire,
 )
-from fastnode.openssl.verification import take_verdict, why_unavailable
+from fastnode.openssl.verification import expect_verdict, take_verdict, why_unavailable
 from fastnode.tls.engine import TLS_ERRORS
 from fastnode.tls.evidence import Evidence
-from fastnode.tls.identity import covers, names_of, parse, printable
+from fastnode.tls.identity import (
+    covers,
+    issuer_text,
+    listed,
+    names_of,
+    readable,
+    subject_text,
+)
 from fastnode.tls.refusal import local_refusal
 from fastnode.wire.decoder import Decoder
 from fastnode.wire.encoder import Encoder
@@ -54,6 +61,8 @@ __all__ = ["Examination"]
 DATES = (9, 10)
 USAGE = (26,)
 NAME = (62, 64)
+#: As many as are kept of what a server names: then the list may have been cut.
+MOST_AUTHORITIES = 64
 #: How long silence after the handshake is taken for consent, where no HELLO is sent.
 CONSENT_SECONDS = 1.0
 RECEIVE_BYTES = 16 << 10
@@ -140,7 +149,7 @@ class Examination:
                 do_handshake_on_connect=False,
             )
         )
-        take_verdict()
+        expect_verdict()
         error: FastnodeError | None = None
         try:
             self._tls.do_handshake()
@@ -181,9 +190,10 @@ class Examination:
 
     def _presented(self) -> list[x509.Certificate]:
         if self._verdict is not None:
-            return [parse(der) for der in self._verdict.presented]
-        der = self._tls.getpeercert(True)
-        return [parse(der)] if der else []
+            shown: tuple[bytes | None, ...] = self._verdict.presented
+        else:
+            shown = (self._tls.getpeercert(True) or None,)
+        return [c for c in map(readable, shown) if c is not None]
 
     def _server_certificate(self, error: FastnodeError | None) -> Iterator[Finding]:
         """Chain, dates, usage and name, each by itself."""
@@ -219,7 +229,7 @@ class Examination:
         )
         if code in USAGE and ours is not None:
             yield Finding("server's usage", False, ours.message, hint=ours.hint)
-        names = ", ".join(map(printable, names_of(chain[0]))) or "none"
+        names = listed(names_of(chain[0])) or "none"
         if self._tls.context.check_hostname and (code == 0 or code in NAME):
             yield Finding(
                 "server's name",
@@ -239,14 +249,14 @@ class Examination:
             text = "the server names none (or speaks TLS 1.2, where it is not seen)"
             yield Finding("client authorities", None, text)
             return
-        issuers = [c.issuer.rfc4514_string() for c in shown.chain] if shown else []
-        listed = "; ".join(map(printable, names))
-        yield Finding(
-            "client authorities",
-            None if shown is None else any(issuer in names for issuer in issuers),
-            listed,
-            hint=f"our certificate is signed by {issuers[-1]}" if issuers else None,
-        )
+        text, known = listed([name.text for name in names]), None
+        hint = None
+        if shown is not None and len(names) < MOST_AUTHORITIES:
+            issuers = {c.issuer.public_bytes() for c in shown.chain}
+            known = any(name.der in issuers for name in names)
+            top = issuer_text(shown.chain[-1])
+            hint = f"our certificate is signed by {top}"
+        yield Finding("client authorities", known, text, hint=hint)
 
     def _our_certificate(self) -> Finding:
         shown = self._manager.certificate
@@ -380,7 +390,7 @@ class Examination:
 def described(certificate: x509.Certificate) -> str:
     """Subject, issuer and end of a certificate in one line."""
     end = day_and_distance(certificate.not_valid_after_utc)
-    issuer = printable(certificate.issuer.rfc4514_string())
+    issuer = issuer_text(certificate)
     return f"{_subject(certificate)}, issued by {issuer}, until {end}"
 
 
@@ -396,7 +406,7 @@ def _period(certificate: x509.Certificate, now: datetime) -> str:
 
 
 def _subject(certificate: x509.Certificate) -> str:
-    return printable(certificate.subject.rfc4514_string()) or "(no subject)"
+    return subject_text(certificate)
 
 
 def _frame(kind: int, body: bytes) -> bytes:

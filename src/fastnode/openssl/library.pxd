@@ -1,0 +1,62 @@
+from libc.stdint cimport uint64_t
+
+# Opaque to us, as they are to all users of OpenSSL.
+ctypedef void X509_STORE_CTX
+ctypedef void X509
+ctypedef void STACK
+
+ctypedef void (*NewFunc)(
+    void *parent, void *ptr, void *ad, int idx, long argl, void *argp
+) noexcept nogil
+ctypedef int (*CertVerify)(X509_STORE_CTX *store, void *arg) noexcept nogil
+ctypedef void (*FreeFunc)(void *object) noexcept nogil
+ctypedef int (*VerifyCb)(int ok, X509_STORE_CTX *store) noexcept nogil
+
+# The functions that are used, once `load` has found them.
+cdef struct Library:
+    unsigned long (*version)() noexcept nogil
+    int (*get_ex_new_index)(
+        int index, long argl, void *argp, NewFunc made, void *dup, void *free
+    ) noexcept nogil
+    void (*set_cert_verify_callback)(
+        void *context, CertVerify callback, void *arg
+    ) noexcept nogil
+    int (*get_verify_mode)(const void *context) noexcept nogil
+    uint64_t (*get_options)(const void *context) noexcept nogil
+    long (*ctrl)(void *context, int command, long number, void *arg) noexcept nogil
+    int (*add_client_ca)(void *context, X509 *certificate) noexcept nogil
+    int (*ex_data_index)() noexcept nogil
+    void *(*get_ex_data)(X509_STORE_CTX *store, int index) noexcept nogil
+    int (*is_server)(const void *ssl) noexcept nogil
+    const STACK *(*peer_ca_list)(const void *ssl) noexcept nogil
+    int (*verify_cert)(X509_STORE_CTX *store) noexcept nogil
+    void (*set_verify_cb)(X509_STORE_CTX *store, VerifyCb callback) noexcept nogil
+    int (*get_error)(const X509_STORE_CTX *store) noexcept nogil
+    void (*set_error)(X509_STORE_CTX *store, int code) noexcept nogil
+    int (*get_error_depth)(const X509_STORE_CTX *store) noexcept nogil
+    X509 *(*current_cert)(const X509_STORE_CTX *store) noexcept nogil
+    X509 *(*leaf)(const X509_STORE_CTX *store) noexcept nogil
+    STACK *(*untrusted)(const X509_STORE_CTX *store) noexcept nogil
+    const char *(*error_string)(long code) noexcept nogil
+    int (*i2d_x509)(const X509 *certificate, unsigned char **out) noexcept nogil
+    X509 *(*d2i_x509)(X509 **into, const unsigned char **data, long size) noexcept nogil
+    void (*x509_free)(X509 *certificate) noexcept nogil
+    const void *(*bio_s_mem)() noexcept nogil
+    void *(*bio_new)(const void *kind) noexcept nogil
+    int (*bio_read)(void *bio, void *into, int size) noexcept nogil
+    int (*bio_free)(void *bio) noexcept nogil
+    int (*i2d_name)(const void *name, unsigned char **out) noexcept nogil
+    void *(*issuer_name)(const X509 *certificate) noexcept nogil
+    STACK *(*get1_crls)(X509_STORE_CTX *store, void *name) noexcept nogil
+    void (*crl_free)(void *crl) noexcept nogil
+    void (*sk_pop_free)(STACK *stack, FreeFunc free) noexcept nogil
+    int (*name_print)(
+        void *bio, const void *name, int indent, unsigned long flags
+    ) noexcept nogil
+    int (*sk_num)(const STACK *stack) noexcept nogil
+    void *(*sk_value)(const STACK *stack, int at) noexcept nogil
+
+
+cdef Library lib
+
+cdef object load(NewFunc made)

@@ -1,0 +1,90 @@
+"""The functions of the libssl that Python's `ssl` module uses, looked up in it.
+
+The file of the `_ssl` module is opened again without loading anything (RTLD_NOLOAD); a
+look-up through that handle goes to what it is linked with, and to nothing else.
+"""
+
+import ssl
+import sys
+
+cdef extern from "dlfcn.h":
+    enum:
+        RTLD_LAZY
+        RTLD_NOLOAD
+    void *dlopen(const char *file, int mode) nogil
+    void *dlsym(void *handle, const char *name) nogil
+
+cdef enum:
+    # openssl/crypto.h
+    EX_INDEX_SSL_CTX = 1
+
+
+cdef object load(NewFunc made):
+    """Find all functions of `lib`; `made` will be called with each new `SSL_CTX`.
+
+    Returns why that cannot be, or None.
+    """
+    cdef void *handle
+    cdef void *found
+    cdef void **slot
+    if not ssl.OPENSSL_VERSION.startswith("OpenSSL "):
+        return f"it is {ssl.OPENSSL_VERSION}"
+    file = getattr(sys.modules["_ssl"], "__file__", None)
+    if file is None:
+        return "it is linked into the interpreter"
+    path = file.encode(sys.getfilesystemencoding(), "surrogateescape")
+    handle = dlopen(path, RTLD_LAZY | RTLD_NOLOAD)
+    if handle == NULL:
+        return "the ssl module's library cannot be opened again"
+    # In the order of the struct's fields.
+    names = (
+        b"OpenSSL_version_num",
+        b"CRYPTO_get_ex_new_index",
+        b"SSL_CTX_set_cert_verify_callback",
+        b"SSL_CTX_get_verify_mode",
+        b"SSL_CTX_get_options",
+        b"SSL_CTX_ctrl",
+        b"SSL_CTX_add_client_CA",
+        b"SSL_get_ex_data_X509_STORE_CTX_idx",
+        b"X509_STORE_CTX_get_ex_data",
+        b"SSL_is_server",
+        b"SSL_get0_peer_CA_list",
+        b"X509_verify_cert",
+        b"X509_STORE_CTX_set_verify_cb",
+        b"X509_STORE_CTX_get_error",
+        b"X509_STORE_CTX_set_error",
+        b"X509_STORE_CTX_get_error_depth",
+        b"X509_STORE_CTX_get_current_cert",
+        b"X509_STORE_CTX_get0_cert",
+        b"X509_STORE_CTX_get0_untrusted",
+        b"X509_verify_cert_error_string",
+        b"i2d_X509",
+        b"d2i_X509",
+        b"X509_free",
+        b"BIO_s_mem",
+        b"BIO_new",
+        b"BIO_read",
+        b"BIO_free",
+        b"i2d_X509_NAME",
+        b"X509_get_issuer_name",
+        b"X509_STORE_CTX_get1_crls",
+        b"X509_CRL_free",
+        b"OPENSSL_sk_pop_free",
+        b"X509_NAME_print_ex",
+        b"OPENSSL_sk_num",
+        b"OPENSSL_sk_value",
+    )
+    if sizeof(Library) != len(names) * sizeof(void *):
+        return "its functions were miscounted"
+    slot = <void **>&lib
+    for name in names:
+        found = dlsym(handle, name)
+        if found == NULL:
+            return f"{name.decode()} is not to be seen in it"
+        slot[0] = found
+        slot += 1
+    if lib.version() != <unsigned long>ssl.OPENSSL_VERSION_NUMBER:
+        return "another version of it answers"
+    if lib.get_ex_new_index(EX_INDEX_SSL_CTX, 0, NULL, made, NULL, NULL) < 0:
+        return "it gives no ex-data index"
+    return None
