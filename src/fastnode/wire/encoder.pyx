@@ -161,6 +161,7 @@ cdef class Encoder:
             lane.clear()
         self.pending.clear()
         self.barriers.clear()
+        self.barred = False
 
     # --- the view from Cython -------------------------------------------------
 

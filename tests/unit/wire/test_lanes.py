@@ -192,3 +192,12 @@ def test_each_lane_has_its_own_dictionary_and_assembly() -> None:
     assert receiver.lanes == [0, 2, 3, 4]
     assert not receiver.decoder.unfinished
     receiver.decoder.close()
+
+
+def test_what_is_given_up_leaves_no_barrier(encoder: Encoder) -> None:
+    encoder.add_message("a", b"")
+    encoder.add_message("b", bytes(LARGE))
+    encoder.clear()
+    encoder.add_frame(frames.GOODBYE, 0, frames.reason(16))
+    assert kinds(encoder.take(2)) == [(frames.GOODBYE, 0)]
+    encoder.clear()
