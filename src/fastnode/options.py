@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from fastnode import limits
 from fastnode.errors import ConfigError, FastnodeError
@@ -26,6 +26,7 @@ __all__ = [
     "OnLinkDown",
     "OnLinkUp",
     "OnRefused",
+    "Priority",
     "Resolver",
 ]
 
@@ -38,6 +39,10 @@ OnRefused: TypeAlias = "Callable[[Refusal], object]"
 #: Hears of links that come up, and of those that go down with the reason.
 OnLinkUp: TypeAlias = "Callable[[Link], object]"
 OnLinkDown: TypeAlias = "Callable[[Link, FastnodeError], object]"
+
+
+#: What is sent with "high" overtakes what is queued with "normal".
+Priority: TypeAlias = Literal["normal", "high"]
 
 
 class Resolver(Protocol):
@@ -140,10 +145,13 @@ class NetworkOptions:
             three of them it is lost. A link has the smaller one of its two sides.
         slow_callback_seconds: a handler or hook that blocks the loop for so long is
             warned about, by name; None: none is.
-        window: bytes that a peer may have under way to us on one link.
+        window: bytes that a peer may have under way to us on one link, in each lane.
+        max_window: bytes up to which that grows where the round trip is long.
         high_water, low_water: queued bytes of one link above which `drain` waits,
             and below which it goes on.
         max_queued: queued bytes of one link above which `send` raises.
+        max_node_queued: queued bytes of all links above which `send` raises; above 3/4
+            of it `drain` waits until it is at most half.
     """
 
     acceptors: Sequence[AcceptorOptions] = field(
@@ -163,9 +171,11 @@ class NetworkOptions:
     keepalive_interval: float = limits.KEEPALIVE_INTERVAL_SECONDS
     slow_callback_seconds: float | None = limits.SLOW_CALLBACK_SECONDS
     window: int = limits.WINDOW_BYTES
+    max_window: int = limits.MAX_WINDOW_BYTES
     high_water: int = limits.HIGH_WATER_BYTES
     low_water: int = limits.LOW_WATER_BYTES
     max_queued: int = limits.SEND_QUEUE_BYTES
+    max_node_queued: int = limits.NODE_QUEUE_BYTES
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "acceptors", tuple(self.acceptors))
@@ -182,10 +192,14 @@ class NetworkOptions:
             seconds = self.slow_callback_seconds
             _check_number(what + "slow_callback_seconds", seconds, 0.001, 3600)
         least = 2 * limits.MAX_FRAME_BYTES
-        _check_count(what + "window", self.window, least, 1 << 30)
+        most = limits.WINDOW_LIMIT_BYTES
+        _check_count(what + "window", self.window, least, most)
+        _check_count(what + "max_window", self.max_window, least, most)
         _check_count(what + "high_water", self.high_water, 1, 1 << 40)
         _check_count(what + "low_water", self.low_water, 0, self.high_water)
         _check_count(what + "max_queued", self.max_queued, self.high_water, 1 << 40)
+        least = self.high_water
+        _check_count(what + "max_node_queued", self.max_node_queued, least, 1 << 44)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -206,9 +206,11 @@ def test_bodies(row: list[str]) -> None:
     for length, good in bounds.items():
         if length >= 0:
             assert (answer(kind, length) == "") is good, length
-    for flags in (1, 2, 0x80):
+    bits = {"`MORE`": 1, "lane": 4, "`NESTED`": 16}
+    for flags in (1, 2, 4, 10, 16, 32, 0x80):
         told = answer(kind, 16, flags=flags)
-        assert ("flags" in told) is not ("`MORE`" in row[4] and flags == 1)
+        allowed = any(name in row[4] and flags == bit for name, bit in bits.items())
+        assert ("flags" in told) is not allowed, flags
 
 
 def test_states() -> None:
@@ -248,6 +250,8 @@ def test_limits() -> None:
         "endpoint dictionary": {limits.ENDPOINT_DICTIONARY_SIZE},
         "each text of ERROR and GOODBYE": {limits.MAX_REASON_BYTES},
         "window": {limits.WINDOW_BYTES},
+        "window of the bulk lane, at first": {limits.BULK_WINDOW_BYTES},
+        "credit": {limits.WINDOW_LIMIT_BYTES},
     }
 
 

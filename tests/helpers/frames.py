@@ -7,10 +7,11 @@ from itertools import count
 
 HELLO, ACCEPT, ENDPOINT, MESSAGE, CALL, REPLY, ERROR = range(1, 8)
 CONTINUE, CREDIT, CANCEL, PING, PONG, GOODBYE = range(8, 14)
-MOVED, RECONNECT, STAY = range(14, 17)
+MOVED, RECONNECT, STAY, CONFIRM = range(14, 18)
 #: Types of features.
 HANDOVER, SUCCEEDS = 1, 2
-MORE = 1
+MORE, NESTED = 1, 16
+DATA, CONTROL, HIGH, BULK, INNER = range(5)
 MAX_FRAME = 64 * 1024
 
 
@@ -19,28 +20,45 @@ def frame(kind: int, body: bytes = b"", *, flags: int = 0, number: int = 0) -> b
     return struct.pack(">BBHI", kind, flags, number, len(body)) + body
 
 
-def message(number: int, payload: bytes) -> bytes:
+def message(number: int, payload: bytes, lane: int = DATA) -> bytes:
     """A one-way message, in as many frames as it takes."""
-    return _split(MESSAGE, number, b"", payload, lane=0)
+    return _split(MESSAGE, number, b"", payload, lane)
 
 
-def call(number: int, call_number: int, payload: bytes) -> bytes:
+def call(
+    number: int, call_number: int, payload: bytes, lane: int = DATA, *, flags: int = 0
+) -> bytes:
     """A call."""
-    return _split(CALL, number, struct.pack(">I", call_number), payload, lane=0)
+    prefix = struct.pack(">I", call_number)
+    return _split(CALL, number, prefix, payload, lane, flags)
+
+
+def confirm(number: int, call_number: int, payload: bytes, lane: int = DATA) -> bytes:
+    """A message that is to be confirmed."""
+    return _split(CONFIRM, number, struct.pack(">I", call_number), payload, lane)
+
+
+def endpoint(number: int, name: bytes, lane: int = DATA) -> bytes:
+    """A name, and its number in a lane."""
+    return frame(ENDPOINT, name, number=number, flags=lane << 1)
 
 
 def reply(call_number: int, payload: bytes) -> bytes:
     """A reply."""
-    return _split(REPLY, 0, struct.pack(">I", call_number), payload, lane=1)
+    return _split(REPLY, 0, struct.pack(">I", call_number), payload, CONTROL)
 
 
-def _split(kind: int, number: int, prefix: bytes, payload: bytes, lane: int) -> bytes:
+def _split(
+    kind: int, number: int, prefix: bytes, payload: bytes, lane: int, flags: int = 0
+) -> bytes:
+    if lane != CONTROL:
+        flags |= lane << 1
     if 8 + len(prefix) + len(payload) <= MAX_FRAME:
-        return frame(kind, prefix + payload, number=number)
+        return frame(kind, prefix + payload, number=number, flags=flags)
     first = MAX_FRAME - 8 - len(prefix) - 8
     total = struct.pack(">Q", len(payload))
     body = prefix + total + payload[:first]
-    frames = [frame(kind, body, flags=MORE, number=number)]
+    frames = [frame(kind, body, flags=flags | MORE, number=number)]
     for at in count(first, MAX_FRAME - 8):
         part = payload[at : at + MAX_FRAME - 8]
         more = at + len(part) < len(payload)

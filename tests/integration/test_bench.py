@@ -57,6 +57,15 @@ def test_throughput() -> None:
     assert "p50 us" in report["cells"][2]["rounds"][0]["fastnode"]["extra"]
 
 
+def test_latency() -> None:
+    printed = run(
+        "bench/latency.py", "--rounds", "1", "--seconds", "0.05", "--sizes", "1048576"
+    )
+    lines = printed.splitlines()
+    assert len(lines) == 3
+    assert all("p99 ratio" in line for line in lines)
+
+
 def test_handshakes() -> None:
     printed = run(
         "bench/handshakes.py", "--json", "--rounds", "1", "--count", "4",

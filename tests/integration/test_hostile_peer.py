@@ -327,11 +327,10 @@ BAD = {
     "call to no number": frames.call(9, 1, b""),
     "call number in use": frames.frame(ENDPOINT, b"wait", number=1)
     + frames.call(1, 5, b"") + frames.call(1, 5, b""),
-    "credit of 1": frames.frame(CREDIT, NUMBER),
     "largest credit": frames.frame(CREDIT, b"\xff" * 4),
-    "unknown flag": frames.frame(MESSAGE, flags=2),
+    "unknown flag": frames.frame(MESSAGE, flags=0x80),
     "more on a ping": frames.frame(frames.PING, bytes(8), flags=MORE),
-    "unknown kind": frames.frame(17),
+    "unknown kind": frames.frame(18),
     "kind 0": frames.frame(0),
     "largest kind": frames.frame(255),
     "total beyond the limit": frames.frame(

@@ -3,8 +3,9 @@
 cimport cython
 from libc.stdint cimport uint32_t
 
+from fastnode.link.handling cimport Handling, current
 from fastnode.link.outbox cimport Outbox
-from fastnode.wire.frame cimport CANCEL
+from fastnode.wire.frame cimport CALL, CANCEL, CONFIRM, DATA_LANE
 
 from asyncio import CancelledError
 from struct import Struct
@@ -54,17 +55,35 @@ cdef class CallTable:
     def __len__(self):
         return len(self.waiting)
 
-    async def call(self, str endpoint not None, payload, timeout):
-        """Send a call and wait for its reply, at most `timeout` seconds."""
+    async def call(
+        self,
+        str endpoint not None,
+        payload,
+        timeout,
+        bint confirm=False,
+        int priority=DATA_LANE,
+    ):
+        """Send a call and wait for its reply, at most `timeout` seconds; or a message
+        and wait for its confirmation, which is an empty reply."""
         cdef uint32_t number = self.free_number()
         timer = None
-        self.outbox.call(endpoint, number, payload)
+        cdef Handling handling = current()
+        self.outbox.call(
+            CONFIRM if confirm else CALL,
+            endpoint,
+            number,
+            payload,
+            priority,
+            handling is not None,
+        )
         future = self.loop.create_future()
         self.waiting[number] = future
         if timeout is not None:
             timer = self.loop.call_later(
                 timeout, self.expire, number, endpoint, timeout
             )
+        if handling is not None:
+            handling.wait()
         try:
             return await future
         except CancelledError:
@@ -74,6 +93,8 @@ cdef class CallTable:
             if timer is not None:
                 timer.cancel()
             self.waiting.pop(number, None)
+            if handling is not None:
+                handling.go_on()
             if self.on_idle is not None and not self.waiting:
                 self.on_idle()
 

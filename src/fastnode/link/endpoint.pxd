@@ -4,6 +4,17 @@ cdef class Endpoint:
     cdef readonly object handler
     # The handler is declared with `async def`.
     cdef readonly bint asynchronous
+    # How many asynchronous handlers may be under way at once, over all links of the
+    # node; 0: no bound. How many are; of them, how many wait for calls of their own.
+    cdef readonly Py_ssize_t most
+    cdef Py_ssize_t running
+    cdef Py_ssize_t lent
+    # What waits for its turn, and calls of the peers' handlers, whose turn may come
+    # sooner: (Inbox, call or 0, payload, how); see `Inbox.how`.
+    cdef object waiting
+    cdef object nested
+
+    cdef bint full(self, bint nested) noexcept
 
 
 cdef class EndpointRegistry:

@@ -2,23 +2,34 @@
 
 cimport cython
 
+from collections import deque
 from inspect import iscoroutinefunction
 
 from fastnode.errors import ConfigError
-from fastnode.limits import MAX_ENDPOINT_NAME_BYTES
+from fastnode.limits import MAX_CONCURRENCY, MAX_ENDPOINT_NAME_BYTES
 
 
 @cython.final
 cdef class Endpoint:
     """A name and the handler for what is sent to it."""
 
-    def __init__(self, str name not None, handler):
+    def __init__(self, str name not None, handler, Py_ssize_t most=0):
         self.name = name
         self.handler = handler
+        self.most = most
+        if most:
+            self.waiting = deque()
+            self.nested = deque()
         self.asynchronous = handler is not None and (
             iscoroutinefunction(handler)
             or iscoroutinefunction(getattr(handler, "__call__", None))
         )
+
+    cdef bint full(self, bint nested) noexcept:
+        """What comes now has to wait: for a handler to finish, or for its turn."""
+        if nested:
+            return self.running >= self.most + self.lent or bool(self.nested)
+        return self.running >= self.most or bool(self.waiting)
 
 
 @cython.final
@@ -28,13 +39,21 @@ cdef class EndpointRegistry:
     def __init__(self):
         self.by_name = {}
 
-    def add(self, str name not None, handler):
-        """Register a handler.
+    def add(self, str name not None, handler, concurrency=None):
+        """Register a handler; at most `concurrency` of it are under way at once.
 
         Raises:
-            ConfigError: the name has one, is empty or longer than 255 bytes, or the
-                handler cannot be called.
+            ConfigError: the name has one, is empty or longer than 255 bytes, the
+                handler cannot be called, or `concurrency` is not a number from 1 to
+                MAX_CONCURRENCY.
         """
+        if concurrency is not None and (
+            type(concurrency) is not int or not 1 <= concurrency <= MAX_CONCURRENCY
+        ):
+            raise ConfigError(
+                f"the concurrency of {name!r} is {concurrency!r}",
+                hint=f"from 1 to {MAX_CONCURRENCY}; None for no bound",
+            )
         if not callable(handler):
             raise ConfigError(f"the handler of {name!r} is not callable")
         if not 0 < len(name.encode()) <= MAX_ENDPOINT_NAME_BYTES:
@@ -46,7 +65,7 @@ cdef class EndpointRegistry:
                 f"endpoint {name!r} has a handler already",
                 hint="an endpoint has one handler; choose another name",
             )
-        self.by_name[name] = Endpoint(name, handler)
+        self.by_name[name] = Endpoint(name, handler, concurrency or 0)
         self.generation += 1
 
     def set_fallback(self, handler):

@@ -6,7 +6,15 @@ dialer, judges the peer. What comes after it is for the subclass, `LinkProtocol`
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.link.connection cimport Connection
-from fastnode.wire.frame cimport ACCEPT, CALL, ENDPOINT, HELLO, MESSAGE, MOVED
+from fastnode.wire.frame cimport (
+    ACCEPT,
+    CALL,
+    CONFIRM,
+    ENDPOINT,
+    HELLO,
+    MESSAGE,
+    MOVED,
+)
 
 import logging
 
@@ -18,7 +26,9 @@ from fastnode.wire.hello import Hello
 log = logging.getLogger("fastnode.link")
 
 # What a peer sends no more after its MOVED.
-cdef unsigned int UNTIL_MOVED = 1 << ENDPOINT | 1 << MESSAGE | 1 << CALL | 1 << MOVED
+cdef unsigned int UNTIL_MOVED = (
+    1 << ENDPOINT | 1 << MESSAGE | 1 << CALL | 1 << CONFIRM | 1 << MOVED
+)
 
 
 cdef class Handshake(Connection):

@@ -2,6 +2,8 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from fastnode.link.endpoint cimport Endpoint, EndpointRegistry
 from fastnode.link.outbox cimport Outbox
+from fastnode.link.windows cimport Windows
+from fastnode.wire.decoder cimport Decoder
 
 
 cdef class Inbox:
@@ -9,23 +11,24 @@ cdef class Inbox:
     cdef Outbox outbox
     cdef EndpointRegistry registry
     cdef object peer
-    # The endpoint dictionary of the peer's direction: number -> Endpoint.
+    # The endpoint dictionaries of the peer's direction, number -> Endpoint, by lane, and
+    # that of the data lane.
+    cdef list books
     cdef list book
     cdef unsigned long generation
 
-    # Flow control, bytes. owed: received and not yet granted again. held: payloads
-    # whose handlers have not finished. Granting stops while held > window / 2.
-    cdef uint64_t window
-    cdef uint64_t owed
-    cdef uint64_t held
+    # Flow control.
+    cdef Windows windows
 
-    # Handlers under way: task -> (awaitable, bytes that it holds). And those of calls:
-    # number -> task, None while parked.
+    # Handlers under way: task -> (Handling, awaitable); and those of calls by number,
+    # None while parked or waiting. How many wait at endpoints that are full.
     cdef dict tasks
+    cdef Py_ssize_t waiting
     cdef dict calls
     cdef object on_idle
-    # (Endpoint, call or 0, payload), while the peer does not read its replies, or
-    # while the messages of an older link have to be handled first; (None, 0, None) is
+    cdef object limited
+    # (Endpoint, call or 0, payload, how), while the peer does not read its replies, or
+    # while the messages of an older link have to be handled first; (None, 0, None, 0) is
     # MOVED.
     cdef object parked
     # Everything is parked until `release`. The peer's MOVED has come, and all before
@@ -43,28 +46,46 @@ cdef class Inbox:
     cdef uint64_t calls_received
     cdef uint64_t unhandled
     cdef uint64_t handler_errors
-    cdef double last_complaint
 
-    cdef int define(self, uint16_t number, bytes name) except -1
-    cdef Endpoint endpoint(self, uint16_t number)
-    cdef Endpoint look_again(self, uint16_t number)
-    cdef int message(self, uint16_t number, bytes payload) except -1
-    cdef int call(self, uint16_t number, uint32_t call, bytes payload) except -1
-    cdef int handle_message(self, Endpoint endpoint, bytes payload) except -1
+    cdef int define(self, int lane, uint16_t number, bytes name) except -1
+    cdef Endpoint endpoint(self, int lane, uint16_t number)
+    cdef int look_again(self) except -1
+    cdef int message(self, int lane, uint16_t number, bytes payload) except -1
+    cdef int call(self, Decoder decoder, bytes payload) except -1
+    cdef int handle_message(self, Endpoint endpoint, bytes payload, int lane) except -1
     cdef int handle_call(
-        self, Endpoint endpoint, uint32_t call, bytes payload
+        self, Endpoint endpoint, uint32_t call, bytes payload, int lane
     ) except -1
-    cdef int park(self, Endpoint endpoint, uint32_t call, bytes payload) except -1
+    cdef int handle_confirmed(
+        self, Endpoint endpoint, uint32_t call, bytes payload, int lane
+    ) except -1
+    cdef int handle(
+        self, Endpoint endpoint, uint32_t call, bytes payload, int how
+    ) except -1
+    cdef int later(
+        self, Endpoint endpoint, uint32_t call, bytes payload, int how
+    ) except -1
+    cdef int queue(
+        self, Endpoint endpoint, uint32_t call, bytes payload, int how
+    ) except -1
+    cdef int rest(self) except -1
+    cdef int leave(self) except -1
+    cdef int park(
+        self, Endpoint endpoint, uint32_t call, bytes payload, int how
+    ) except -1
     cdef int hold(self) except -1
     cdef int release(self) except -1
     cdef int moved(self) except -1
     cdef bint busy(self) noexcept
     cdef int cancel(self, uint32_t call) except -1
-    cdef int received(self, size_t size) except -1
-    cdef int grant(self) except -1
     cdef int reply(self, uint32_t call, object result) except -1
     cdef int refuse(self, uint32_t call, int code, str name, str text) except -1
     cdef int start(
-        self, object awaitable, object number, str endpoint, size_t size
+        self,
+        object awaitable,
+        object number,
+        Endpoint endpoint,
+        size_t size,
+        int lane,
     ) except -1
     cdef int close(self) except -1

@@ -15,24 +15,26 @@ from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
 from fastnode.link.endpoint cimport Endpoint, EndpointRegistry
+from fastnode.link.handling cimport Handling
 from fastnode.link.message cimport make_message
 from fastnode.link.outbox cimport Outbox, as_bytes
-from fastnode.wire.frame cimport CREDIT, ERROR
+from fastnode.link.windows cimport Windows
+from fastnode.wire.decoder cimport Decoder
+from fastnode.wire.frame cimport CONFIRM, ERROR, INNER_LANE, LANES
 
 import logging
 from asyncio import CancelledError
 from collections import deque
 from collections.abc import Coroutine
 from inspect import isawaitable
-from struct import Struct
 
 from fastnode.errors import ProtocolError, Side
 from fastnode.limits import (
     ENDPOINT_DICTIONARY_SIZE,
     MAX_EARLY_CANCELS,
-    MAX_FRAME_BYTES,
     WINDOW_BYTES,
 )
+from fastnode.log_limit import LogLimit
 from fastnode.link.calls import (
     HANDLER_RAISED,
     NO_SUCH_ENDPOINT,
@@ -42,18 +44,19 @@ from fastnode.link.calls import (
 
 log = logging.getLogger("fastnode.link")
 
-cdef object CREDIT_BODY = Struct(">I")
+# Not among the calls: it was cancelled.
+cdef object GONE = object()
 
 cdef enum:
     # What a message under way costs besides its payload: task, message, bookkeeping.
     TASK_BYTES = 1024
+    # Parts of `how`: the lane is in the bits above.
+    CONFIRMED = 1
+    FROM_HANDLER = 2
+    HOW_LANE = 2
 
-# A sender looks at its credit before a run of frames in one slab, or one frame, and
-# may go on after it with the continuations that the frame's lane ends with.
-cdef uint64_t OVERRUN = 2 * MAX_FRAME_BYTES
 cdef Py_ssize_t BOOK_SIZE = ENDPOINT_DICTIONARY_SIZE
 cdef Py_ssize_t MOST_EARLY_CANCELS = MAX_EARLY_CANCELS
-cdef double COMPLAINT_SECONDS = 1.0
 
 
 @cython.final
@@ -71,11 +74,13 @@ cdef class Inbox:
         self.outbox = outbox
         self.registry = registry
         self.generation = registry.generation
-        self.window = window
-        self.book = []
+        self.windows = Windows(loop, outbox, window)
+        self.books = [[] for _ in range(LANES)]
+        self.book = self.books[0]
         self.tasks = {}
         self.calls = {}
         self.early_cancels = set()
+        self.limited = LogLimit(log)
 
     def set_peer(self, peer):
         """Who sends: the `sender` of all messages."""
@@ -83,13 +88,14 @@ cdef class Inbox:
 
     # --- the endpoint dictionary ----------------------------------------------
 
-    cdef int define(self, uint16_t number, bytes name) except -1:
+    cdef int define(self, int lane, uint16_t number, bytes name) except -1:
         cdef str text
         cdef Endpoint endpoint
-        if number > len(self.book) or number >= BOOK_SIZE:
+        cdef list book = self.books[lane]
+        if number > len(book) or number >= BOOK_SIZE:
             raise ProtocolError(
                 f"the peer gave an endpoint the number {number}, where "
-                f"{len(self.book)} is the next and {BOOK_SIZE} the bound",
+                f"{len(book)} is the next and {BOOK_SIZE} the bound",
                 side=Side.REMOTE,
             )
         try:
@@ -99,42 +105,43 @@ cdef class Inbox:
                 "the peer sent an endpoint's name that is not UTF-8", side=Side.REMOTE
             ) from None
         endpoint = self.registry.find(text)
-        if number == len(self.book):
-            self.book.append(endpoint)
+        if number == len(book):
+            book.append(endpoint)
         else:
-            self.book[number] = endpoint
+            book[number] = endpoint
         return 0
 
-    cdef Endpoint endpoint(self, uint16_t number):
-        cdef Endpoint endpoint
-        if number >= len(self.book):
+    cdef Endpoint endpoint(self, int lane, uint16_t number):
+        cdef list book = self.book if lane == 0 else <list>self.books[lane]
+        if number >= len(book):
             raise ProtocolError(
                 f"the peer used endpoint number {number} without naming it",
                 side=Side.REMOTE,
             )
-        endpoint = <Endpoint>self.book[number]
         if self.generation != self.registry.generation:
-            endpoint = self.look_again(number)
-        return endpoint
+            self.look_again()
+        return <Endpoint>book[number]
 
-    cdef Endpoint look_again(self, uint16_t number):
+    cdef int look_again(self) except -1:
         """Handlers were registered since: look all names up once more."""
         cdef Py_ssize_t i
-        for i in range(len(self.book)):
-            self.book[i] = self.registry.find((<Endpoint>self.book[i]).name)
+        cdef list book
+        for book in self.books:
+            for i in range(len(book)):
+                book[i] = self.registry.find((<Endpoint>book[i]).name)
         self.generation = self.registry.generation
-        return <Endpoint>self.book[number]
+        return 0
 
     # --- messages and calls ---------------------------------------------------
 
-    cdef int message(self, uint16_t number, bytes payload) except -1:
-        cdef Endpoint endpoint = self.endpoint(number)
+    cdef int message(self, int lane, uint16_t number, bytes payload) except -1:
+        cdef Endpoint endpoint = self.endpoint(lane, number)
         self.messages_received += 1
-        if self.parked is not None:
-            return self.park(endpoint, 0, payload)
-        return self.handle_message(endpoint, payload)
+        if self.parked is not None or endpoint.most:
+            return self.later(endpoint, 0, payload, lane << HOW_LANE)
+        return self.handle_message(endpoint, payload, lane)
 
-    cdef int handle_message(self, Endpoint endpoint, bytes payload) except -1:
+    cdef int handle_message(self, Endpoint endpoint, bytes payload, int lane) except -1:
         cdef object result
         if endpoint.handler is None:
             self.unhandled += 1
@@ -147,14 +154,22 @@ cdef class Inbox:
         try:
             result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
             if result is not None and (endpoint.asynchronous or isawaitable(result)):
-                self.start(result, None, endpoint.name, PyBytes_GET_SIZE(payload))
+                self.start(result, None, endpoint, PyBytes_GET_SIZE(payload), lane)
         except Exception:
             self.handler_failed(endpoint.name)
         return 0
 
-    cdef int call(self, uint16_t number, uint32_t call, bytes payload) except -1:
-        cdef Endpoint endpoint = self.endpoint(number)
-        self.calls_received += 1
+    cdef int call(self, Decoder decoder, bytes payload) except -1:
+        """A call, or a message that is to be confirmed; `decoder` has its frame."""
+        cdef int lane = decoder.lane
+        cdef uint16_t number = decoder.number
+        cdef uint32_t call = decoder.call
+        cdef bint confirm = decoder.kind == CONFIRM
+        cdef Endpoint endpoint = self.endpoint(lane, number)
+        if confirm:
+            self.messages_received += 1
+        else:
+            self.calls_received += 1
         if call == 0 or call in self.calls:
             raise ProtocolError(
                 f"the peer used the number {call} for a new call", side=Side.REMOTE
@@ -166,12 +181,21 @@ cdef class Inbox:
         if self.early_cancels and call in self.early_cancels:
             self.early_cancels.discard(call)
             return 0
-        if self.parked is not None or self.outbox.crowded():
-            return self.park(endpoint, call, payload)
-        return self.handle_call(endpoint, call, payload)
+        if self.parked is not None or endpoint.most or self.outbox.crowded():
+            return self.later(
+                endpoint,
+                call,
+                payload,
+                lane << HOW_LANE
+                | (CONFIRMED if confirm else 0)
+                | (FROM_HANDLER if decoder.nested else 0),
+            )
+        if confirm:
+            return self.handle_confirmed(endpoint, call, payload, lane)
+        return self.handle_call(endpoint, call, payload, lane)
 
     cdef int handle_call(
-        self, Endpoint endpoint, uint32_t call, bytes payload
+        self, Endpoint endpoint, uint32_t call, bytes payload, int lane
     ) except -1:
         cdef object result
         if endpoint.handler is None:
@@ -182,12 +206,39 @@ cdef class Inbox:
                 return self.reply(call, result)
             if endpoint.asynchronous or isawaitable(result):
                 return self.start(
-                    result, call, endpoint.name, PyBytes_GET_SIZE(payload)
+                    result, call, endpoint, PyBytes_GET_SIZE(payload), lane
                 )
             return self.reply(call, result)
         except Exception as error:
             self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
         return 0
+
+    cdef int handle_confirmed(
+        self, Endpoint endpoint, uint32_t call, bytes payload, int lane
+    ) except -1:
+        """A message whose sender wants to know that its handler was given it."""
+        cdef object result
+        if endpoint.handler is None:
+            self.unhandled += 1
+            return self.refuse(call, NO_SUCH_ENDPOINT, "NoSuchEndpoint", endpoint.name)
+        try:
+            result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
+            if result is not None and (endpoint.asynchronous or isawaitable(result)):
+                self.start(result, None, endpoint, PyBytes_GET_SIZE(payload), lane)
+        except Exception as error:
+            self.handler_failed(endpoint.name)
+            return self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
+        return self.outbox.reply(call, b"")
+
+    cdef int handle(
+        self, Endpoint endpoint, uint32_t call, bytes payload, int how
+    ) except -1:
+        cdef int lane = how >> HOW_LANE
+        if call == 0:
+            return self.handle_message(endpoint, payload, lane)
+        if how & CONFIRMED:
+            return self.handle_confirmed(endpoint, call, payload, lane)
+        return self.handle_call(endpoint, call, payload, lane)
 
     cdef int reply(self, uint32_t call, object result) except -1:
         """Send what a handler returned; None is an empty reply."""
@@ -211,46 +262,110 @@ cdef class Inbox:
     cdef int refuse(self, uint32_t call, int code, str name, str text) except -1:
         return self.outbox.frame(ERROR, 0, encode_error(call, code, name, text))
 
-    # --- parking ----------------------------------------------------------------
+    # --- waiting ----------------------------------------------------------------
 
-    cdef int park(self, Endpoint endpoint, uint32_t call, bytes payload) except -1:
+    cdef int later(
+        self, Endpoint endpoint, uint32_t call, bytes payload, int how
+    ) except -1:
+        """Handle a message (call 0) or call, or keep it until its turn comes."""
+        cdef bint crowded = call and self.outbox.crowded()
+        if crowded or (self.parked is not None and how >> HOW_LANE != INNER_LANE):
+            return self.park(endpoint, call, payload, how)
+        if endpoint.most and endpoint.full(how & FROM_HANDLER):
+            return self.queue(endpoint, call, payload, how)
+        return self.handle(endpoint, call, payload, how)
+
+    cdef int queue(
+        self, Endpoint endpoint, uint32_t call, bytes payload, int how
+    ) except -1:
+        """Wait for a full endpoint, in order over all links, against our window."""
+        if call:
+            self.calls[call] = None
+        self.windows.held[how >> HOW_LANE] += (
+            <size_t>PyBytes_GET_SIZE(payload) + TASK_BYTES
+        )
+        self.waiting += 1
+        waiting = endpoint.nested if how & FROM_HANDLER else endpoint.waiting
+        waiting.append((self, call, payload, how))
+        return 0
+
+    def admit(self, Endpoint endpoint not None):
+        """There is room at a bounded endpoint: the next ones, of any link."""
+        cdef Inbox inbox
+        cdef uint32_t call
+        cdef int how
+        while True:
+            if endpoint.nested and endpoint.running < endpoint.most + endpoint.lent:
+                entry = endpoint.nested.popleft()
+            elif endpoint.waiting and endpoint.running < endpoint.most:
+                entry = endpoint.waiting.popleft()
+            else:
+                break
+            inbox, call, payload, how = entry
+            inbox.waiting -= 1
+            if call == 0 or inbox.calls.pop(call, GONE) is not GONE:
+                inbox.handle(endpoint, call, payload, how)
+            inbox.windows.release(how >> HOW_LANE, <size_t>len(payload) + TASK_BYTES)
+            inbox.rest()
+
+    cdef int leave(self) except -1:
+        """The link has ended: what waits at endpoints is given up."""
+        cdef Endpoint endpoint
+        for endpoint in self.registry.by_name.values():
+            if endpoint.most:
+                endpoint.waiting = self.others(endpoint.waiting)
+                endpoint.nested = self.others(endpoint.nested)
+        self.waiting = 0
+        return 0
+
+    def others(self, waiting):
+        """What waits and came over other links."""
+        return deque(entry for entry in waiting if entry[0] is not self)
+
+    cdef int park(
+        self, Endpoint endpoint, uint32_t call, bytes payload, int how
+    ) except -1:
         """Keep a message (call 0) or call for later; the window bounds how many."""
         if self.parked is None:
             self.parked = deque()
+            self.windows.shut = True
             self.outbox.on_room = self.resume
         if call:
             self.calls[call] = None
-        self.parked.append((endpoint, call, payload))
+        self.parked.append((endpoint, call, payload, how))
         return 0
 
     def resume(self):
         """The peer has read replies, or nothing is held any more: handle what is
         parked, in order."""
         cdef uint32_t call
+        cdef int how
         # Replies that are flushed in here must not come back here.
         self.outbox.on_room = None
         while self.parked:
             if self.outbox.crowded():
                 self.outbox.on_room = self.resume
                 return
-            endpoint, call, payload = self.parked.popleft()
+            endpoint, call, payload, how = self.parked.popleft()
             if endpoint is None:
                 self.come_through()
-            elif call == 0:
-                self.handle_message(endpoint, payload)
-            elif call in self.calls:
-                del self.calls[call]
-                self.handle_call(endpoint, call, payload)
+                continue
+            if call and self.calls.pop(call, GONE) is GONE:
+                continue
+            if endpoint.most and endpoint.full(how & FROM_HANDLER):
+                self.queue(endpoint, call, payload, how)
+            else:
+                self.handle(endpoint, call, payload, how)
         self.parked = None
-        self.grant()
-        if not self.busy() and self.on_idle is not None:
-            self.on_idle()
+        self.windows.open()
+        self.rest()
 
     cdef int hold(self) except -1:
         """Park all messages and calls until `release`."""
         self.holding = True
         if self.parked is None:
             self.parked = deque()
+        self.windows.shut = True
         self.outbox.on_room = None
         return 0
 
@@ -264,7 +379,7 @@ cdef class Inbox:
     cdef int moved(self) except -1:
         """The peer's MOVED: the last of its messages has come."""
         if self.parked is not None:
-            self.parked.append((None, 0, None))
+            self.parked.append((None, 0, None, 0))
         else:
             self.come_through()
         return 0
@@ -277,24 +392,37 @@ cdef class Inbox:
 
     cdef bint busy(self) noexcept:
         """Something that was received is not handled yet."""
-        return bool(self.tasks) or self.parked is not None
+        return bool(self.tasks) or self.parked is not None or self.waiting > 0
+
+    cdef int rest(self) except -1:
+        """Tell who waits for it that nothing is left to do."""
+        if self.on_idle is not None and not self.busy():
+            self.on_idle()
+        return 0
 
     # --- asynchronous handlers ------------------------------------------------
 
     cdef int start(
-        self, object awaitable, object number, str endpoint, size_t size
+        self,
+        object awaitable,
+        object number,
+        Endpoint endpoint,
+        size_t size,
+        int lane,
     ) except -1:
-        size += TASK_BYTES
-        self.held += size
-        task = self.loop.create_task(self.run(awaitable, number, endpoint))
-        self.tasks[task] = (awaitable, size)
+        cdef Handling handling = Handling(
+            self.windows, endpoint, self.admit, lane, size + TASK_BYTES
+        )
+        task = self.loop.create_task(self.run(awaitable, number, handling))
+        self.tasks[task] = handling, awaitable
         task.add_done_callback(self.finished)
         if number is not None:
             self.calls[number] = task
         return 0
 
-    async def run(self, awaitable, number, str endpoint):
+    async def run(self, awaitable, number, Handling handling):
         """One asynchronous handler, to its end."""
+        handling.enter()
         try:
             result = await awaitable
             if number is not None and self.calls.pop(number, None) is not None:
@@ -307,22 +435,22 @@ cdef class Inbox:
             raise
         except Exception as error:
             if number is None:
-                self.handler_failed(endpoint)
+                self.handler_failed(handling.endpoint.name)
             else:
                 self.calls.pop(number, None)
                 self.refuse(number, HANDLER_RAISED, type(error).__name__, str(error))
 
     def finished(self, task):
         """A handler's task is done, even if it was cancelled before it began."""
-        cdef size_t size
-        awaitable, size = self.tasks.pop(task)
+        cdef Handling handling
+        handling, awaitable = self.tasks.pop(task)
         if task.cancelled() and isinstance(awaitable, Coroutine):
             # One that never began would complain that nobody awaited it.
             awaitable.close()
-        self.held -= size
-        self.grant()
-        if not self.busy() and self.on_idle is not None:
-            self.on_idle()
+        handling.finish()
+        if handling.endpoint.most:
+            self.admit(handling.endpoint)
+        self.rest()
 
     cdef int cancel(self, uint32_t call) except -1:
         """The caller gave up: a handler that is still at it is cancelled, one that
@@ -340,31 +468,6 @@ cdef class Inbox:
             self.early_cancels.add(call)
         return 0
 
-    # --- flow control ---------------------------------------------------------
-
-    cdef int received(self, size_t size) except -1:
-        """Count `size` bytes of the data lane."""
-        self.owed += size
-        if self.owed > self.window + OVERRUN:
-            raise ProtocolError(
-                f"the peer sent {self.owed} bytes into a window of {self.window}",
-                side=Side.REMOTE,
-            )
-        if self.owed >= self.window // 2:
-            self.grant()
-        return 0
-
-    cdef int grant(self) except -1:
-        """Let the peer send more, if enough is owed and not too much is held."""
-        if (
-            self.owed >= self.window // 2
-            and self.held <= self.window // 2
-            and self.parked is None
-        ):
-            self.outbox.frame(CREDIT, 0, CREDIT_BODY.pack(self.owed))
-            self.owed = 0
-        return 0
-
     # --- errors, end ----------------------------------------------------------
 
     def handler_failed(self, str endpoint):
@@ -375,26 +478,22 @@ cdef class Inbox:
         )
 
     def complain(self, str text, *args):
-        """Log a warning, at most one in COMPLAINT_SECONDS: a peer can cause many."""
-        cdef double now = self.loop.time()
-        if now - self.last_complaint >= COMPLAINT_SECONDS or not self.last_complaint:
-            self.last_complaint = now
-            log.warning(text, *args)
+        """Log a warning, but not each of the many that a peer can cause."""
+        self.limited.say(logging.WARNING, text, text, *args)
 
     def stop(self):
         """Cancel the handlers that are under way; returns their tasks."""
-        tasks = list(self.tasks)
-        for task in tasks:
+        for task in self.tasks:
             task.cancel()
-        return tasks
+        return list(self.tasks)
 
     cdef int close(self) except -1:
         """The link has ended: nobody waits for replies any more."""
         cdef dict calls = self.calls
         self.calls = {}
-        self.on_idle = None
-        self.on_through = None
-        self.parked = None
+        self.on_idle = self.on_through = self.parked = None
+        if self.waiting:
+            self.leave()
         for task in calls.values():
             if task is not None:
                 task.cancel()

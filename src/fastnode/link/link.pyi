@@ -4,6 +4,7 @@ from typing import Any, TypeAlias, final
 from fastnode.errors import FastnodeError
 from fastnode.link.peer import Peer
 from fastnode.link.stats import LinkStats
+from fastnode.options import Priority
 
 _Payload: TypeAlias = bytes | bytearray | memoryview
 
@@ -19,10 +20,25 @@ class Link:
     def dialed(self) -> bool: ...
     @property
     def stats(self) -> LinkStats: ...
-    def send(self, endpoint: str, payload: _Payload) -> None: ...
+    def send(
+        self, endpoint: str, payload: _Payload, *, priority: Priority | None = None
+    ) -> None: ...
     def call(
-        self, endpoint: str, payload: _Payload, *, timeout: float | None = None
+        self,
+        endpoint: str,
+        payload: _Payload,
+        *,
+        timeout: float | None = None,
+        priority: Priority | None = None,
     ) -> Coroutine[Any, Any, bytes]: ...
+    async def send_confirmed(
+        self,
+        endpoint: str,
+        payload: _Payload,
+        *,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+    ) -> None: ...
     def drain(self) -> Coroutine[Any, Any, None]: ...
     def ping(self) -> Coroutine[Any, Any, float]: ...
     async def close(self, timeout: float = ...) -> None: ...

@@ -3,9 +3,21 @@
 cimport cython
 
 from fastnode.link.outbox cimport Outbox
+from fastnode.wire.frame cimport DATA_LANE, HIGH_LANE
 
-from fastnode.errors import CloseReason
+from fastnode.errors import CloseReason, ConfigError
 from fastnode.limits import CLOSE_TIMEOUT_SECONDS
+
+
+cdef int lane_of(object priority) except -1:
+    """The lane of what is sent with this priority."""
+    if priority is None or priority == "normal":
+        return DATA_LANE
+    if priority == "high":
+        return HIGH_LANE
+    raise ConfigError(
+        f"there is no priority {priority!r}", hint='it is "normal" or "high"'
+    )
 
 
 @cython.final
@@ -20,7 +32,7 @@ cdef class Link:
         self.outbox = outbox
         self.peer = peer
 
-    def send(self, str endpoint not None, payload):
+    def send(self, str endpoint not None, payload, *, priority=None):
         """Queue a one-way message; never blocks. It leaves with whatever else is
         queued in this turn of the loop.
 
@@ -28,19 +40,24 @@ cdef class Link:
             endpoint: the name of the endpoint, 1 to 255 bytes of UTF-8.
             payload: `bytes`, kept alive until they were sent; a `bytearray` or
                 `memoryview` is copied.
+            priority: "high" overtakes what is queued without; None: "normal". The
+                order of messages to one endpoint holds for each priority.
 
         Raises:
             LinkClosed: the link is closed, or lost (`LinkLost`).
             MessageTooLarge: larger than this node or the peer allows.
             SendQueueFull: too much is queued; nothing was queued.
         """
-        self.outbox.send(endpoint, payload)
+        self.outbox.send(
+            endpoint, payload, DATA_LANE if priority is None else lane_of(priority)
+        )
 
-    def call(self, str endpoint not None, payload, *, timeout=None):
+    def call(self, str endpoint not None, payload, *, timeout=None, priority=None):
         """Send a call and wait for the reply of its handler.
 
         Args:
             timeout: seconds; None waits as long as the link lasts.
+            priority: of the call, as for `send`; replies have one of their own.
 
         Raises:
             CallTimeout: no reply in time; the handler is cancelled, or never begun.
@@ -48,7 +65,30 @@ cdef class Link:
             RemoteError: the handler raised.
             LinkClosed, MessageTooLarge, SendQueueFull: as for `send`.
         """
-        return self.protocol.call(endpoint, payload, timeout)
+        return self.protocol.call(
+            endpoint, payload, timeout, False, lane_of(priority)
+        )
+
+    async def send_confirmed(
+        self, str endpoint not None, payload, *, timeout=None, priority=None
+    ):
+        """Send a one-way message and wait until the peer's node has handed it to its
+        handler: a plain handler has returned, an ``async`` one has its task.
+
+        Args:
+            timeout: seconds; None waits as long as the link lasts.
+
+        Raises:
+            CallTimeout: not confirmed in time. It is not handed over any more, unless
+                it has been.
+            NoSuchEndpoint: the peer has no such endpoint.
+            RemoteError: the plain handler raised.
+            LinkLost: the link was lost; it may have been handed over.
+            LinkClosed, MessageTooLarge, SendQueueFull: as for `send`.
+        """
+        await self.protocol.call(
+            endpoint, payload, timeout, True, lane_of(priority)
+        )
 
     def drain(self):
         """Wait while more than the high-water mark is queued, until it is below

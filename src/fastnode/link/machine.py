@@ -69,7 +69,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
 
 # Kinds of frames, as in docs/wire-format.md (and fastnode/wire/frame.pxd for Cython).
 _HELLO, _ACCEPT, _GOODBYE = 1, 2, 13
-_TRAFFIC = frozenset({3, 4, 5, 6, 7, 8, 9, 10, 11, 12, _GOODBYE, 14, 15, 16})
+_TRAFFIC = frozenset({3, 4, 5, 6, 7, 8, 9, 10, 11, 12, _GOODBYE, 14, 15, 16, 17})
 
 #: The kinds that a peer may send, by our state.
 FRAMES: Final[dict[State, frozenset[int]]] = {

@@ -2,8 +2,8 @@
 
 Everything queued in one loop turn leaves together: the first frame schedules a flush
 for the end of the turn, and FLUSH_BYTES queued are flushed at once, while they are
-warm in the cache. A flush stops where the transport asks for a pause, and the data
-lane also where the peer's credit ends.
+warm in the cache. A flush stops where the transport asks for a pause, and each lane but
+control also where the peer's credit for it ends.
 """
 
 cimport cython
@@ -13,9 +13,18 @@ from libc.string cimport memcpy
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.buffers.slab cimport Slab
+from fastnode.link.budget cimport QueueBudget
 from fastnode.tls.engine cimport TlsEngine
 from fastnode.wire.encoder cimport Encoder
-from fastnode.wire.frame cimport CANCEL, CREDIT, GOODBYE, MOVED
+from fastnode.wire.frame cimport (
+    CALL,
+    CANCEL,
+    CONTROL_LANE,
+    CREDIT,
+    GOODBYE,
+    LANES,
+    MOVED,
+)
 from fastnode.wire.lane cimport Lane, Segment
 
 import logging
@@ -30,7 +39,12 @@ from fastnode.errors import (
     Side,
     renewed,
 )
-from fastnode.limits import CONTROL_HIGH_WATER_BYTES, FLUSH_BYTES
+from fastnode.limits import (
+    BULK_WINDOW_BYTES,
+    CONTROL_HIGH_WATER_BYTES,
+    FLUSH_BYTES,
+    WINDOW_LIMIT_BYTES,
+)
 from fastnode.tls.engine import TLS_ERRORS
 
 log = logging.getLogger("fastnode.link")
@@ -42,6 +56,8 @@ cdef enum:
     RECORD_BYTES = 16 << 10
 
 cdef size_t FLUSH_AT = FLUSH_BYTES
+cdef int64_t FIRST_BULK = BULK_WINDOW_BYTES
+cdef int64_t CREDIT_LIMIT = WINDOW_LIMIT_BYTES
 cdef size_t CROWDED_AT = CONTROL_HIGH_WATER_BYTES
 
 
@@ -57,38 +73,54 @@ cdef class Outbox:
         self.thread = get_ident()
         self.writable = True
         self.drainers = []
+        self.budget = QueueBudget()
 
     cdef int begin(self, peer_hello, hello) except -1:
         """Take over the limits that the peer named."""
+        cdef Lane lane
         self.encoder.set_limits(peer_hello.max_frame, peer_hello.endpoints)
         self.max_message = peer_hello.max_message
         self.own_max_message = hello.max_message
         self.window = peer_hello.window
-        self.credit = peer_hello.window
+        for lane in self.encoder.lanes:
+            lane.credit = peer_hello.window
+        self.encoder.bulk.credit = min(self.window, FIRST_BULK)
         return 0
 
     # --- queueing -------------------------------------------------------------
 
-    cdef int send(self, str endpoint, object payload) except -1:
+    cdef int send(self, str endpoint, object payload, int priority) except -1:
         cdef bytes data
         if PyBytes_CheckExact(payload):
             data = <bytes>payload
         else:
             data = as_bytes(payload)
         self.check(PyBytes_GET_SIZE(data))
-        self.encoder.message(endpoint, data)
+        self.encoder.message(endpoint, data, priority)
         self.messages += 1
         return self.queued()
 
-    cdef int call(self, str endpoint, uint32_t number, object payload) except -1:
+    cdef int call(
+        self,
+        uint8_t kind,
+        str endpoint,
+        uint32_t number,
+        object payload,
+        int priority,
+        bint nested,
+    ) except -1:
+        """Queue a CALL or CONFIRM."""
         cdef bytes data
         if PyBytes_CheckExact(payload):
             data = <bytes>payload
         else:
             data = as_bytes(payload)
         self.check(PyBytes_GET_SIZE(data))
-        self.encoder.call(endpoint, number, data)
-        self.calls += 1
+        self.encoder.call(kind, endpoint, number, data, priority, nested)
+        if kind == CALL:
+            self.calls += 1
+        else:
+            self.messages += 1
         return self.queued()
 
     cdef int reply(self, uint32_t number, bytes payload) except -1:
@@ -109,7 +141,7 @@ cdef class Outbox:
 
     cdef int check(self, size_t size) except -1:
         """Raise unless a payload of `size` bytes may be queued now."""
-        cdef size_t queued = self.encoder.data.size
+        cdef size_t queued = self.counted - self.encoder.control.size
         if self.closed is not None:
             raise renewed(self.closed)
         if PyThread_get_thread_ident() != self.thread:
@@ -129,18 +161,38 @@ cdef class Outbox:
                 side=Side.LOCAL,
                 hint="await link.drain(), or raise max_queued",
             )
+        if self.budget.used + size > self.budget.most and self.budget.used:
+            raise SendQueueFull(
+                f"{self.budget.used} bytes are queued on all links of this node and "
+                f"at most {self.budget.most} may be; nothing was queued",
+                side=Side.LOCAL,
+                hint="await link.drain(), or raise max_node_queued",
+            )
+        return 0
+
+    cdef int count(self) except -1:
+        """Tell the node how much is queued."""
+        cdef size_t size = self.encoder.size()
+        if size > self.counted:
+            self.budget.used += size - self.counted
+        elif size < self.counted:
+            self.budget.shrink(self.counted - size)
+        self.counted = size
         return 0
 
     cdef int queued(self) except -1:
         """Something was queued: see that it leaves."""
+        self.count()
         if not self.scheduled:
             self.scheduled = True
             if not self.in_read:
                 self.loop.call_soon(self._flush)
-        if (
-            self.encoder.data.size + self.encoder.control.size >= FLUSH_AT
-            and self.writable
-            and (self.credit > 0 or self.encoder.control.size >= FLUSH_AT)
+        if self.counted >= FLUSH_AT and self.writable and (
+            ripe(self.encoder.data)
+            or ripe(self.encoder.bulk)
+            or ripe(self.encoder.high)
+            or ripe(self.encoder.inner)
+            or self.encoder.control.size >= FLUSH_AT
         ):
             self.flush()
         return 0
@@ -158,16 +210,23 @@ cdef class Outbox:
                 if self.pump(FLUSH_AT) == 0:
                     break
                 self.push_output()
+                if self.moving and self.encoder.waiting() == 0:
+                    self.say_moved()
         except Exception as error:
             # The engine failed: that ends the link, and is not the sender's fault.
             self.on_error(error)
             return 0
-        if self.encoder.data.size == 0 and self.encoder.control.size == 0:
-            self.encoder.data.rest()
-            self.encoder.control.rest()
+        self.count()
+        if self.size() == 0:
+            for lane in self.encoder.lanes:
+                (<Lane>lane).rest()
             if self.on_empty is not None:
                 self.on_empty()
-        if self.drainers and self.encoder.data.size <= self.low_water:
+        if (
+            self.drainers
+            and self.encoder.waiting() <= self.low_water
+            and self.budget.used <= self.budget.low
+        ):
             self.wake()
         if self.on_room is not None and not self.crowded():
             self.on_room()
@@ -184,44 +243,34 @@ cdef class Outbox:
     cdef size_t pump(self, size_t budget) except? 0:
         """Move about `budget` bytes, whole frames, from the lanes into the engine.
 
-        Control goes first. Full records: what does not fill one is gathered in a
-        slab with what follows.
+        The encoder says which lane is next. Full records: what does not fill one is
+        gathered in a slab with what follows.
         """
-        cdef Lane control = self.encoder.control
-        cdef Lane data = self.encoder.data
+        cdef Lane lane = self.encoder.next_lane()
         cdef Slab stage
         cdef size_t moved
-        if control.count == 0 and (data.count == 0 or self.credit <= 0):
+        if lane is None:
             return 0
         stage = self.pool.get(RECORD_BYTES)
         try:
-            moved = self.pack(control, data, stage.data, budget)
+            moved = self.pack(lane, stage.data, budget)
         finally:
             self.pool.put(stage)
         return moved
 
     cdef size_t pack(
-        self, Lane control, Lane data, unsigned char *stage, size_t budget
+        self, Lane lane, unsigned char *stage, size_t budget
     ) except? 0:
-        cdef Lane lane = None
         cdef Segment *segment
         cdef const unsigned char *at
         cdef size_t left, part, staged = 0, moved = 0
         cdef bint ends
-        while lane is not None or moved < budget:
-            if lane is None:
-                if control.count:
-                    lane = control
-                elif data.count and self.credit > 0:
-                    lane = data
-                else:
-                    break
+        while True:
             segment = lane.front()
             at = segment.data
             left = segment.size
             moved += left
-            if lane is data:
-                self.credit -= <int64_t>left
+            lane.credit -= <int64_t>left
             if staged:
                 part = min(left, RECORD_BYTES - staged)
                 memcpy(stage + staged, at, part)
@@ -237,7 +286,7 @@ cdef class Outbox:
                 at += part
                 left -= part
             if left:
-                if staged == 0 and control.count + data.count == 1:
+                if staged == 0 and self.encoder.size() == segment.size:
                     self.engine.write(at, left)
                 else:
                     memcpy(stage + staged, at, left)
@@ -245,39 +294,54 @@ cdef class Outbox:
             ends = segment.ends
             lane.pop()
             if ends:
-                lane = None
+                lane = self.encoder.next_lane() if moved < budget else None
+                if lane is None:
+                    break
         if staged:
             self.engine.write(stage, staged)
         return moved
 
-    cdef int add_credit(self, uint32_t credit) except -1:
-        if <int64_t>credit > self.window - self.credit:
+    cdef int add_credit(self, uint16_t number, uint32_t credit) except -1:
+        """The peer takes so many bytes more in a lane."""
+        cdef Lane lane
+        if number >= LANES or number == CONTROL_LANE:
             raise ProtocolError(
-                f"the peer granted {credit} bytes more than its window of "
-                f"{self.window}",
+                f"the peer granted credit for lane {number}", side=Side.REMOTE
+            )
+        lane = self.encoder.lanes[number]
+        if <int64_t>credit > max(self.window, CREDIT_LIMIT) - lane.credit:
+            raise ProtocolError(
+                f"the peer granted {credit} bytes to {lane.credit}: no window is so "
+                f"large",
                 side=Side.REMOTE,
             )
-        self.credit += credit
-        if not self.scheduled and self.encoder.data.count:
+        lane.credit += credit
+        if not self.scheduled and lane.count:
             self.queued()
         return 0
 
     # --- waiting and ending ---------------------------------------------------
 
     async def drain(self):
-        """Wait while more than the high-water mark is queued."""
-        if self.closed is not None and (self.ended or not self.moved):
-            raise renewed(self.closed)
-        if self.encoder.data.size <= self.high_water:
-            return
-        self.check_loop()
-        waiter = self.loop.create_future()
-        self.drainers.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in self.drainers:
-                self.drainers.remove(waiter)
+        """Wait while more than the high-water mark is queued, here or on the node."""
+        while True:
+            if self.closed is not None and (self.ended or not self.moved):
+                raise renewed(self.closed)
+            if (
+                self.encoder.waiting() <= self.high_water
+                and self.budget.used <= self.budget.high
+            ):
+                return
+            self.check_loop()
+            waiter = self.loop.create_future()
+            self.drainers.append(waiter)
+            self.budget.enter(waiter)
+            try:
+                await waiter
+            finally:
+                self.budget.leave(waiter)
+                if waiter in self.drainers:
+                    self.drainers.remove(waiter)
 
     cdef int check_loop(self) except -1:
         """Raise unless the running loop is the link's."""
@@ -302,8 +366,15 @@ cdef class Outbox:
         """Take nothing more from users, and tell the peer that no more comes here."""
         self.closed = error
         self.moved = True
-        self.encoder.frame(self.encoder.data, MOVED, 0, NULL, 0)
+        self.moving = True
+        if self.encoder.waiting() == 0:
+            self.say_moved()
         return self.queued()
+
+    cdef int say_moved(self) except -1:
+        """MOVED follows the last message of all lanes."""
+        self.moving = False
+        return self.encoder.frame(self.encoder.data, MOVED, 0, NULL, 0)
 
     cdef int last_goodbye(self, bytes body) except -1:
         """A goodbye ahead of everything that is queued, which is given up."""
@@ -324,6 +395,7 @@ cdef class Outbox:
         self.closed = error
         self.ended = True
         self.encoder.clear()
+        self.count()
         self.on_empty = None
         self.on_room = None
         self.drainers = []
@@ -337,7 +409,12 @@ cdef class Outbox:
         return self.encoder.control.size > CROWDED_AT
 
     cdef size_t size(self) noexcept:
-        return self.encoder.data.size + self.encoder.control.size
+        return self.encoder.size()
+
+
+cdef bint ripe(Lane lane) noexcept:
+    """So much may be sent that it need not wait for the end of the loop turn."""
+    return lane.size >= FLUSH_AT and lane.credit > 0
 
 
 cdef object elsewhere(str what):

@@ -21,6 +21,7 @@ from fastnode.wire.frame cimport (
     ACCEPT,
     CALL,
     CANCEL,
+    CONFIRM,
     CREDIT,
     ENDPOINT,
     ERROR,
@@ -92,6 +93,7 @@ cdef class LinkProtocol(Handshake):
         self.outbox.high_water = settings.high_water
         self.outbox.low_water = settings.low_water
         self.outbox.most = settings.max_queued
+        self.outbox.budget = settings.budget
         self.inbox = Inbox(self.loop, self.outbox, registry, settings.hello.window)
         self.calls = CallTable(self.loop, self.outbox)
         self.succession = Succession(self, self.outbox, self.inbox, self.calls)
@@ -104,10 +106,7 @@ cdef class LinkProtocol(Handshake):
         return 0
 
     cdef int on_read(self) except -1:
-        if self.decoder.data_bytes:
-            self.inbox.received(self.decoder.data_bytes)
-            self.decoder.data_bytes = 0
-        return 0
+        return self.inbox.windows.count(self.decoder)
 
     cdef int on_lost(self, exc) except -1:
         if self.state_ < State.UP:
@@ -156,17 +155,18 @@ cdef class LinkProtocol(Handshake):
                 side=Side.REMOTE,
             )
         if kind == MESSAGE:
-            return self.inbox.message(self.decoder.number, payload)
-        if kind == CALL:
-            return self.inbox.call(self.decoder.number, self.decoder.call, payload)
+            return self.inbox.message(self.decoder.lane, self.decoder.number, payload)
+        if kind == CALL or kind == CONFIRM:
+            return self.inbox.call(self.decoder, payload)
         if kind == REPLY:
             return self.calls.replied(self.decoder.call, payload)
         if kind == CREDIT:
             return self.outbox.add_credit(
-                get32(<const unsigned char *><const char *>payload)
+                self.decoder.number,
+                get32(<const unsigned char *><const char *>payload),
             )
         if kind == ENDPOINT:
-            return self.inbox.define(self.decoder.number, payload)
+            return self.inbox.define(self.decoder.lane, self.decoder.number, payload)
         self.decoder.payload = payload
         return self.on_rare_frame(kind)
 
@@ -205,6 +205,7 @@ cdef class LinkProtocol(Handshake):
         self.succession.agree(self.hello, self.peer_hello)
         self.keepalive.start(self.settings.interval_with(self.peer_hello))
         self.limit_unacknowledged(self.keepalive.limit)
+        self.inbox.windows.grows(self.settings.max_window, self.keepalive.ping)
         self.owner.link_up(self)
         if self.state_ is not State.UP:
             return 0
@@ -212,9 +213,9 @@ cdef class LinkProtocol(Handshake):
             self.established.set_result(self.link)
         return 0
 
-    def call(self, endpoint, payload, timeout):
-        """See `Link.call`."""
-        return self.calls.call(endpoint, payload, timeout)
+    def call(self, *args):
+        """See `CallTable.call`."""
+        return self.calls.call(*args)
 
     def ping(self):
         """See `Link.ping`."""
@@ -242,7 +243,7 @@ cdef class LinkProtocol(Handshake):
             bytes_sent=self.outbox.bytes_written,
             bytes_received=self.bytes_received,
             queued_bytes=self.outbox.size(),
-            credit_bytes=max(self.outbox.credit, 0),
+            credit_bytes=max(self.outbox.encoder.data.credit, 0),
             unhandled_messages=self.inbox.unhandled,
             handler_errors=self.inbox.handler_errors,
         )

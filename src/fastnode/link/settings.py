@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 
+from fastnode import limits
 from fastnode.limits import LEAST_PEER_KEEPALIVE_SECONDS
+from fastnode.link.budget import QueueBudget
 from fastnode.wire.hello import Hello
+
+if TYPE_CHECKING:
+    from fastnode.names import NodeName
+    from fastnode.options import NetworkOptions
 
 __all__ = ["LinkSettings"]
 
@@ -16,6 +23,7 @@ class LinkSettings:
 
     Attributes:
         hello: what we tell the peer.
+        budget: what all links of the node may queue; shared by them.
     """
 
     hello: Hello
@@ -24,6 +32,30 @@ class LinkSettings:
     high_water: int
     low_water: int
     max_queued: int
+    max_window: int
+    budget: QueueBudget = field(default_factory=QueueBudget)
+
+    @classmethod
+    def of(cls, network: NetworkOptions, name: NodeName, instance: bytes) -> Self:
+        """What the options of a node say of its links."""
+        return cls(
+            hello=Hello(
+                name=name,
+                instance=instance,
+                max_message=network.max_message_size,
+                max_frame=limits.MAX_FRAME_BYTES,
+                window=network.window,
+                endpoints=limits.ENDPOINT_DICTIONARY_SIZE,
+                keepalive_ms=int(network.keepalive_interval * 1000),
+            ),
+            handshake_timeout=network.handshake_timeout,
+            keepalive_interval=network.keepalive_interval,
+            high_water=network.high_water,
+            low_water=network.low_water,
+            max_queued=network.max_queued,
+            max_window=network.max_window,
+            budget=QueueBudget(network.max_node_queued),
+        )
 
     def interval_with(self, peer: Hello) -> float:
         """The keepalive interval of a link with this peer, seconds: the smaller one.

@@ -4,16 +4,18 @@ Theory of operation. Whoever dialed the old link dials the new one. Its HELLO sh
 ticket of the old link, which only the two ends of that link know; the acceptor says in
 its own HELLO that it agrees. When the new link is up, each side by itself
 
-- moves: MOVED is the last frame of its data lane on the old link. What is sent from
-  now on travels on the new one. The old link is RETIRING;
+- moves: MOVED is its last frame on the old link in all lanes but control, sent when
+  they are empty. What is sent from now on travels on the new one. The old link is
+  RETIRING;
 - holds the messages and calls of the new link until MOVED has come on the old one and
   everything before it has been handled, or until the old link has ended. They are
   parked in the inbox and nothing is granted for them: the window bounds what is held.
 
 That is all it takes for the order, since what is held came after what is awaited. A
-handler that waits for a call of its own waits for no more than on a single link: the
-old and the new data lane, one after the other, are one lane. Replies, errors, credits,
-pings and cancellations belong to their own link and are never held.
+handler that waits for a call of its own waits for no more than on a single link: an
+old lane and the new one after it are as one. Calls of the inner lane, which are in
+order with nothing, are not held. Replies, errors, credits, pings and cancellations
+belong to their own link and are never held.
 
 The old link ends, by a goodbye in each direction, when a side has sent and received
 MOVED, its handlers have finished and their replies have left, and its own calls have

@@ -7,19 +7,23 @@ before anything else runs there, the sockets are replaced (`dup2`) by one end of
 that nobody uses, and the links are told to raise. The parent's descriptors stay as they
 are, and the hot path pays nothing.
 
-asyncio's selector is an epoll that the two share as well: the child's loop gets a fresh
-one, or it would take descriptors out of the parent's. uvloop does so by itself.
+The epoll that the loop waits on is shared as well: the child's loop gets a fresh one,
+or it would put descriptors into the parent's and take them out. libuv has a function
+for that, which uvloop calls for the processes that it starts, and for no others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import importlib
 import os
 import select
 import socket
 import weakref
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from fastnode.errors import ConfigError, Side, renewed
 from fastnode.link.orphan import orphan
@@ -100,6 +104,9 @@ def _plug(descriptors: Iterable[int]) -> None:
 
 
 def _renew_selector(loop: asyncio.AbstractEventLoop | None) -> None:
+    if loop is not None and type(loop).__module__.partition(".")[0] == "uvloop":
+        _fork_libuv(loop)
+        return
     epoll = getattr(select, "epoll", None)
     selector = getattr(loop, "_selector", None)
     if epoll is None or selector is None or not hasattr(selector, "fileno"):
@@ -107,6 +114,22 @@ def _renew_selector(loop: asyncio.AbstractEventLoop | None) -> None:
     fresh = epoll()
     os.dup2(fresh.fileno(), selector.fileno(), inheritable=False)
     fresh.close()
+
+
+def _fork_libuv(loop: asyncio.AbstractEventLoop) -> None:
+    """``uv_loop_fork`` on uvloop's loop, through the pointer that it gives away."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.py_object, ctypes.c_char_p],
+    )
+    # A uvloop that does not say so leaves the child's loop as it is.
+    with suppress(AttributeError, ImportError, OSError, ValueError):
+        module: Any = importlib.import_module("uvloop.loop")
+        capsule = module.libuv_get_loop_t_ptr(loop)
+        fork = ctypes.PyDLL(module.__file__).uv_loop_fork
+        fork.argtypes = [ctypes.c_void_p]
+        fork(pointer(capsule, None))
 
 
 def _after_fork() -> None:

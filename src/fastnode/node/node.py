@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
-from fastnode.errors import CallTimeout, ConfigError, Side
+from fastnode.errors import ConfigError, Side
 from fastnode.link.endpoint import EndpointRegistry
 from fastnode.link.settings import LinkSettings
 from fastnode.names import NodeName
@@ -27,15 +27,16 @@ from fastnode.node.handover import Handover
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkRegistry
 from fastnode.node.slow import SlowCallbacks
+from fastnode.node.within import connected_within, within
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
-from fastnode.wire.hello import INSTANCE_BYTES, Hello
+from fastnode.wire.hello import INSTANCE_BYTES
 
 if TYPE_CHECKING:
     from fastnode.certs import CertManager
     from fastnode.link.link import Link
     from fastnode.link.stats import Undelivered
-    from fastnode.options import OnLinkDown, OnLinkUp
+    from fastnode.options import OnLinkDown, OnLinkUp, Priority
 
 __all__ = ["Node", "start_node"]
 
@@ -85,7 +86,7 @@ class Node:
             name=self._name,
             plaintext=network.plaintext,
             cert_manager=manager,
-            settings=self._settings(),
+            settings=LinkSettings.of(network, self._name, self._instance),
             registry=self._endpoints,
             admission=Admission(
                 own=self._name,
@@ -100,6 +101,7 @@ class Node:
             on_refused=network.on_refused,
             slow=slow,
         )
+        self._budget = self._foundation.settings.budget
         self._handover = Handover(self._foundation, self._routes, network)
         self._acceptors: tuple[Acceptor, ...] = ()
         self._dials = Dials(self._foundation, self._routes, network)
@@ -109,25 +111,6 @@ class Node:
         self._ticker: asyncio.TimerHandle | None = None
         self._expiry = ExpiryCheck(str(self._name))
         self._fork = ForkGuard(str(self._name), self._links, self._dials)
-
-    def _settings(self) -> LinkSettings:
-        network = self._options.network
-        return LinkSettings(
-            hello=Hello(
-                name=self._name,
-                instance=self._instance,
-                max_message=network.max_message_size,
-                max_frame=limits.MAX_FRAME_BYTES,
-                window=network.window,
-                endpoints=limits.ENDPOINT_DICTIONARY_SIZE,
-                keepalive_ms=int(network.keepalive_interval * 1000),
-            ),
-            handshake_timeout=network.handshake_timeout,
-            keepalive_interval=network.keepalive_interval,
-            high_water=network.high_water,
-            low_water=network.low_water,
-            max_queued=network.max_queued,
-        )
 
     # --- what it is ------------------------------------------------------------
 
@@ -150,6 +133,11 @@ class Node:
     def links(self) -> tuple[Link, ...]:
         """The links that are up."""
         return self._links.up()
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait to be sent, on all links together."""
+        return self._budget.used
 
     @property
     def dial_stats(self) -> DialStats:
@@ -280,7 +268,9 @@ class Node:
 
     # --- endpoints ---------------------------------------------------------------
 
-    def handler(self, name: str) -> Callable[[Handler], Handler]:
+    def handler(
+        self, name: str, *, concurrency: int | None = None
+    ) -> Callable[[Handler], Handler]:
         """Decorator: the function handles what is sent to endpoint `name`.
 
         It is given a `Message`; what it returns (bytes, or None for an empty reply)
@@ -288,12 +278,18 @@ class Node:
         ``async def``; a plain function runs where the message is received, so it
         must not block.
 
+        Args:
+            concurrency: how many of an ``async`` handler may be under way at once, over
+                all links; None: no bound. What comes beyond waits in order, and counts
+                against its sender's window.
+
         Raises:
-            ConfigError: the endpoint has a handler already.
+            ConfigError: the endpoint has a handler already, or `concurrency` is no
+                number from 1 upward.
         """
 
         def register(handler: Handler) -> Handler:
-            self._endpoints.add(name, handler)
+            self._endpoints.add(name, handler, concurrency)
             return handler
 
         return register
@@ -415,22 +411,50 @@ class Node:
         self._check_loop()
         if self._stopping is not None:
             raise self._dials.stopped()
-        if timeout is None:
-            timeout = self._options.shutdown_timeout
-        await self._handover.replace(peer, timeout, self.connect)
+        limit = self._options.shutdown_timeout if timeout is None else timeout
+        await self._handover.replace(peer, limit, self.connect)
 
     async def send(
-        self, name: str, endpoint: str, payload: bytes | bytearray | memoryview
+        self,
+        name: str,
+        endpoint: str,
+        payload: bytes | bytearray | memoryview,
+        *,
+        confirm: bool = False,
+        priority: Priority | None = None,
+        timeout: float | None = None,
     ) -> None:
         """Send a one-way message; connects first where needed, and waits while the
-        link is over its high-water mark.
+        link, or all links together, are over their high-water mark.
+
+        Args:
+            confirm: wait until the other node has handed it to its handler; see
+                `Link.send_confirmed`.
+            priority: see `Link.send`.
+            timeout: seconds for all of it, or None. When it is over, a message without
+                `confirm` may be queued.
 
         Raises:
-            As `connect`, `Link.send` and `Link.drain`.
+            CallTimeout: not done in time.
+            As `connect`, `Link.send`, `Link.drain` and `Link.send_confirmed`.
         """
-        link = self._links.find(name) or await self.connect(name)
-        link.send(endpoint, payload)
-        await link.drain()
+
+        async def sending() -> None:
+            if self._budget.crowded:
+                await self._budget.room()
+            link = self._links.find(name) or await self.connect(name)
+            if confirm:
+                await link.send_confirmed(endpoint, payload, priority=priority)
+            else:
+                link.send(endpoint, payload, priority=priority)
+                await link.drain()
+
+        if timeout is None:
+            await sending()
+        else:
+            what = "confirmed" if confirm else "taken"
+            text = f"a message to {endpoint!r} of {name} was not {what}"
+            await within(timeout, sending(), text, name)
 
     async def call(
         self,
@@ -439,48 +463,31 @@ class Node:
         payload: bytes | bytearray | memoryview,
         *,
         timeout: float | None = None,
+        priority: Priority | None = None,
     ) -> bytes:
         """Call an endpoint of another node and return its reply.
 
         Args:
             timeout: seconds for connecting and for the reply together; None waits
                 as long as the link lasts.
+            priority: see `Link.send`.
 
         Raises:
             As `connect` and `Link.call`.
         """
         link = self._links.find(name)
-        if link is None and timeout is None:
-            link = await self.connect(name)
-        elif link is None:
-            assert timeout is not None
-            began = asyncio.get_running_loop().time()
-            try:
-                async with asyncio.timeout(timeout) as scope:
-                    link = await self.connect(name)
-            except TimeoutError as error:
-                if not scope.expired():
-                    raise
-                raise CallTimeout(
-                    f"no link with {name} within {timeout:g} s",
-                    peer=name,
-                    side=Side.REMOTE,
-                ) from error
-            timeout = max(timeout - (asyncio.get_running_loop().time() - began), 0.0)
-        assert link is not None
-        return await link.call(endpoint, payload, timeout=timeout)
+        if link is None:
+            link, timeout = await connected_within(timeout, self.connect, name)
+        return await link.call(endpoint, payload, timeout=timeout, priority=priority)
 
     def _check_loop(self) -> None:
         self._fork.check()
         if self._loop is None:
-            raise ConfigError(
-                f"node {self.name} was not started", hint="use await start_node(...)"
-            )
+            text = f"node {self.name} was not started"
+            raise ConfigError(text, hint="use await start_node(...)")
         if asyncio.get_running_loop() is not self._loop:
-            raise ConfigError(
-                f"node {self.name} belongs to another event loop",
-                hint="one node, one loop",
-            )
+            text = f"node {self.name} belongs to another event loop"
+            raise ConfigError(text, hint="one node, one loop")
 
 
 async def start_node(name: str, options: NodeOptions | None = None) -> Node:

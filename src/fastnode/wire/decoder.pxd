@@ -2,6 +2,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.buffers.slab cimport Slab
+from fastnode.wire.frame cimport LANES
 
 
 cdef struct Assembly:
@@ -11,6 +12,7 @@ cdef struct Assembly:
     uint32_t call
     uint16_t number
     uint8_t kind
+    bint nested
 
 
 cdef class Decoder:
@@ -19,10 +21,12 @@ cdef class Decoder:
     cdef uint16_t number
     cdef uint32_t call
     cdef bytes payload
+    cdef int lane
+    cdef bint nested
 
-    # Bytes of the data lane, headers included, since they were last read: what
-    # flow control gives back to the sender.
-    cdef size_t data_bytes
+    # Bytes by lane, headers included, since they were last read: what flow control
+    # gives back to the sender. Of the control lane, nobody asks.
+    cdef size_t[LANES] received
 
     # Limits. max_frame counts the header; max_message is 0 until the link is up.
     cdef size_t max_frame
@@ -42,7 +46,9 @@ cdef class Decoder:
     cdef size_t direct_left
     cdef int direct_lane
 
-    cdef Assembly assemblies[2]
+    # By lane, and how many are open.
+    cdef Assembly[LANES] assemblies
+    cdef int assembling
     cdef list parts
 
     cdef size_t reserve(self, unsigned char **at) except 0

@@ -26,10 +26,13 @@ from libc.string cimport memcpy, memmove
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.wire.frame cimport (
     ACCEPT,
+    CALL,
     CALL_BYTES,
     CANCEL,
+    CONFIRM,
     CONTINUE,
     CREDIT,
+    CONTROL_LANE,
     CREDIT_BYTES,
     DATA_LANE,
     ENDPOINT,
@@ -38,10 +41,13 @@ from fastnode.wire.frame cimport (
     HEADER_BYTES,
     HELLO,
     KIND_END,
+    LANE_BITS,
+    LANE_SHIFT,
     LANES,
     MESSAGE,
     MORE,
     MOVED,
+    NESTED,
     PING,
     PING_BYTES,
     PONG,
@@ -77,17 +83,25 @@ cdef enum:
 # kinds have most = 0 here and are judged by max_frame and max_message.
 cdef uint32_t[KIND_END] LEAST
 cdef uint32_t[KIND_END] MOST
+# The flags that each kind may have.
+cdef uint8_t[KIND_END] FLAGS
 
 
-cdef int allow(int kind, uint32_t least, uint32_t most) except -1:
+cdef int allow(int kind, uint32_t least, uint32_t most, uint8_t flags=0) except -1:
     LEAST[kind] = least
     MOST[kind] = most
+    FLAGS[kind] = flags
     return 0
 
 
 allow(HELLO, 1, MAX_HELLO_BYTES)
 allow(ACCEPT, 0, 0)
-allow(ENDPOINT, 1, MAX_ENDPOINT_NAME_BYTES)
+allow(ENDPOINT, 1, MAX_ENDPOINT_NAME_BYTES, LANE_BITS)
+allow(MESSAGE, 0, 0, MORE | LANE_BITS)
+allow(CALL, 0, 0, MORE | LANE_BITS | NESTED)
+allow(CONFIRM, 0, 0, MORE | LANE_BITS | NESTED)
+allow(REPLY, 0, 0, MORE)
+allow(CONTINUE, 0, 0, MORE)
 allow(ERROR, CALL_BYTES + 4, CALL_BYTES + 4 + 2 * MAX_REASON_BYTES)
 allow(CREDIT, CREDIT_BYTES, CREDIT_BYTES)
 allow(CANCEL, CALL_BYTES, CALL_BYTES)
@@ -130,12 +144,12 @@ cdef class Decoder:
 
     # --- the view from Python: tests, benchmarks ------------------------------
 
-    def feed(self, const unsigned char[::1] data not None):
+    def feed(self, const unsigned char[::1] data not None, *, bint lanes=False):
         """Take in bytes and return the frames that are complete.
 
         Returns:
             A list of tuples (kind, number, call, payload); payload is a `bytes`
-            object of its own, or None.
+            object of its own, or None. With `lanes`, of pairs (lane, such a tuple).
 
         Raises:
             ProtocolError: the bytes are not what the wire format allows. The
@@ -153,7 +167,8 @@ cdef class Decoder:
             left -= room
             self.commit(room)
             while self.next():
-                frames.append((self.kind, self.number, self.call, self.payload))
+                frame = (self.kind, self.number, self.call, self.payload)
+                frames.append((self.lane, frame) if lanes else frame)
                 self.payload = None
         self.rest()
         return frames
@@ -186,7 +201,7 @@ cdef class Decoder:
             self.start = 0
             self.end = kept
         at[0] = self.slab.data + self.end
-        if kept < HEADER_BYTES and (self.assemblies[0].kind or self.assemblies[1].kind):
+        if self.assembling and kept < HEADER_BYTES:
             return HEADER_BYTES - kept
         return self.slab.capacity - self.end
 
@@ -228,22 +243,24 @@ cdef class Decoder:
                         <const char *>at + HEADER_BYTES, <Py_ssize_t>length
                     )
                     self.call = 0
+                    self.lane = DATA_LANE
                     self.start += HEADER_BYTES + length
-                    self.data_bytes += HEADER_BYTES + length
+                    self.received[DATA_LANE] += HEADER_BYTES + length
                     return 1
             if self.kind == 0 or self.kind >= KIND_END:
                 raise malformed(f"unknown kind {self.kind}")
             if length > self.max_frame - HEADER_BYTES:
                 raise self.too_long(length)
-            if at[1] & ~MORE:
-                raise malformed(f"unknown flags {at[1]:#x}")
+            if at[1] & ~FLAGS[self.kind]:
+                raise malformed(f"flags {at[1]:#x} on kind {self.kind}")
+            self.lane = (at[1] & LANE_BITS) >> LANE_SHIFT
+            if self.lane >= LANES or (self.lane == CONTROL_LANE and at[1]):
+                raise malformed(f"lane {self.lane} in flags {at[1]:#x}")
             if self.kind == CONTINUE:
                 found = self.open_part(at, available, at[1], length)
-            elif MESSAGE <= self.kind <= REPLY:
+            elif MESSAGE <= self.kind <= REPLY or self.kind == CONFIRM:
                 found = self.open_payload(at, available, at[1], length)
             else:
-                if at[1]:
-                    raise malformed(f"flags {at[1]:#x} on kind {self.kind}")
                 found = self.small_frame(at, available, length)
             # 1: a frame; 0: more bytes are needed; 2: consumed, look again
             if found != 2:
@@ -253,8 +270,7 @@ cdef class Decoder:
         return (
             self.direct is not None
             or self.end > self.start
-            or self.assemblies[0].kind != 0
-            or self.assemblies[1].kind != 0
+            or self.assembling > 0
         )
 
     cdef int rest(self) except -1:
@@ -274,6 +290,7 @@ cdef class Decoder:
         for lane in range(LANES):
             self.assemblies[lane].kind = 0
             self.parts[lane] = None
+        self.assembling = 0
         return self.rest()
 
     # --- inside ---------------------------------------------------------------
@@ -294,10 +311,12 @@ cdef class Decoder:
         self.payload = PyBytes_FromStringAndSize(
             <const char *>at + offset, <Py_ssize_t>(HEADER_BYTES + length - offset)
         )
-        if self.kind == MOVED and self.assemblies[DATA_LANE].kind:
+        if self.kind == MOVED and self.assembling > (
+            1 if self.assemblies[CONTROL_LANE].kind else 0
+        ):
             raise malformed("MOVED inside a message of several frames")
         if self.kind == ENDPOINT or self.kind == MOVED:
-            self.data_bytes += HEADER_BYTES + length
+            self.received[self.lane] += HEADER_BYTES + length
         self.start += HEADER_BYTES + length
         return 1
 
@@ -306,7 +325,7 @@ cdef class Decoder:
     ) except -1:
         """The first or only frame of a message, call or reply."""
         cdef size_t prefix = 0 if self.kind == MESSAGE else CALL_BYTES
-        cdef int lane = 1 if self.kind == REPLY else DATA_LANE
+        cdef int lane = CONTROL_LANE if self.kind == REPLY else self.lane
         cdef uint64_t total
         cdef size_t size
         cdef bytes into
@@ -319,6 +338,7 @@ cdef class Decoder:
         if available < HEADER_BYTES + prefix:
             return 0
         size = length - prefix
+        self.nested = bool(flags & NESTED)
         if self.kind != MESSAGE:
             self.call = get32(at + HEADER_BYTES)
         else:
@@ -330,7 +350,9 @@ cdef class Decoder:
             if size == 0 or total <= size:
                 raise malformed(f"{size} bytes as the first part of {total}")
             into = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>total)
+            self.assembling += 1
             self.assemblies[lane].kind = self.kind
+            self.assemblies[lane].nested = self.nested
             self.assemblies[lane].number = self.number
             self.assemblies[lane].call = self.call
             self.assemblies[lane].total = total
@@ -343,8 +365,9 @@ cdef class Decoder:
                 return 0
             into = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
             lane = -1
-        if self.kind != REPLY:
-            self.data_bytes += HEADER_BYTES + length
+        self.received[self.lane if self.kind != REPLY else CONTROL_LANE] += (
+            HEADER_BYTES + length
+        )
         self.start += HEADER_BYTES + prefix
         return self.fill(
             into,
@@ -370,8 +393,7 @@ cdef class Decoder:
             )
         if bool(flags & MORE) != (length < assembly.total - assembly.filled):
             raise malformed("the last part is not where the length says")
-        if self.number == DATA_LANE:
-            self.data_bytes += HEADER_BYTES + length
+        self.received[self.number] += HEADER_BYTES + length
         self.start += HEADER_BYTES
         return self.fill(
             <bytes>self.parts[self.number],
@@ -420,7 +442,10 @@ cdef class Decoder:
             self.kind = assembly.kind
             self.number = assembly.number
             self.call = assembly.call
+            self.nested = assembly.nested
+            self.lane = lane
             assembly.kind = 0
+            self.assembling -= 1
             self.parts[lane] = None
         self.payload = into
         return 1

@@ -1,37 +1,80 @@
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.wire.lane cimport Lane
 
 
 cdef class Encoder:
-    # Frames in order; control overtakes data, so nothing in it may depend on data.
+    # Frames in order; nothing in a lane may depend on another lane.
     cdef readonly Lane data
     cdef readonly Lane control
+    cdef readonly Lane high
+    cdef readonly Lane bulk
+    cdef readonly Lane inner
+    # All of them, by number.
+    cdef readonly tuple lanes
     # The largest frame the peer takes, header included.
     cdef size_t max_frame
-    # The endpoint dictionary of this direction: name -> number < book_size.
-    cdef dict book
-    cdef list book_names
-    cdef Py_ssize_t book_size
-    cdef Py_ssize_t book_next
-    # The last name used, compared by identity before the dictionary is asked.
-    cdef str last_name
-    cdef uint16_t last_number
+
+    # Between data and bulk: whose turn it is. Until where in bulk (bytes ever sent)
+    # something to an endpoint is queued.
+    cdef bint bulk_turn
+    cdef dict pending
+    # Barriers, oldest first: (where in bulk, where in data has to be reached before);
+    # the first of them, if there is one.
+    cdef object barriers
+    cdef bint barred
+    cdef uint64_t barrier
+    cdef uint64_t behind
 
     cdef int set_limits(self, size_t max_frame, Py_ssize_t endpoints) except -1
-    cdef int number_of(self, str name) except -1
-    cdef int message(self, str endpoint, bytes payload) except -1
-    cdef int call(self, str endpoint, uint32_t call, bytes payload) except -1
+    cdef inline size_t waiting(self) noexcept:
+        """Bytes of users: what flow control holds up."""
+        return self.data.size + self.bulk.size + self.high.size + self.inner.size
+
+    cdef inline size_t size(self) noexcept:
+        return self.control.size + self.waiting()
+
+    cdef Lane next_lane(self)
+    cdef bint bulk_ready(self) noexcept
+    cdef int pass_barriers(self) except -1
+    cdef int next_barrier(self) except -1
+    cdef Lane lane_for(self, str endpoint, size_t size)
+    cdef int went(self, str endpoint, Lane lane) except -1
+    cdef bint held_up(self, size_t size, int priority) noexcept
+    cdef int number_of(self, str name, Lane lane) except -1
+    cdef int message(self, str endpoint, bytes payload, int priority) except -1
+    cdef int call(
+        self,
+        uint8_t kind,
+        str endpoint,
+        uint32_t call,
+        bytes payload,
+        int priority,
+        bint nested,
+    ) except -1
     cdef size_t unsent(self) noexcept
+    cdef size_t unsent_in(self, Lane lane) noexcept
     cdef int reply(self, uint32_t call, bytes payload) except -1
     cdef int frame(
         self, Lane lane, uint8_t kind, uint16_t number, const unsigned char *body,
         size_t size
     ) except -1
     cdef int payload(
-        self, Lane lane, uint8_t kind, uint16_t number, uint32_t call, bytes payload
+        self,
+        Lane lane,
+        uint8_t kind,
+        uint8_t flags,
+        uint16_t number,
+        uint32_t call,
+        bytes payload,
     ) except -1
     cdef int large(
-        self, Lane lane, uint8_t kind, uint16_t number, uint32_t call, bytes payload
+        self,
+        Lane lane,
+        uint8_t kind,
+        uint8_t flags,
+        uint16_t number,
+        uint32_t call,
+        bytes payload,
     ) except -1

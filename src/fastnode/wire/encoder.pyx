@@ -1,27 +1,39 @@
-"""Messages to frames, in two lanes.
+"""Messages to frames, in lanes, and which lane goes next.
 
 Payloads up to COPY_BYTES are copied into a slab behind their header. Larger ones are
 cut into frames of `max_frame` bytes; the frames refer to the user's `bytes` object.
-Messages and calls go into the data lane, which flow control may hold up; replies and
-everything that keeps a link going go into the control lane.
+
+Theory of operation. Between any two frames the next may be one of another lane:
+control (replies, and all that keeps a link going) before inner before high, then data
+and bulk in turn. A message of several frames goes into bulk, one that fits a frame
+into data, so that the small ones pass between the frames of the large ones. The order
+of messages to one endpoint holds across the two: while something to an endpoint is
+queued in bulk, all that follows to it goes there too; and a message of several frames
+waits at a *barrier* until the data lane has sent what was queued before it.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.wire.frame cimport (
     CALL,
     CALL_BYTES,
+    CONFIRM,
     CONTINUE,
     CONTROL_LANE,
     DATA_LANE,
+    BULK_LANE,
     ENDPOINT,
     HEADER_BYTES,
+    HIGH_LANE,
+    INNER_LANE,
+    LANE_SHIFT,
     MESSAGE,
     MORE,
+    NESTED,
     REPLY,
     TOTAL_BYTES,
     get32,
@@ -31,16 +43,17 @@ from fastnode.wire.frame cimport (
 )
 from fastnode.wire.lane cimport Lane, Segment
 
+from collections import deque
+
 from fastnode.errors import ConfigError
-from fastnode.limits import (
-    ENDPOINT_DICTIONARY_SIZE,
-    MAX_ENDPOINT_NAME_BYTES,
-    MAX_FRAME_BYTES,
-)
+from fastnode.limits import MAX_ENDPOINT_NAME_BYTES, MAX_FRAME_BYTES
 
 cdef enum:
     # One TLS record: copying it costs less than a record that is not full.
     COPY_BYTES = 16 << 10
+    # Names of which it is remembered until where they are queued in bulk; beyond it,
+    # those that have left are forgotten.
+    MOST_PENDING = 4096
 
 cdef size_t NAME_BYTES = MAX_ENDPOINT_NAME_BYTES
 
@@ -54,14 +67,15 @@ cdef class Encoder:
     """
 
     def __init__(self, BufferPool pool not None):
-        self.data = Lane(pool)
-        self.control = Lane(pool)
+        self.data = Lane(pool, DATA_LANE)
+        self.control = Lane(pool, CONTROL_LANE)
+        self.high = Lane(pool, HIGH_LANE)
+        self.bulk = Lane(pool, BULK_LANE)
+        self.inner = Lane(pool, INNER_LANE)
+        self.lanes = (self.data, self.control, self.high, self.bulk, self.inner)
         self.max_frame = MAX_FRAME_BYTES
-        self.book = {}
-        self.book_names = []
-        self.book_size = ENDPOINT_DICTIONARY_SIZE
-        self.book_next = 0
-        self.last_name = None
+        self.pending = {}
+        self.barriers = deque()
 
     # --- the view from Python: tests, benchmarks ------------------------------
 
@@ -69,13 +83,25 @@ cdef class Encoder:
         """Set what the peer takes: bytes of a frame, names in its dictionary."""
         self.set_limits(max_frame, endpoints)
 
-    def add_message(self, str endpoint not None, bytes payload not None):
+    def add_message(
+        self, str endpoint not None, bytes payload not None, int priority=DATA_LANE
+    ):
         """Queue a one-way message. `payload` is kept alive until it is taken."""
-        self.message(endpoint, payload)
+        self.message(endpoint, payload, priority)
 
-    def add_call(self, str endpoint not None, uint32_t call, bytes payload not None):
+    def add_call(
+        self,
+        str endpoint not None,
+        uint32_t call,
+        bytes payload not None,
+        int priority=DATA_LANE,
+    ):
         """Queue a call with this number."""
-        self.call(endpoint, call, payload)
+        self.call(CALL, endpoint, call, payload, priority, False)
+
+    def add_confirm(self, str endpoint not None, uint32_t call, bytes payload not None):
+        """Queue a message whose confirmation has this number."""
+        self.call(CONFIRM, endpoint, call, payload, DATA_LANE, False)
 
     def add_reply(self, uint32_t call, bytes payload not None):
         """Queue the reply to the call with this number."""
@@ -91,82 +117,219 @@ cdef class Encoder:
             PyBytes_GET_SIZE(body),
         )
 
-    def take(self):
-        """All queued bytes, control lane first, as one `bytes` object."""
+    def grant(self, int lane, int64_t credit):
+        """Set what the peer takes in a lane, bytes."""
+        (<Lane>self.lanes[lane]).credit = credit
+
+    def take(self, runs=None):
+        """Queued bytes as one `bytes` object.
+
+        Args:
+            runs: how many times a lane is chosen, within its credit; None: all bytes,
+                whatever the credit.
+        """
         cdef list pieces = []
         cdef Lane lane
         cdef Segment *segment
-        for lane in (self.control, self.data):
-            while lane.count:
+        cdef bint ends
+        while runs is None or runs > 0:
+            if runs is None:
+                for lane in self.lanes:
+                    lane.credit = 1
+            else:
+                runs -= 1
+            lane = self.next_lane()
+            if lane is None:
+                break
+            ends = False
+            while not ends:
                 segment = lane.front()
+                ends = segment.ends
                 pieces.append((<const char *>segment.data)[:segment.size])
+                lane.credit -= <int64_t>segment.size
                 lane.pop()
         return b"".join(pieces)
 
+    @property
+    def queued(self):
+        """Bytes in all lanes."""
+        return self.size()
+
     def clear(self):
         """Give up what is queued and return all slabs."""
-        self.control.clear()
-        self.data.clear()
+        cdef Lane lane
+        for lane in self.lanes:
+            lane.clear()
+        self.pending.clear()
+        self.barriers.clear()
+        self.barred = False
 
     # --- the view from Cython -------------------------------------------------
 
     cdef int set_limits(self, size_t max_frame, Py_ssize_t endpoints) except -1:
+        cdef Lane lane
         if endpoints < 1 or max_frame < 1024:
             raise ValueError("limits that no peer may have")
         self.max_frame = max_frame
-        self.book_size = endpoints
+        for lane in self.lanes:
+            lane.book.size = endpoints
         return 0
 
-    cdef int number_of(self, str name) except -1:
-        """The number of an endpoint; a name that has none is sent first.
+    cdef Lane next_lane(self):
+        """The lane whose turn it is, or None; only between two frames."""
+        if self.barred:
+            self.pass_barriers()
+        if self.control.count:
+            return self.control
+        if self.inner.count and self.inner.credit > 0:
+            return self.inner
+        if self.high.count and self.high.credit > 0:
+            return self.high
+        if self.data.count and self.data.credit > 0 and not (
+            self.bulk_turn and self.bulk_ready()
+        ):
+            self.bulk_turn = True
+            return self.data
+        if self.bulk_ready():
+            self.bulk_turn = False
+            return self.bulk
+        return None
 
-        At the bound of the dictionary the oldest number is given to the new name:
-        both sides handle the data lane in order, so they agree at every frame.
-        """
-        cdef object known
-        cdef bytes text
-        cdef Py_ssize_t number
-        if name is self.last_name:
-            return self.last_number
-        known = self.book.get(name)
-        if known is None:
-            text = name.encode("utf-8")
-            if not 0 < <size_t>len(text) <= NAME_BYTES:
-                raise ConfigError(
-                    f"an endpoint's name has 1 to {NAME_BYTES} bytes, "
-                    f"this one has {len(text)}"
+    cdef bint bulk_ready(self) noexcept:
+        """Bulk may send: it has credit, and does not stand at a barrier."""
+        if self.bulk.count == 0 or self.bulk.credit <= 0:
+            return False
+        return not self.barred or self.bulk.sent < self.barrier
+
+    cdef int pass_barriers(self) except -1:
+        """Forget barriers that data has come up to."""
+        while self.barred and self.data.sent >= self.behind:
+            self.barriers.popleft()
+            self.next_barrier()
+        return 0
+
+    cdef int next_barrier(self) except -1:
+        self.barred = bool(self.barriers)
+        if self.barred:
+            self.barrier, self.behind = self.barriers[0]
+        return 0
+
+    cdef Lane lane_for(self, str endpoint, size_t size):
+        """Data or bulk, for a message of so many bytes, header included."""
+        cdef object until
+        if size > self.max_frame:
+            if self.data.count:
+                self.barriers.append(
+                    (self.bulk.sent + self.bulk.size, self.data.sent + self.data.size)
                 )
-            number = self.book_next
-            if number < len(self.book_names):
-                del self.book[self.book_names[number]]
-                self.book_names[number] = name
-            else:
-                self.book_names.append(name)
-            self.book_next = number + 1 if number + 1 < self.book_size else 0
-            self.book[name] = number
-            self.frame(
-                self.data,
-                ENDPOINT,
-                <uint16_t>number,
-                <const unsigned char *>PyBytes_AS_STRING(text),
-                len(text),
-            )
+                self.bulk.open = False
+                if not self.barred:
+                    self.next_barrier()
+        elif self.bulk.count == 0:
+            return self.data
         else:
-            number = known
-        self.last_name = name
-        self.last_number = <uint16_t>number
-        return <int>number
+            until = self.pending.get(endpoint)
+            if until is None or <uint64_t>until <= self.bulk.sent:
+                return self.data
+        return self.bulk
 
-    cdef int message(self, str endpoint, bytes payload) except -1:
-        cdef uint16_t number = <uint16_t>self.number_of(endpoint)
-        return self.payload(self.data, MESSAGE, number, 0, payload)
+    cdef int went(self, str endpoint, Lane lane) except -1:
+        """Something to `endpoint` was queued: remember it if that was in bulk."""
+        if lane is self.bulk:
+            if len(self.pending) >= MOST_PENDING:
+                self.pending = {
+                    name: until
+                    for name, until in self.pending.items()
+                    if <uint64_t>until > self.bulk.sent
+                }
+            self.pending[endpoint] = self.bulk.sent + self.bulk.size
+        return 0
 
-    cdef int call(self, str endpoint, uint32_t call, bytes payload) except -1:
-        cdef uint16_t number = <uint16_t>self.number_of(endpoint)
-        return self.payload(self.data, CALL, number, call, payload)
+    cdef int number_of(self, str name, Lane lane) except -1:
+        """The number of an endpoint; a name that has none is sent first."""
+        cdef bytes text
+        cdef unsigned char *at
+        cdef int number = lane.book.find(name)
+        if number >= 0:
+            return number
+        text = name.encode("utf-8")
+        if not 0 < <size_t>len(text) <= NAME_BYTES:
+            raise ConfigError(
+                f"an endpoint's name has 1 to {NAME_BYTES} bytes, "
+                f"this one has {len(text)}"
+            )
+        number = lane.book.add(name)
+        at = lane.room(HEADER_BYTES + len(text))
+        put_header(
+            at,
+            ENDPOINT,
+            <uint8_t>(lane.number << LANE_SHIFT),
+            <uint16_t>number,
+            <uint32_t>len(text),
+        )
+        memcpy(at + HEADER_BYTES, PyBytes_AS_STRING(text), len(text))
+        lane.wrote(HEADER_BYTES + len(text), True)
+        return number
+
+    cdef int message(self, str endpoint, bytes payload, int priority) except -1:
+        cdef Lane lane = self.data
+        cdef uint16_t number
+        cdef size_t size = HEADER_BYTES + PyBytes_GET_SIZE(payload)
+        if priority == DATA_LANE and size <= self.max_frame and self.bulk.count == 0:
+            # The hot path: nothing that this could overtake.
+            number = <uint16_t>self.number_of(endpoint, lane)
+            return self.payload(lane, MESSAGE, 0, number, 0, payload)
+        lane = self.lane_for(endpoint, size) if priority == DATA_LANE else self.high
+        number = <uint16_t>self.number_of(endpoint, lane)
+        self.payload(
+            lane, MESSAGE, <uint8_t>(lane.number << LANE_SHIFT), number, 0, payload
+        )
+        return self.went(endpoint, lane)
+
+    cdef int call(
+        self,
+        uint8_t kind,
+        str endpoint,
+        uint32_t call,
+        bytes payload,
+        int priority,
+        bint nested,
+    ) except -1:
+        """Queue a CALL or CONFIRM."""
+        cdef Lane lane
+        cdef uint16_t number
+        cdef size_t size = HEADER_BYTES + CALL_BYTES + PyBytes_GET_SIZE(payload)
+        if nested and self.held_up(size, priority):
+            lane = self.inner
+        elif priority == DATA_LANE:
+            lane = self.lane_for(endpoint, size)
+        else:
+            lane = self.high
+        number = <uint16_t>self.number_of(endpoint, lane)
+        self.payload(
+            lane,
+            kind,
+            <uint8_t>(lane.number << LANE_SHIFT | (NESTED if nested else 0)),
+            number,
+            call,
+            payload,
+        )
+        return self.went(endpoint, lane)
+
+    cdef bint held_up(self, size_t size, int priority) noexcept:
+        """A call would have to wait for credit in its own lane: a handler that waits
+        for it, and holds a part of our window, must not."""
+        cdef Lane lane = self.high
+        if self.inner.count:
+            return True
+        if priority == DATA_LANE:
+            lane = self.bulk if size > self.max_frame or self.bulk.count else self.data
+            if lane is self.bulk and self.data.credit <= <int64_t>self.data.size:
+                return True
+        return lane.credit <= <int64_t>lane.size
 
     cdef int reply(self, uint32_t call, bytes payload) except -1:
-        return self.payload(self.control, REPLY, 0, call, payload)
+        return self.payload(self.control, REPLY, 0, 0, call, payload)
 
     cdef int frame(
         self,
@@ -185,7 +348,13 @@ cdef class Encoder:
         return 0
 
     cdef int payload(
-        self, Lane lane, uint8_t kind, uint16_t number, uint32_t call, bytes payload
+        self,
+        Lane lane,
+        uint8_t kind,
+        uint8_t flags,
+        uint16_t number,
+        uint32_t call,
+        bytes payload,
     ) except -1:
         cdef size_t size = PyBytes_GET_SIZE(payload)
         cdef const unsigned char *data = (
@@ -196,17 +365,21 @@ cdef class Encoder:
         )
         cdef unsigned char *at
         if size > COPY_BYTES or prefix + size > self.max_frame:
-            return self.large(lane, kind, number, call, payload)
+            return self.large(lane, kind, flags, number, call, payload)
         if size <= 4096:
             at = lane.room(prefix + size)
-            put_header(at, kind, 0, number, <uint32_t>(prefix - HEADER_BYTES + size))
+            put_header(
+                at, kind, flags, number, <uint32_t>(prefix - HEADER_BYTES + size)
+            )
             if kind != MESSAGE:
                 put32(at + HEADER_BYTES, call)
             memcpy(at + prefix, data, size)
             lane.wrote(prefix + size, True)
         else:
             at = lane.room(prefix)
-            put_header(at, kind, 0, number, <uint32_t>(prefix - HEADER_BYTES + size))
+            put_header(
+                at, kind, flags, number, <uint32_t>(prefix - HEADER_BYTES + size)
+            )
             if kind != MESSAGE:
                 put32(at + HEADER_BYTES, call)
             lane.wrote(prefix, False)
@@ -214,7 +387,13 @@ cdef class Encoder:
         return 0
 
     cdef int large(
-        self, Lane lane, uint8_t kind, uint16_t number, uint32_t call, bytes payload
+        self,
+        Lane lane,
+        uint8_t kind,
+        uint8_t flags,
+        uint16_t number,
+        uint32_t call,
+        bytes payload,
     ) except -1:
         """Queue a payload uncopied: one frame, or one and its continuations."""
         cdef size_t left = PyBytes_GET_SIZE(payload)
@@ -224,7 +403,6 @@ cdef class Encoder:
         cdef size_t prefix = HEADER_BYTES
         cdef size_t part
         cdef bint more
-        cdef uint16_t channel = DATA_LANE if lane is self.data else CONTROL_LANE
         cdef unsigned char *at
         if kind != MESSAGE:
             prefix += CALL_BYTES
@@ -236,7 +414,7 @@ cdef class Encoder:
         put_header(
             at,
             kind,
-            MORE if more else 0,
+            flags | (MORE if more else 0),
             number,
             <uint32_t>(prefix - HEADER_BYTES + part),
         )
@@ -252,7 +430,13 @@ cdef class Encoder:
             part = min(left, self.max_frame - HEADER_BYTES)
             more = part < left
             at = lane.room(HEADER_BYTES)
-            put_header(at, CONTINUE, MORE if more else 0, channel, <uint32_t>part)
+            put_header(
+                at,
+                CONTINUE,
+                MORE if more else 0,
+                <uint16_t>lane.number,
+                <uint32_t>part,
+            )
             lane.wrote(HEADER_BYTES, False)
             lane.refer(payload, data, part, True)
             left -= part
@@ -260,16 +444,24 @@ cdef class Encoder:
         return 0
 
     cdef size_t unsent(self) noexcept:
-        """Messages and calls whose last frame is in the data lane.
+        """Messages and calls that are queued, or whose last frame is.
 
         Walks over all frames: for the end of a link.
         """
+        return (
+            self.unsent_in(self.data)
+            + self.unsent_in(self.high)
+            + self.unsent_in(self.bulk)
+            + self.unsent_in(self.inner)
+        )
+
+    cdef size_t unsent_in(self, Lane lane) noexcept:
         cdef unsigned char header[HEADER_BYTES]
         cdef size_t have = 0, skip = 0, found = 0, left, part, i
         cdef Segment *segment
         cdef const unsigned char *at
-        for i in range(self.data.count):
-            segment = &self.data.ring[(self.data.first + i) & (self.data.slots - 1)]
+        for i in range(lane.count):
+            segment = &lane.ring[(lane.first + i) & (lane.slots - 1)]
             at = segment.data
             left = segment.size
             while left:
@@ -283,7 +475,7 @@ cdef class Encoder:
                     if have == HEADER_BYTES:
                         have = 0
                         skip = get32(header + 4)
-                        if header[0] in (MESSAGE, CALL, CONTINUE):
+                        if header[0] in (MESSAGE, CALL, CONFIRM, CONTINUE):
                             found += not header[1] & MORE
                 at += part
                 left -= part

@@ -36,18 +36,28 @@ cdef enum:
     MOVED = 14
     RECONNECT = 15
     STAY = 16
-    KIND_END = 17
+    # As CALL; answered when its handler was given it.
+    CONFIRM = 17
+    KIND_END = 18
 
 # Flags.
 cdef enum:
     # More frames of this message follow (in CONTINUE frames of the same lane).
     MORE = 1
+    # Which lane a frame of an endpoint is in.
+    LANE_SHIFT = 1
+    LANE_BITS = 7 << 1
+    # A handler waits for the answer.
+    NESTED = 16
 
-# The lanes: frames of one lane stay in order; the control lane overtakes.
+# The lanes: frames of one lane stay in order. All but control have their own credit.
 cdef enum:
     DATA_LANE = 0
     CONTROL_LANE = 1
-    LANES = 2
+    HIGH_LANE = 2
+    BULK_LANE = 3
+    INNER_LANE = 4
+    LANES = 5
 
 
 cdef inline void put16(unsigned char *at, uint16_t value) noexcept nogil:

@@ -1,7 +1,9 @@
 from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint64_t
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.buffers.slab cimport Slab
+from fastnode.wire.book cimport Book
 
 
 cdef struct Segment:
@@ -17,6 +19,13 @@ cdef struct Segment:
 cdef class Lane:
     # Bytes queued: the sum of the sizes of all segments.
     cdef readonly size_t size
+    # Bytes that were popped, ever.
+    cdef uint64_t sent
+    # Which lane it is, and what the peer takes in it: frames begin while credit > 0,
+    # so it may fall below 0 by one run.
+    cdef readonly int number
+    cdef readonly int64_t credit
+    cdef readonly Book book
     cdef BufferPool pool
     # A ring of segments: first <= index < first + count, modulo slots (a power of 2).
     cdef Segment *ring

@@ -14,6 +14,7 @@ from libc.string cimport memcpy
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.buffers.slab cimport Slab
+from fastnode.wire.book cimport Book
 
 cdef enum:
     # Four full TLS records, and the amount that is flushed at once.
@@ -25,10 +26,12 @@ cdef enum:
 
 @cython.final
 cdef class Lane:
-    """A queue of bytes to send."""
+    """A queue of bytes to send, and what the peer knows of what comes in it."""
 
-    def __cinit__(self, BufferPool pool not None):
+    def __cinit__(self, BufferPool pool not None, int number=0):
         self.pool = pool
+        self.number = number
+        self.book = Book()
 
     def __dealloc__(self):
         # Slabs that are still queued are freed with their objects, but the pool
@@ -106,6 +109,7 @@ cdef class Lane:
         cdef object owner = <object>segment.owner
         cdef bint of_slab = segment.of_slab
         self.size -= segment.size
+        self.sent += segment.size
         self.first = (self.first + 1) & (self.slots - 1)
         self.count -= 1
         if self.count == 0:

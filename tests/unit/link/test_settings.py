@@ -38,5 +38,6 @@ def test_the_smaller_interval_counts(own: float, theirs: int, agreed: float) -> 
         high_water=1,
         low_water=1,
         max_queued=1,
+        max_window=1,
     )
     assert settings.interval_with(hello(theirs)) == agreed

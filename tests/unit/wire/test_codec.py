@@ -64,12 +64,22 @@ def decode(data: bytes, cuts: list[int] | None = None, **limits: Any) -> list[Fr
 def test_encoder_writes_what_the_document_says(encoder: Encoder, size: int) -> None:
     payload = os.urandom(size)
     encoder.add_message("audit", payload)
-    encoder.add_call("audit", 77, payload)
+    lane = frames.DATA if 8 + size <= 65536 else frames.BULK
+    assert encoder.take() == (
+        frames.endpoint(0, b"audit", lane) + frames.message(0, payload, lane)
+    )
+    encoder.add_call("price", 77, payload, frames.HIGH)
+    assert encoder.take() == (
+        frames.endpoint(0, b"price", frames.HIGH)
+        + frames.call(0, 77, payload, frames.HIGH)
+    )
+    lane = frames.DATA if 12 + size <= 65536 else frames.BULK
+    encoder.add_confirm("new", 78, payload)
     written = encoder.take()
+    number = int.from_bytes(written[2:4])
     assert written == (
-        frames.frame(frames.ENDPOINT, b"audit", number=0)
-        + frames.message(0, payload)
-        + frames.call(0, 77, payload)
+        frames.endpoint(number, b"new", lane)
+        + frames.confirm(number, 78, payload, lane)
     )
     encoder.add_reply(0xFFFFFFFF, payload)
     assert encoder.take() == frames.reply(0xFFFFFFFF, payload)
@@ -80,6 +90,7 @@ def test_decoder_reads_what_the_document_says(decoder: Decoder, size: int) -> No
     payload = os.urandom(size)
     assert decoder.feed(frames.message(9, payload)) == [(4, 9, 0, payload)]
     assert decoder.feed(frames.call(9, 1, payload)) == [(5, 9, 1, payload)]
+    assert decoder.feed(frames.confirm(9, 2, payload)) == [(17, 9, 2, payload)]
     assert decoder.feed(frames.reply(5, payload)) == [(6, 0, 5, payload)]
     assert not decoder.unfinished
 
@@ -118,7 +129,8 @@ payloads = st.one_of(
     st.integers(0, 150_000).map(lambda size: (b"0123456789abcdef" * 9400)[:size]),
 )
 conversations = st.lists(
-    st.tuples(st.sampled_from(["message", "call", "reply"]), payloads), max_size=8
+    st.tuples(st.sampled_from(["message", "call", "confirm", "reply"]), payloads),
+    max_size=8,
 )
 
 
@@ -137,6 +149,9 @@ def test_any_split_gives_the_same_frames(
         elif what == "call":
             encoder.add_call("e", number, payload)
             expected.append((5, 0, number, payload))
+        elif what == "confirm":
+            encoder.add_confirm("e", number, payload)
+            expected.append((17, 0, number, payload))
         else:
             encoder.add_reply(number, payload)
             expected.append((6, 0, number, payload))
@@ -219,14 +234,24 @@ def test_names_that_cannot_be(encoder: Encoder, name: str) -> None:
 LARGE = bytes(65528)
 HOSTILE = {
     "kind 0": frames.frame(0),
-    "kind 17": frames.frame(17),
+    "kind 18": frames.frame(18),
     "kind 255": frames.frame(255),
-    "unknown flag": frames.frame(frames.MESSAGE, b"x", flags=2),
+    "unknown flag": frames.frame(frames.MESSAGE, b"x", flags=0x20),
+    "a message from a handler": frames.frame(frames.MESSAGE, b"x", flags=frames.NESTED),
+    "a message in the control lane": frames.frame(frames.MESSAGE, b"x", flags=2),
+    "a message in lane 5": frames.frame(frames.MESSAGE, b"x", flags=10),
+    "a call in lane 7": frames.call(0, 1, b"", 7),
+    "a reply in a lane": frames.frame(frames.REPLY, bytes(4), flags=4),
+    "moved inside a message in bulk": frames.frame(
+        frames.MESSAGE, struct.pack(">Q", 9) + b"abc", flags=1 | frames.BULK << 1
+    )
+    + frames.frame(frames.MOVED),
     "flag on a kind that has none": frames.frame(frames.PING, bytes(8), flags=1),
     "the largest length": struct.pack(">BBHI", 4, 0, 0, 0xFFFFFFFF),
     "a length with the sign bit": struct.pack(">BBHI", 4, 0, 0, 0x80000000),
     "one byte too many for a frame": struct.pack(">BBHI", 4, 0, 0, 65529),
     "call without a number": frames.frame(frames.CALL, b"abc"),
+    "confirm without a number": frames.frame(frames.CONFIRM, b"abc"),
     "reply without a number": frames.frame(frames.REPLY, b""),
     "short ping": frames.frame(frames.PING, bytes(7)),
     "long pong": frames.frame(frames.PONG, bytes(9)),
@@ -249,7 +274,8 @@ HOSTILE = {
     + frames.frame(frames.MOVED),
     "short error": frames.frame(frames.ERROR, bytes(7)),
     "continuation of nothing": frames.frame(frames.CONTINUE, b"x"),
-    "continuation of lane 2": frames.frame(frames.CONTINUE, b"x", number=2),
+    "continuation of lane 4": frames.frame(frames.CONTINUE, b"x", number=4),
+    "continuation of lane 5": frames.frame(frames.CONTINUE, b"x", number=5),
     "continuation of lane 65535": frames.frame(frames.CONTINUE, b"x", number=65535),
     "more without a total": frames.frame(frames.MESSAGE, b"1234567", flags=1),
     "first part as long as all": frames.frame(
@@ -396,7 +422,7 @@ def test_a_large_payload_is_queued_uncopied(pool: BufferPool, encoder: Encoder) 
     assert peak < 262_144
     assert pool.held <= 65536
     assert sys.getrefcount(payload) > before
-    assert encoder.data.size > len(payload)
+    assert encoder.bulk.size > len(payload)
     encoder.clear()
     assert sys.getrefcount(payload) == before
     # A small one is copied, and its object let go.

@@ -1,0 +1,137 @@
+"""What the peer may send before it is granted more, in each lane but control."""
+
+cimport cython
+from libc.stdint cimport uint16_t, uint64_t
+
+from fastnode.link.outbox cimport Outbox
+from fastnode.wire.decoder cimport Decoder
+from fastnode.wire.frame cimport BULK_LANE, CONTROL_LANE, CREDIT, INNER_LANE, LANES
+
+from struct import Struct
+
+from fastnode.errors import ProtocolError, Side
+from fastnode.limits import (
+    BULK_WINDOW_BYTES,
+    GROWTH_SAMPLES,
+    MAX_EXCUSED_BYTES,
+    MAX_FRAME_BYTES,
+)
+from fastnode.link.growth import next_window
+
+cdef object CREDIT_BODY = Struct(">I")
+
+# A sender looks at its credit before a run of frames in one slab, or one frame, and
+# may go on after it with the continuations that the frame's lane ends with.
+cdef uint64_t OVERRUN = 2 * MAX_FRAME_BYTES
+cdef uint64_t FIRST_BULK = BULK_WINDOW_BYTES
+cdef int NEEDED_SAMPLES = GROWTH_SAMPLES
+cdef uint64_t MOST_EXCUSED = MAX_EXCUSED_BYTES
+
+
+@cython.final
+cdef class Windows:
+    """Counts what comes and what is held, and grants."""
+
+    def __init__(self, loop, Outbox outbox not None, uint64_t window):
+        cdef int lane
+        self.loop = loop
+        self.outbox = outbox
+        self.room = window // 2
+        for lane in range(LANES):
+            self.window[lane] = window
+        self.window[BULK_LANE] = min(window, FIRST_BULK)
+
+    def grows(self, uint64_t ceiling, probe):
+        """Let windows grow up to `ceiling`; `probe` measures a round trip."""
+        self.ceiling = ceiling
+        self.probe = probe
+
+    cdef int count(self, Decoder decoder) except -1:
+        """Count what the decoder has taken in."""
+        cdef int lane
+        for lane in range(LANES):
+            if decoder.received[lane] and lane != CONTROL_LANE:
+                self.received(lane, decoder.received[lane])
+            decoder.received[lane] = 0
+        return 0
+
+    cdef int received(self, int lane, size_t size) except -1:
+        self.owed[lane] += size
+        if self.owed[lane] > self.window[lane] + OVERRUN:
+            raise ProtocolError(
+                f"the peer sent {self.owed[lane]} bytes into a window of "
+                f"{self.window[lane]}",
+                side=Side.REMOTE,
+            )
+        if self.owed[lane] >= self.window[lane] // 2:
+            self.grant(lane)
+        return 0
+
+    cdef int grant(self, int lane) except -1:
+        """Let the peer send more, if enough is owed and not too much is held."""
+        cdef uint64_t extra
+        if (
+            self.owed[lane] >= self.window[lane] // 2
+            and self.held[lane] <= self.room
+            and (not self.shut or lane == INNER_LANE)
+        ):
+            extra = self.grow(lane)
+            self.outbox.frame(
+                CREDIT, <uint16_t>lane, CREDIT_BODY.pack(self.owed[lane] + extra)
+            )
+            self.owed[lane] = 0
+        return 0
+
+    cdef int grow(self, int lane) except -1:
+        """How much the window of a lane grows with this grant."""
+        cdef double now = self.loop.time()
+        cdef double before = self.granted[lane]
+        cdef uint64_t window = self.window[lane]
+        self.granted[lane] = now
+        if self.probe is None or window >= self.ceiling or before == 0:
+            return 0
+        if self.samples < NEEDED_SAMPLES:
+            if not self.probing:
+                self.probing = True
+                self.loop.create_task(self.probe()).add_done_callback(self.measured)
+            return 0
+        self.window[lane] = next_window(
+            window, self.owed[lane], now - before, self.round_trip, self.ceiling
+        )
+        return <int>(self.window[lane] - window)
+
+    def measured(self, task):
+        """A round trip is over, or the link."""
+        self.probing = False
+        if task.cancelled() or task.exception() is not None:
+            return
+        if self.samples == 0 or task.result() < self.round_trip:
+            self.round_trip = task.result()
+        self.samples += 1
+
+    cdef int open(self) except -1:
+        """Nothing is parked any more."""
+        cdef int lane
+        self.shut = False
+        for lane in range(LANES):
+            self.grant(lane)
+        return 0
+
+    cdef int release(self, int lane, size_t size) except -1:
+        """A handler has finished."""
+        self.held[lane] -= size
+        return self.grant(lane)
+
+    cdef bint excuse(self, int lane, size_t size) except? False:
+        """A handler waits for a call of its own, so what it holds must not keep that
+        call from being answered: it is not counted meanwhile. False: too much is not.
+
+        Only in the inner lane: calls from handlers that came in another one travel in
+        that one when they have to.
+        """
+        if lane != INNER_LANE or self.excused + size > MOST_EXCUSED:
+            return False
+        self.excused += size
+        self.held[lane] -= size
+        self.grant(lane)
+        return True

@@ -1,0 +1,15 @@
+from libc.stdint cimport uint16_t
+
+
+cdef class Book:
+    # name -> number < size; the names by number; the number that is given next.
+    cdef dict numbers
+    cdef list names
+    cdef Py_ssize_t size
+    cdef Py_ssize_t next
+    # The last name used, compared by identity before the dictionary is asked.
+    cdef str last_name
+    cdef uint16_t last_number
+
+    cdef int find(self, str name) except -2
+    cdef int add(self, str name) except -1

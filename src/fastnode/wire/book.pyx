@@ -1,0 +1,46 @@
+"""The endpoint dictionary of one lane, as its sender keeps it."""
+
+cimport cython
+from libc.stdint cimport uint16_t
+
+from fastnode.limits import ENDPOINT_DICTIONARY_SIZE
+
+
+@cython.final
+cdef class Book:
+    """Gives the names of endpoints their numbers."""
+
+    def __init__(self):
+        self.numbers = {}
+        self.names = []
+        self.size = ENDPOINT_DICTIONARY_SIZE
+
+    cdef int find(self, str name) except -2:
+        """The number of a name, or -1."""
+        cdef object known
+        if name is self.last_name:
+            return self.last_number
+        known = self.numbers.get(name)
+        if known is None:
+            return -1
+        self.last_name = name
+        self.last_number = <uint16_t>known
+        return self.last_number
+
+    cdef int add(self, str name) except -1:
+        """The number of a new name.
+
+        At the bound the oldest number is given to it: both sides handle a lane in
+        order, so they agree at every frame.
+        """
+        cdef Py_ssize_t number = self.next
+        if number < len(self.names):
+            del self.numbers[self.names[number]]
+            self.names[number] = name
+        else:
+            self.names.append(name)
+        self.next = number + 1 if number + 1 < self.size else 0
+        self.numbers[name] = number
+        self.last_name = name
+        self.last_number = <uint16_t>number
+        return <int>number
