@@ -96,7 +96,8 @@ async def test_guarantee_10_strange_certificates_are_refused_like_others(
         await node.stop()
         assert time.monotonic() - began < 2
     told = [r for r in caplog.records if r.name == "fastnode.acceptor"]
-    assert sum("UnknownAuthority" in record.getMessage() for record in told) == 3
+    # At most one line in a second.
+    assert 1 <= sum("UnknownAuthority" in r.getMessage() for r in told) <= 3
     for record in caplog.records:
         assert record.levelno < logging.ERROR, record.getMessage()
         assert len(record.getMessage()) < LINE_CHARACTERS
