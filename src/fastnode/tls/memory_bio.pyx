@@ -51,13 +51,8 @@ cdef class MemoryBioEngine(TlsEngine):
         self.take = self.outgoing.read
 
     cdef int feed(self, const unsigned char *data, size_t size) except -1:
-        if not self.complete and size > self.room:
-            raise ProtocolError(
-                f"the peer sent {size - self.room} bytes more than it may before its "
-                "TLS handshake is complete",
-                side=Side.REMOTE,
-            )
-        # A BIO keeps the size that it once had: let a stranger have a small one.
+        # In parts: what a peer sends behind its last handshake message is judged after
+        # that, and a BIO keeps the size that it once had.
         while not self.complete and size > PART_BYTES:
             self.put(data, PART_BYTES)
             data += PART_BYTES
@@ -67,6 +62,11 @@ cdef class MemoryBioEngine(TlsEngine):
 
     cdef int put(self, const unsigned char *data, size_t size) except -1:
         if not self.complete:
+            if size > self.room:
+                raise ProtocolError(
+                    "the peer sent too much before its TLS handshake was complete",
+                    side=Side.REMOTE,
+                )
             self.room -= size
         self.feed_bytes(PyMemoryView_FromMemory(<char *>data, size, PyBUF_READ))
         return 0
