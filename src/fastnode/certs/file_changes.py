@@ -48,6 +48,10 @@ def changes(
                 yield from _told(watcher, files, watched, interval, stop)
                 continue
             except Exception as error:
+                if not stop.is_set() and places(files) != watched:
+                    # A directory was swapped before it could be watched.
+                    yield
+                    continue
                 # Too many watches for this user, a directory that is gone again, ...
                 if str(error) != warned:
                     warned = str(error)

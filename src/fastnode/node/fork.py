@@ -19,6 +19,7 @@ import ctypes
 import importlib
 import os
 import select
+import signal
 import socket
 import weakref
 from collections.abc import Iterable
@@ -88,6 +89,8 @@ class ForkGuard:
 
 
 _guards: weakref.WeakSet[ForkGuard] = weakref.WeakSet()
+#: Signals that nobody blocks all at once but libuv.
+NEVER_BLOCKED = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 #: Both ends stay open, so that nothing ever comes of them, not even an end.
 _dummies: list[socket.socket] = []
 
@@ -105,7 +108,10 @@ def _plug(descriptors: Iterable[int]) -> None:
 
 def _renew_selector(loop: asyncio.AbstractEventLoop | None) -> None:
     if loop is not None and type(loop).__module__.partition(".")[0] == "uvloop":
-        _fork_libuv(loop)
+        # libuv blocks all signals while it starts a process: that child becomes another
+        # program at once, and libuv needs its loop until then.
+        if not signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= NEVER_BLOCKED:
+            _fork_libuv(loop)
         return
     epoll = getattr(select, "epoll", None)
     selector = getattr(loop, "_selector", None)
