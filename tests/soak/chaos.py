@@ -1,15 +1,16 @@
-"""Five nodes, everything that can happen to them, and not one message wrong: a named run.
+"""Five nodes, all that can happen to them, and not one message wrong: a named run.
 
     python tests/soak/chaos.py                fifteen minutes
     python tests/soak/chaos.py --minutes 1
 
-Five node processes send numbered messages with checksums to each other, each of them to
-be confirmed, through proxies. Processes are killed, stopped and started again, frozen and
-let go; connections are cut, reset, half-closed and swallowed; certificates rotate and
-links are replaced. Each process writes down what was confirmed to it and what its handler
-took, in files that outlive it. In the end every confirmed message was handled exactly once,
-no message twice, in order on every link; no error was seen outside those that the contract
-names; memory and descriptors did not grow. Prints a table; exit 1 if anything is not so.
+Five node processes send numbered messages with checksums to each other, each of them
+to be confirmed, through proxies. Processes are killed, stopped and started again,
+frozen and let go; connections are cut, reset, half-closed and swallowed; certificates
+rotate and links are replaced. Each process writes down what was confirmed to it and
+what its handler took, in files that outlive it. In the end every confirmed message was
+handled exactly once, no message twice, in order on every link; no error was seen
+outside those that the contract names; memory and descriptors did not grow. Prints a
+table; exit 1 if anything is not so.
 """
 
 from __future__ import annotations
@@ -35,9 +36,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from helpers.proxy import Proxy  # noqa: E402 - beside the suite, not in it
-
-from fastnode import (  # noqa: E402
+from fastnode import (
     AcceptorOptions,
     CallTimeout,
     CertAuthManager,
@@ -54,8 +53,9 @@ from fastnode import (  # noqa: E402
     run,
     start_node,
 )
-from fastnode.certs.authority import Authority  # noqa: E402
-from fastnode.names import NodeName  # noqa: E402
+from fastnode.certs.authority import Authority
+from fastnode.names import NodeName
+from helpers.proxy import Proxy
 
 NODES = [f"n{number}@127.0.0.1" for number in range(5)]
 ENDPOINT = "numbered"
@@ -445,7 +445,8 @@ def judge(folder: Path) -> list[str]:
     faults: list[str] = []
     taken = records(folder, "taken")
     handled = Counter((sender, number) for _run, sender, _link, number in taken)
-    confirmed = [(sender, number) for _, sender, _, number in records(folder, "confirmed")]
+    proved = records(folder, "confirmed")
+    confirmed = [(sender, number) for _run, sender, _link, number in proved]
     lost = [key for key in confirmed if handled[key] == 0]
     twice = [key for key, count in handled.items() if count > 1]
     last: dict[tuple[bytes, bytes, int], int] = defaultdict(int)
@@ -455,8 +456,9 @@ def judge(folder: Path) -> list[str]:
         disorder += number <= last[key]
         last[key] = number
     print(
-        f"  {len(confirmed)} messages confirmed, {len(taken)} handled, over {len(last)} "
-        f"links; {len(lost)} lost, {len(twice)} doubled, {disorder} out of order"
+        f"  {len(confirmed)} messages confirmed, {len(taken)} handled, over "
+        f"{len(last)} links; {len(lost)} lost, {len(twice)} doubled, {disorder} out "
+        "of order"
     )
     if lost:
         faults.append(f"{len(lost)} confirmed messages were not handled")
