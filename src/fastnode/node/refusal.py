@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from fastnode.certs.certificate import sans_of
 from fastnode.errors import Side
 from fastnode.tls.identity import (
     describe,
     issuer_text,
-    names_of,
     readable,
     subject_text,
 )
@@ -89,7 +89,7 @@ class Refusal:
     @property
     def sans(self) -> tuple[str, ...]:
         """The certificate's DNS, IP and URI subject alternative names."""
-        return names_of(self.certificate) if self.certificate is not None else ()
+        return sans_of(self.certificate) if self.certificate is not None else ()
 
     @property
     def not_valid_before(self) -> datetime | None:

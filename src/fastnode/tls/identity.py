@@ -16,7 +16,6 @@ __all__ = [
     "describe",
     "issuer_text",
     "listed",
-    "names_of",
     "parse",
     "printable",
     "readable",
@@ -68,11 +67,6 @@ def _dns_matches(pattern: str, host: str) -> bool:
     return "." in suffix and suffix == parent
 
 
-def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
-    """DNS, IP and URI subject alternative names, as text; none if unreadable."""
-    return sans_of(certificate)
-
-
 def readable(der: bytes | None) -> x509.Certificate | None:
     """A certificate, or None where it is missing or not to be read.
 
@@ -113,7 +107,7 @@ def _date(certificate: x509.Certificate, which: str) -> str:
 
 def describe(certificate: x509.Certificate) -> str:
     """Subject, SANs, issuer and dates in one line, for logs and errors."""
-    sans = listed(names_of(certificate))
+    sans = listed(sans_of(certificate))
     return (
         f"subject {subject_text(certificate)}, SANs {sans or 'none'}, "
         f"issued by {issuer_text(certificate)}, valid "

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from fastnode.certs.certificate import sans_of
 from fastnode.certs.dates import day_and_distance
 from fastnode.errors import (
     CertificateExpired,
@@ -19,7 +20,7 @@ from fastnode.errors import (
 )
 from fastnode.openssl.verdict import Verdict
 from fastnode.tls.evidence import Evidence
-from fastnode.tls.identity import issuer_text, listed, names_of, readable, subject_text
+from fastnode.tls.identity import issuer_text, listed, readable, subject_text
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -127,7 +128,7 @@ def _mismatch(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     chain = evidence.presented()
     name, valid = evidence.server_name, ""
     if chain:
-        names = listed(names_of(chain[0]))
+        names = listed(sans_of(chain[0]))
         valid = f"the certificate is valid for {names or 'no name at all'}, "
     return HostnameMismatch(
         f"the server's certificate does not cover the name {name!r} that was dialed "

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
+from fastnode.certs.certificate import sans_of
 from fastnode.certs.context import ALPN_PROTOCOL
 from fastnode.certs.dates import day_and_distance
 from fastnode.cli.check.finding import Finding
@@ -38,7 +39,6 @@ from fastnode.tls.identity import (
     covers,
     issuer_text,
     listed,
-    names_of,
     readable,
     subject_text,
 )
@@ -229,7 +229,7 @@ class Examination:
         )
         if code in USAGE and ours is not None:
             yield Finding("server's usage", False, ours.message, hint=ours.hint)
-        names = listed(names_of(chain[0])) or "none"
+        names = listed(sans_of(chain[0])) or "none"
         if self._tls.context.check_hostname and (code == 0 or code in NAME):
             yield Finding(
                 "server's name",
