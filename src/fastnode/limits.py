@@ -15,6 +15,9 @@ DEFAULT_PORT_RANGE: Final = 16
 #: DNS limits a host to 253 octets; the rest is for the name before the ``@``.
 MAX_NODE_NAME_BYTES: Final = 512
 LISTEN_BACKLOG: Final = 1024
+#: The first bytes of an instance id, which the workers of one group share. Two runs of
+#: a name that share them by chance, once in 2**64, would keep a link each.
+GROUP_BYTES: Final = 8
 
 # --- time --------------------------------------------------------------------
 
@@ -148,6 +151,20 @@ MAX_CLIENT_HANDSHAKE_BYTES: Final = 24 * KIB
 MAX_CLIENT_CHAIN_BYTES: Final = 16 * KIB
 #: The same of an acceptor, which may also name many authorities.
 MAX_SERVER_HANDSHAKE_BYTES: Final = 256 * KIB
+
+# --- workers -----------------------------------------------------------------
+
+#: From the start of a process to a worker that is up: an interpreter and the imports of
+#: the application from a slow disk, and what its setup connects with.
+WORKER_START_SECONDS: Final = 60.0
+#: What a worker may take beyond its time for stopping: for the application's cleanup,
+#: and once more for the end of the interpreter. Then it is killed.
+WORKER_GRACE_SECONDS: Final = 5.0
+#: How long a worker that stops waits for handshakes under way: as HANDSHAKE_PATIENCE,
+#: and as much for what was handed to it in its last moment.
+WORKER_SETTLE_SECONDS: Final = 2.0
+#: More is a mistake: processes compete for cores.
+MAX_WORKERS: Final = 1024
 
 # --- logs --------------------------------------------------------------------
 
