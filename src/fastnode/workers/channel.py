@@ -12,10 +12,10 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["CLOSE_ON_EXEC", "Channel"]
+from fastnode.workers.descriptors import receive
 
-#: Descriptors that come must not reach programs that this process starts.
-CLOSE_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+__all__ = ["Channel"]
+
 READ_BYTES = 64 * 1024
 MAX_DESCRIPTORS = 64
 
@@ -81,9 +81,7 @@ class Channel:
 
     def _readable(self) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(
-                self._sock, READ_BYTES, MAX_DESCRIPTORS, CLOSE_ON_EXEC
-            )
+            data, descriptors = receive(self._sock, READ_BYTES, MAX_DESCRIPTORS)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

@@ -6,12 +6,11 @@ descriptor on a Unix socket, before the first byte of TLS is read. A worker is a
 interpreter with a node of its own, certificate and key included.
 
 Why not SO_REUSEPORT, where the kernel chooses by a hash of the addresses? Links are
-few, last long and carry much: of 16, one of two workers gets 12 on a bad day, and
-has half again the work. And a socket that is closed, at a restart or in a crash, takes along
-what waits in its queue. Here nothing waits anywhere but in the group's own queue, which
-stays; a worker gets connections from the moment it is up, and a restart leaves the
-workers as even as before. The price is some 30 us of CPU time for a connection, beside
-2 ms for its handshake.
+few, last long and carry much: of 16, one of two workers gets 12 on a bad day. And a
+socket that is closed, at a restart or in a crash, takes along what waits in its queue.
+Here nothing waits anywhere but in the group's own queue, which stays; a worker gets
+connections from the moment it is up, and a restart leaves the workers even. The price
+is some 30 us of CPU time for a connection, beside 2 ms for its handshake.
 
 The workers share the first half of their instance ids, so that a peer that is linked
 with one does not take the next for the same node, restarted (fastnode.node.links).

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from fastnode.workers.channel import CLOSE_ON_EXEC
+from fastnode.workers.descriptors import receive
 
 if TYPE_CHECKING:
     from fastnode.options import Address
@@ -50,7 +50,7 @@ class Inlet:
 
     def accept(self) -> tuple[socket.socket, Any]:
         """See `Listener`."""
-        data, descriptors, _, _ = socket.recv_fds(self._sock, 1, 1, CLOSE_ON_EXEC)
+        data, descriptors = receive(self._sock, 1, 1)
         if not data:
             self.ended = True
             raise EOFError
