@@ -132,7 +132,8 @@ async def test_a_worker_that_dials_again_replaces_its_own_link_only() -> None:
         events = Events(a)
         # It has lost its link, and nobody told the peer.
         for protocol in list(two._links):
-            two._links.closing(protocol)
+            assert protocol.peer is not None
+            two._links._unname(protocol, protocol.peer)
         await two.connect(A)
         await until(lambda: events.down)
         assert [type(error) for error in events.down] == [LinkLost]

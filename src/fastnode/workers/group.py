@@ -145,6 +145,7 @@ class WorkerGroup:
         self._opening = asyncio.Lock()
         self._turn = asyncio.Lock()
         self._started = False
+        self._serving = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
 
@@ -193,6 +194,8 @@ class WorkerGroup:
             if isinstance(error, WorkerFailed) and self._refusal is not None:
                 raise self._refusal from None
             raise
+        self._serving = True
+        self._hand_out()
         for place in self._places:
             self._spawned(self._keep(place))
         return self
@@ -281,8 +284,7 @@ class WorkerGroup:
             await new.up(self._start_timeout)
             log.info("%s is up", new)
             place.worker = new
-            for handout in self._handouts:
-                handout.resume()
+            self._hand_out()
             if old is not None and old.state is not State.ENDED:
                 old.stop(self._shutdown_timeout)
                 await asyncio.wait([old.ended])
@@ -315,6 +317,13 @@ class WorkerGroup:
             else:
                 place.restarts += 1
                 return
+
+    def _hand_out(self) -> None:
+        """There may be somebody new to hand to. At the start nobody is until all are
+        up: the first would get all those who have been waiting for the group."""
+        if self._serving:
+            for handout in self._handouts:
+                handout.resume()
 
     def _takers(self) -> list[WorkerProcess]:
         """The workers that can be handed connections."""

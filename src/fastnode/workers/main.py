@@ -35,6 +35,8 @@ log = logging.getLogger("fastnode.workers")
 REPORT_SECONDS = 0.01
 #: How often the loop looks whether handshakes are over, when the worker ends.
 LOOK_SECONDS = 0.01
+#: Of a traceback that the group is told; the end says most.
+TRACEBACK_CHARACTERS = 8000
 
 
 def run_worker(
@@ -60,28 +62,24 @@ async def work(
 ) -> int:
     """The exit status."""
     worker = Worker(application, control, group, shutdown_timeout)
-    starting = asyncio.ensure_future(worker.start())
-    gone = asyncio.ensure_future(worker.told_to_stop.wait())
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, worker.leave)
-    async with worker.cleanup:
-        await asyncio.wait([starting, gone], return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
-            starting.cancel()
-            await asyncio.wait([starting])
-        gone.cancel()
-        if starting.cancelled():
-            await worker.stop()
-            return 0
-        if (error := starting.exception()) is not None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.leave)
+    try:
+        starting = asyncio.ensure_future(worker.start())
+        told = asyncio.ensure_future(worker.told_to_stop.wait())
+        await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
+        starting.cancel()
+        await asyncio.wait([starting])
+        error = None if starting.cancelled() else starting.exception()
+        if error is not None:
             worker.failed(error)
-            await worker.stop()
-            return 1
-        log.info("worker %d of %s is up", number, application.name)
-        await worker.told_to_stop.wait()
+            told.cancel()
+        else:
+            log.info("worker %d of %s is up", number, application.name)
+            await told
         await worker.stop()
-    worker.channel.close()
-    return 0
+        return 0 if error is None else 1
+    finally:
+        worker.channel.close()
 
 
 class Worker:
@@ -89,7 +87,7 @@ class Worker:
 
     Attributes:
         told_to_stop: by the group, or by its end.
-        cleanup: what the application wants done after the node has stopped.
+        channel: to the group.
     """
 
     def __init__(
@@ -110,7 +108,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._answer = self._loop.create_future()
         self.told_to_stop = asyncio.Event()
-        self.cleanup = AsyncExitStack()
+        self._cleanup = AsyncExitStack()
         self.channel = Channel(control, self._heard, self._orphaned)
 
     # --- the group -------------------------------------------------------------
@@ -141,7 +139,7 @@ class Worker:
                 "say": "failed",
                 "type": type(error).__name__,
                 "text": str(error),
-                "traceback": "".join(lines)[-WORST_TRACEBACK:],
+                "traceback": "".join(lines)[-TRACEBACK_CHARACTERS:],
             }
         )
 
@@ -214,7 +212,7 @@ class Worker:
         await node.start()
         done = self._application.set_up(node)
         if hasattr(done, "__aenter__"):
-            await self.cleanup.enter_async_context(done)
+            await self._cleanup.enter_async_context(done)
         else:
             await ready(done)
         self.channel.send({"say": "up", "pid": os.getpid()})
@@ -231,7 +229,7 @@ class Worker:
             self._report.cancel()
         try:
             async with asyncio.timeout(WORKER_GRACE_SECONDS):
-                await self.cleanup.aclose()
+                await self._cleanup.aclose()
         except Exception:
             log.exception("what %s does at its end failed", self._application.name)
 
@@ -245,10 +243,6 @@ class Worker:
             if self._loop.time() > deadline:
                 return
             await asyncio.sleep(LOOK_SECONDS)
-
-
-#: Characters; the end of one says most.
-WORST_TRACEBACK = 8000
 
 
 async def ready(value: Any) -> Any:
