@@ -20,6 +20,7 @@ from fastnode import (
     Node,
     NodeOptions,
     WorkerGroup,
+    run,
     serve,
 )
 from helpers.child import manager_of
@@ -42,8 +43,11 @@ def make_group(
 
 
 def make_options(folder: Path, port: int = 0) -> NodeOptions:
+    # A file changes what the next worker asks for.
+    ports = 2 if (folder / "changed").exists() else 1
     network = NetworkOptions(
-        acceptors=[AcceptorOptions(port=port, port_range=1)], keepalive_interval=60.0
+        acceptors=[AcceptorOptions(port=port, port_range=ports)],
+        keepalive_interval=60.0,
     )
     return NodeOptions(cert_manager=manager_of(folder, NAME), network=network)
 
@@ -100,13 +104,20 @@ def end(folder: Path, node: Node) -> None:
     os._exit(7)
 
 
-if __name__ == "__main__":
+async def forget(folder: Path) -> None:
+    """Start a group, tell its workers, and end without stopping it."""
+    group = await make_group(folder).start()
+    print(*(status.pid for status in group.status()), flush=True)
+    raise LookupError("the program is wrong")
+
+
+def main(folder: Path) -> None:
+    """Serve, and say where."""
     # Of the group itself: it says where it listens, and nothing else.
     loggers = logging.getLogger("fastnode.workers")
     logging.basicConfig(format="%(message)s")
     loggers.setLevel(logging.INFO)
     loggers.addFilter(lambda record: "listens" in record.msg or record.levelno > 20)
-    folder = Path(sys.argv[1])
     serve(
         NAME,
         partial(make_options, folder),
@@ -114,3 +125,9 @@ if __name__ == "__main__":
         workers=2,
         shutdown_timeout=5.0,
     )
+
+
+if __name__ == "__main__":
+    if sys.argv[2:] == ["forget"]:
+        run(forget(Path(sys.argv[1])))
+    main(Path(sys.argv[1]))

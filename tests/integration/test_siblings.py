@@ -174,6 +174,20 @@ async def test_dials_that_meet_different_workers(own: str) -> None:
         assert not events.down
 
 
+async def test_an_acceptor_s_reconnect_that_meets_another_worker() -> None:
+    async with running(A) as a, siblings() as (one, two):
+        introduce(a, one)
+        await a.connect(B)
+        a.remove_route(f"^{B}$")
+        a.add_route(Route("^beta@", *two.acceptors[0].address))
+        await until(lambda: one.links)
+        # The link that this worker had is over, and the peer has one with the other.
+        with pytest.raises(LinkClosed):
+            await one.reconnect(A, timeout=5.0)
+        assert [link.peer.instance for link in a.links] == [two.instance]
+        assert await a.call(B, "who", b"", timeout=5.0) == b"two"
+
+
 async def test_reconnect_that_meets_another_worker() -> None:
     async with running(A) as a, siblings() as (one, two):
         began, go_on = asyncio.Event(), asyncio.Event()

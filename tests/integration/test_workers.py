@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from helpers.group import NAME, kept, make_group, make_options, set_up
 from helpers.nodes import WAIT_SECONDS, until
 
 DIALERS = 8
-#: Of those who send and connect: on few cores they would keep the workers from starting.
+#: Of those who send and connect: on few cores they would keep workers from starting.
 PACE_SECONDS = 0.005
 
 
@@ -220,7 +220,14 @@ async def test_restart_that_fails_changes_nothing(folder: Path) -> None:
             assert pids(group) == before
             assert await whom(nodes) == of
             assert [link for node in nodes for link in node.links] == links
+            (folder / "broken").unlink()
+            (folder / "changed").touch()
+            with pytest.raises(WorkerFailed, match="wants to listen on"):
+                await group.restart()
+            (folder / "changed").unlink()
+            assert pids(group) == before
             # Nor does the group give up a worker that cannot come back yet.
+            (folder / "broken").touch()
             os.kill(of[0], signal.SIGKILL)
             await until(lambda: "ended" in {s.state for s in group.status()})
             (folder / "broken").unlink()
@@ -301,20 +308,27 @@ class Program:
         return self.process.returncode
 
 
-@pytest.fixture
-def serving(folder: Path) -> Iterator[Program]:
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `helpers.group`."""
     path = os.pathsep.join(map(str, sys.path))
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "helpers.group", str(folder)],
+        [sys.executable, "-W", "error", "-m", "helpers.group", str(folder), *arguments],
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
         try:
-            yield Program(process)
+            yield process
         finally:
             process.kill()
+
+
+@pytest.fixture
+def serving(folder: Path) -> Iterator[Program]:
+    with started(folder) as process:
+        yield Program(process)
 
 
 def lives(pid: int) -> bool:
@@ -357,3 +371,13 @@ async def test_workers_do_not_outlive_the_group(folder: Path, serving: Program) 
     assert has_cleaned(folder) == workers
     await serving.end()
     assert serving.said.count("is gone: it stops") == 2
+
+
+def test_a_program_that_forgets_its_group_ends_and_takes_it_along(folder: Path) -> None:
+    with started(folder, "forget") as process:
+        said, _ = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 1
+    workers, *_ = said.splitlines()
+    assert len(workers.split()) == 2
+    assert not any(lives(int(pid)) for pid in workers.split())
+    assert "LookupError: the program is wrong" in said

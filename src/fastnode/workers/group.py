@@ -10,7 +10,7 @@ few, last long and carry much: of 16, one of two workers gets 12 on a bad day. A
 socket that is closed, at a restart or in a crash, takes along what waits in its queue.
 Here nothing waits anywhere but in the group's own queue, which stays; a worker gets
 connections from the moment it is up, and a restart leaves the workers even. The price
-is some 30 us of CPU time for a connection, beside 2 ms for its handshake.
+is some 20 us of CPU time for a connection, beside 2 ms for its handshake.
 
 The workers share the first half of their instance ids, so that a peer that is linked
 with one does not take the next for the same node, restarted (fastnode.node.links).
