@@ -40,6 +40,8 @@ from helpers.nodes import WAIT_SECONDS, until
 DIALERS = 8
 #: Of those who send and connect: on few cores they would keep workers from starting.
 PACE_SECONDS = 0.005
+#: Two processes start, one after the other, while others work.
+RESTART_SECONDS = 2 * WAIT_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +188,7 @@ async def test_restart_under_load(folder: Path) -> None:
     async with make_group(folder) as group:
         before = pids(group)
         async with dialers(folder, group.addresses[0], 4) as nodes:
-            async with asyncio.timeout(WAIT_SECONDS), asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(RESTART_SECONDS), asyncio.TaskGroup() as tasks:
                 for number, node in enumerate(nodes[:2]):
                     tasks.create_task(keep_sending(node, number))
                 for node in nodes[2:]:
