@@ -99,7 +99,6 @@ def pids(group: WorkerGroup) -> set[int]:
     return {status.pid for status in group.status()}
 
 
-@pytest.mark.one_loop
 async def test_links_spread_and_a_crash_is_nobody_elses(folder: Path) -> None:
     async with make_group(folder) as group:
         async with (
@@ -153,6 +152,7 @@ def has_cleaned(folder: Path) -> set[int]:
     return {int(each.name.partition("-")[2]) for each in folder.glob("cleaned-*")}
 
 
+@pytest.mark.one_loop
 async def test_restart_under_load(folder: Path) -> None:
     """Nobody's connect fails, and what was confirmed was handled."""
     confirmed: list[bytes] = []
