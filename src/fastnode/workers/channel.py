@@ -46,19 +46,27 @@ class Channel:
         sock.setblocking(False)
         self._loop.add_reader(sock, self._readable)
 
-    def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        """Say something; descriptors stay open here. What the other end cannot hear
-        any more is dropped: `on_end` tells of that."""
+    def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> bool:
+        """Say something; descriptors stay open here.
+
+        Returns:
+            False: the other end has not read hundreds of messages, so it is busy, or
+            stopped; or there is none any more, of which `on_end` tells.
+        """
         if not self._open:
-            return
+            return False
         line = json.dumps({**message, "descriptors": len(descriptors)}).encode() + b"\n"
         try:
             sent = socket.send_fds(self._sock, [line], list(descriptors))
+        except BlockingIOError:
+            return False
         except OSError:
             sent = 0
         if sent != len(line):
-            # It is gone, or has not read for thousands of messages, which is the same.
+            # It is gone; or a part of a message was sent, which so short ones are not.
             self._end()
+            return False
+        return True
 
     def close(self) -> None:
         """Say and hear nothing any more, without a word to `on_end`."""

@@ -153,10 +153,10 @@ class Worker:
         if self._node is None:
             return
         links, arriving = len(self._node.links), self._arriving()
-        self.channel.send(
+        heard = self.channel.send(
             {"say": "load", "taken": self._taken, "links": links, "open": arriving}
         )
-        if arriving:
+        if arriving or not heard:
             # What comes to nothing tells nobody.
             self._report = self._loop.call_later(50 * REPORT_SECONDS, self._tell)
 

@@ -125,6 +125,8 @@ class WorkerProcess:
 
     def listen(self, addresses: list[tuple[str, int]]) -> None:
         """It gets the connections to these from now on, when it is up."""
+        if self.state is not State.STARTING:
+            return  # it has been stopped while the ports were opened
         inlets: list[socket.socket] = []
         for _ in addresses:
             ours, theirs = socket.socketpair()

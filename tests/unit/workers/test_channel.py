@@ -65,12 +65,20 @@ async def test_what_is_cut_into_pieces() -> None:
     assert heard.messages == [{"n": 1}, {"n": 2}]
 
 
-async def test_an_end_that_does_not_read_is_given_up() -> None:
+async def test_an_end_that_does_not_read_is_not_given_up() -> None:
+    """A group that was stopped by a debugger finds its workers when it goes on."""
     ours, theirs = socket.socketpair()
-    heard = Heard(ours)
-    with theirs:
-        for _ in range(100_000):
-            heard.channel.send({"n": "x" * 100})
-            if heard.ends:
-                break
-    assert heard.ends == 1
+    a = Heard(ours)
+    sent = 0
+    while a.channel.send({"n": sent}):
+        sent += 1
+    assert not a.channel.send({"n": -1})
+    b = Heard(theirs)
+    await until(lambda: len(b.messages) == sent)
+    assert a.channel.send({"n": sent})
+    await until(lambda: len(b.messages) == sent + 1)
+    assert [message["n"] for message in b.messages] == list(range(sent + 1))
+    assert (a.ends, b.ends) == (0, 0)
+    b.channel.close()
+    await until(lambda: a.ends)
+    assert not a.channel.send({"n": 0})
