@@ -1,0 +1,59 @@
+"""How long an import takes in a new interpreter whose files the system has at hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from cell import Cell, Figures
+from work.work import Pace, Work
+
+#: fastnode, what it cannot do without, and a few others to compare with.
+MODULES = ("fastnode", "ssl, asyncio", "uvloop", "aiofastnet", "grpc", "zmq.asyncio")
+
+PROGRAM = """
+import time
+wall, cpu = time.perf_counter(), time.process_time()
+try:
+    import {modules}
+except ModuleNotFoundError:
+    raise SystemExit(3)
+print(time.perf_counter() - wall, time.process_time() - cpu)
+"""
+
+
+class ImportTime(Work):
+    """In turns as everything; entrants are modules."""
+
+    def __init__(self, pace: Pace) -> None:
+        super().__init__(Cell("import", "import", "imports", "ms"), pace)
+        self.rounds = pace.imports
+
+    def names(self, chosen: list[str]) -> list[str]:
+        # Once for nothing: it writes what is compiled, and tells who is not there.
+        return [modules for modules in MODULES if self._run(modules) is not None]
+
+    def turn(self, name: str, folder: Path) -> Figures:
+        figures = self._run(name)
+        assert figures is not None
+        return figures
+
+    def _run(self, modules: str) -> Figures | None:
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM.format(modules=modules)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 3:
+            return None
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        wall, cpu = map(float, done.stdout.split())
+        return {"ms": wall * 1e3, "CPU ms": cpu * 1e3}
+
+
+def import_time(pace: Pace) -> list[Work]:
+    """The one there is."""
+    return [ImportTime(pace)]
