@@ -24,7 +24,7 @@ def table(cell: Cell) -> str:
     compared = [other for other in (floor, best) if other is not None]
     heads = {FLOOR: "of C", best: "of rival"}
     names = cell.contenders
-    first = cell.rounds[0][names[0]]
+    first = next(each[names[0]] for each in cell.rounds if names[0] in each)
     figures = [figure for figure in first if figure != "rate"]
     columns = [
         *([f"{cell.unit}/s", "spread"] if "rate" in first else []),

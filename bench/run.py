@@ -1,6 +1,6 @@
 """Everything that is measured, with one command; see README.md beside this file.
 
-python bench/run.py                      everything: about half an hour
+python bench/run.py                      everything: about forty minutes
 python bench/run.py --quick              the same in short, to see that it works
 python bench/run.py --only one-way call  some workloads
 python bench/run.py --bars --check       exit 1 where fastnode misses a bar
@@ -9,8 +9,11 @@ python bench/run.py --bars --check       exit 1 where fastnode misses a bar
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import bars
@@ -31,33 +34,49 @@ def present(chosen: list[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def measure(plan: list[Work], names: list[str], pace: Pace) -> dict[str, str]:
-    """Fill the cells: every contender in every round. What had to be left out."""
-    left_out = {}
-    parts: list[tuple[Work, list[str]]] = []
-    for work in plan:
-        obstacle = work.obstacle()
-        if obstacle is not None:
-            left_out[work.cell.title] = obstacle
-        else:
-            parts.append((work, work.names(names)))
+    """Fill the cells: every contender in every round. What failed, and why."""
+    parts = [(work, work.names(names)) for work in plan]
+    failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         trust.make(folder)
-        rounds = [
-            pace.rounds if work.rounds is None else work.rounds for work, _ in parts
-        ]
+        rounds = [work.rounds or pace.rounds for work in plan]
         for number in range(max(rounds, default=0)):
             for (work, taking_part), limit in zip(parts, rounds, strict=True):
                 if number >= limit:
                     continue
                 figures = {}
                 for name in report.turns(taking_part, number):
-                    report.progress(f"round {number + 1}: {work.cell.title}, {name}")
-                    figures[name] = work.turn(name, folder)
+                    what = f"round {number + 1}: {work.cell.title}, {name}"
+                    report.progress(what)
+                    try:
+                        with alarm(work.limit_seconds):
+                            figures[name] = work.turn(name, folder)
+                    # The others have come far: one that breaks does not end them.
+                    except (Exception, SystemExit) as error:
+                        failed[what] = f"{type(error).__name__}: {error}"
                 # In the order of the list, whoever came first.
-                work.cell.rounds.append({name: figures[name] for name in taking_part})
+                work.cell.rounds.append(
+                    {name: figures[name] for name in taking_part if name in figures}
+                )
     report.progress("")
-    return left_out
+    return failed
+
+
+@contextmanager
+def alarm(seconds: int) -> Iterator[None]:
+    """Raise `SystemExit`, which no loop holds back, in what takes longer."""
+
+    def ring(*_: object) -> None:
+        raise SystemExit(f"it took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def raise_descriptor_limit() -> None:
@@ -91,8 +110,8 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measured(options: argparse.Namespace) -> tuple[list[Cell], dict[str, str]]:
-    """Measure; the cells, and what they were measured on."""
+def measured(options: argparse.Namespace) -> tuple[list[Cell], dict[str, str], bool]:
+    """Measure; the cells, what they were measured on, and whether all went well."""
     if options.quick:
         pace = Pace.quick(options.rounds or 1, options.seconds or 0.05)
     else:
@@ -104,24 +123,31 @@ def measured(options: argparse.Namespace) -> tuple[list[Cell], dict[str, str]]:
     names, left_out = present(options.contender or list(ENTRANTS))
     described = report.describe(pace.rounds, pace.seconds)
     groups = options.only or list(GROUPS)
-    plan = [work for name in GROUPS if name in groups for work in GROUPS[name](pace)]
-    left_out |= measure(plan, names, pace)
-    for what, reason in left_out.items():
-        print(f"left out: {what}: {reason}", file=sys.stderr)
+    plan = []
+    for name in GROUPS:
+        for work in GROUPS[name](pace) if name in groups else []:
+            obstacle = work.obstacle()
+            if obstacle is None:
+                plan.append(work)
+            else:
+                left_out[work.cell.title] = obstacle
     described |= {f"left out: {what}": reason for what, reason in left_out.items()}
+    failed = measure(plan, names, pace)
+    described |= {f"failed: {what}": reason for what, reason in failed.items()}
     cells = [work.cell for work in plan]
     if options.json:
         options.json.write_text(report.as_json(cells, described))
-    return cells, described
+    return cells, described, not failed
 
 
 def main() -> int:
     """Measure, show, judge."""
     options = arguments()
+    good = True
     if options.source:
         cells, described = report.from_json(options.source.read_text())
     else:
-        cells, described = measured(options)
+        cells, described, good = measured(options)
     judged = bars.judge(cells)
     print(report.tables(cells, described))
     if options.bars or options.check:
@@ -135,7 +161,8 @@ def main() -> int:
 
         for path in plots.draw(cells, options.plots):
             print(f"drawn: {path}", file=sys.stderr)
-    return 1 if options.check and any(bar.missed for bar in judged) else 0
+    missed = options.check and any(bar.missed for bar in judged)
+    return 1 if missed or not good else 0
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ class IdleLinks(Work):
     """It is the same in every round."""
 
     rounds = 1
+    limit_seconds = 1800
 
     def __init__(self, links: int, pace: Pace) -> None:
         title = f"memory, {links:,} idle links"

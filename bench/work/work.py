@@ -40,7 +40,7 @@ class Pace:
     @classmethod
     def quick(cls, rounds: int, seconds: float) -> Pace:
         """To see that all of it works."""
-        return cls(rounds, seconds, 8, (4,), (40,), (1, 16), 2)
+        return cls(rounds, seconds, 8, (4,), (40,), (1, 16), 1)
 
 
 class Work(ABC):
@@ -48,6 +48,8 @@ class Work(ABC):
 
     #: In place of the pace's.
     rounds: int | None = None
+    #: What takes longer hangs.
+    limit_seconds = 120
 
     def __init__(self, cell: Cell, pace: Pace) -> None:
         self.cell = cell
