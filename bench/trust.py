@@ -34,9 +34,18 @@ def make(folder: Path) -> None:
             create_certificates(folder, name)
 
 
-@cache
+def client_name(number: int = 0) -> str:
+    """The node name of a client."""
+    return f"client{number}@127.0.0.1"
+
+
 def manager(folder: Path, name: str) -> CertAuthManager:
-    """What the fastnode nodes of a process need."""
+    """What a node of fastnode needs; those of one process share it."""
+    return _manager(folder, SERVER if name == SERVER else CLIENT)
+
+
+@cache
+def _manager(folder: Path, name: str) -> CertAuthManager:
     pool = CertPool.load(folder / "ca.pem")
     return CertAuthManager(
         Certificate.load(folder / f"{name}.pem", folder / f"{name}-key.pem"),

@@ -53,17 +53,18 @@ class FastnodeLink(Contender):
 
     async def connect(self, port: int, number: int = 0) -> None:
         if not hasattr(self, "node"):
-            self.node = await self._start(f"client{number}@{HOST}", listens=False)
+            self.node = await self._start(
+                certificates.client_name(number), listens=False
+            )
             self.node.add_route(Route("^server@", HOST, port))
         self.link = await self.node.connect(certificates.SERVER)
 
     async def _start(self, name: str, *, listens: bool) -> Node:
         acceptors = [AcceptorOptions(host=HOST, port=0)] if listens else []
-        certificate = certificates.SERVER if listens else certificates.CLIENT
         return await start_node(
             name,
             NodeOptions(
-                cert_manager=certificates.manager(self.trust, certificate),
+                cert_manager=certificates.manager(self.trust, name),
                 network=NetworkOptions(acceptors=acceptors),
             ),
         )
