@@ -46,6 +46,6 @@ class HalfLoad(Work):
         return in_processes(ENTRANTS[name], folder, body)
 
 
-def half_load(pace: Pace) -> list[Work]:
+def works(pace: Pace) -> list[Work]:
     """The one there is."""
     return [HalfLoad(pace)]

@@ -35,6 +35,6 @@ class Handshakes(Work):
         return in_processes(ENTRANTS[name], folder, body)
 
 
-def handshakes(pace: Pace) -> list[Work]:
+def works(pace: Pace) -> list[Work]:
     """Alone and in a crowd."""
     return [Handshakes(at_once, pace) for at_once in (1, 32)]

@@ -49,6 +49,6 @@ class ImportTime(Work):
         return all(find_spec(package) is not None for package in packages)
 
 
-def import_time(pace: Pace) -> list[Work]:
+def works(pace: Pace) -> list[Work]:
     """The one there is."""
     return [ImportTime(pace)]

@@ -104,6 +104,6 @@ def holder(name: str, folder: Path, port: int) -> Iterator[Callable[[int, int], 
             process.kill()
 
 
-def memory(pace: Pace) -> list[Work]:
+def works(pace: Pace) -> list[Work]:
     """Of a few links and of many."""
     return [IdleLinks(links, pace) for links in pace.idle]
