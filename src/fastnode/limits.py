@@ -33,6 +33,10 @@ LEAST_PEER_KEEPALIVE_SECONDS: Final = 0.1
 #: How long a link may be silent when its peer behaves as if it did not know it: TCP
 #: repeats a lost segment after 0.2, 0.6 and 1.4 s, and so does the answer.
 CHECK_SECONDS: Final = 3.0
+#: A link that a newer one takes the place of is probed that often, KEEPALIVE_MISSES
+#: times, while messages of the newer one wait for the last of its own: they are not to
+#: wait as long as the keepalive takes. A busy peer answers within some seconds.
+HANDOVER_INTERVAL_SECONDS: Final = 1.5
 #: How long a closing side reads and discards, so that the kernel does not answer
 #: late bytes with a reset that would destroy the alert or goodbye in flight.
 LINGER_SECONDS: Final = 1.0
