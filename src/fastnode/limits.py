@@ -143,8 +143,11 @@ WAITING_SHARE_OF_DESCRIPTORS: Final = 0.25
 #: More than two round trips around the world and the CPU time of a busy host.
 HANDSHAKE_PATIENCE_SECONDS: Final = 1.0
 #: The largest ClientHello: a real one has 0.3 to 2 KiB. OpenSSL would take memory for
-#: 128 KiB when that is announced.
-MAX_CLIENT_HELLO_BYTES: Final = 16 * KIB
+#: 128 KiB when that is announced, and keeps parts of it until the handshake is complete.
+MAX_CLIENT_HELLO_BYTES: Final = 4 * KIB
+#: What is read at once of a dialer until its TLS handshake is complete, and the least
+#: that is waited for of a larger record: OpenSSL keeps what it has of an incomplete one.
+HANDSHAKE_PART_BYTES: Final = 2 * KIB
 #: What a dialer may send until its TLS handshake is complete. And of that, its chain of
 #: certificates: 8 of RSA-2048, 16 of P-256. OpenSSL itself allows 100 KiB, and takes
 #: that memory when it is announced.

@@ -272,10 +272,12 @@ class Rounds:
                 group.create_task(load.dial(node, kind, self.connects_each))
             for _, link in self.senders:
                 group.create_task(load.send(link, number * each, each))
-        # The last messages, and the ends of the last links, are on their way.
+        # The last messages are on their way, and so are the ends of the last links,
+        # whose sockets linger.
         for _ in range(600):
             state = await self.there.state()
-            if not self.differences(state):
+            least = min((s["descriptors"] for s in load.there), default=sys.maxsize)
+            if not self.differences(state) and state["descriptors"] <= least:
                 break
             await asyncio.sleep(0.1)
         load.here.append(footprint())

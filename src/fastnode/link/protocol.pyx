@@ -209,6 +209,7 @@ cdef class LinkProtocol(Handshake):
         self.succession.agree(self.hello, self.peer_hello)
         self.keepalive.start(self.settings.interval_with(self.peer_hello))
         self.limit_unacknowledged(self.keepalive.limit)
+        self.inbox.windows.follow(self.decoder)
         self.inbox.windows.grows(self.settings.max_window, self.keepalive.ping)
         self.owner.link_up(self)
         if self.state_ is not State.UP:

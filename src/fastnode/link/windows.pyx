@@ -41,6 +41,11 @@ cdef class Windows:
             self.window[lane] = window
         self.window[BULK_LANE] = min(window, FIRST_BULK)
 
+    cdef int follow(self, Decoder decoder) noexcept:
+        """Where to see what is incomplete; its limits are known by now."""
+        self.decoder = decoder
+        return 0
+
     def grows(self, uint64_t ceiling, probe):
         """Let windows grow up to `ceiling`; `probe` measures a round trip."""
         self.ceiling = ceiling
@@ -53,6 +58,10 @@ cdef class Windows:
             if decoder.received[lane] and lane != CONTROL_LANE:
                 self.received(lane, decoder.received[lane])
             decoder.received[lane] = 0
+        if self.waiting:
+            self.waiting = False
+            for lane in range(LANES):
+                self.grant(lane)
         return 0
 
     cdef int received(self, int lane, size_t size) except -1:
@@ -74,6 +83,7 @@ cdef class Windows:
             self.owed[lane] >= self.window[lane] // 2
             and self.held[lane] <= self.room
             and (not self.shut or lane == INNER_LANE)
+            and not self.waits(lane)
         ):
             extra = self.grow(lane)
             self.outbox.frame(
@@ -81,6 +91,39 @@ cdef class Windows:
             )
             self.owed[lane] = 0
         return 0
+
+    cdef bint waits(self, int lane) noexcept:
+        """Whether the incomplete message of this lane is to wait for another one.
+
+        There may be as many bytes of incomplete messages as one message may have. Above
+        that, only the one goes on that lacks least, of those that are not held up by
+        their handlers: it will be complete, whatever the others do. Calls of handlers
+        never wait, because those handlers hold up others.
+        """
+        cdef Decoder decoder = self.decoder
+        cdef uint64_t here = 0
+        cdef uint64_t lacks
+        cdef uint64_t least = 0
+        cdef int each
+        cdef int first = -1
+        if decoder is None or lane == INNER_LANE or not decoder.assemblies[lane].kind:
+            return False
+        for each in range(LANES):
+            if (
+                each == CONTROL_LANE
+                or each == INNER_LANE
+                or not decoder.assemblies[each].kind
+            ):
+                continue
+            here += decoder.assemblies[each].filled
+            lacks = decoder.assemblies[each].total - decoder.assemblies[each].filled
+            if self.held[each] <= self.room and (first < 0 or lacks < least):
+                first = each
+                least = lacks
+        if here <= decoder.max_message or lane == first:
+            return False
+        self.waiting = True
+        return True
 
     cdef int grow(self, int lane) except -1:
         """How much the window of a lane grows with this grant."""
