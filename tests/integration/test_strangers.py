@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from fastnode import Refusal
+from fastnode import Refusal, Route
 from fastnode.certs.context import make_client_context
+from fastnode.names import NodeName
 from helpers.nodes import A, B, introduce, running, until
-from helpers.pki import certificate, manager, pool
+from helpers.pki import authority, certificate, manager, pool
+from helpers.proxy import Proxy
 from helpers.strangers import Crowd, client_hello, many_descriptors
 
 
@@ -152,6 +154,25 @@ async def test_a_large_hello_is_refused() -> None:
         assert not stats.links
 
 
+@pytest.mark.parametrize("piece", [0, 1000])
+async def test_a_large_certificate_is_waited_for(piece: int) -> None:
+    """Its record does not come at once, and is read when all of it is there."""
+    issued = authority().issue(
+        NodeName.parse(A), dns=[f"name-{number}.test" for number in range(300)]
+    )
+    shown = manager(A, shows=issued.certificate())
+    async with running(B) as b, Proxy() as proxy:
+        async with running(A, manager=shown, listens=False) as a:
+            await proxy.start(b.acceptors[0].address)
+            proxy.piece = piece
+            a.add_route(Route("^beta@", *proxy.address))
+            assert len(issued.cert_pem) > 5000
+            link = await a.connect(B)
+            b.handler("echo")(lambda m: m.payload)
+            assert await link.call("echo", bytes(100_000)) == bytes(100_000)
+            assert await link.call("echo", b"a") == b"a"
+
+
 # --- memory -------------------------------------------------------------------------
 
 MEASURED = 1000
@@ -163,6 +184,7 @@ from pathlib import Path
 import uvloop
 from fastnode import AcceptorOptions
 from helpers.nodes import B, running, until
+from helpers.proxy import Proxy
 from helpers.strangers import many_descriptors
 
 def rss():
