@@ -129,7 +129,7 @@ MAX_RETIRING_LINKS: Final = 4
 # --- acceptors ---------------------------------------------------------------
 
 MAX_LINKS: Final = 10_000
-#: TLS handshakes under way on one acceptor, from all addresses: each costs some 40 KiB
+#: TLS handshakes under way on one acceptor, from all addresses: each costs some 60 KiB
 #: and 2 ms of CPU.
 MAX_HANDSHAKES: Final = 256
 #: The same from one address (IPv6: one /64): one host cannot take all of them.
@@ -143,10 +143,10 @@ WAITING_SHARE_OF_DESCRIPTORS: Final = 0.25
 #: More than two round trips around the world and the CPU time of a busy host.
 HANDSHAKE_PATIENCE_SECONDS: Final = 1.0
 #: The largest ClientHello: a real one has 0.3 to 2 KiB. OpenSSL would take memory for
-#: 128 KiB when that is announced, and keeps parts of it until the handshake is complete.
+#: 128 KiB when that is announced, and keeps parts of it until the handshake is over.
 MAX_CLIENT_HELLO_BYTES: Final = 4 * KIB
-#: What is read at once of a dialer until its TLS handshake is complete, and the least
-#: that is waited for of a larger record: OpenSSL keeps what it has of an incomplete one.
+#: What is read at once of a dialer until its TLS handshake is complete. Of a larger
+#: record no more is read until all of it is there. Most handshakes need two reads.
 HANDSHAKE_PART_BYTES: Final = 2 * KIB
 #: What a dialer may send until its TLS handshake is complete. And of that, its chain of
 #: certificates: 8 of RSA-2048, 16 of P-256. OpenSSL itself allows 100 KiB, and takes
