@@ -95,9 +95,11 @@ cdef class Encoder:
         uint32_t call,
         bytes payload not None,
         int priority=DATA_LANE,
+        *,
+        bint nested=False,
     ):
-        """Queue a call with this number."""
-        self.call(CALL, endpoint, call, payload, priority, False)
+        """Queue a call with this number; `nested`: a handler makes it."""
+        self.call(CALL, endpoint, call, payload, priority, nested)
 
     def add_confirm(self, str endpoint not None, uint32_t call, bytes payload not None):
         """Queue a message whose confirmation has this number."""
@@ -317,16 +319,19 @@ cdef class Encoder:
         return self.went(endpoint, lane)
 
     cdef bint held_up(self, size_t size, int priority) noexcept:
-        """A call would have to wait for credit in its own lane: a handler that waits
-        for it, and holds a part of our window, must not."""
+        """A call would have to wait for credit in its own lane, with its first frame or
+        its last: a handler that waits for it, and holds a part of our window, must
+        not."""
         cdef Lane lane = self.high
+        # The headers of its frames are less than that.
+        size += (size >> 10) + 16
         if self.inner.count:
             return True
         if priority == DATA_LANE:
             lane = self.bulk if size > self.max_frame or self.bulk.count else self.data
             if lane is self.bulk and self.data.credit <= <int64_t>self.data.size:
                 return True
-        return lane.credit <= <int64_t>lane.size
+        return lane.credit <= <int64_t>(lane.size + size)
 
     cdef int reply(self, uint32_t call, bytes payload) except -1:
         return self.payload(self.control, REPLY, 0, 0, call, payload)
