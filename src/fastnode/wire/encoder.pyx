@@ -320,18 +320,17 @@ cdef class Encoder:
 
     cdef bint held_up(self, size_t size, int priority) noexcept:
         """A call would have to wait for credit in its own lane, with its first frame or
-        its last: a handler that waits for it, and holds a part of our window, must
+        a later one: a handler that waits for it, and holds a part of our window, must
         not."""
         cdef Lane lane = self.high
-        # The headers of its frames are less than that.
-        size += (size >> 10) + 16
         if self.inner.count:
             return True
         if priority == DATA_LANE:
             lane = self.bulk if size > self.max_frame or self.bulk.count else self.data
             if lane is self.bulk and self.data.credit <= <int64_t>self.data.size:
                 return True
-        return lane.credit <= <int64_t>(lane.size + size)
+        # With the headers of further frames, less than a thousandth.
+        return lane.credit < <int64_t>(lane.size + size + size // 1024)
 
     cdef int reply(self, uint32_t call, bytes payload) except -1:
         return self.payload(self.control, REPLY, 0, 0, call, payload)
