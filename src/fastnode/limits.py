@@ -36,6 +36,10 @@ LEAST_PEER_KEEPALIVE_SECONDS: Final = 0.1
 #: How long a link may be silent when its peer behaves as if it did not know it: TCP
 #: repeats a lost segment after 0.2, 0.6 and 1.4 s, and so does the answer.
 CHECK_SECONDS: Final = 3.0
+#: A link that a newer one takes the place of is probed that often, KEEPALIVE_MISSES
+#: times, while messages of the newer one wait for the last of its own: they are not to
+#: wait as long as the keepalive takes. A busy peer answers within some seconds.
+HANDOVER_INTERVAL_SECONDS: Final = 1.5
 #: How long a closing side reads and discards, so that the kernel does not answer
 #: late bytes with a reset that would destroy the alert or goodbye in flight.
 LINGER_SECONDS: Final = 1.0
@@ -131,7 +135,7 @@ MAX_RETIRING_LINKS: Final = 4
 # --- acceptors ---------------------------------------------------------------
 
 MAX_LINKS: Final = 10_000
-#: TLS handshakes under way on one acceptor, from all addresses: each costs some 40 KiB
+#: TLS handshakes under way on one acceptor, from all addresses: each costs some 60 KiB
 #: and 2 ms of CPU.
 MAX_HANDSHAKES: Final = 256
 #: The same from one address (IPv6: one /64): one host cannot take all of them.
@@ -145,8 +149,11 @@ WAITING_SHARE_OF_DESCRIPTORS: Final = 0.25
 #: More than two round trips around the world and the CPU time of a busy host.
 HANDSHAKE_PATIENCE_SECONDS: Final = 1.0
 #: The largest ClientHello: a real one has 0.3 to 2 KiB. OpenSSL would take memory for
-#: 128 KiB when that is announced.
-MAX_CLIENT_HELLO_BYTES: Final = 16 * KIB
+#: 128 KiB when that is announced, and keeps parts of it until the handshake is over.
+MAX_CLIENT_HELLO_BYTES: Final = 4 * KIB
+#: What is read at once of a dialer until its TLS handshake is complete. Of a larger
+#: record no more is read until all of it is there. Most handshakes need two reads.
+HANDSHAKE_PART_BYTES: Final = 2 * KIB
 #: What a dialer may send until its TLS handshake is complete. And of that, its chain of
 #: certificates: 8 of RSA-2048, 16 of P-256. OpenSSL itself allows 100 KiB, and takes
 #: that memory when it is announced.

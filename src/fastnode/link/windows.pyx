@@ -43,6 +43,12 @@ cdef class Windows:
         for lane in range(LANES):
             self.window[lane] = window
         self.window[BULK_LANE] = min(window, FIRST_BULK)
+        self.first = -1
+
+    cdef int follow(self, Decoder decoder) noexcept:
+        """Where to see what is incomplete; its limits are known by now."""
+        self.decoder = decoder
+        return 0
 
     def grows(self, uint64_t ceiling, double round_trip, probe):
         """Let windows grow up to `ceiling`; `probe` measures a round trip, and
@@ -58,6 +64,10 @@ cdef class Windows:
             if decoder.received[lane] and lane != CONTROL_LANE:
                 self.received(lane, decoder.received[lane])
             decoder.received[lane] = 0
+        if self.waiting:
+            self.waiting = False
+            for lane in range(LANES):
+                self.grant(lane)
         return 0
 
     cdef int received(self, int lane, size_t size) except -1:
@@ -82,6 +92,7 @@ cdef class Windows:
             self.owed[lane] >= self.least_grant(lane)
             and self.held[lane] <= self.room
             and (not self.shut or lane == INNER_LANE)
+            and not self.waits(lane)
         ):
             extra = self.grow(lane)
             self.outbox.frame(
@@ -93,6 +104,52 @@ cdef class Windows:
                 # the sender may stand still.
                 self.outbox.flush()
         return 0
+
+    cdef bint waits(self, int lane) noexcept:
+        """Whether the incomplete message of this lane is to wait for another one.
+
+        There may be as many bytes of incomplete messages as one message may have. Above
+        that, only the one goes on that lacks least, of those that are not held up by
+        their handlers, until it is complete. Calls of handlers never wait: those
+        handlers hold up others.
+        """
+        cdef Decoder decoder = self.decoder
+        cdef uint64_t here = 0
+        cdef uint64_t lacks
+        cdef uint64_t least = 0
+        cdef int each
+        cdef int first = -1
+        if decoder is None or lane == INNER_LANE or not decoder.assemblies[lane].kind:
+            return False
+        for each in range(LANES):
+            if (
+                each == CONTROL_LANE
+                or each == INNER_LANE
+                or not decoder.assemblies[each].kind
+            ):
+                continue
+            here += decoder.assemblies[each].filled
+            lacks = decoder.assemblies[each].total - decoder.assemblies[each].filled
+            if self.held[each] <= self.room and (first < 0 or lacks < least):
+                first = each
+                least = lacks
+        if here <= decoder.max_message:
+            self.first = -1
+            return False
+        if (
+            self.first >= 0
+            and decoder.assemblies[self.first].kind
+            and decoder.assemblies[self.first].filled >= self.first_filled
+            and self.held[self.first] <= self.room
+        ):
+            first = self.first
+        self.first = first
+        if first >= 0:
+            self.first_filled = decoder.assemblies[first].filled
+        if lane == first:
+            return False
+        self.waiting = True
+        return True
 
     cdef int grow(self, int lane) except -1:
         """How much the window of a lane grows with this grant."""

@@ -41,6 +41,7 @@ from fastnode.link.machine import State
 from fastnode.names import NodeName
 from fastnode.node.dial import Dial
 from fastnode.node.links import older
+from fastnode.node.stopping import wait_cancelled
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
@@ -171,8 +172,8 @@ class Handover:
         tasks = [task for _, task in self._rounds.values()]
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        # One may be in a resolver or an `authorize` that swallows cancellation.
+        await wait_cancelled(str(self._foundation.name), tasks)
 
     # --- for whoever wants new links ---------------------------------------------
 

@@ -46,6 +46,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from fastnode.errors import (
@@ -448,9 +449,14 @@ class LinkRegistry:
     def gone(self, protocol: LinkProtocol) -> None:
         """The socket is closed."""
         self._all.discard(protocol)
-        self._finishing = {p for p in self._finishing if p.running}
         if protocol.running:
             self._finishing.add(protocol)
+            protocol.when_idle(partial(self._finished, protocol))
+
+    def _finished(self, protocol: LinkProtocol) -> None:
+        """The last handler of a link that is gone has finished."""
+        protocol.when_idle(None)
+        self._finishing.discard(protocol)
 
     def disown(self) -> None:
         """Know no link any more: they are another process's."""

@@ -95,9 +95,11 @@ cdef class Encoder:
         uint32_t call,
         bytes payload not None,
         int priority=DATA_LANE,
+        *,
+        bint nested=False,
     ):
-        """Queue a call with this number."""
-        self.call(CALL, endpoint, call, payload, priority, False)
+        """Queue a call with this number; `nested`: a handler makes it."""
+        self.call(CALL, endpoint, call, payload, priority, nested)
 
     def add_confirm(self, str endpoint not None, uint32_t call, bytes payload not None):
         """Queue a message whose confirmation has this number."""
