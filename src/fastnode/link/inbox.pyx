@@ -8,59 +8,42 @@ While the peer does not read the replies it asked for, nothing more is handled: 
 it had sent is parked, in order, and it is granted nothing. Reading goes on, so two
 nodes that do this to each other do not block each other. A link that succeeds another
 parks in the same way until that one's messages are handled (fastnode.link.succession).
+
+`HandlerTasks`, below it, has the asynchronous handlers that are under way.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from fastnode.link.endpoint cimport Endpoint, EndpointRegistry
-from fastnode.link.handling cimport Handling
 from fastnode.link.message cimport make_message
-from fastnode.link.outbox cimport Outbox, as_bytes
+from fastnode.link.numbers cimport EndpointNumbers
+from fastnode.link.outbox cimport Outbox
+from fastnode.link.tasks cimport TASK_BYTES, HandlerTasks
 from fastnode.link.windows cimport Windows
 from fastnode.wire.decoder cimport Decoder
-from fastnode.wire.frame cimport CONFIRM, ERROR, INNER_LANE, LANES
+from fastnode.wire.frame cimport CONFIRM, INNER_LANE
 
-import logging
-from asyncio import CancelledError
 from collections import deque
-from collections.abc import Coroutine
 from inspect import isawaitable
 
 from fastnode.errors import ProtocolError, Side
-from fastnode.limits import (
-    ENDPOINT_DICTIONARY_SIZE,
-    MAX_EARLY_CANCELS,
-    WINDOW_BYTES,
-)
-from fastnode.log_limit import LogLimit
-from fastnode.link.calls import (
-    HANDLER_RAISED,
-    NO_SUCH_ENDPOINT,
-    REPLY_TOO_LARGE,
-    encode_error,
-)
-
-log = logging.getLogger("fastnode.link")
+from fastnode.limits import WINDOW_BYTES
+from fastnode.link.calls import HANDLER_RAISED, NO_SUCH_ENDPOINT
 
 # Not among the calls: it was cancelled.
 cdef object GONE = object()
 
 cdef enum:
-    # What a message under way costs besides its payload: task, message, bookkeeping.
-    TASK_BYTES = 1024
     # Parts of `how`: the lane is in the bits above.
     CONFIRMED = 1
     FROM_HANDLER = 2
     HOW_LANE = 2
 
-cdef Py_ssize_t BOOK_SIZE = ENDPOINT_DICTIONARY_SIZE
-cdef Py_ssize_t MOST_EARLY_CANCELS = MAX_EARLY_CANCELS
-
 
 @cython.final
-cdef class Inbox:
+cdef class Inbox(HandlerTasks):
     """Dispatches what one link receives."""
 
     def __init__(
@@ -70,72 +53,14 @@ cdef class Inbox:
         EndpointRegistry registry not None,
         uint64_t window=WINDOW_BYTES,
     ):
-        self.loop = loop
-        self.outbox = outbox
+        HandlerTasks.__init__(self, loop, outbox, Windows(loop, outbox, window))
         self.registry = registry
-        self.generation = registry.generation
-        self.windows = Windows(loop, outbox, window)
-        self.books = [[] for _ in range(LANES)]
-        self.book = self.books[0]
-        self.tasks = {}
-        self.calls = {}
-        self.early_cancels = set()
-        self.limited = LogLimit(log)
-
-    def set_peer(self, peer):
-        """Who sends: the `sender` of all messages."""
-        self.peer = peer
-
-    # --- the endpoint dictionary ----------------------------------------------
-
-    cdef int define(self, int lane, uint16_t number, bytes name) except -1:
-        cdef str text
-        cdef Endpoint endpoint
-        cdef list book = self.books[lane]
-        if number > len(book) or number >= BOOK_SIZE:
-            raise ProtocolError(
-                f"the peer gave an endpoint the number {number}, where "
-                f"{len(book)} is the next and {BOOK_SIZE} the bound",
-                side=Side.REMOTE,
-            )
-        try:
-            text = name.decode("utf-8")
-        except UnicodeDecodeError:
-            raise ProtocolError(
-                "the peer sent an endpoint's name that is not UTF-8", side=Side.REMOTE
-            ) from None
-        endpoint = self.registry.find(text)
-        if number == len(book):
-            book.append(endpoint)
-        else:
-            book[number] = endpoint
-        return 0
-
-    cdef Endpoint endpoint(self, int lane, uint16_t number):
-        cdef list book = self.book if lane == 0 else <list>self.books[lane]
-        if number >= len(book):
-            raise ProtocolError(
-                f"the peer used endpoint number {number} without naming it",
-                side=Side.REMOTE,
-            )
-        if self.generation != self.registry.generation:
-            self.look_again()
-        return <Endpoint>book[number]
-
-    cdef int look_again(self) except -1:
-        """Handlers were registered since: look all names up once more."""
-        cdef Py_ssize_t i
-        cdef list book
-        for book in self.books:
-            for i in range(len(book)):
-                book[i] = self.registry.find((<Endpoint>book[i]).name)
-        self.generation = self.registry.generation
-        return 0
+        self.numbers = EndpointNumbers(registry)
 
     # --- messages and calls ---------------------------------------------------
 
     cdef int message(self, int lane, uint16_t number, bytes payload) except -1:
-        cdef Endpoint endpoint = self.endpoint(lane, number)
+        cdef Endpoint endpoint = self.numbers.find(lane, number)
         self.messages_received += 1
         if self.parked is not None or endpoint.most:
             return self.later(endpoint, 0, payload, lane << HOW_LANE)
@@ -165,7 +90,7 @@ cdef class Inbox:
         cdef uint16_t number = decoder.number
         cdef uint32_t call = decoder.call
         cdef bint confirm = decoder.kind == CONFIRM
-        cdef Endpoint endpoint = self.endpoint(lane, number)
+        cdef Endpoint endpoint = self.numbers.find(lane, number)
         if confirm:
             self.messages_received += 1
         else:
@@ -239,28 +164,6 @@ cdef class Inbox:
         if how & CONFIRMED:
             return self.handle_confirmed(endpoint, call, payload, lane)
         return self.handle_call(endpoint, call, payload, lane)
-
-    cdef int reply(self, uint32_t call, object result) except -1:
-        """Send what a handler returned; None is an empty reply."""
-        cdef bytes payload
-        if PyBytes_CheckExact(result):
-            payload = <bytes>result
-        elif result is None:
-            payload = b""
-        else:
-            payload = as_bytes(result)
-        if <uint64_t>PyBytes_GET_SIZE(payload) > self.outbox.max_message:
-            return self.refuse(
-                call,
-                REPLY_TOO_LARGE,
-                "MessageTooLarge",
-                f"it has {len(payload)} bytes, the caller takes "
-                f"{self.outbox.max_message}",
-            )
-        return self.outbox.reply(call, payload)
-
-    cdef int refuse(self, uint32_t call, int code, str name, str text) except -1:
-        return self.outbox.frame(ERROR, 0, encode_error(call, code, name, text))
 
     # --- waiting ----------------------------------------------------------------
 
@@ -391,101 +294,7 @@ cdef class Inbox:
             self.on_through()
 
     cdef bint busy(self) noexcept:
-        """Something that was received is not handled yet."""
         return bool(self.tasks) or self.parked is not None or self.waiting > 0
-
-    cdef int rest(self) except -1:
-        """Tell who waits for it that nothing is left to do."""
-        if self.on_idle is not None and not self.busy():
-            self.on_idle()
-        return 0
-
-    # --- asynchronous handlers ------------------------------------------------
-
-    cdef int start(
-        self,
-        object awaitable,
-        object number,
-        Endpoint endpoint,
-        size_t size,
-        int lane,
-    ) except -1:
-        cdef Handling handling = Handling(
-            self.windows, endpoint, self.admit, lane, size + TASK_BYTES
-        )
-        task = self.loop.create_task(self.run(awaitable, number, handling))
-        self.tasks[task] = handling, awaitable
-        task.add_done_callback(self.finished)
-        if number is not None:
-            self.calls[number] = task
-        return 0
-
-    async def run(self, awaitable, number, Handling handling):
-        """One asynchronous handler, to its end."""
-        handling.enter()
-        try:
-            result = await awaitable
-            if number is not None and self.calls.pop(number, None) is not None:
-                self.reply(number, result)
-        except CancelledError:
-            if number is not None and self.calls.pop(number, None) is not None:
-                self.refuse(
-                    number, HANDLER_RAISED, "CancelledError", "it was cancelled"
-                )
-            raise
-        except Exception as error:
-            if number is None:
-                self.handler_failed(handling.endpoint.name)
-            else:
-                self.calls.pop(number, None)
-                self.refuse(number, HANDLER_RAISED, type(error).__name__, str(error))
-
-    def finished(self, task):
-        """A handler's task is done, even if it was cancelled before it began."""
-        cdef Handling handling
-        handling, awaitable = self.tasks.pop(task)
-        if task.cancelled() and isinstance(awaitable, Coroutine):
-            # One that never began would complain that nobody awaited it.
-            awaitable.close()
-        handling.finish()
-        if handling.endpoint.most:
-            self.admit(handling.endpoint)
-        self.rest()
-
-    cdef int cancel(self, uint32_t call) except -1:
-        """The caller gave up: a handler that is still at it is cancelled, one that
-        has not begun never does."""
-        cdef object task
-        if call in self.calls:
-            task = self.calls.pop(call)
-            if task is not None:
-                task.cancel()
-        elif (
-            # Numbers ascend, modulo 2**32: this call is still on its way.
-            <int32_t>(call - self.last_call) > 0
-            and len(self.early_cancels) < MOST_EARLY_CANCELS
-        ):
-            self.early_cancels.add(call)
-        return 0
-
-    # --- errors, end ----------------------------------------------------------
-
-    def handler_failed(self, str endpoint):
-        """A handler of a one-way message raised: nobody waits for it, so log it."""
-        self.handler_errors += 1
-        log.exception(
-            "the handler of %r raised on a message from %s", endpoint, self.peer.name
-        )
-
-    def complain(self, str text, *args):
-        """Log a warning, but not each of the many that a peer can cause."""
-        self.limited.say(logging.WARNING, text, text, *args)
-
-    def stop(self):
-        """Cancel the handlers that are under way; returns their tasks."""
-        for task in self.tasks:
-            task.cancel()
-        return list(self.tasks)
 
     cdef int close(self) except -1:
         """The link has ended: nobody waits for replies any more."""

@@ -166,7 +166,9 @@ cdef class LinkProtocol(Handshake):
                 get32(<const unsigned char *><const char *>payload),
             )
         if kind == ENDPOINT:
-            return self.inbox.define(self.decoder.lane, self.decoder.number, payload)
+            return self.inbox.numbers.define(
+                self.decoder.lane, self.decoder.number, payload
+            )
         self.decoder.payload = payload
         return self.on_rare_frame(kind)
 
