@@ -9,22 +9,29 @@ it had sent is parked, in order, and it is granted nothing. Reading goes on, so 
 nodes that do this to each other do not block each other. A link that succeeds another
 parks in the same way until that one's messages are handled (fastnode.link.succession).
 
-`HandlerTasks`, below it, has the asynchronous handlers that are under way.
+`Batches`, below it, has what goes to batch endpoints, and `HandlerTasks`, below that,
+the asynchronous handlers that are under way.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_REFCNT
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
+from fastnode.link.batches cimport Batches
 from fastnode.link.endpoint cimport Endpoint, EndpointRegistry
-from fastnode.link.message cimport make_message
+from fastnode.link.message cimport Message, make_message
 from fastnode.link.numbers cimport EndpointNumbers
 from fastnode.link.outbox cimport Outbox
-from fastnode.link.tasks cimport TASK_BYTES, HandlerTasks
+from fastnode.link.stopwatch cimport Stopwatch
+from fastnode.link.tasks cimport TASK_BYTES
 from fastnode.link.windows cimport Windows
 from fastnode.wire.decoder cimport Decoder
-from fastnode.wire.frame cimport CONFIRM, INNER_LANE
+from fastnode.wire.frame cimport CONFIRM, DATA_LANE, INNER_LANE
 
+import logging
 from collections import deque
 from inspect import isawaitable
 
@@ -35,15 +42,29 @@ from fastnode.link.calls import HANDLER_RAISED, NO_SUCH_ENDPOINT
 # Not among the calls: it was cancelled.
 cdef object GONE = object()
 
+# Why a batch endpoint cannot be called.
+cdef str NO_REPLY = (
+    "this endpoint takes batches and replies to nothing: send to it "
+    "(confirm=True waits until it was handed over), or call another one"
+)
+
 cdef enum:
     # Parts of `how`: the lane is in the bits above.
     CONFIRMED = 1
     FROM_HANDLER = 2
     HOW_LANE = 2
 
+cdef extern from *:
+    """
+    static int fastnode_reraise(void) { return -1; }
+    """
+    PyObject *call_one "PyObject_CallOneArg" (object function, object argument)
+    # Makes Cython see the exception that is set.
+    int reraise "fastnode_reraise" () except -1
+
 
 @cython.final
-cdef class Inbox(HandlerTasks):
+cdef class Inbox(Batches):
     """Dispatches what one link receives."""
 
     def __init__(
@@ -51,11 +72,13 @@ cdef class Inbox(HandlerTasks):
         loop,
         Outbox outbox not None,
         EndpointRegistry registry not None,
+        Stopwatch watch not None,
         uint64_t window=WINDOW_BYTES,
     ):
-        HandlerTasks.__init__(self, loop, outbox, Windows(loop, outbox, window))
-        self.registry = registry
-        self.numbers = EndpointNumbers(registry)
+        Batches.__init__(
+            self, loop, outbox, registry, Windows(loop, outbox, window), watch
+        )
+        self.on_settled = self.settled
 
     # --- messages and calls ---------------------------------------------------
 
@@ -66,22 +89,94 @@ cdef class Inbox(HandlerTasks):
             return self.later(endpoint, 0, payload, lane << HOW_LANE)
         return self.handle_message(endpoint, payload, lane)
 
+    cdef int messages(self, Decoder decoder, object link) except -1:
+        """The messages that follow in the decoder, as long as they are whole and plain:
+        as `message`, with nothing done for each that need not be."""
+        cdef EndpointNumbers numbers = self.numbers
+        cdef list book = numbers.book
+        cdef Stopwatch watch = self.watch
+        cdef Endpoint endpoint
+        cdef uint16_t number
+        # When a handler has ended the link, the decoder is empty.
+        cdef bytes payload = decoder.next_message()
+        while payload is not None:
+            number = decoder.number
+            if watch.close:
+                watch.message(link, number)
+            watch.seen |= <uint64_t>1 << (number & 63)
+            if (
+                number < PyList_GET_SIZE(book)
+                and numbers.generation == self.registry.generation
+            ):
+                endpoint = <Endpoint>PyList_GET_ITEM(book, number)
+            else:
+                endpoint = numbers.find(DATA_LANE, number)
+            self.messages_received += 1
+            if self.parked is not None or endpoint.most:
+                self.later(endpoint, 0, payload, DATA_LANE << HOW_LANE)
+            else:
+                self.handle_message(endpoint, payload, DATA_LANE)
+            payload = decoder.next_message()
+        return 0
+
     cdef int handle_message(self, Endpoint endpoint, bytes payload, int lane) except -1:
+        cdef PyObject *returned
         cdef object result
+        cdef Message message
+        if endpoint.batch:
+            return self.gather(endpoint, payload, lane, 0)
         if endpoint.handler is None:
-            self.unhandled += 1
-            self.complain(
-                "a message from %s to %r was dropped: no such endpoint here",
-                self.peer.name,
-                endpoint.name,
-            )
+            return self.nobody(endpoint)
+        message = self.spare
+        if message is None:
+            message = make_message(payload, self.peer, endpoint.name)
+        else:
+            self.spare = None
+            message.payload = payload
+            message.endpoint = endpoint.name
+        # Not in a `try`, which costs as much as the rest of this.
+        returned = call_one(endpoint.handler, message)
+        if Py_REFCNT(message) == 1:
+            # Nobody can see that it is used again.
+            message.payload = None
+            self.spare = message
+        if returned == NULL:
+            return self.raised(endpoint)
+        result = <object>returned
+        Py_DECREF(result)
+        if result is None:
             return 0
+        return self.returned(endpoint, result, PyBytes_GET_SIZE(payload), lane)
+
+    cdef int returned(
+        self, Endpoint endpoint, object result, size_t size, int lane
+    ) except -1:
+        """What the handler of a one-way message returned: only a coroutine counts."""
         try:
-            result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
-            if result is not None and (endpoint.asynchronous or isawaitable(result)):
-                self.start(result, None, endpoint, PyBytes_GET_SIZE(payload), lane)
-        except Exception:
-            self.handler_failed(endpoint.name)
+            if endpoint.asynchronous or isawaitable(result):
+                self.start(result, None, endpoint, size + TASK_BYTES, lane)
+        except Exception as error:
+            self.handler_failed(endpoint, error)
+        return 0
+
+    cdef int raised(self, Endpoint endpoint) except -1:
+        """The handler of a one-way message raised what is set as exception."""
+        try:
+            reraise()
+        except Exception as error:
+            self.handler_failed(endpoint, error)
+        return 0
+
+    cdef int nobody(self, Endpoint endpoint) except -1:
+        """A one-way message to an endpoint that has no handler."""
+        self.unhandled += 1
+        self.registry.limited.say(
+            logging.WARNING,
+            "no such endpoint",
+            "a message from %s to %r was dropped: no such endpoint here",
+            self.peer.name,
+            endpoint.name,
+        )
         return 0
 
     cdef int call(self, Decoder decoder, bytes payload) except -1:
@@ -103,6 +198,10 @@ cdef class Inbox(HandlerTasks):
         if self.calls_refused:
             # The goodbye in flight tells the caller that nobody will reply.
             return 0
+        if self.gathered and not (confirm and endpoint.batch):
+            self.hand_over()
+            if self.closed:
+                return 0
         if self.early_cancels and call in self.early_cancels:
             self.early_cancels.discard(call)
             return 0
@@ -116,7 +215,12 @@ cdef class Inbox(HandlerTasks):
                 | (FROM_HANDLER if decoder.nested else 0),
             )
         if confirm:
-            return self.handle_confirmed(endpoint, call, payload, lane)
+            return self.handle_confirmed(
+                endpoint,
+                call,
+                payload,
+                lane << HOW_LANE | (FROM_HANDLER if decoder.nested else 0),
+            )
         return self.handle_call(endpoint, call, payload, lane)
 
     cdef int handle_call(
@@ -125,33 +229,43 @@ cdef class Inbox(HandlerTasks):
         cdef object result
         if endpoint.handler is None:
             return self.refuse(call, NO_SUCH_ENDPOINT, "NoSuchEndpoint", endpoint.name)
+        if endpoint.batch:
+            return self.refuse(call, HANDLER_RAISED, "ConfigError", NO_REPLY)
         try:
             result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
             if PyBytes_CheckExact(result):
                 return self.reply(call, result)
             if endpoint.asynchronous or isawaitable(result):
-                return self.start(
-                    result, call, endpoint, PyBytes_GET_SIZE(payload), lane
+                self.start(
+                    result, call, endpoint, PyBytes_GET_SIZE(payload) + TASK_BYTES, lane
                 )
+                return 0
             return self.reply(call, result)
         except Exception as error:
             self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
         return 0
 
     cdef int handle_confirmed(
-        self, Endpoint endpoint, uint32_t call, bytes payload, int lane
+        self, Endpoint endpoint, uint32_t call, bytes payload, int how
     ) except -1:
         """A message whose sender wants to know that its handler was given it."""
+        cdef int lane = how >> HOW_LANE
         cdef object result
         if endpoint.handler is None:
             self.unhandled += 1
             return self.refuse(call, NO_SUCH_ENDPOINT, "NoSuchEndpoint", endpoint.name)
+        if endpoint.batch and how & FROM_HANDLER:
+            return self.gather_nested(endpoint, payload, lane, call)
+        if endpoint.batch:
+            return self.gather(endpoint, payload, lane, call)
         try:
             result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
             if result is not None and (endpoint.asynchronous or isawaitable(result)):
-                self.start(result, None, endpoint, PyBytes_GET_SIZE(payload), lane)
+                self.start(
+                    result, None, endpoint, PyBytes_GET_SIZE(payload) + TASK_BYTES, lane
+                )
         except Exception as error:
-            self.handler_failed(endpoint.name)
+            self.handler_failed(endpoint, error)
             return self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
         return self.outbox.reply(call, b"")
 
@@ -162,7 +276,7 @@ cdef class Inbox(HandlerTasks):
         if call == 0:
             return self.handle_message(endpoint, payload, lane)
         if how & CONFIRMED:
-            return self.handle_confirmed(endpoint, call, payload, lane)
+            return self.handle_confirmed(endpoint, call, payload, how)
         return self.handle_call(endpoint, call, payload, lane)
 
     # --- waiting ----------------------------------------------------------------
@@ -251,6 +365,7 @@ cdef class Inbox(HandlerTasks):
                 return
             endpoint, call, payload, how = self.parked.popleft()
             if endpoint is None:
+                self.hand_over()
                 self.come_through()
                 continue
             if call and self.calls.pop(call, GONE) is GONE:
@@ -261,6 +376,7 @@ cdef class Inbox(HandlerTasks):
                 self.handle(endpoint, call, payload, how)
         self.parked = None
         self.windows.open()
+        self.hand_over()
         self.rest()
 
     cdef int hold(self) except -1:
@@ -287,20 +403,36 @@ cdef class Inbox(HandlerTasks):
             self.come_through()
         return 0
 
-    def come_through(self):
-        """The last of the peer's messages has been handled, or its handler runs."""
-        self.through = True
-        if self.on_through is not None:
-            self.on_through()
+    cdef int come_through(self) except -1:
+        """The last of the peer's messages has been handled, or its handler runs; but
+        for batches: those of the next link follow when ours are done."""
+        self.all_came = True
+        if not self.lines:
+            self.settled()
+        return 0
+
+    def settled(self):
+        """No batch is under way or waits."""
+        if self.all_came and not self.through:
+            self.through = True
+            if self.on_through is not None:
+                self.on_through()
 
     cdef bint busy(self) noexcept:
-        return bool(self.tasks) or self.parked is not None or self.waiting > 0
+        return (
+            bool(self.tasks)
+            or self.parked is not None
+            or self.waiting > 0
+            or bool(self.gathered)
+            or bool(self.lines)
+        )
 
     cdef int close(self) except -1:
         """The link has ended: nobody waits for replies any more."""
         cdef dict calls = self.calls
         self.calls = {}
-        self.on_idle = self.on_through = self.parked = None
+        self.on_idle = self.on_through = self.on_settled = self.parked = None
+        self.drop()
         if self.waiting:
             self.leave()
         for task in calls.values():

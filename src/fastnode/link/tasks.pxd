@@ -1,6 +1,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
-from fastnode.link.endpoint cimport Endpoint
+from fastnode.link.endpoint cimport Endpoint, EndpointRegistry
+from fastnode.link.handling cimport Handling
 from fastnode.link.outbox cimport Outbox
 from fastnode.link.windows cimport Windows
 
@@ -21,7 +22,7 @@ cdef class HandlerTasks:
     cdef dict tasks
     cdef dict calls
     cdef object on_idle
-    cdef object limited
+    cdef EndpointRegistry registry
     # The last call that came; calls that are cancelled before they came.
     cdef uint32_t last_call
     cdef set early_cancels
@@ -31,14 +32,16 @@ cdef class HandlerTasks:
 
     cdef int reply(self, uint32_t call, object result) except -1
     cdef int refuse(self, uint32_t call, int code, str name, str text) except -1
-    cdef int start(
+    cdef Handling start(
         self,
         object awaitable,
         object number,
         Endpoint endpoint,
         size_t size,
         int lane,
-    ) except -1
+    )
     cdef int cancel(self, uint32_t call) except -1
+    cdef int batch_done(self, object batch) except -1
+    cdef int handler_failed(self, Endpoint endpoint, object error) except -1
     cdef bint busy(self) noexcept
     cdef int rest(self) except -1

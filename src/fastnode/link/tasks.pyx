@@ -6,7 +6,7 @@ What an asynchronous handler has not finished counts against the peer's window.
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from fastnode.link.endpoint cimport Endpoint
+from fastnode.link.endpoint cimport Endpoint, EndpointRegistry
 from fastnode.link.handling cimport Handling
 from fastnode.link.outbox cimport Outbox, as_bytes
 from fastnode.link.windows cimport Windows
@@ -18,9 +18,6 @@ from collections.abc import Coroutine
 
 from fastnode.limits import MAX_EARLY_CANCELS
 from fastnode.link.calls import HANDLER_RAISED, REPLY_TOO_LARGE, encode_error
-from fastnode.log_limit import LogLimit
-
-log = logging.getLogger("fastnode.link")
 
 cdef Py_ssize_t MOST_EARLY_CANCELS = MAX_EARLY_CANCELS
 
@@ -28,14 +25,20 @@ cdef Py_ssize_t MOST_EARLY_CANCELS = MAX_EARLY_CANCELS
 cdef class HandlerTasks:
     """The handlers of one link that are under way, and the calls that they answer."""
 
-    def __init__(self, loop, Outbox outbox not None, Windows windows not None):
+    def __init__(
+        self,
+        loop,
+        Outbox outbox not None,
+        EndpointRegistry registry not None,
+        Windows windows not None,
+    ):
         self.loop = loop
+        self.registry = registry
         self.outbox = outbox
         self.windows = windows
         self.tasks = {}
         self.calls = {}
         self.early_cancels = set()
-        self.limited = LogLimit(log)
 
     def set_peer(self, peer):
         """Who sends: the `sender` of all messages."""
@@ -67,23 +70,25 @@ cdef class HandlerTasks:
 
     # --- asynchronous handlers ------------------------------------------------
 
-    cdef int start(
+    cdef Handling start(
         self,
         object awaitable,
         object number,
         Endpoint endpoint,
         size_t size,
         int lane,
-    ) except -1:
+    ):
+        """Run what a handler returned in a task; `number` is the call that it answers.
+        """
         cdef Handling handling = Handling(
-            self.windows, endpoint, self.admit, lane, size + TASK_BYTES
+            self.windows, endpoint, self.admit, lane, size
         )
         task = self.loop.create_task(self.run(awaitable, number, handling))
         self.tasks[task] = handling, awaitable
         task.add_done_callback(self.finished)
         if number is not None:
             self.calls[number] = task
-        return 0
+        return handling
 
     async def run(self, awaitable, number, Handling handling):
         """One asynchronous handler, to its end."""
@@ -100,7 +105,7 @@ cdef class HandlerTasks:
             raise
         except Exception as error:
             if number is None:
-                self.handler_failed(handling.endpoint.name)
+                self.handler_failed(handling.endpoint, error)
             else:
                 self.calls.pop(number, None)
                 self.refuse(number, HANDLER_RAISED, type(error).__name__, str(error))
@@ -113,7 +118,9 @@ cdef class HandlerTasks:
             # One that never began would complain that nobody awaited it.
             awaitable.close()
         handling.finish()
-        if handling.endpoint.most:
+        if handling.batch is not None:
+            self.batch_done(handling.batch)
+        elif handling.endpoint.most:
             self.admit(handling.endpoint)
         self.rest()
 
@@ -151,19 +158,27 @@ cdef class HandlerTasks:
 
     # --- errors -----------------------------------------------------------------
 
-    def handler_failed(self, str endpoint):
-        """A handler of a one-way message raised: nobody waits for it, so log it."""
+    cdef int handler_failed(self, Endpoint endpoint, object error) except -1:
+        """A handler of a one-way message raised: nobody waits for it, so log it, but
+        not each of the many that a peer can cause."""
+        cdef str name = "" if endpoint.invented else endpoint.name
         self.handler_errors += 1
-        log.exception(
-            "the handler of %r raised on a message from %s", endpoint, self.peer.name
+        self.registry.limited.say(
+            logging.ERROR,
+            f"{type(error).__name__} of {name}",
+            "the handler of %r raised on a message from %s",
+            endpoint.name,
+            self.peer.name,
+            error=error,
         )
-
-    def complain(self, str text, *args):
-        """Log a warning, but not each of the many that a peer can cause."""
-        self.limited.say(logging.WARNING, text, text, *args)
+        return 0
 
     # --- what a subclass does with it --------------------------------------------
 
     def admit(self, Endpoint endpoint not None):
         """There is room at a bounded endpoint."""
+        raise NotImplementedError
+
+    cdef int batch_done(self, object batch) except -1:
+        """The handler of a batch has finished."""
         raise NotImplementedError

@@ -242,7 +242,7 @@ class Node:
     # --- endpoints ---------------------------------------------------------------
 
     def handler(
-        self, name: str, *, concurrency: int | None = None
+        self, name: str, *, concurrency: int | None = None, batch: bool = False
     ) -> Callable[[Handler], Handler]:
         """Decorator: the function handles what is sent to endpoint `name`.
 
@@ -255,6 +255,13 @@ class Node:
             concurrency: how many of an ``async`` handler may be under way at once, over
                 all links; None: no bound. What comes beyond waits in order, and counts
                 against its sender's window.
+            batch: the function is given a `list` of messages, never an empty one: what
+                arrived together on one link, in order; at most MAX_BATCH_MESSAGES, and
+                no further one once they have MAX_BATCH_BYTES (`fastnode.limits`).
+                Nothing waits for more to come. Of an ``async`` function the next batch
+                of a link begins when the one before has finished. A message with
+                ``confirm=True`` is confirmed when its batch was handed over; a call
+                fails with `RemoteError`, which says so.
 
         Raises:
             ConfigError: the endpoint has a handler already, or `concurrency` is no
@@ -262,7 +269,7 @@ class Node:
         """
 
         def register(handler: Handler) -> Handler:
-            self._endpoints.add(name, handler, concurrency)
+            self._endpoints.add(name, handler, concurrency, batch)
             return handler
 
         return register
