@@ -230,6 +230,10 @@ cdef class Batches(HandlerTasks):
         endpoint.waiting.append(self)
         return 0
 
+    def stop(self):
+        self.drop()
+        return HandlerTasks.stop(self)
+
     cdef int drop(self) except -1:
         """Begin nothing more: what waits is given up."""
         cdef Endpoint endpoint

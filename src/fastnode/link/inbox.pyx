@@ -362,6 +362,7 @@ cdef class Inbox(Batches):
         while self.parked:
             if self.outbox.crowded():
                 self.outbox.on_room = self.resume
+                self.hand_over()
                 return
             endpoint, call, payload, how = self.parked.popleft()
             if endpoint is None:

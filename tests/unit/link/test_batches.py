@@ -195,6 +195,26 @@ def test_of_an_async_handler_one_batch_is_under_way(
         assert end.protocol.running == 0
 
 
+def test_what_was_parked_is_handed_over_too() -> None:
+    """While the peer does not read its replies, nothing is handled, batches too."""
+    with link_up() as (loop, node, end):
+        receiver = Receiver(node)
+        node.node.handler("large")(lambda message: bytes(300_000))
+        end.feed(frames.endpoint(3, b"large"))
+        end.protocol.pause_writing()
+        for number in range(1, 9):
+            end.feed(frames.call(3, number, b""))
+        end.feed(frames.confirm(BATCH, 9, b"1"))
+        end.feed(frames.message(BATCH, b"2") + frames.call(PLAIN, 10, b"3"))
+        end.feed(frames.message(BATCH, b"4"))
+        assert receiver.batches == []
+        end.protocol.resume_writing()
+        loop.turn()
+        assert receiver.of(BATCH) == [b"1", b"2", b"4"]
+        assert receiver.of(PLAIN) == [b"3"]
+        assert end.protocol.stats().queued_bytes == 0
+
+
 def test_a_kept_message_is_not_used_again() -> None:
     with link_up() as (_, node, end):
         kept = []
