@@ -188,7 +188,7 @@ def compare(arguments: argparse.Namespace) -> None:
     cells: dict[tuple[int, int], list[Sample]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        trust.make(folder, arguments.links)
+        trust.make(folder)
         for number in range(arguments.rounds):
             order = arguments.workers[:: 1 if number % 2 else -1]
             for work_us in arguments.work:

@@ -35,11 +35,19 @@ class LogLimit:
         # Reason -> when it was logged last, and how many lines were left out since.
         self._seen: dict[str, tuple[float, int]] = {}
 
-    def say(self, level: int, reason: str, text: str, *args: object) -> None:
+    def say(
+        self,
+        level: int,
+        reason: str,
+        text: str,
+        *args: object,
+        error: BaseException | None = None,
+    ) -> None:
         """Log a line, or count it.
 
         Args:
             args: formatted into `text` only when the line is logged.
+            error: its traceback is logged too.
         """
         if not self._log.isEnabledFor(level):
             return
@@ -53,7 +61,7 @@ class LogLimit:
         self._seen[reason] = (now, 0)
         if left_out:
             text, args = text + " (and %d more like it before)", (*args, left_out)
-        self._log.log(level, text, *args)
+        self._log.log(level, text, *args, exc_info=error)
 
     def _forget(self, now: float) -> None:
         self._seen = {

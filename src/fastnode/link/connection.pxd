@@ -44,6 +44,7 @@ cdef class Connection:
     cdef int on_secure(self) except -1
     cdef int on_frame(self) except -1
     cdef int on_read(self) except -1
+    cdef int on_dry(self) except -1
     cdef int on_end_of_stream(self) except -1
     cdef int on_failure(self, error) except -1
     cdef int on_lost(self, exc) except -1

@@ -176,6 +176,9 @@ cdef class Connection:
             self.watch.lap(self)
         if self.ended:
             return 0
+        self.on_dry()
+        if self.ended:
+            return 0
         self.decoder.rest()
         # Answers of TLS itself: KeyUpdate.
         self.outbox.push_output()
@@ -253,6 +256,10 @@ cdef class Connection:
 
     cdef int on_read(self) except -1:
         """All frames that had come are handled."""
+        raise NotImplementedError
+
+    cdef int on_dry(self) except -1:
+        """All that the socket had is read."""
         raise NotImplementedError
 
     cdef int on_end_of_stream(self) except -1:

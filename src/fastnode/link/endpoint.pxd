@@ -9,16 +9,26 @@ cdef class Endpoint:
     cdef readonly Py_ssize_t most
     cdef Py_ssize_t running
     cdef Py_ssize_t lent
+    # It is given lists of messages; how many of these may be under way at once, over
+    # all links; 0: no bound.
+    cdef readonly bint batch
+    cdef Py_ssize_t batches
+    # Nobody registered it: a peer made the name up.
+    cdef readonly bint invented
     # What waits for its turn, and calls of the peers' handlers, whose turn may come
-    # sooner: (Inbox, call or 0, payload, how); see `Inbox.how`.
+    # sooner: (Inbox, call or 0, payload, how); see `Inbox.how`. Or, of a batch
+    # endpoint, each `Batches` that has one for it.
     cdef object waiting
     cdef object nested
 
     cdef bint full(self, bint nested) noexcept
+    cdef bint batches_full(self) noexcept
 
 
 cdef class EndpointRegistry:
     cdef dict by_name
+    # For what its handlers raise: of all links together.
+    cdef readonly object limited
     cdef object fallback
     # Grows with every registration: an Endpoint without handler that was looked up
     # under an older generation is looked up again.

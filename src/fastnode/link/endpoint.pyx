@@ -2,21 +2,38 @@
 
 cimport cython
 
+import logging
 from collections import deque
 from inspect import iscoroutinefunction
 
 from fastnode.errors import ConfigError
 from fastnode.limits import MAX_CONCURRENCY, MAX_ENDPOINT_NAME_BYTES
+from fastnode.log_limit import LogLimit
+
+log = logging.getLogger("fastnode.link")
 
 
 @cython.final
 cdef class Endpoint:
     """A name and the handler for what is sent to it."""
 
-    def __init__(self, str name not None, handler, Py_ssize_t most=0):
+    def __init__(
+        self,
+        str name not None,
+        handler,
+        Py_ssize_t most=0,
+        *,
+        bint batch=False,
+        bint invented=False,
+    ):
         self.name = name
         self.handler = handler
-        self.most = most
+        self.batch = batch
+        self.invented = invented
+        if batch:
+            self.batches = most
+        else:
+            self.most = most
         if most:
             self.waiting = deque()
             self.nested = deque()
@@ -31,6 +48,10 @@ cdef class Endpoint:
             return self.running >= self.most + self.lent or bool(self.nested)
         return self.running >= self.most or bool(self.waiting)
 
+    cdef bint batches_full(self) noexcept:
+        """A batch that comes now has to wait."""
+        return self.running >= self.batches or bool(self.waiting)
+
 
 @cython.final
 cdef class EndpointRegistry:
@@ -38,9 +59,11 @@ cdef class EndpointRegistry:
 
     def __init__(self):
         self.by_name = {}
+        self.limited = LogLimit(log)
 
-    def add(self, str name not None, handler, concurrency=None):
-        """Register a handler; at most `concurrency` of it are under way at once.
+    def add(self, str name not None, handler, concurrency=None, bint batch=False):
+        """Register a handler; at most `concurrency` of it are under way at once. With
+        `batch` it is given lists of messages.
 
         Raises:
             ConfigError: the name has one, is empty or longer than 255 bytes, the
@@ -65,7 +88,7 @@ cdef class EndpointRegistry:
                 f"endpoint {name!r} has a handler already",
                 hint="an endpoint has one handler; choose another name",
             )
-        self.by_name[name] = Endpoint(name, handler, concurrency or 0)
+        self.by_name[name] = Endpoint(name, handler, concurrency or 0, batch=batch)
         self.generation += 1
 
     def set_fallback(self, handler):
@@ -83,5 +106,5 @@ cdef class EndpointRegistry:
         that peers invent are not kept here."""
         cdef object found = self.by_name.get(name)
         if found is None:
-            return Endpoint(name, self.fallback)
+            return Endpoint(name, self.fallback, invented=True)
         return <Endpoint>found

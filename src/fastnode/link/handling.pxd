@@ -6,6 +6,8 @@ cdef class Handling:
     cdef Windows windows
     cdef Endpoint endpoint
     cdef object admit
+    # What it was given, a `Batch`; None: a single message or call.
+    cdef object batch
     cdef size_t size
     cdef int lane
     # Calls of its own that it waits for; whether what it holds is not counted.

@@ -8,59 +8,63 @@ While the peer does not read the replies it asked for, nothing more is handled: 
 it had sent is parked, in order, and it is granted nothing. Reading goes on, so two
 nodes that do this to each other do not block each other. A link that succeeds another
 parks in the same way until that one's messages are handled (fastnode.link.succession).
+
+`Batches`, below it, has what goes to batch endpoints, and `HandlerTasks`, below that,
+the asynchronous handlers that are under way.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_REFCNT
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
+from fastnode.link.batches cimport Batches
 from fastnode.link.endpoint cimport Endpoint, EndpointRegistry
-from fastnode.link.handling cimport Handling
-from fastnode.link.message cimport make_message
-from fastnode.link.outbox cimport Outbox, as_bytes
+from fastnode.link.message cimport Message, make_message
+from fastnode.link.numbers cimport EndpointNumbers
+from fastnode.link.outbox cimport Outbox
+from fastnode.link.stopwatch cimport Stopwatch
+from fastnode.link.tasks cimport TASK_BYTES
 from fastnode.link.windows cimport Windows
 from fastnode.wire.decoder cimport Decoder
-from fastnode.wire.frame cimport CONFIRM, ERROR, INNER_LANE, LANES
+from fastnode.wire.frame cimport CONFIRM, DATA_LANE, INNER_LANE
 
 import logging
-from asyncio import CancelledError
 from collections import deque
-from collections.abc import Coroutine
 from inspect import isawaitable
 
 from fastnode.errors import ProtocolError, Side
-from fastnode.limits import (
-    ENDPOINT_DICTIONARY_SIZE,
-    MAX_EARLY_CANCELS,
-    WINDOW_BYTES,
-)
-from fastnode.log_limit import LogLimit
-from fastnode.link.calls import (
-    HANDLER_RAISED,
-    NO_SUCH_ENDPOINT,
-    REPLY_TOO_LARGE,
-    encode_error,
-)
-
-log = logging.getLogger("fastnode.link")
+from fastnode.limits import WINDOW_BYTES
+from fastnode.link.calls import HANDLER_RAISED, NO_SUCH_ENDPOINT
 
 # Not among the calls: it was cancelled.
 cdef object GONE = object()
 
+# Why a batch endpoint cannot be called.
+cdef str NO_REPLY = (
+    "this endpoint takes batches and replies to nothing: send to it "
+    "(confirm=True waits until it was handed over), or call another one"
+)
+
 cdef enum:
-    # What a message under way costs besides its payload: task, message, bookkeeping.
-    TASK_BYTES = 1024
     # Parts of `how`: the lane is in the bits above.
     CONFIRMED = 1
     FROM_HANDLER = 2
     HOW_LANE = 2
 
-cdef Py_ssize_t BOOK_SIZE = ENDPOINT_DICTIONARY_SIZE
-cdef Py_ssize_t MOST_EARLY_CANCELS = MAX_EARLY_CANCELS
+cdef extern from *:
+    """
+    static int fastnode_reraise(void) { return -1; }
+    """
+    PyObject *call_one "PyObject_CallOneArg" (object function, object argument)
+    # Makes Cython see the exception that is set.
+    int reraise "fastnode_reraise" () except -1
 
 
 @cython.final
-cdef class Inbox:
+cdef class Inbox(Batches):
     """Dispatches what one link receives."""
 
     def __init__(
@@ -68,95 +72,111 @@ cdef class Inbox:
         loop,
         Outbox outbox not None,
         EndpointRegistry registry not None,
+        Stopwatch watch not None,
         uint64_t window=WINDOW_BYTES,
     ):
-        self.loop = loop
-        self.outbox = outbox
-        self.registry = registry
-        self.generation = registry.generation
-        self.windows = Windows(loop, outbox, window)
-        self.books = [[] for _ in range(LANES)]
-        self.book = self.books[0]
-        self.tasks = {}
-        self.calls = {}
-        self.early_cancels = set()
-        self.limited = LogLimit(log)
-
-    def set_peer(self, peer):
-        """Who sends: the `sender` of all messages."""
-        self.peer = peer
-
-    # --- the endpoint dictionary ----------------------------------------------
-
-    cdef int define(self, int lane, uint16_t number, bytes name) except -1:
-        cdef str text
-        cdef Endpoint endpoint
-        cdef list book = self.books[lane]
-        if number > len(book) or number >= BOOK_SIZE:
-            raise ProtocolError(
-                f"the peer gave an endpoint the number {number}, where "
-                f"{len(book)} is the next and {BOOK_SIZE} the bound",
-                side=Side.REMOTE,
-            )
-        try:
-            text = name.decode("utf-8")
-        except UnicodeDecodeError:
-            raise ProtocolError(
-                "the peer sent an endpoint's name that is not UTF-8", side=Side.REMOTE
-            ) from None
-        endpoint = self.registry.find(text)
-        if number == len(book):
-            book.append(endpoint)
-        else:
-            book[number] = endpoint
-        return 0
-
-    cdef Endpoint endpoint(self, int lane, uint16_t number):
-        cdef list book = self.book if lane == 0 else <list>self.books[lane]
-        if number >= len(book):
-            raise ProtocolError(
-                f"the peer used endpoint number {number} without naming it",
-                side=Side.REMOTE,
-            )
-        if self.generation != self.registry.generation:
-            self.look_again()
-        return <Endpoint>book[number]
-
-    cdef int look_again(self) except -1:
-        """Handlers were registered since: look all names up once more."""
-        cdef Py_ssize_t i
-        cdef list book
-        for book in self.books:
-            for i in range(len(book)):
-                book[i] = self.registry.find((<Endpoint>book[i]).name)
-        self.generation = self.registry.generation
-        return 0
+        Batches.__init__(
+            self, loop, outbox, registry, Windows(loop, outbox, window), watch
+        )
+        self.on_settled = self.settled
 
     # --- messages and calls ---------------------------------------------------
 
     cdef int message(self, int lane, uint16_t number, bytes payload) except -1:
-        cdef Endpoint endpoint = self.endpoint(lane, number)
+        cdef Endpoint endpoint = self.numbers.find(lane, number)
         self.messages_received += 1
         if self.parked is not None or endpoint.most:
             return self.later(endpoint, 0, payload, lane << HOW_LANE)
         return self.handle_message(endpoint, payload, lane)
 
+    cdef int messages(self, Decoder decoder, object link) except -1:
+        """The messages that follow in the decoder, as long as they are whole and plain:
+        as `message`, with nothing done for each that need not be."""
+        cdef EndpointNumbers numbers = self.numbers
+        cdef list book = numbers.book
+        cdef Stopwatch watch = self.watch
+        cdef Endpoint endpoint
+        cdef uint16_t number
+        # When a handler has ended the link, the decoder is empty.
+        cdef bytes payload = decoder.next_message()
+        while payload is not None:
+            number = decoder.number
+            if watch.close:
+                watch.message(link, number)
+            watch.seen |= <uint64_t>1 << (number & 63)
+            if (
+                number < PyList_GET_SIZE(book)
+                and numbers.generation == self.registry.generation
+            ):
+                endpoint = <Endpoint>PyList_GET_ITEM(book, number)
+            else:
+                endpoint = numbers.find(DATA_LANE, number)
+            self.messages_received += 1
+            if self.parked is not None or endpoint.most:
+                self.later(endpoint, 0, payload, DATA_LANE << HOW_LANE)
+            else:
+                self.handle_message(endpoint, payload, DATA_LANE)
+            payload = decoder.next_message()
+        return 0
+
     cdef int handle_message(self, Endpoint endpoint, bytes payload, int lane) except -1:
+        cdef PyObject *returned
         cdef object result
+        cdef Message message
+        if endpoint.batch:
+            return self.gather(endpoint, payload, lane, 0)
         if endpoint.handler is None:
-            self.unhandled += 1
-            self.complain(
-                "a message from %s to %r was dropped: no such endpoint here",
-                self.peer.name,
-                endpoint.name,
-            )
+            return self.nobody(endpoint)
+        message = self.spare
+        if message is None:
+            message = make_message(payload, self.peer, endpoint.name)
+        else:
+            self.spare = None
+            message.payload = payload
+            message.endpoint = endpoint.name
+        # Not in a `try`, which costs as much as the rest of this.
+        returned = call_one(endpoint.handler, message)
+        if Py_REFCNT(message) == 1:
+            # Nobody can see that it is used again.
+            message.payload = None
+            self.spare = message
+        if returned == NULL:
+            return self.raised(endpoint)
+        result = <object>returned
+        Py_DECREF(result)
+        if result is None:
             return 0
+        return self.returned(endpoint, result, PyBytes_GET_SIZE(payload), lane)
+
+    cdef int returned(
+        self, Endpoint endpoint, object result, size_t size, int lane
+    ) except -1:
+        """What the handler of a one-way message returned: only a coroutine counts."""
         try:
-            result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
-            if result is not None and (endpoint.asynchronous or isawaitable(result)):
-                self.start(result, None, endpoint, PyBytes_GET_SIZE(payload), lane)
-        except Exception:
-            self.handler_failed(endpoint.name)
+            if endpoint.asynchronous or isawaitable(result):
+                self.start(result, None, endpoint, size + TASK_BYTES, lane)
+        except Exception as error:
+            self.handler_failed(endpoint, error)
+        return 0
+
+    cdef int raised(self, Endpoint endpoint) except -1:
+        """The handler of a one-way message raised what is set as exception."""
+        try:
+            reraise()
+        except Exception as error:
+            self.handler_failed(endpoint, error)
+        return 0
+
+    cdef int nobody(self, Endpoint endpoint) except -1:
+        """A one-way message to an endpoint that has no handler."""
+        self.unhandled += 1
+        self.registry.limited.say(
+            logging.WARNING,
+            "no such endpoint",
+            "a message from %s to %r was dropped: no such endpoint here",
+            self.peer.name,
+            endpoint.name,
+        )
         return 0
 
     cdef int call(self, Decoder decoder, bytes payload) except -1:
@@ -165,7 +185,7 @@ cdef class Inbox:
         cdef uint16_t number = decoder.number
         cdef uint32_t call = decoder.call
         cdef bint confirm = decoder.kind == CONFIRM
-        cdef Endpoint endpoint = self.endpoint(lane, number)
+        cdef Endpoint endpoint = self.numbers.find(lane, number)
         if confirm:
             self.messages_received += 1
         else:
@@ -178,6 +198,10 @@ cdef class Inbox:
         if self.calls_refused:
             # The goodbye in flight tells the caller that nobody will reply.
             return 0
+        if self.gathered and not (confirm and endpoint.batch):
+            self.hand_over()
+            if self.closed:
+                return 0
         if self.early_cancels and call in self.early_cancels:
             self.early_cancels.discard(call)
             return 0
@@ -191,7 +215,12 @@ cdef class Inbox:
                 | (FROM_HANDLER if decoder.nested else 0),
             )
         if confirm:
-            return self.handle_confirmed(endpoint, call, payload, lane)
+            return self.handle_confirmed(
+                endpoint,
+                call,
+                payload,
+                lane << HOW_LANE | (FROM_HANDLER if decoder.nested else 0),
+            )
         return self.handle_call(endpoint, call, payload, lane)
 
     cdef int handle_call(
@@ -200,33 +229,43 @@ cdef class Inbox:
         cdef object result
         if endpoint.handler is None:
             return self.refuse(call, NO_SUCH_ENDPOINT, "NoSuchEndpoint", endpoint.name)
+        if endpoint.batch:
+            return self.refuse(call, HANDLER_RAISED, "ConfigError", NO_REPLY)
         try:
             result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
             if PyBytes_CheckExact(result):
                 return self.reply(call, result)
             if endpoint.asynchronous or isawaitable(result):
-                return self.start(
-                    result, call, endpoint, PyBytes_GET_SIZE(payload), lane
+                self.start(
+                    result, call, endpoint, PyBytes_GET_SIZE(payload) + TASK_BYTES, lane
                 )
+                return 0
             return self.reply(call, result)
         except Exception as error:
             self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
         return 0
 
     cdef int handle_confirmed(
-        self, Endpoint endpoint, uint32_t call, bytes payload, int lane
+        self, Endpoint endpoint, uint32_t call, bytes payload, int how
     ) except -1:
         """A message whose sender wants to know that its handler was given it."""
+        cdef int lane = how >> HOW_LANE
         cdef object result
         if endpoint.handler is None:
             self.unhandled += 1
             return self.refuse(call, NO_SUCH_ENDPOINT, "NoSuchEndpoint", endpoint.name)
+        if endpoint.batch and how & FROM_HANDLER:
+            return self.gather_nested(endpoint, payload, lane, call)
+        if endpoint.batch:
+            return self.gather(endpoint, payload, lane, call)
         try:
             result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
             if result is not None and (endpoint.asynchronous or isawaitable(result)):
-                self.start(result, None, endpoint, PyBytes_GET_SIZE(payload), lane)
+                self.start(
+                    result, None, endpoint, PyBytes_GET_SIZE(payload) + TASK_BYTES, lane
+                )
         except Exception as error:
-            self.handler_failed(endpoint.name)
+            self.handler_failed(endpoint, error)
             return self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
         return self.outbox.reply(call, b"")
 
@@ -237,30 +276,8 @@ cdef class Inbox:
         if call == 0:
             return self.handle_message(endpoint, payload, lane)
         if how & CONFIRMED:
-            return self.handle_confirmed(endpoint, call, payload, lane)
+            return self.handle_confirmed(endpoint, call, payload, how)
         return self.handle_call(endpoint, call, payload, lane)
-
-    cdef int reply(self, uint32_t call, object result) except -1:
-        """Send what a handler returned; None is an empty reply."""
-        cdef bytes payload
-        if PyBytes_CheckExact(result):
-            payload = <bytes>result
-        elif result is None:
-            payload = b""
-        else:
-            payload = as_bytes(result)
-        if <uint64_t>PyBytes_GET_SIZE(payload) > self.outbox.max_message:
-            return self.refuse(
-                call,
-                REPLY_TOO_LARGE,
-                "MessageTooLarge",
-                f"it has {len(payload)} bytes, the caller takes "
-                f"{self.outbox.max_message}",
-            )
-        return self.outbox.reply(call, payload)
-
-    cdef int refuse(self, uint32_t call, int code, str name, str text) except -1:
-        return self.outbox.frame(ERROR, 0, encode_error(call, code, name, text))
 
     # --- waiting ----------------------------------------------------------------
 
@@ -345,9 +362,11 @@ cdef class Inbox:
         while self.parked:
             if self.outbox.crowded():
                 self.outbox.on_room = self.resume
+                self.hand_over()
                 return
             endpoint, call, payload, how = self.parked.popleft()
             if endpoint is None:
+                self.hand_over()
                 self.come_through()
                 continue
             if call and self.calls.pop(call, GONE) is GONE:
@@ -358,6 +377,7 @@ cdef class Inbox:
                 self.handle(endpoint, call, payload, how)
         self.parked = None
         self.windows.open()
+        self.hand_over()
         self.rest()
 
     cdef int hold(self) except -1:
@@ -384,114 +404,36 @@ cdef class Inbox:
             self.come_through()
         return 0
 
-    def come_through(self):
-        """The last of the peer's messages has been handled, or its handler runs."""
-        self.through = True
-        if self.on_through is not None:
-            self.on_through()
+    cdef int come_through(self) except -1:
+        """The last of the peer's messages has been handled, or its handler runs; but
+        for batches: those of the next link follow when ours are done."""
+        self.all_came = True
+        if not self.lines:
+            self.settled()
+        return 0
+
+    def settled(self):
+        """No batch is under way or waits."""
+        if self.all_came and not self.through:
+            self.through = True
+            if self.on_through is not None:
+                self.on_through()
 
     cdef bint busy(self) noexcept:
-        """Something that was received is not handled yet."""
-        return bool(self.tasks) or self.parked is not None or self.waiting > 0
-
-    cdef int rest(self) except -1:
-        """Tell who waits for it that nothing is left to do."""
-        if self.on_idle is not None and not self.busy():
-            self.on_idle()
-        return 0
-
-    # --- asynchronous handlers ------------------------------------------------
-
-    cdef int start(
-        self,
-        object awaitable,
-        object number,
-        Endpoint endpoint,
-        size_t size,
-        int lane,
-    ) except -1:
-        cdef Handling handling = Handling(
-            self.windows, endpoint, self.admit, lane, size + TASK_BYTES
+        return (
+            bool(self.tasks)
+            or self.parked is not None
+            or self.waiting > 0
+            or bool(self.gathered)
+            or bool(self.lines)
         )
-        task = self.loop.create_task(self.run(awaitable, number, handling))
-        self.tasks[task] = handling, awaitable
-        task.add_done_callback(self.finished)
-        if number is not None:
-            self.calls[number] = task
-        return 0
-
-    async def run(self, awaitable, number, Handling handling):
-        """One asynchronous handler, to its end."""
-        handling.enter()
-        try:
-            result = await awaitable
-            if number is not None and self.calls.pop(number, None) is not None:
-                self.reply(number, result)
-        except CancelledError:
-            if number is not None and self.calls.pop(number, None) is not None:
-                self.refuse(
-                    number, HANDLER_RAISED, "CancelledError", "it was cancelled"
-                )
-            raise
-        except Exception as error:
-            if number is None:
-                self.handler_failed(handling.endpoint.name)
-            else:
-                self.calls.pop(number, None)
-                self.refuse(number, HANDLER_RAISED, type(error).__name__, str(error))
-
-    def finished(self, task):
-        """A handler's task is done, even if it was cancelled before it began."""
-        cdef Handling handling
-        handling, awaitable = self.tasks.pop(task)
-        if task.cancelled() and isinstance(awaitable, Coroutine):
-            # One that never began would complain that nobody awaited it.
-            awaitable.close()
-        handling.finish()
-        if handling.endpoint.most:
-            self.admit(handling.endpoint)
-        self.rest()
-
-    cdef int cancel(self, uint32_t call) except -1:
-        """The caller gave up: a handler that is still at it is cancelled, one that
-        has not begun never does."""
-        cdef object task
-        if call in self.calls:
-            task = self.calls.pop(call)
-            if task is not None:
-                task.cancel()
-        elif (
-            # Numbers ascend, modulo 2**32: this call is still on its way.
-            <int32_t>(call - self.last_call) > 0
-            and len(self.early_cancels) < MOST_EARLY_CANCELS
-        ):
-            self.early_cancels.add(call)
-        return 0
-
-    # --- errors, end ----------------------------------------------------------
-
-    def handler_failed(self, str endpoint):
-        """A handler of a one-way message raised: nobody waits for it, so log it."""
-        self.handler_errors += 1
-        log.exception(
-            "the handler of %r raised on a message from %s", endpoint, self.peer.name
-        )
-
-    def complain(self, str text, *args):
-        """Log a warning, but not each of the many that a peer can cause."""
-        self.limited.say(logging.WARNING, text, text, *args)
-
-    def stop(self):
-        """Cancel the handlers that are under way; returns their tasks."""
-        for task in self.tasks:
-            task.cancel()
-        return list(self.tasks)
 
     cdef int close(self) except -1:
         """The link has ended: nobody waits for replies any more."""
         cdef dict calls = self.calls
         self.calls = {}
-        self.on_idle = self.on_through = self.parked = None
+        self.on_idle = self.on_through = self.on_settled = self.parked = None
+        self.drop()
         if self.waiting:
             self.leave()
         for task in calls.values():

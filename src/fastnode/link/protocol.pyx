@@ -99,7 +99,9 @@ cdef class LinkProtocol(Handshake):
         self.outbox.low_water = settings.low_water
         self.outbox.most = settings.max_queued
         self.outbox.budget = settings.budget
-        self.inbox = Inbox(self.loop, self.outbox, registry, settings.hello.window)
+        self.inbox = Inbox(
+            self.loop, self.outbox, registry, self.watch, settings.hello.window
+        )
         self.calls = CallTable(self.loop, self.outbox)
         self.succession = Succession(self, self.outbox, self.inbox, self.calls)
         self.keepalive = Keepalive(self.loop, self.outbox, self.peer_silent)
@@ -112,6 +114,12 @@ cdef class LinkProtocol(Handshake):
 
     cdef int on_read(self) except -1:
         return self.inbox.windows.count(self.decoder)
+
+    cdef int on_dry(self) except -1:
+        if self.inbox.gathered:
+            self.inbox.hand_over()
+            self.watch.lap(self)
+        return 0
 
     cdef int on_lost(self, exc) except -1:
         if self.state_ < State.UP:
@@ -127,6 +135,8 @@ cdef class LinkProtocol(Handshake):
 
     cdef int on_failure(self, error) except -1:
         """Whatever goes wrong ends this link and nothing else."""
+        # What came before it, and was good.
+        self.inbox.hand_over()
         if isinstance(error, TLS_ERRORS):
             self.engine_failed(error)
         elif isinstance(error, ProtocolError):
@@ -160,7 +170,8 @@ cdef class LinkProtocol(Handshake):
                 side=Side.REMOTE,
             )
         if kind == MESSAGE:
-            return self.inbox.message(self.decoder.lane, self.decoder.number, payload)
+            self.inbox.message(self.decoder.lane, self.decoder.number, payload)
+            return self.inbox.messages(self.decoder, self)
         if kind == CALL or kind == CONFIRM:
             return self.inbox.call(self.decoder, payload)
         if kind == REPLY:
@@ -171,13 +182,19 @@ cdef class LinkProtocol(Handshake):
                 get32(<const unsigned char *><const char *>payload),
             )
         if kind == ENDPOINT:
-            return self.inbox.define(self.decoder.lane, self.decoder.number, payload)
+            return self.inbox.numbers.define(
+                self.decoder.lane, self.decoder.number, payload
+            )
         self.decoder.payload = payload
         return self.on_rare_frame(kind)
 
     cdef int on_rare_frame(self, int kind) except -1:
         cdef bytes payload = self.decoder.payload
         self.decoder.payload = None
+        # What may end the link, or follows all messages, overtakes none.
+        self.inbox.hand_over()
+        if self.ended:
+            return 0
         if kind == HELLO:
             return self.on_hello(payload)
         if kind == ACCEPT:
@@ -358,6 +375,9 @@ cdef class LinkProtocol(Handshake):
 
     cdef int on_end_of_stream(self) except -1:
         """The peer's TLS said that it sends no more."""
+        self.inbox.hand_over()
+        if self.ended:
+            return 0
         if self.state_ < State.UP:
             error = endings.cut_short(self.peer_text())
         elif self.goodbye_received and not self.outbox.size():

@@ -14,7 +14,7 @@ def watch_callbacks(LinkProtocol protocol not None, double limit, on_slow):
 
 def names_of(LinkProtocol protocol not None, uint64_t seen):
     """The names of the endpoints whose bits are set."""
-    cdef list book = protocol.inbox.book
+    cdef list book = protocol.inbox.numbers.book
     return [
         (<Endpoint>book[number]).name
         for number in range(len(book))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -19,13 +19,13 @@ from fastnode.node.admission import Admission
 from fastnode.node.dial import DialStats
 from fastnode.node.dials import Dials
 from fastnode.node.events import LinkEvents
-from fastnode.node.expiry import ExpiryCheck
 from fastnode.node.fork import ForkGuard
 from fastnode.node.foundation import Foundation
 from fastnode.node.handover import Handover
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkRegistry
 from fastnode.node.slow import SlowCallbacks
+from fastnode.node.upkeep import Upkeep
 from fastnode.node.within import connected_within, within
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     from fastnode.options import OnLinkDown, OnLinkUp, Priority
 
 __all__ = ["Node", "start_node"]
-
-#: How often slabs that nobody needed since the last time go back to the system, and
-#: certificates are looked at for their end.
-TICK_SECONDS = 30.0
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 UpCallback = TypeVar("UpCallback", bound="OnLinkUp")
@@ -107,8 +103,9 @@ class Node:
         self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[tuple[Undelivered, ...]] | None = None
-        self._ticker: asyncio.TimerHandle | None = None
-        self._expiry = ExpiryCheck(str(self._name))
+        self._upkeep = Upkeep(
+            self.name, self._options, self._foundation.pool, self._routes
+        )
         self._fork = ForkGuard(str(self._name), self._links, self._dials)
 
     # --- what it is ------------------------------------------------------------
@@ -160,7 +157,7 @@ class Node:
         if self._loop is not None:
             raise ConfigError(f"node {self.name} was started before")
         network = self._options.network
-        self._refuse_expired()
+        self._upkeep.refuse_expired()
         self._loop = asyncio.get_running_loop()
         acceptors: list[Acceptor] = []
         try:
@@ -185,35 +182,13 @@ class Node:
         self._freeze(self._options.cert_manager)
         for route in network.routes:
             self._freeze(route.cert_manager)
-        self._tick()
+        self._upkeep.start(self._loop, self._acceptors)
         return self
-
-    def _refuse_expired(self) -> None:
-        network = self._options.network
-        if network.plaintext:
-            return
-        self._expiry.refuse(self._options.cert_manager)
-        for number, options in enumerate(network.acceptors):
-            self._expiry.refuse(options.cert_manager, f"acceptor {number}")
-        for route in self._routes:
-            self._expiry.refuse(route.cert_manager, f"the route {route.match!r}")
-
-    def _cert_managers(self) -> Iterator[CertManager | None]:
-        if not self._options.network.plaintext:
-            yield self._options.cert_manager
-            yield from (acceptor.cert_manager for acceptor in self._acceptors)
-            yield from (route.cert_manager for route in self._routes)
 
     @staticmethod
     def _freeze(manager: CertManager | None) -> None:
         if manager is not None:
             manager.freeze()
-
-    def _tick(self) -> None:
-        assert self._loop is not None
-        self._foundation.pool.trim()
-        self._expiry.log_due(self._cert_managers())
-        self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
 
     async def stop(self, timeout: float | None = None) -> tuple[Undelivered, ...]:
         """Stop: acceptors close, what is queued leaves in both directions, handlers
@@ -238,8 +213,7 @@ class Node:
     async def _stop(self, timeout: float) -> tuple[Undelivered, ...]:
         assert self._loop is not None
         deadline = self._loop.time() + timeout
-        if self._ticker is not None:
-            self._ticker.cancel()
+        self._upkeep.stop()
         for acceptor in self._acceptors:
             acceptor.close()
         for keeper in tuple(self._keepers):
@@ -249,8 +223,7 @@ class Node:
         left = await self._links.close(timeout, deadline)
         for each in left:
             log.warning("%s stopped before all was done with %s", self.name, each)
-        self._foundation.pool.trim()
-        self._foundation.pool.trim()
+        self._upkeep.end()
         return left
 
     async def __aenter__(self) -> Self:
@@ -268,7 +241,7 @@ class Node:
     # --- endpoints ---------------------------------------------------------------
 
     def handler(
-        self, name: str, *, concurrency: int | None = None
+        self, name: str, *, concurrency: int | None = None, batch: bool = False
     ) -> Callable[[Handler], Handler]:
         """Decorator: the function handles what is sent to endpoint `name`.
 
@@ -281,6 +254,13 @@ class Node:
             concurrency: how many of an ``async`` handler may be under way at once, over
                 all links; None: no bound. What comes beyond waits in order, and counts
                 against its sender's window.
+            batch: the function is given a `list` of messages, never an empty one: what
+                arrived together on one link, in order; at most MAX_BATCH_MESSAGES, and
+                no further one once they have MAX_BATCH_BYTES (`fastnode.limits`).
+                Nothing waits for more to come. Of an ``async`` function the next batch
+                of a link begins when the one before has finished. A message with
+                ``confirm=True`` is confirmed when its batch was handed over; a call
+                fails with `RemoteError`, which says so.
 
         Raises:
             ConfigError: the endpoint has a handler already, or `concurrency` is no
@@ -288,7 +268,7 @@ class Node:
         """
 
         def register(handler: Handler) -> Handler:
-            self._endpoints.add(name, handler, concurrency)
+            self._endpoints.add(name, handler, concurrency, batch)
             return handler
 
         return register
@@ -307,8 +287,7 @@ class Node:
             ConfigError: there is one with the same `match`.
             CertificateError: the certificate of its manager has expired.
         """
-        if not self._options.network.plaintext:
-            self._expiry.refuse(route.cert_manager, f"the route {route.match!r}")
+        self._upkeep.refuse_route(route)
         self._routes.add(route)
         self._freeze(route.cert_manager)
 

@@ -54,6 +54,7 @@ cdef class Decoder:
     cdef size_t reserve(self, unsigned char **at) except 0
     cdef int commit(self, size_t size) except -1
     cdef int next(self) except -1
+    cdef bytes next_message(self)
     cdef bint mid_frame(self) noexcept
     cdef int rest(self) except -1
     cdef int clear(self) except -1

@@ -221,11 +221,16 @@ cdef class Decoder:
         cdef size_t available
         cdef uint32_t length
         cdef int found
+        cdef bytes message
         if self.direct is not None:
             if self.direct_left:
                 return 0
             if self.complete():
                 return 1
+        message = self.next_message()
+        if message is not None:
+            self.payload = message
+            return 1
         while True:
             available = self.end - self.start
             if available < HEADER_BYTES:
@@ -234,19 +239,6 @@ cdef class Decoder:
             length = get32(at + 4)
             self.kind = at[0]
             self.number = get16(at + 2)
-            if self.kind == MESSAGE and at[1] == 0 and not self.assemblies[0].kind:
-                # The hot path: a whole one-way message in the slab.
-                if length > self.max_frame - HEADER_BYTES or length > self.max_message:
-                    raise self.too_long(length)
-                if available - HEADER_BYTES >= length:
-                    self.payload = PyBytes_FromStringAndSize(
-                        <const char *>at + HEADER_BYTES, <Py_ssize_t>length
-                    )
-                    self.call = 0
-                    self.lane = DATA_LANE
-                    self.start += HEADER_BYTES + length
-                    self.received[DATA_LANE] += HEADER_BYTES + length
-                    return 1
             if self.kind == 0 or self.kind >= KIND_END:
                 raise malformed(f"unknown kind {self.kind}")
             if length > self.max_frame - HEADER_BYTES:
@@ -265,6 +257,35 @@ cdef class Decoder:
             # 1: a frame; 0: more bytes are needed; 2: consumed, look again
             if found != 2:
                 return found
+
+    cdef bytes next_message(self):
+        """The hot path: the payload of the one-way message that is next, if it is
+        whole, in the slab and without flags; the rest as by `next`, which is to be
+        asked when this is None."""
+        cdef size_t available = self.end - self.start
+        cdef const unsigned char *at
+        cdef uint32_t length
+        if available < HEADER_BYTES or self.direct is not None:
+            return None
+        at = self.slab.data + self.start
+        if at[0] != MESSAGE or at[1] or self.assemblies[DATA_LANE].kind:
+            return None
+        length = get32(at + 4)
+        if (
+            length > available - HEADER_BYTES
+            or length > self.max_frame - HEADER_BYTES
+            or length > self.max_message
+        ):
+            return None
+        self.kind = MESSAGE
+        self.number = get16(at + 2)
+        self.call = 0
+        self.lane = DATA_LANE
+        self.start += HEADER_BYTES + length
+        self.received[DATA_LANE] += HEADER_BYTES + length
+        return PyBytes_FromStringAndSize(
+            <const char *>at + HEADER_BYTES, <Py_ssize_t>length
+        )
 
     cdef bint mid_frame(self) noexcept:
         return (
