@@ -32,10 +32,11 @@ cdef enum:
     CTRL_EOF = 2
     CTRL_PENDING = 10
     CTRL_FLUSH = 11
-    # Room for an alert or an answer; doubled as needed.
+    # Room for an alert or an answer.
     LEAST_OUT = 512
-    # What the last flush took is taken at once, up to this: FLUSH_BYTES and a frame.
-    MOST_AT_ONCE = 160 << 10
+    # What the last flush took, and a little more, is taken at once: up to this, which
+    # malloc does not ask the system for each time.
+    MOST_AT_ONCE = 100 << 10
 
 # The BIO_METHOD: made once, never freed.
 cdef void *method = NULL
@@ -185,9 +186,10 @@ cdef int bio_write(
 
 cdef bint grow(Ends *ends, size_t size) noexcept:
     """Make room for `size` bytes more; False where there is no memory."""
-    cdef size_t room = max(ends.used + size, 2 * ends.room)
+    cdef size_t room = max(ends.used + size, ends.room + ends.room // 2)
+    cdef size_t before = ends.before + ends.before // 16
     if ends.out == NULL:
-        room = max(room, min(ends.before, <size_t>MOST_AT_ONCE), <size_t>LEAST_OUT)
+        room = max(room, min(before, <size_t>MOST_AT_ONCE), <size_t>LEAST_OUT)
         ends.out = new_bytes(NULL, <Py_ssize_t>room)
     else:
         resize_bytes(&ends.out, <Py_ssize_t>room)

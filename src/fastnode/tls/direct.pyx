@@ -102,20 +102,20 @@ cdef class DirectEngine(SslObjectEngine):
         cdef unsigned long code = lib.peek_last_error()
         cdef const char *words = lib.reason_string(code) if code else NULL
         cdef str reason = words.decode("ascii", "replace") if words != NULL else ""
+        if not code and outcome == ERROR_ZERO_RETURN:
+            raise bare(ssl.SSLZeroReturnError, outcome, "the peer has closed TLS")
         if not code and outcome == ERROR_SYSCALL:
-            raise ssl.SSLEOFError(
-                ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol"
-            )
+            raise bare(ssl.SSLEOFError, ssl.SSL_ERROR_EOF, "the stream was cut")
         try:
             self.ssl.do_handshake()
         except SSLError as error:
-            if reason and reason in str(error):
+            # For some Python has words of its own.
+            name = reason.upper().replace(" ", "_")
+            if reason and (reason in str(error) or error.reason == name):
                 raise
         finally:
             lib.clear_errors()
-        error = SSLError(outcome, f"[SSL] {reason or 'TLS failed'} (libssl)")
-        error.library, error.reason = "SSL", None
-        raise error
+        raise bare(SSLError, outcome, f"TLS failed: {reason or 'for no reason'}")
 
     cdef bytes output(self):
         return self.bio.take()
@@ -124,3 +124,10 @@ cdef class DirectEngine(SslObjectEngine):
         SslObjectEngine.close(self)
         # It is not read any more.
         return self.bio.drop()
+
+
+cdef object bare(kind, int number, str text):
+    """An error without what only Python has tables for."""
+    error = kind(number, text)
+    error.library = error.reason = None
+    return error

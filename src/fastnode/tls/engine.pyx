@@ -4,7 +4,12 @@ The interface that a link drives; `fastnode.tls.direct`, `fastnode.tls.memory_bi
 `fastnode.tls.plaintext` fill it. An engine knows no socket, loop or clock.
 """
 
+from cpython.bytearray cimport PyByteArray_GET_SIZE
+
 import ssl
+
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
 
 #: What an engine raises when TLS fails; translated once, by `fastnode.tls.refusal`.
 TLS_ERRORS = (ssl.SSLError,)
@@ -66,8 +71,17 @@ cdef class TlsEngine:
 
     # --- the view from Python: tests ------------------------------------------
 
-    def receive(self, const unsigned char[::1] data not None, *, bint eof=False):
+    def receive(
+        self,
+        const unsigned char[::1] data not None,
+        *,
+        bint eof=False,
+        Py_ssize_t most=PY_SSIZE_T_MAX,
+    ):
         """What a connection does with ciphertext, and then with the end of it.
+
+        Args:
+            most: no more is read once there are so many bytes of plaintext.
 
         Returns:
             Whether the handshake is complete, the plaintext, and whether the peer said
@@ -86,7 +100,7 @@ cdef class TlsEngine:
             if eof:
                 self.feed_eof()
             complete = self.handshake()
-            while complete:
+            while complete and PyByteArray_GET_SIZE(plaintext) < most:
                 got = self.read(room, sizeof(room))
                 if got <= 0:
                     break
