@@ -68,6 +68,7 @@ cdef struct Library:
     void (*set_wbio)(void *ssl, void *bio) noexcept nogil
     int (*read)(void *ssl, void *into, size_t size, size_t *got) noexcept nogil
     int (*write)(void *ssl, const void *data, size_t size, size_t *taken) noexcept nogil
+    int (*has_pending)(const void *ssl) noexcept nogil
     int (*outcome)(const void *ssl, int returned) noexcept nogil
     unsigned long (*peek_error)() noexcept nogil
     unsigned long (*peek_last_error)() noexcept nogil

@@ -81,6 +81,7 @@ cdef object load(NewFunc made):
         b"SSL_set0_wbio",
         b"SSL_read_ex",
         b"SSL_write_ex",
+        b"SSL_has_pending",
         b"SSL_get_error",
         b"ERR_peek_error",
         b"ERR_peek_last_error",

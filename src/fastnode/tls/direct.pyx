@@ -66,6 +66,13 @@ cdef class DirectEngine(SslObjectEngine):
         cdef int outcome
         if not self.direct:
             return SslObjectEngine.read(self, into, size)
+        if (
+            self.bio.ends.left == 0
+            and not self.bio.ends.ended
+            and not lib.has_pending(self.pointer)
+        ):
+            # What OpenSSL would find out, without a buffer of a record for it.
+            return WANT_MORE
         if lib.peek_error():
             # What somebody else has left there would be taken for ours.
             lib.clear_errors()
