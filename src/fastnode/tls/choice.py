@@ -11,7 +11,7 @@ from fastnode.tls.direct import DirectEngine
 from fastnode.tls.engine import TlsEngine
 from fastnode.tls.memory_bio import MemoryBioEngine
 
-__all__ = ["ENGINE_VARIABLE", "make_engine", "why_not_direct"]
+__all__ = ["ENGINE_VARIABLE", "engine_in_use", "make_engine", "why_not_direct"]
 
 #: ``memory-bio`` in this variable of the environment keeps to Python's `ssl` module:
 #: for tests, and to find out whether a fault is in the engine.
@@ -23,6 +23,13 @@ def why_not_direct() -> str | None:
     if os.environ.get(ENGINE_VARIABLE) == "memory-bio":
         return f"{ENGINE_VARIABLE} says so"
     return why_unreachable()
+
+
+def engine_in_use() -> str:
+    """The TLS library and how it is reached, in words."""
+    why = why_not_direct()
+    how = "called directly" if why is None else f"through ssl.MemoryBIO: {why}"
+    return f"{ssl.OPENSSL_VERSION}, {how}"
 
 
 def make_engine(
