@@ -3,7 +3,7 @@
     python bench/latency.py                  messages of 1 MiB and 32 MiB
     python bench/latency.py --bar            exit 1 where a loaded p99 is above 5 x idle
 
-A client and a server process, mutual TLS 1.3 on loopback, as in throughput.py. Idle and
+A client and a server process, mutual TLS 1.3 on loopback, as in run.py. Idle and
 loaded take turns, so that both see the same machine.
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trust
+from contenders import ENTRANTS, FASTNODE
 from contenders.fastnode_link import FastnodeLink
 from process import server
 
@@ -101,11 +102,12 @@ def main() -> int:
     parser.add_argument("--bar", action="store_true", help="exit 1 above the bar")
     options = parser.parse_args()
     good = True
+    fastnode = ENTRANTS[FASTNODE]
     with tempfile.TemporaryDirectory() as name:
         trust.make(Path(name))
         for size in options.sizes:
             with (
-                server("fastnode", Path(name)) as process,
+                server(fastnode.server_command(Path(name))) as process,
                 asyncio.Runner(loop_factory=FastnodeLink.new_loop) as runner,
             ):
                 made = measure(Path(name), process.port, options, size)

@@ -5,30 +5,43 @@ from __future__ import annotations
 import os
 import platform
 import ssl
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from contenders.floor import NotBuilt, build
+
+PACKAGES = (
+    "fastnode", "uvloop", "cython", "aiofastnet", "picows", "pyzmq", "grpcio",
+)  # fmt: skip
 
 
 def describe() -> dict[str, str]:
     """The machine and the versions that matter."""
+    installed = {name: _version(name) for name in PACKAGES}
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
     return {
         "cpu": f"{os.cpu_count()} x {_cpu()}",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "load before": f"{load} (1, 5, 15 minutes)",
         "python": platform.python_version(),
         "openssl": ssl.OPENSSL_VERSION,
-        **{name: version(name) for name in ("fastnode", "uvloop", "cython")
-           if _installed(name)},
-    }  # fmt: skip
+        "C program": _floor(),
+        "packages": ", ".join(f"{k} {v}" for k, v in installed.items() if v),
+    }
 
 
-def _installed(name: str) -> bool:
-    from importlib.metadata import PackageNotFoundError
-
+def _version(name: str) -> str | None:
     try:
-        version(name)
+        return version(name)
     except PackageNotFoundError:
-        return False
-    return True
+        return None
+
+
+def _floor() -> str:
+    try:
+        return build().note
+    except NotBuilt as reason:
+        return f"not built: {reason}"
 
 
 def _cpu() -> str:

@@ -2,26 +2,60 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Progress(NamedTuple):
+    """What a server has done so far.
+
+    Attributes:
+        cpu: seconds of CPU time, user and system.
+        messages: one-way messages that came.
+        wrong: those among them whose contents were wrong.
+    """
+
+    cpu: float
+    messages: int
+    wrong: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of a process, bytes: resident, and its proportional share of that."""
+
+    rss: int
+    pss: int
 
 
 class ServerProcess:
-    """A running `bench/server.py`."""
+    """A running server: it has printed its port, and answers each line with one."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self.port = int(self._line())
 
-    def cpu_seconds(self) -> float:
-        """User and system time of the server so far."""
+    def progress(self) -> Progress:
+        """What it has done so far."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return float(self._line())
+        cpu, messages, wrong = self._line().split()
+        return Progress(float(cpu), int(messages), int(wrong))
+
+    def memory(self) -> Memory:
+        """What it holds; Linux only."""
+        sizes = {}
+        rollup = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text()
+        for line in rollup.splitlines()[1:]:
+            name, _, rest = line.partition(":")
+            sizes[name] = int(rest.split()[0]) << 10
+        return Memory(sizes["Rss"], sizes["Pss"])
 
     def _line(self) -> str:
         assert self._process.stdout is not None
@@ -32,19 +66,20 @@ class ServerProcess:
 
 
 @contextmanager
-def server(contender: str, folder: Path) -> Iterator[ServerProcess]:
-    """Run the contender's server; it has ended afterwards."""
-    command = [sys.executable, str(Path(__file__).with_name("server.py"))]
+def server(command: list[str]) -> Iterator[ServerProcess]:
+    """Run a server; it has ended afterwards."""
     with subprocess.Popen(
-        [*command, contender, str(folder)],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # gRPC writes notes about its start on standard error.
+        env={**os.environ, "GRPC_VERBOSITY": "NONE"},
     ) as process:
         try:
             yield ServerProcess(process)
             assert process.stdin is not None
             process.stdin.close()
-            process.wait(timeout=10)
+            process.wait(timeout=30)
         finally:
             process.kill()

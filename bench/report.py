@@ -1,114 +1,130 @@
-"""Rounds of measurements, and the table of their medians.
-
-The contenders take turns in every round, and a ratio is the median of the ratios
-within the rounds: what else the machine does then touches both sides of it alike.
-"""
+"""Tables for people, JSON for programs, and the generated part of README.md."""
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import machine
+from cell import Cell
+from contenders import ENTRANTS, FLOOR
+
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+
+RIVALS = [name for name, entrant in ENTRANTS.items() if "rival" in entrant.tags]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One contender's work in one round.
-
-    Attributes:
-        rate: units of work a second.
-        client_cpu, server_cpu: microseconds of CPU time for each unit.
-        extra: further figures by name.
-    """
-
-    rate: float
-    client_cpu: float
-    server_cpu: float
-    extra: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class Cell:
-    """One kind of work, done by all contenders in every round."""
-
-    title: str
-    unit: str
-    #: Bytes of a unit, for MB/s; 0: they do not matter.
-    size: int = 0
-    rounds: list[dict[str, Sample]] = field(default_factory=list)
-
-    def ratio(self, contender: str, baseline: str) -> float:
-        """Median over the rounds of a contender's rate to another one's."""
-        return statistics.median(
-            samples[contender].rate / samples[baseline].rate for samples in self.rounds
-        )
-
-    def median(self, contender: str, attribute: str) -> float:
-        """Median over the rounds."""
-        values: list[float] = [getattr(s[contender], attribute) for s in self.rounds]
-        return statistics.median(values)
-
-    def extra(self, contender: str, name: str) -> float:
-        """Median over the rounds of a further figure."""
-        return statistics.median(s[contender].extra[name] for s in self.rounds)
-
-    @property
-    def contenders(self) -> Sequence[str]:
-        """Those that took part."""
-        return list(self.rounds[0]) if self.rounds else []
-
-    def table(self, baseline: str) -> str:
-        """Medians, for people."""
-        extras = list(next(iter(self.rounds[0].values())).extra)
-        heads = [f"{self.unit}/s", *(["MB/s"] if self.size else []), "ratio",
-                 "client us", "server us", *extras]  # fmt: skip
-        lines = [f"{self.title:<28}" + "".join(f"{head:>13}" for head in heads)]
-        for name in self.contenders:
-            rate = self.median(name, "rate")
-            values = [
-                f"{rate:,.0f}",
-                *([f"{rate * self.size / 1e6:,.1f}"] if self.size else []),
-                f"{self.ratio(name, baseline):.2f}",
-                f"{self.median(name, 'client_cpu'):.3f}",
-                f"{self.median(name, 'server_cpu'):.3f}",
-                *(f"{self.extra(name, extra):,.1f}" for extra in extras),
+def table(cell: Cell) -> str:
+    """Medians over the rounds, and medians of the ratios within them."""
+    best = cell.best(RIVALS)
+    floor = FLOOR if cell.values(FLOOR, cell.main) else None
+    compared = [other for other in (floor, best) if other is not None]
+    heads = {FLOOR: "of C", best: "of rival"}
+    names = cell.contenders
+    first = next(each[names[0]] for each in cell.rounds if names[0] in each)
+    figures = [figure for figure in first if figure != "rate"]
+    columns = [
+        *([f"{cell.unit}/s", "spread"] if "rate" in first else []),
+        *(["MB/s"] if cell.size else []),
+        *(heads[other] for other in compared),
+        *figures,
+    ]
+    width = max(32, *(len(name) + 3 for name in names))
+    lines = [f"{cell.title:<{width}}" + "".join(f"{c:>15}" for c in columns)]
+    for name in names:
+        values = []
+        if "rate" in first:
+            rates = cell.values(name, "rate")
+            values += [
+                f"{cell.median(name, 'rate'):,.0f}",
+                f"{short(min(rates))}-{short(max(rates))}",
             ]
-            lines.append(f"  {name:<26}" + "".join(f"{value:>13}" for value in values))
-        return "\n".join(lines)
+        if cell.size:
+            values.append(f"{cell.median(name, 'rate') * cell.size / 1e6:,.1f}")
+        values += [f"{cell.ratio(name, other):.2f}" for other in compared]
+        values += [number(cell.median(name, figure)) for figure in figures]
+        mark = " *" if name == best else ""
+        label = f"  {name}{mark}"
+        lines.append(f"{label:<{width}}" + "".join(f"{v:>15}" for v in values))
+    return "\n".join(lines)
 
 
-def turns(names: list[str], number: int) -> list[str]:
-    """Who follows whom in a round: it changes, so that nobody always comes first."""
-    first = number % len(names)
-    return names[first:] + names[:first]
+def number(value: float) -> str:
+    """With as many decimals as say something."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value else "0"
 
 
-def show(cells: Sequence[Cell], baseline: str, as_json: bool) -> None:
-    """Print everything that was measured."""
-    if as_json:
-        described = {
-            "machine": machine.describe(),
-            "baseline": baseline,
-            "cells": [
-                asdict(cell)
-                | {"ratios": {name: cell.ratio(name, baseline)
-                              for name in cell.contenders}}
-                for cell in cells
-            ],
-        }  # fmt: skip
-        print(json.dumps(described, indent=1))
-        return
-    for key, value in machine.describe().items():
-        print(f"{key}: {value}")
-    print(
-        "medians over the rounds; ratio: of the rate, within a round, to "
-        f"{baseline!r}; us: CPU time for each\n"
+def short(value: float) -> str:
+    """A rate in a few characters."""
+    for limit, unit in ((1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def tables(cells: Sequence[Cell], described: Mapping[str, str]) -> str:
+    """Everything, for people."""
+    lines = [f"{key}: {value}" for key, value in described.items()]
+    lines.append(
+        "Medians over the rounds. Ratios: medians of those within a round, to C and to "
+        "the best rival (*), of the rate or else of the first figure. "
+        "us: CPU time for each unit."
     )
-    print("\n\n".join(cell.table(baseline) for cell in cells))
+    return "\n\n".join(["\n".join(lines), *map(table, filter(taken, cells))])
+
+
+def taken(cell: Cell) -> bool:
+    """Whether anybody took part."""
+    return bool(cell.contenders)
+
+
+def as_json(cells: Sequence[Cell], described: Mapping[str, str]) -> str:
+    """Every sample."""
+    return json.dumps(
+        {"machine": dict(described), "cells": [asdict(cell) for cell in cells]},
+        indent=1,
+    )
+
+
+def from_json(text: str) -> tuple[list[Cell], dict[str, str]]:
+    """What `as_json` wrote."""
+    read = json.loads(text)
+    return [Cell(**each) for each in read["cells"]], read["machine"]
+
+
+def update_readme(path: Path, text: str) -> None:
+    """Put the text between the markers.
+
+    Raises:
+        SystemExit: they are not there.
+    """
+    before, began, rest = path.read_text().partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not (began and ended):
+        raise SystemExit(f"{path} has no {BEGIN} and {END}")
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+def results(cells: Sequence[Cell], described: Mapping[str, str], bars: str) -> str:
+    """The generated part of README.md."""
+    facts = "\n".join(f"- {key}: {value}" for key, value in described.items())
+    blocks = "\n\n".join(f"```\n{table(cell)}\n```" for cell in filter(taken, cells))
+    return f"{facts}\n\n### The bars\n\n{bars}\n\n### The tables\n\n{blocks}"
+
+
+def describe(rounds: int, seconds: float) -> dict[str, str]:
+    """The machine, the versions, and how long this took."""
+    how = f"{rounds} rounds, turns of {seconds:g} s"
+    return machine.describe() | {"rounds": how}
+
+
+def turns(names: list[str], round_number: int) -> list[str]:
+    """Who follows whom in a round: it changes, so that nobody always comes first."""
+    first = round_number % len(names) if names else 0
+    return names[first:] + names[:first]
 
 
 def progress(text: str) -> None:

@@ -1,7 +1,7 @@
 """The server process of a benchmark: `python bench/server.py CONTENDER FOLDER`.
 
-Prints its port, then its CPU time, seconds, for each line on standard input, until
-that ends.
+Prints its port, then "CPU-seconds messages wrong-ones" for each line on standard
+input, until that ends.
 """
 
 from __future__ import annotations
@@ -11,19 +11,28 @@ import sys
 import time
 from pathlib import Path
 
-from contenders import CONTENDERS
+from contenders import ENTRANTS, PythonEntrant
+from contents import Counter
 
 
-async def serve(name: str, folder: Path) -> None:
+async def serve(entrant: PythonEntrant, folder: Path) -> None:
     """Serve until standard input ends."""
-    contender = CONTENDERS[name](folder)
-    print(await contender.serve(), flush=True)
+    counter = Counter()
+    contender = entrant.kind()(folder)
+    print(await contender.serve(counter), flush=True)
     # A thread that waits for input costs nothing while the loop works.
     while await asyncio.to_thread(sys.stdin.readline):
-        print(time.process_time(), flush=True)
+        print(time.process_time(), counter.messages, counter.wrong, flush=True)
     await contender.close()
 
 
+def main() -> None:
+    """Serve what the arguments say."""
+    entrant = ENTRANTS[sys.argv[1]]
+    assert isinstance(entrant, PythonEntrant)
+    with asyncio.Runner(loop_factory=entrant.new_loop) as runner:
+        runner.run(serve(entrant, Path(sys.argv[2])))
+
+
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=CONTENDERS[sys.argv[1]].new_loop) as runner:
-        runner.run(serve(sys.argv[1], Path(sys.argv[2])))
+    main()

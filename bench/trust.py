@@ -1,12 +1,14 @@
 """Certificates for a run: one authority, one certificate for each side, on disk.
 
 The same files serve all contenders, so that all do the same cryptography: ECDSA with
-P-256, TLS 1.3, both sides verify.
+P-256, TLS 1.3, both sides verify. pyzmq has keys of its own kind beside them.
 """
 
 from __future__ import annotations
 
 import ssl
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from fastnode import CertAuthManager, Certificate, CertPool, ClientAuth
@@ -14,15 +16,22 @@ from fastnode.certs.authority import Authority
 from fastnode.names import NodeName
 
 SERVER = "server@127.0.0.1"
+#: Its certificate covers the address, and so all the names that clients take there.
+CLIENT = "client@127.0.0.1"
 
 
-def make(folder: Path, clients: int = 1) -> None:
+def make(folder: Path) -> None:
     """Write the authority's certificate and those of the server and the clients."""
     authority = Authority.create("bench CA")
     (folder / "ca.pem").write_bytes(authority.cert_pem)
-    for name in [SERVER, *(client_name(number) for number in range(clients))]:
+    for name in (SERVER, CLIENT):
         issued = authority.issue(NodeName.parse(name))
         issued.save(folder / f"{name}.pem", folder / f"{name}-key.pem")
+    if find_spec("zmq"):
+        from zmq.auth import create_certificates
+
+        for name in ("server", "client"):
+            create_certificates(folder, name)
 
 
 def client_name(number: int = 0) -> str:
@@ -31,7 +40,12 @@ def client_name(number: int = 0) -> str:
 
 
 def manager(folder: Path, name: str) -> CertAuthManager:
-    """What a fastnode node needs."""
+    """What a node of fastnode needs; those of one process share it."""
+    return _manager(folder, SERVER if name == SERVER else CLIENT)
+
+
+@cache
+def _manager(folder: Path, name: str) -> CertAuthManager:
     pool = CertPool.load(folder / "ca.pem")
     return CertAuthManager(
         Certificate.load(folder / f"{name}.pem", folder / f"{name}-key.pem"),
@@ -41,8 +55,10 @@ def manager(folder: Path, name: str) -> CertAuthManager:
     )
 
 
-def context(folder: Path, name: str, *, server: bool) -> ssl.SSLContext:
+@cache
+def context(folder: Path, *, server: bool) -> ssl.SSLContext:
     """What everybody else needs, as the standard library's documentation sets it up."""
+    name = SERVER if server else CLIENT
     made = ssl.SSLContext(
         ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT
     )

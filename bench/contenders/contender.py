@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from struct import Struct
-from typing import ClassVar
+
+from contents import Counter
 
 #: Frame of the contenders that need one of their own: length of the payload, and a
 #: number that is 0 for a one-way message and else comes back with the echo.
@@ -17,14 +18,15 @@ HOST = "127.0.0.1"
 
 
 class Contender(ABC):
-    """One way to send messages over mutual TLS; an instance is one side of it."""
-
-    name: ClassVar[str]
-    #: One line for the table's legend.
-    about: ClassVar[str]
+    """One way to send messages over mutual TLS; an instance is one side of a link."""
 
     def __init__(self, trust: Path) -> None:
         self.trust = trust
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Why it cannot take part, though its packages are there; None: it can."""
+        return None
 
     @staticmethod
     @abstractmethod
@@ -32,7 +34,7 @@ class Contender(ABC):
         """The event loop it runs on, on both sides."""
 
     @abstractmethod
-    async def serve(self) -> int:
+    async def serve(self, counter: Counter) -> int:
         """Start a server that counts one-way messages and echoes calls; its port."""
 
     @abstractmethod
@@ -45,7 +47,31 @@ class Contender(ABC):
 
     @abstractmethod
     async def call(self, payload: bytes) -> bytes:
-        """Have a payload echoed. Its answer follows the handling of all before it."""
+        """Have a payload echoed."""
+
+    async def one_way(self, payload: bytes, count: int) -> None:
+        """Send messages; all have been handled on return."""
+        await self.send_many(payload, count)
+        # Its answer follows the handling of all before it.
+        await self.call(b"")
+
+    async def calls(self, payload: bytes, count: int, outstanding: int) -> list[float]:
+        """Make calls, so many at a time, each awaited; their times, seconds."""
+        times: list[float] = []
+
+        async def caller(share: int) -> None:
+            for _ in range(share):
+                began = time.perf_counter()
+                reply = await self.call(payload)
+                times.append(time.perf_counter() - began)
+                if reply != payload:
+                    raise SystemExit("a call was answered with something else")
+
+        share, more = divmod(count, outstanding)
+        await asyncio.gather(
+            *(caller(share + (number < more)) for number in range(outstanding))
+        )
+        return times
 
     @abstractmethod
     async def disconnect(self) -> None:
@@ -56,18 +82,6 @@ class Contender(ABC):
         """End everything that `serve` or `connect` made."""
 
 
-class Counter:
-    """The handler of one-way messages: one Python call for each."""
-
-    def __init__(self) -> None:
-        self.messages = 0
-
-    def handle(self, payload: bytes) -> None:
-        """A message has come."""
-        self.messages += 1
-
-
-def in_batches(size: int) -> Callable[[int], range]:
-    """Numbers of messages that make up about 64 KiB: what a caller sends in a row."""
-    step = max(1, (64 << 10) // (size + HEADER.size))
-    return lambda count: range(0, count, step)
+def in_batches(size: int, count: int) -> range:
+    """Where batches of about 64 KiB begin: what a caller sends in a row."""
+    return range(0, count, max(1, (64 << 10) // (size + HEADER.size)))

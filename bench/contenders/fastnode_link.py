@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+from typing import Any
 
 import uvloop
 
 import trust as certificates
-from contenders.contender import HOST, Contender, Counter
+from contenders.contender import HOST, Contender
+from contents import Counter
 from fastnode import (
     AcceptorOptions,
     Link,
@@ -24,9 +27,6 @@ BATCH = 64
 
 
 class FastnodeLink(Contender):
-    name = "fastnode"
-    about = "link.send and drain; one handler call per message; uvloop"
-
     node: Node
     link: Link
 
@@ -34,19 +34,22 @@ class FastnodeLink(Contender):
     def new_loop() -> asyncio.AbstractEventLoop:
         return uvloop.new_event_loop()
 
-    async def serve(self) -> int:
-        counter = Counter()
+    async def serve(self, counter: Counter) -> int:
         self.node = await self._start(certificates.SERVER, listens=True)
-
-        @self.node.handler("sink")
-        def sink(message: Message) -> None:
-            counter.handle(message.payload)
+        self.add_sink(counter)
 
         @self.node.handler("echo")
         def echo(message: Message) -> bytes:
             return message.payload
 
         return self.node.acceptors[0].address[1]
+
+    def add_sink(self, counter: Counter) -> None:
+        """Make the endpoint for one-way messages."""
+
+        @self.node.handler("sink")
+        def sink(message: Message) -> None:
+            counter.handle(message.payload)
 
     async def connect(self, port: int, number: int = 0) -> None:
         if not hasattr(self, "node"):
@@ -69,10 +72,13 @@ class FastnodeLink(Contender):
     async def send_many(self, payload: bytes, count: int) -> None:
         send, drain = self.link.send, self.link.drain
         step = max(1, min(BATCH, (256 << 10) // len(payload)))
-        for start in range(0, count - 1, step):
-            for _ in range(min(step, count - 1 - start)):
+        for start in range(0, count, step):
+            for _ in range(min(step, count - start)):
                 send("sink", payload)
             await drain()
+
+    async def one_way(self, payload: bytes, count: int) -> None:
+        await self.send_many(payload, count - 1)
         # The last one is handled after all others; a small call would pass large ones.
         await self.link.send_confirmed("sink", payload)
 
@@ -85,3 +91,23 @@ class FastnodeLink(Contender):
 
     async def close(self) -> None:
         await self.node.stop()
+
+
+class FastnodeBatch(FastnodeLink):
+    @classmethod
+    def missing(cls) -> str | None:
+        if "batch" in inspect.signature(Node.handler).parameters:
+            return None
+        return "this fastnode has no batch handlers"
+
+    def add_sink(self, counter: Counter) -> None:
+        def sink(messages: list[Message]) -> None:
+            counter.messages += len(messages)
+            for message in messages:
+                payload = message.payload
+                if payload != counter.expected:
+                    counter.look_at(payload)
+
+        # By name: older versions of fastnode, which are measured too, know no batches.
+        options: dict[str, Any] = {"batch": True}
+        self.node.handler("sink", **options)(sink)

@@ -5,25 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import ssl
 
 import trust as certificates
-from contenders.contender import HEADER, HOST, Contender, Counter
+from contenders.contender import HEADER, HOST, Contender
+from contents import Counter
 
 
 class Streams(Contender):
-    name = "asyncio streams"
-    about = "StreamWriter.write and drain, readexactly; asyncio's loop"
-
     server: asyncio.Server | None = None
-    context: ssl.SSLContext | None = None
 
     @staticmethod
     def new_loop() -> asyncio.AbstractEventLoop:
         return asyncio.new_event_loop()
 
-    async def serve(self) -> int:
-        counter = Counter()
+    async def serve(self, counter: Counter) -> int:
 
         async def session(
             reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -41,8 +36,10 @@ class Streams(Contender):
             except (asyncio.IncompleteReadError, ConnectionError):
                 writer.close()
 
-        context = certificates.context(self.trust, certificates.SERVER, server=True)
-        self.server = await asyncio.start_server(session, HOST, 0, ssl=context)
+        context = certificates.context(self.trust, server=True)
+        self.server = await asyncio.start_server(
+            session, HOST, 0, ssl=context, backlog=1024
+        )
         port: int = self.server.sockets[0].getsockname()[1]
         return port
 
@@ -50,19 +47,12 @@ class Streams(Contender):
         self.reader, self.writer = await asyncio.open_connection(
             HOST,
             port,
-            ssl=self._client_context(number),
+            ssl=certificates.context(self.trust, server=False),
             server_hostname=HOST,
         )
         self.numbers = itertools.count(1)
         self.waiting: dict[int, asyncio.Future[bytes]] = {}
         self.replies = asyncio.create_task(self._read_replies())
-
-    def _client_context(self, number: int) -> ssl.SSLContext:
-        if self.context is None:
-            self.context = certificates.context(
-                self.trust, certificates.client_name(number), server=False
-            )
-        return self.context
 
     async def send_many(self, payload: bytes, count: int) -> None:
         frame = HEADER.pack(len(payload), 0) + payload

@@ -1,5 +1,7 @@
 """fastnode: fast, mutually authenticated TLS links between Python services."""
 
+from typing import TYPE_CHECKING, Any
+
 from fastnode.certs import (
     CertAuthManager,
     Certificate,
@@ -37,6 +39,7 @@ from fastnode.errors import (
     SettingsFrozenError,
     Side,
     UnknownAuthority,
+    WorkerFailed,
 )
 from fastnode.link.link import Link
 from fastnode.link.message import Message
@@ -49,8 +52,17 @@ from fastnode.node.keeper import Keeper
 from fastnode.node.node import Node, start_node
 from fastnode.node.refusal import Refusal
 from fastnode.node.runner import run
-from fastnode.options import AcceptorOptions, NetworkOptions, NodeOptions, Resolver
+from fastnode.options import (
+    AcceptorOptions,
+    Listener,
+    NetworkOptions,
+    NodeOptions,
+    Resolver,
+)
 from fastnode.routing import Route
+
+if TYPE_CHECKING:
+    from fastnode.workers import WorkerGroup, WorkerStatus, serve
 
 make_careful("fastnode")
 
@@ -82,6 +94,7 @@ __all__ = [
     "LinkClosed",
     "LinkLost",
     "LinkStats",
+    "Listener",
     "Message",
     "MessageTooLarge",
     "NetworkOptions",
@@ -105,6 +118,19 @@ __all__ = [
     "SpiffeRule",
     "Undelivered",
     "UnknownAuthority",
+    "WorkerFailed",
+    "WorkerGroup",
+    "WorkerStatus",
     "run",
+    "serve",
     "start_node",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Programs of one process need no multiprocessing: it is a tenth of the import time.
+    if name in ("WorkerGroup", "WorkerStatus", "serve"):
+        from fastnode import workers  # noqa: PLC0415
+
+        return getattr(workers, name)
+    raise AttributeError(f"module 'fastnode' has no attribute {name!r}")

@@ -40,6 +40,7 @@ __all__ = [
     "SettingsFrozenError",
     "Side",
     "UnknownAuthority",
+    "WorkerFailed",
     "refusal_from_wire",
 ]
 
@@ -258,6 +259,12 @@ class NoRoute(FastnodeError, ConnectionError):
     """No address is known for a node, or none of those known could be reached."""
 
     usual_hint = "is it running, and is the route or the resolver right?"
+
+
+class WorkerFailed(FastnodeError):
+    """A worker process did not come up; its traceback, if there is one, is a note."""
+
+    usual_hint = "the log and standard error of the worker say more"
 
 
 class DuplicateLink(HandshakeError):

@@ -15,6 +15,9 @@ DEFAULT_PORT_RANGE: Final = 16
 #: DNS limits a host to 253 octets; the rest is for the name before the ``@``.
 MAX_NODE_NAME_BYTES: Final = 512
 LISTEN_BACKLOG: Final = 1024
+#: The first bytes of an instance id, which the workers of one group share. Two runs of
+#: a name that share them by chance, once in 2**64, would keep a link each.
+GROUP_BYTES: Final = 8
 
 # --- time --------------------------------------------------------------------
 
@@ -33,6 +36,10 @@ LEAST_PEER_KEEPALIVE_SECONDS: Final = 0.1
 #: How long a link may be silent when its peer behaves as if it did not know it: TCP
 #: repeats a lost segment after 0.2, 0.6 and 1.4 s, and so does the answer.
 CHECK_SECONDS: Final = 3.0
+#: A link that a newer one takes the place of is probed that often, KEEPALIVE_MISSES
+#: times, while messages of the newer one wait for the last of its own: they are not to
+#: wait as long as the keepalive takes. A busy peer answers within some seconds.
+HANDOVER_INTERVAL_SECONDS: Final = 1.5
 #: How long a closing side reads and discards, so that the kernel does not answer
 #: late bytes with a reset that would destroy the alert or goodbye in flight.
 LINGER_SECONDS: Final = 1.0
@@ -74,17 +81,20 @@ MAX_REASON_BYTES: Final = 1 * KIB
 
 #: What a peer may send on one link before it is granted more.
 WINDOW_BYTES: Final = 1 * MIB
-#: Where the window of the bulk lane begins: what is under way there is what a ping has
-#: to wait for, and what a sender has to wait for when it is used up. Measured on
-#: loopback, messages of 1 MiB, rate and p99 of a ping beside them: 0.5 and 0.4 ms at
-#: 128 KiB, 0.8 and 1 ms at 256 KiB, 0.85 and 5 ms at 512 KiB, 1 at 1 MiB.
-BULK_WINDOW_BYTES: Final = 1 * MIB
+#: Where the window of the bulk lane begins, and into how many grants it is divided:
+#: what is under way there is what a ping has to wait for, and what a sender has to wait
+#: for when it is used up. Measured on loopback, messages of 1 MiB: p99 of a ping beside
+#: them over that of an idle link, and their rate, are 2.0 and 0.87 at 256 KiB, 2.7 and
+#: 0.90 at 384 KiB, 3.4 and 0.96 at 512 KiB, 6 to 10 and 1 at 1 MiB in two grants.
+BULK_WINDOW_BYTES: Final = 512 * KIB
+BULK_GRANTS: Final = 4
 #: How far windows grow where the round trip is long: 320 MB/s at 50 ms.
 MAX_WINDOW_BYTES: Final = 16 * MIB
 #: No window may be larger, nor credit: what a peer may announce.
 WINDOW_LIMIT_BYTES: Final = 1 << 30
-#: Windows do not grow where the round trip is shorter: 128 MB/s go through the least.
-GROWTH_LEAST_ROUND_TRIP_SECONDS: Final = 0.001
+#: Windows do not grow where the round trip is shorter: 250 MB/s go through the least. A
+#: window that is full makes a round trip longer by itself, on loopback 0.4 ms.
+GROWTH_LEAST_ROUND_TRIP_SECONDS: Final = 0.002
 #: Round trips that are measured before a window grows; the shortest counts.
 GROWTH_SAMPLES: Final = 3
 #: ``drain()`` waits above the high mark until the queue is below the low mark.
@@ -125,7 +135,7 @@ MAX_RETIRING_LINKS: Final = 4
 # --- acceptors ---------------------------------------------------------------
 
 MAX_LINKS: Final = 10_000
-#: TLS handshakes under way on one acceptor, from all addresses: each costs some 40 KiB
+#: TLS handshakes under way on one acceptor, from all addresses: each costs some 60 KiB
 #: and 2 ms of CPU.
 MAX_HANDSHAKES: Final = 256
 #: The same from one address (IPv6: one /64): one host cannot take all of them.
@@ -139,8 +149,11 @@ WAITING_SHARE_OF_DESCRIPTORS: Final = 0.25
 #: More than two round trips around the world and the CPU time of a busy host.
 HANDSHAKE_PATIENCE_SECONDS: Final = 1.0
 #: The largest ClientHello: a real one has 0.3 to 2 KiB. OpenSSL would take memory for
-#: 128 KiB when that is announced.
-MAX_CLIENT_HELLO_BYTES: Final = 16 * KIB
+#: 128 KiB when that is announced, and keeps parts of it until the handshake is over.
+MAX_CLIENT_HELLO_BYTES: Final = 4 * KIB
+#: What is read at once of a dialer until its TLS handshake is complete. Of a larger
+#: record no more is read until all of it is there. Most handshakes need two reads.
+HANDSHAKE_PART_BYTES: Final = 2 * KIB
 #: What a dialer may send until its TLS handshake is complete. And of that, its chain of
 #: certificates: 8 of RSA-2048, 16 of P-256. OpenSSL itself allows 100 KiB, and takes
 #: that memory when it is announced.
@@ -148,6 +161,20 @@ MAX_CLIENT_HANDSHAKE_BYTES: Final = 24 * KIB
 MAX_CLIENT_CHAIN_BYTES: Final = 16 * KIB
 #: The same of an acceptor, which may also name many authorities.
 MAX_SERVER_HANDSHAKE_BYTES: Final = 256 * KIB
+
+# --- workers -----------------------------------------------------------------
+
+#: From the start of a process to a worker that is up: an interpreter and the imports of
+#: the application from a slow disk, and what its setup connects with.
+WORKER_START_SECONDS: Final = 60.0
+#: What a worker may take beyond its time for stopping: for the application's cleanup,
+#: and once more for the end of the interpreter. Then it is killed.
+WORKER_GRACE_SECONDS: Final = 5.0
+#: How long a worker that stops waits for handshakes under way: as HANDSHAKE_PATIENCE,
+#: and as much for what was handed to it in its last moment.
+WORKER_SETTLE_SECONDS: Final = 2.0
+#: More is a mistake: processes compete for cores.
+MAX_WORKERS: Final = 1024
 
 # --- logs --------------------------------------------------------------------
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from fastnode import limits
 from fastnode.errors import ConfigError, FastnodeError
 
 if TYPE_CHECKING:
+    import socket
+
     from fastnode.certs import CertManager
     from fastnode.link.link import Link
     from fastnode.link.peer import Peer
@@ -21,6 +23,7 @@ __all__ = [
     "AcceptorOptions",
     "Address",
     "Authorize",
+    "Listener",
     "NetworkOptions",
     "NodeOptions",
     "OnLinkDown",
@@ -43,6 +46,32 @@ OnLinkDown: TypeAlias = "Callable[[Link, FastnodeError], object]"
 
 #: What is sent with "high" overtakes what is queued with "normal".
 Priority: TypeAlias = Literal["normal", "high"]
+
+
+class Listener(Protocol):
+    """Where an acceptor has its connections from: a listening `socket.socket`, or what
+    behaves like one. The acceptor makes it non-blocking, and closes it."""
+
+    def setblocking(self, flag: bool, /) -> None:
+        """As a socket's; always called with False."""
+
+    def getsockname(self) -> Any:
+        """Host and port, which are the acceptor's address."""
+
+    def fileno(self) -> int:
+        """Becomes readable when there is a connection to accept."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """A connection, and the address of its peer.
+
+        Raises:
+            BlockingIOError: there is none now.
+            EOFError: there will be none any more.
+            OSError: as of a socket.
+        """
+
+    def close(self) -> None:
+        """No connection is accepted any more."""
 
 
 class Resolver(Protocol):
@@ -95,6 +124,8 @@ class AcceptorOptions:
         max_handshakes_per_address: the same from one IPv4 address or IPv6 /64 network.
         on_refused: called with a `Refusal` for each connection that did not become a
             link; None means the node's.
+        listener: a listening socket to use, instead of one at `host` and `port`. It
+            belongs to the acceptor from then on, which closes it.
     """
 
     host: str | None = None
@@ -106,6 +137,7 @@ class AcceptorOptions:
     max_handshakes: int = limits.MAX_HANDSHAKES
     max_handshakes_per_address: int = limits.MAX_HANDSHAKES_PER_ADDRESS
     on_refused: OnRefused | None = None
+    listener: Listener | None = None
 
     def __post_init__(self) -> None:
         check_port(self.port, "AcceptorOptions.port")
@@ -211,11 +243,24 @@ class NodeOptions:
             only with ``NetworkOptions(plaintext=True)``.
         network: how it listens, dials and judges.
         shutdown_timeout: seconds that `Node.stop` takes at most.
+        group: 8 random bytes that all nodes have in common which run under one name at
+            the same time; `WorkerGroup` sees to it. Their peers keep a link with each.
+            None: this node is the only one of its name, and a peer that meets another
+            one takes it for this one, restarted.
     """
 
     cert_manager: CertManager | None = None
     network: NetworkOptions = field(default_factory=NetworkOptions)
     shutdown_timeout: float = limits.SHUTDOWN_TIMEOUT_SECONDS
+    group: bytes | None = None
 
     def __post_init__(self) -> None:
+        if self.group is not None and (
+            not isinstance(self.group, bytes) or len(self.group) != limits.GROUP_BYTES
+        ):
+            raise ConfigError(
+                f"NodeOptions.group is not {limits.GROUP_BYTES} bytes",
+                hint=f"make it once for all nodes of the group: "
+                f"os.urandom({limits.GROUP_BYTES})",
+            )
         _check_number("NodeOptions.shutdown_timeout", self.shutdown_timeout, 0, 86400)

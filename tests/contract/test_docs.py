@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import struct
 from functools import cache
@@ -11,7 +12,16 @@ from pathlib import Path
 import pytest
 
 import fastnode
-from fastnode import ClientAuth, CloseReason, ConfigError, FastnodeError, limits
+from fastnode import (
+    AcceptorOptions,
+    ClientAuth,
+    CloseReason,
+    ConfigError,
+    FastnodeError,
+    NetworkOptions,
+    NodeOptions,
+    limits,
+)
 from fastnode.buffers.pool import BufferPool
 from fastnode.errors import refusal_from_wire
 from fastnode.link.machine import FRAMES, State
@@ -357,3 +367,70 @@ def test_example_is_what_the_decoder_reads() -> None:
         (frames.GOODBYE, 0, 0, bytes([0, 1, 0, 0])),
     ]
     assert found["orders"] == [(frames.REPLY, 0, 1, b"42")]
+
+
+# --- limits --------------------------------------------------------------------------
+
+RELIABILITY = (ROOT / "docs/reliability.md").read_text()
+OPTIONS = (NetworkOptions, AcceptorOptions, NodeOptions)
+
+
+def amount(name: str, value: float) -> str:
+    """How the document writes the value of a constant with this name."""
+    if name.endswith("_SECONDS"):
+        return f"{value:g} s"
+    if name.endswith("_BYTES"):
+        for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+            if value >= size:
+                return f"{value / size:g} {unit}"
+        return f"{value:g} bytes"
+    return str(value)
+
+
+def test_every_limit_is_written_down() -> None:
+    said = {row[0].strip("`"): row[1] for row in table(RELIABILITY, "limit")}
+    known = {
+        name: amount(name, value)
+        for name, value in vars(limits).items()
+        if name.isupper() and name not in ("KIB", "MIB")
+    }
+    assert said == known
+
+
+def test_every_limit_says_why() -> None:
+    assert all(row[2] for row in table(RELIABILITY, "limit"))
+
+
+def test_every_numeric_option_is_written_down() -> None:
+    said = {
+        (row[2].strip("`"), row[0].strip("`"), row[1])
+        for row in table(RELIABILITY, "option")
+    }
+    values: dict[str, set[float]] = {}
+    for name, value in vars(limits).items():
+        if name.isupper():
+            values.setdefault(amount(name, value), set()).add(value)
+    known = set()
+    for options in OPTIONS:
+        for each in dataclasses.fields(options):
+            if type(each.default) in (int, float):
+                found = [
+                    row for row in said if row[:2] == (options.__name__, each.name)
+                ]
+                assert len(found) == 1, each.name
+                assert each.default in values[found[0][2]], each.name
+                known.add(found[0])
+    assert said == known
+
+
+def test_options_are_named_beside_their_limits() -> None:
+    reasons = " ".join(row[2] for row in table(RELIABILITY, "limit"))
+    for row in table(RELIABILITY, "option"):
+        assert row[0] in reasons, row[0]
+
+
+def test_reliability_names_tests_that_exist() -> None:
+    named = NAMED.findall(RELIABILITY)
+    assert len(named) > 20
+    for file, test in named:
+        assert test in defined_in(file), f"{file}::{test}"

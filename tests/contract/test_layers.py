@@ -31,6 +31,7 @@ RANKS = {
     "link": 4,
     "node": 5,
     "testing": 6,
+    "workers": 6,
     "cli": 7,
     "__main__": 7,
 }

@@ -32,7 +32,9 @@ API = {
     "Route",
     "SpiffeId",
     "SpiffeRule",
+    "WorkerGroup",
     "run",
+    "serve",
     "start_node",
 }
 #: Each error, and what it has to be caught as.
@@ -61,6 +63,7 @@ ERRORS: dict[str, tuple[str | type[BaseException], ...]] = {
     "MessageTooLarge": ("FastnodeError",),
     "SendQueueFull": ("FastnodeError",),
     "NoRoute": ("FastnodeError",),
+    "WorkerFailed": ("FastnodeError",),
 }
 #: What the names above are described with: types of their arguments and attributes.
 SUPPORT = {
@@ -71,10 +74,12 @@ SUPPORT = {
     "DialStats",
     "Keeper",
     "LinkStats",
+    "Listener",
     "Refusal",
     "Resolver",
     "Side",
     "Undelivered",
+    "WorkerStatus",
 }
 
 

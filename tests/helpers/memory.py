@@ -256,8 +256,7 @@ class MemoryNode:
         tasks = asyncio.all_tasks(self.loop._self)
         assert not tasks, tasks
         assert not self.node.links
-        # A link whose handlers ran on is remembered until the next one is gone.
-        assert not any(link.running for link in self.foundation.links)
+        assert not list(self.foundation.links), "links are left"
         assert self.foundation.pool.outstanding == 0, "slabs are left"
         assert live_slabs() == self._slabs, "slabs are left"
 

@@ -18,12 +18,15 @@ AT_ONCE = 100
 
 
 def client_hello(
-    alpn: str = "fastnode/1", version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+    alpn: str = "fastnode/1",
+    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    protocols: int = 1,
 ) -> bytes:
-    """What a TLS client says first."""
+    """What a TLS client says first; it offers so many application protocols."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = context.maximum_version = version
-    context.set_alpn_protocols([alpn])
+    others = [f"other/{number}" for number in range(1, protocols)]
+    context.set_alpn_protocols([alpn, *others])
     out = ssl.MemoryBIO()
     client = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="127.0.0.1")
     try:

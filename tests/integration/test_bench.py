@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def run(*command: str) -> str:
+def run(*command: str | Path, code: int = 0) -> str:
     """What a benchmark prints."""
     result = subprocess.run(
         [sys.executable, *command],
@@ -23,38 +26,97 @@ def run(*command: str) -> str:
         timeout=50,
         check=False,
     )
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.returncode == code, result.stdout + result.stderr
     return result.stdout
 
 
-def check(cells: list[dict[str, Any]], contenders: set[str]) -> None:
-    for cell in cells:
-        (samples,) = cell["rounds"]
-        assert set(samples) == set(cell["ratios"]) == contenders
-        for sample in samples.values():
-            assert sample["rate"] > 0
-            assert sample["client_cpu"] > 0
-            assert sample["server_cpu"] >= 0
+def quick(*options: str | Path) -> str:
+    """The same of what runs everything, in short."""
+    return run("bench/run.py", "--quick", "--seconds", "0.01", *options)
 
 
-def test_throughput() -> None:
-    printed = run(
-        "bench/throughput.py", "--json", "--rounds", "1", "--seconds", "0.02",
-        "--sizes", "64", "1048576", "--outstanding", "2",
+def cells(path: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """The figures of the only round, by title and contender."""
+    read: dict[str, Any] = json.loads(path.read_text())
+    return {cell["title"]: cell["rounds"][0] for cell in read["cells"]}
+
+
+def test_traffic(tmp_path: Path) -> None:
+    path = tmp_path / "samples.json"
+    printed = quick(
+        "--only", "one-way", "--json", path,
+        "--contender", "fastnode", "uvloop, coalesced",
     )  # fmt: skip
-    report = json.loads(printed)
-    titles = [cell["title"] for cell in report["cells"]]
-    assert titles == ["one-way, 64 B", "one-way, 1 MiB", "call, 64 B, 2 outstanding"]
-    check(
-        report["cells"],
-        {
-            "fastnode",
-            "uvloop, coalesced",
-            "uvloop, a write per message",
-            "asyncio streams",
-        },
-    )
-    assert "p50 us" in report["cells"][2]["rounds"][0]["fastnode"]["extra"]
+    found = cells(path)
+    assert list(found) == [
+        "one-way, 64 B", "one-way, 1 KiB", "one-way, 16 KiB", "one-way, 1 MiB",
+    ]  # fmt: skip
+    for title, samples in found.items():
+        assert set(samples) == {"fastnode", "uvloop, coalesced"}
+        for figures in samples.values():
+            assert figures["rate"] > 0
+            assert figures["client us"] > 0
+            assert figures["server us"] >= 0
+        assert title in printed
+    # What was measured can be shown again.
+    assert run("bench/run.py", "--from", path) == printed
+    judged = run("bench/run.py", "--from", path, "--bars")
+    assert "not measured" in judged
+    assert judged.startswith(printed.rstrip())
+
+
+def test_links(tmp_path: Path) -> None:
+    path = tmp_path / "samples.json"
+    quick(
+        "--only", "call", "fan-in", "handshakes", "half-load", "memory", "import",
+        "--contender", "fastnode", "--json", path,
+    )  # fmt: skip
+    found = cells(path)
+    assert found["call, 64 B, 16 outstanding"]["fastnode"]["p50 us"] > 0
+    for title in ("handshakes, 1 at once", "handshakes, 32 at once", "fan-in, 4 links"):
+        assert found[title]["fastnode"]["rate"] > 0
+    load = found["call, 64 B, at half of the highest rate"]["fastnode"]
+    assert 0 < load["p50 us"] <= load["p99 us"] <= load["max us"]
+    assert found["import"]["fastnode"]["ms"] > 0
+    if sys.platform == "linux":
+        assert "RSS KiB" in found["memory, 40 idle links"]["fastnode"]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("cc"), reason="needs Linux and cc"
+)
+def test_the_c_program(tmp_path: Path) -> None:
+    path = tmp_path / "samples.json"
+    printed = quick(
+        "--only", "one-way", "call", "fan-in", "handshakes", "half-load",
+        "--contender", "C", "C, no tickets", "--json", path,
+    )  # fmt: skip
+    if "C program: not built" in printed:
+        pytest.skip(next(line for line in printed.splitlines() if "not built" in line))
+    found = cells(path)
+    assert found["one-way, 1 MiB"]["C"]["rate"] > 0
+    assert found["call, 64 B, 16 outstanding"]["C"]["p50 us"] > 0
+    assert set(found["handshakes, 32 at once"]) == {"C", "C, no tickets"}
+
+
+def judged(path: Path, ours: float) -> Path:
+    """Samples of two rounds as a file, fastnode at `ours` of C."""
+    figures = {"rate": 100.0, "client us": 1.0, "server us": 1.0}
+    samples = {"fastnode": figures | {"rate": 100.0 * ours}, "C": figures}
+    cell = {
+        "group": "one-way", "title": "one-way, 1 KiB", "unit": "messages",
+        "main": "rate", "size": 1024, "rounds": [samples, samples],
+    }  # fmt: skip
+    path.write_text(json.dumps({"machine": {}, "cells": [cell]}))
+    return path
+
+
+def test_a_bar_that_is_missed_fails_when_asked(tmp_path: Path) -> None:
+    good = judged(tmp_path / "good.json", 0.8)
+    assert " met" in run("bench/run.py", "--from", good, "--check")
+    bad = judged(tmp_path / "bad.json", 0.7)
+    assert "missed" in run("bench/run.py", "--from", bad, "--check", code=1)
+    run("bench/run.py", "--from", bad, "--bars")
 
 
 def test_latency() -> None:
@@ -64,27 +126,6 @@ def test_latency() -> None:
     lines = printed.splitlines()
     assert len(lines) == 3
     assert all("p99 ratio" in line for line in lines)
-
-
-def test_handshakes() -> None:
-    printed = run(
-        "bench/handshakes.py", "--json", "--rounds", "1", "--count", "4",
-        "--at-once", "1", "2",
-    )  # fmt: skip
-    report = json.loads(printed)
-    check(
-        report["cells"],
-        {"fastnode", "uvloop, a write per message", "asyncio streams"},
-    )
-
-
-def test_tables_are_for_people() -> None:
-    printed = run(
-        "bench/throughput.py", "--rounds", "1", "--seconds", "0.01", "--sizes", "1024",
-        "--outstanding", "--contenders", "fastnode", "uvloop, coalesced",
-    )  # fmt: skip
-    assert "one-way, 1 KiB" in printed
-    assert "MB/s" in printed
 
 
 def test_micro_benchmarks() -> None:

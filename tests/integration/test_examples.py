@@ -36,6 +36,11 @@ PRINTED = {
         "the new one is still in use: True",
         "refused: client_auth cannot be changed",
     ),
+    "workers.py": (
+        "customers of each worker: [4, 4]",
+        "after a restart: [4, 4]",
+        "by other processes: True",
+    ),
     "custom_resolver.py": (
         "directory: where is red@127.0.0.1?",
         "by the directory: red for asker@127.0.0.1",

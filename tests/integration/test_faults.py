@@ -152,3 +152,26 @@ async def test_delay_is_measured() -> None:
         link = await a.connect(B)
         proxy.up.delay = proxy.down.delay = 0.05
         assert await link.ping() >= 0.1
+
+
+@pytest.mark.parametrize("most", [128 << 10, 4 << 20], ids=["fixed", "growing"])
+async def test_guarantee_9_the_window_grows_where_the_way_is_long(most: int) -> None:
+    """A window of 128 KiB and a round trip of 0.1 s: 1.3 MB/s, unless it grows."""
+    window = 128 << 10
+    options = {**QUIET, "window": window, "max_window": most, "high_water": window}
+    async with through_a_proxy({**options, "low_water": 0}) as (a, b, proxy):
+        b.handler("sink")(lambda m: None)
+        proxy.up.delay = proxy.down.delay = 0.05
+        link = await a.connect(B)
+        clock = asyncio.get_running_loop().time
+        until_then = clock() + 2.0
+        while clock() < until_then:
+            link.send("sink", bytes(32 * 1024))
+            await link.drain()
+        await until(lambda: link.stats.queued_bytes == 0)
+        await link.ping()
+        if most == window:
+            assert link.stats.credit_bytes <= window
+        else:
+            # What was sent is granted again, and more.
+            await until(lambda: link.stats.credit_bytes > window)

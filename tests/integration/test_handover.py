@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -26,6 +27,7 @@ from fastnode import (
     Route,
     UnknownAuthority,
 )
+from fastnode.limits import CANCEL_SECONDS
 from helpers.nodes import WAIT_SECONDS, A, B, introduce, pair, running, start, until
 from helpers.pki import certificate, manager, odd_certificate
 from helpers.proxy import Proxy
@@ -590,6 +592,103 @@ async def test_messages_held_are_released_when_the_old_link_breaks() -> None:
         await until(lambda: got[-10:] == list(range(50, 60)))
         assert got == sorted(set(got))
         assert not new.closed
+
+
+async def test_guarantee_8_an_old_link_that_is_dead_holds_up_nobody_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Long before the keepalive of an idle link would give it up."""
+    protocol = "fastnode.link.protocol"
+    monkeypatch.setattr(f"{protocol}.HANDOVER_INTERVAL_SECONDS", 0.3)
+    slow = {"keepalive_interval": 3600.0}
+    async with Proxy() as proxy, pair(slow, slow) as (a, b):
+        got: dict[str, list[int]] = {A: [], B: []}
+        for node in (a, b):
+            into = got[node.name]
+            node.handler("e")(lambda m, i=into: i.append(int.from_bytes(m.payload[:4])))
+        b.handler("never")(lambda m: asyncio.Event().wait())
+        await proxy.start(b.acceptors[0].address)
+        a.remove_route(f"^{B}$")
+        a.add_route(route_to(proxy.address))
+        old = await a.connect(B)
+        await until(lambda: b.links)
+        back = b.links[0]
+        call = asyncio.ensure_future(old.call("never", b""))
+        await until(lambda: back.stats.calls_received)
+        # Nothing gets through on the old link any more, and nobody is told.
+        proxy.stall(list(proxy.writers))
+        for number in range(50):
+            old.send("e", number.to_bytes(4) + bytes(64 * KIB))
+            back.send("e", number.to_bytes(4) + bytes(64 * KIB))
+        reconnecting = asyncio.ensure_future(a.reconnect(B))
+        await until(lambda: old.closed and back.closed)
+        for number in range(50, 60):
+            await a.send(B, "e", number.to_bytes(4))
+            await b.send(A, "e", number.to_bytes(4))
+        await until(
+            lambda: all(each[-10:] == list(range(50, 60)) for each in got.values())
+        )
+        for each in got.values():
+            assert each == sorted(set(each))
+            assert len(each) < 60
+        with pytest.raises(LinkLost, match="nothing was heard"):
+            await reconnecting
+        with pytest.raises(LinkLost):
+            await call
+        assert len(a.links) == len(b.links) == 1
+
+
+async def test_an_old_link_that_lives_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    protocol = "fastnode.link.protocol"
+    monkeypatch.setattr(f"{protocol}.HANDOVER_INTERVAL_SECONDS", 0.2)
+    async with linked() as (a, b):
+        gate, got = asyncio.Event(), list[bytes]()
+
+        @b.handler("e", concurrency=1)
+        async def handle(message: Message) -> None:
+            await gate.wait()
+            got.append(message.payload)
+
+        old = a.links[0]
+        for number in range(5):
+            old.send("e", b"%d" % number)
+        reconnecting = asyncio.ensure_future(a.reconnect(B))
+        await until(lambda: old.closed)
+        await a.send(B, "e", b"5")
+        # Time is what this is about: longer than one that says nothing may take.
+        await asyncio.sleep(1.2)
+        assert not got
+        gate.set()
+        await reconnecting
+        await until(lambda: len(got) == 6)
+        assert got == [b"%d" % number for number in range(6)]
+
+
+async def test_stopping_in_a_handover_that_cannot_be_cancelled() -> None:
+    asked, gate = asyncio.Event(), asyncio.Event()
+
+    async def resolve(name: str) -> list[tuple[str, int]]:
+        if not b.links:
+            return [b.acceptors[0].address]
+        asked.set()
+        while not gate.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await gate.wait()
+        return []
+
+    async with running(B) as b:
+        a = await start(A, resolver=resolve, listens=False)
+        await a.connect(B)
+        await until(lambda: b.links)
+        reconnecting = asyncio.ensure_future(a.reconnect(B))
+        await asked.wait()
+        async with asyncio.timeout(CANCEL_SECONDS + 5):
+            await a.stop()
+        gate.set()
+        with pytest.raises((LinkClosed, LinkLost, NoRoute)):
+            await reconnecting
 
 
 async def test_the_new_link_breaks_at_once() -> None:

@@ -24,44 +24,10 @@ from fastnode.wire.hello import Hello
 from helpers import frames
 from helpers.nodes import A, B, introduce, running, until
 from helpers.pki import manager
+from helpers.raw import Raw
 
 KIB = 1 << 10
 OFFER = frames.feature(frames.HANDOVER)
-
-
-class Raw:
-    """One end of a link, in plain Python."""
-
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def frame(self) -> tuple[int, bytes]:
-        """Kind and body of the next frame."""
-        async with asyncio.timeout(20):
-            head = await self.reader.readexactly(8)
-            kind, _, _, size = struct.unpack(">BBHI", head)
-            return kind, await self.reader.readexactly(size)
-
-    async def until(self, wanted: int) -> bytes:
-        """The body of the next frame of that kind."""
-        while True:
-            kind, body = await self.frame()
-            if kind == wanted:
-                return body
-
-    async def hello(self) -> Hello:
-        kind, body = await self.frame()
-        assert kind == frames.HELLO
-        return Hello.decode(body)
-
-    def send(self, kind: int, body: bytes = b"", number: int = 0) -> None:
-        self.writer.write(frames.frame(kind, body, number=number))
-
-    def close(self) -> None:
-        self.writer.transport.abort()
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ from helpers import frames
 from helpers.forge import Forger
 from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, until
 from helpers.pki import manager
+from helpers.raw import Raw
 
 KIB, MIB = 1 << 10, 1 << 20
 NEIGHBOUR = "gamma@127.0.0.1"
@@ -72,36 +73,14 @@ def context(*, server: bool) -> ssl.SSLContext:
     return made.server_context() if server else made.client_context()
 
 
-class Hostile:
-    """One end of a TLS connection, in plain Python; the other end is the node's."""
+class Hostile(Raw):
+    """One end of a TLS connection; the other end is the node's."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        self.reader, self.writer = reader, writer
+        super().__init__(reader, writer)
         self.protocol: Any = None
-
-    async def frame(self) -> tuple[int, bytes]:
-        async with asyncio.timeout(WAIT_SECONDS):
-            head = await self.reader.readexactly(8)
-            kind, _, _, size = struct.unpack(">BBHI", head)
-            return kind, await self.reader.readexactly(size)
-
-    async def until(self, wanted: int) -> bytes:
-        while True:
-            kind, body = await self.frame()
-            if kind == wanted:
-                return body
-
-    async def rest(self) -> bytes:
-        """All that still comes."""
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            async with asyncio.timeout(WAIT_SECONDS):
-                return await self.reader.read()
-        return b""
-
-    def close(self) -> None:
-        self.writer.transport.abort()
 
 
 class Scene:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastnode import ConfigError, LinkClosed, Message, Node, ProtocolError
+from fastnode.limits import BULK_GRANTS, BULK_WINDOW_BYTES
 from helpers import frames
-from helpers.nodes import A, B, pair, running, until
-from integration.test_slow_readers import raw_peer
+from helpers.nodes import WAIT_SECONDS, A, B, pair, running, until
+from helpers.raw import raw_peer
 
 KIB, MIB = 1 << 10, 1 << 20
 SMALL: dict[str, Any] = {"window": 128 * KIB}
@@ -193,9 +195,81 @@ async def test_guarantee_9_announcing_takes_no_memory() -> None:
                 )
             )
         peer.writer.write(frames.frame(frames.PING, bytes(8)))
-        kind, *_ = await peer.frame()
+        kind, *_ = await peer.whole_frame()
         assert kind == frames.PONG
         assert resident() - before < 8 * MIB
+
+
+class Parts:
+    """A message of `total` bytes in one lane, sent part by part, within its credit."""
+
+    def __init__(self, lane: int, total: int, credit: int) -> None:
+        self.lane = lane
+        self.total = total
+        self.credit = credit
+        self.sent = 0
+
+    def next(self, size: int) -> bytes:
+        size = min(size, self.total - self.sent)
+        more = frames.MORE if self.sent + size < self.total else 0
+        if self.sent == 0:
+            flags = frames.MORE | self.lane << 1
+            body = self.total.to_bytes(8) + bytes(size)
+            data = frames.frame(frames.MESSAGE, body, flags=flags)
+        else:
+            data = frames.frame(
+                frames.CONTINUE, bytes(size), flags=more, number=self.lane
+            )
+        self.sent += size
+        self.credit -= len(data)
+        return data
+
+
+async def test_guarantee_9_incomplete_messages_have_a_ceiling() -> None:
+    """Whoever keeps to its windows fills all lanes evenly: all becomes complete, and
+    never is much more incomplete than one message may have."""
+    total, window = 2 * MIB, 128 * KIB
+    windows = {"window": window, "max_window": window}
+    async with (
+        running(B, plaintext=True, max_message_size=total, **windows) as node,
+        raw_peer(node) as peer,
+    ):
+        got: list[int] = []
+        node.handler("e")(lambda m: got.append(len(m.payload)))
+        lanes = (frames.DATA, frames.HIGH, frames.BULK)
+        parts = {lane: Parts(lane, total, window) for lane in lanes}
+        for lane in lanes:
+            peer.writer.write(frames.endpoint(0, b"e", lane))
+            parts[lane].credit -= 9
+        peak = 0
+        while open_parts := [each for each in parts.values() if each.sent < total]:
+            ready = [each for each in open_parts if each.credit > 0]
+            for each in ready:
+                peer.writer.write(each.next(16 * KIB))
+            if not ready:
+                peak = max(peak, sum(each.sent for each in open_parts))
+                kind, _, lane, body = await peer.whole_frame()
+                if kind == frames.CREDIT:
+                    parts[lane].credit += int.from_bytes(body)
+        await until(lambda: got == [total] * 3)
+        assert total < peak <= total * 5 // 3 + 2 * (window + 64 * KIB)
+
+
+async def test_large_messages_of_all_kinds_at_once() -> None:
+    small = {**SMALL, "max_message_size": MIB}
+    async with pair(small, small) as (a, b):
+        got: list[int] = []
+        b.handler("e")(lambda m: got.append(len(m.payload)))
+        b.handler("echo")(lambda m: m.payload)
+        link = await a.connect(B)
+        for number in range(10):
+            link.send("e", bytes(MIB - number))
+            link.send("e", bytes(MIB - number), priority="high")
+        calls = [link.call("echo", bytes(MIB)) for _ in range(10)]
+        calls += [link.call("echo", bytes(MIB), priority="high") for _ in range(10)]
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert await asyncio.gather(*calls) == [bytes(MIB)] * 20
+        await until(lambda: len(got) == 20)
 
 
 HOSTILE = {
@@ -227,6 +301,30 @@ async def test_guarantee_10_lanes_that_break_the_rules(what: str) -> None:
             await until(lambda: link.error)
             assert isinstance(link.error, ProtocolError)
         go.set()
+
+
+async def test_large_messages_are_granted_in_quarters() -> None:
+    # What is under way in the bulk lane is what a ping waits for, so that window is
+    # small, and granted again before the sender has used it up.
+    async with running(B, plaintext=True) as node, raw_peer(node) as peer:
+        node.handler("large")(lambda message: None)
+        quarter = BULK_WINDOW_BYTES // BULK_GRANTS
+        large = frames.endpoint(0, b"large", frames.BULK) + frames.message(
+            0, bytes(4 * BULK_WINDOW_BYTES), frames.BULK
+        )
+        peer.writer.write(large)
+        granted = grants = 0
+        while len(large) - granted >= quarter:
+            kind, _, lane, body = await peer.whole_frame()
+            if kind == frames.PING:  # how long a round trip takes
+                continue
+            assert (kind, lane) == (frames.CREDIT, frames.BULK)
+            (credit,) = struct.unpack(">I", body)
+            assert quarter <= credit <= BULK_WINDOW_BYTES
+            granted += credit
+            grants += 1
+        assert granted <= len(large)
+        assert grants > 4 * BULK_GRANTS // 2
 
 
 async def test_windows_that_grow(monkeypatch: pytest.MonkeyPatch) -> None:

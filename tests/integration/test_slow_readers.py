@@ -2,55 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
-from fastnode import Message, Node, ProtocolError
+from fastnode import Message, ProtocolError
 from helpers import frames
-from helpers.nodes import A, B, running, until
+from helpers.nodes import B, running, until
+from helpers.raw import raw_peer
 
 KIB, MIB = 1 << 10, 1 << 20
-
-
-class RawPeer:
-    """A dialer in plain Python that reads only when it is told to."""
-
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def frame(self) -> tuple[int, int, int, bytes]:
-        """Kind, flags, number, body of the next frame."""
-        async with asyncio.timeout(20):
-            head = await self.reader.readexactly(8)
-            kind, flags, number, size = struct.unpack(">BBHI", head)
-            return kind, flags, number, await self.reader.readexactly(size)
-
-
-@asynccontextmanager
-async def raw_peer(node: Node) -> AsyncIterator[RawPeer]:
-    """A link of alpha, in plaintext, that is up."""
-    # A small limit: asyncio reads ahead no more than twice as much.
-    reader, writer = await asyncio.open_connection(
-        *node.acceptors[0].address, limit=4 * KIB
-    )
-    peer = RawPeer(reader, writer)
-    try:
-        writer.write(frames.hello(A, window=1 << 30))
-        kind, *_ = await peer.frame()
-        assert kind == frames.HELLO
-        writer.write(frames.frame(frames.ACCEPT))
-        await until(lambda: node.links)
-        yield peer
-    finally:
-        writer.transport.abort()
 
 
 async def test_guarantee_9_replies_that_nobody_reads() -> None:
@@ -86,7 +48,7 @@ async def test_guarantee_9_replies_that_nobody_reads() -> None:
             peer.writer.write(frames.frame(frames.CANCEL, struct.pack(">I", 199)))
             replies = 0
             while replies < 198 * MIB:
-                kind, _, _, body = await peer.frame()
+                kind, _, _, body = await peer.whole_frame()
                 if kind == frames.REPLY:
                     replies += len(body) - 12
                 elif kind == frames.CONTINUE:
@@ -120,7 +82,7 @@ async def test_pings_that_are_read_have_no_bound() -> None:
         for _ in range(20):
             peer.writer.write(frames.frame(frames.PING, bytes(8)) * 500)
             for _ in range(500):
-                kind, *_ = await peer.frame()
+                kind, *_ = await peer.whole_frame()
                 assert kind == frames.PONG
 
 
@@ -141,7 +103,7 @@ async def test_a_cancel_that_overtakes_its_call() -> None:
             )
             answered: list[int] = []
             while len(answered) < 3:
-                kind, _, _, body = await peer.frame()
+                kind, _, _, body = await peer.whole_frame()
                 assert kind == frames.REPLY
                 answered.append(struct.unpack(">I", body[:4])[0])
             assert answered == [1, 2, 4]

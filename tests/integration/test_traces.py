@@ -110,6 +110,30 @@ async def test_a_link_that_is_gone_is_freed_without_the_collector(
             await freed(before)
 
 
+async def test_a_link_is_freed_when_its_last_handler_ends() -> None:
+    async with pair() as (a, b):
+        ends = [asyncio.Event(), asyncio.Event()]
+
+        @b.handler("slow")
+        async def slow(message: Message) -> None:
+            await ends[int(message.payload)].wait()
+
+        with without_collector():
+            before = parts()
+            link = await a.connect(B)
+            link.send("slow", b"0")
+            link.send("slow", b"1")
+            await until(lambda: b.links and b.links[0].stats.messages_received == 2)
+            b._foundation.links.in_use()[0].abort()
+            del link
+            await until(lambda: not a.links and not b.links)
+            ends[0].set()
+            await until(lambda: [p.running for p in b._foundation.links] == [1])
+            ends[1].set()
+            await freed(before)
+        assert not list(b._foundation.links)
+
+
 async def test_refused_links_are_freed_without_the_collector(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -15,22 +15,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
-import gc
 import itertools
-import json
-import os
-import ssl
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fastnode import (
     AcceptorOptions,
@@ -51,6 +46,7 @@ from fastnode import (
 )
 from fastnode.certs.authority import Authority
 from fastnode.names import NodeName
+from soak.footprint import footprint, served, tell
 
 ACCEPTOR = "acceptor@127.0.0.1"
 #: What dialers show, and what has to come of it; None: a link.
@@ -72,25 +68,11 @@ SAMPLES = 10
 GROWTH_BYTES = 6 << 20
 
 
-def footprint() -> dict[str, int]:
-    """Memory, descriptors and TLS contexts of this process."""
-    gc.collect()
-    # What the allocator keeps is no leak: give it back where that can be asked for.
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return {
-        "rss": pages * os.sysconf("SC_PAGE_SIZE"),
-        "descriptors": len(list(Path("/proc/self/fd").iterdir())),
-        "contexts": sum(isinstance(o, ssl.SSLContext) for o in gc.get_objects()),
-    }
-
-
 # --- the acceptor ------------------------------------------------------------------
 
 
 async def accept(folder: Path) -> None:
-    """Serve until standard input ends; answer each line of it with the state."""
+    """The process that is dialed."""
     manager = CertAuthManager(
         None,
         client_cas=CertPool.load(folder / "ca.pem"),
@@ -103,65 +85,9 @@ async def accept(folder: Path) -> None:
             acceptors=[AcceptorOptions(host="127.0.0.1", port=0, max_handshakes=1024)]
         ),
     )
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-    )
     with watch:
         async with await start_node(ACCEPTOR, options) as node:
-            (acceptor,) = node.acceptors
-            print(json.dumps({"address": acceptor.address}), flush=True)
-            while await reader.readline():
-                stats = acceptor.stats
-                state = {
-                    **footprint(),
-                    "links up": stats.links,
-                    "links": len(node.links),
-                    "refused": stats.refused,
-                    "failed": stats.failed,
-                }
-                print(json.dumps(state), flush=True)
-
-
-@dataclass(slots=True)
-class Acceptor:
-    """The acceptor's process."""
-
-    process: asyncio.subprocess.Process
-    address: tuple[str, int]
-
-    async def state(self) -> dict[str, Any]:
-        """What `accept` prints."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(b"\n")
-        line = await asyncio.wait_for(self.process.stdout.readline(), 30)
-        state: dict[str, Any] = json.loads(line)
-        return state
-
-
-@asynccontextmanager
-async def acceptor(folder: Path) -> AsyncIterator[Acceptor]:
-    """Start the acceptor's process, and stop it."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        __file__,
-        "--accept",
-        str(folder),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,  # a warning for each refusal
-    )
-    try:
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), 30)
-        host, port = json.loads(line)["address"]
-        yield Acceptor(process, (host, port))
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        await asyncio.wait_for(process.wait(), 60)
+            await tell(node)
 
 
 # --- the dialers --------------------------------------------------------------------
@@ -270,7 +196,7 @@ async def soak(folder: Path, minutes: float, rate: float) -> int:
     (folder / "ca.pem").write_bytes(state.authority.cert_pem)
     state.replace_files()
     seconds = minutes * 60
-    async with acceptor(folder) as there:
+    async with served(__file__, folder) as there:
         nodes: list[Node] = []
         managers: list[tuple[CertAuthManager, list[Any]]] = []
         queues: list[asyncio.Queue[None]] = []

@@ -88,7 +88,10 @@ def call(node: str, endpoint: str, file: IO[bytes], **dial: Any) -> None:
                   --as me@127.0.0.1
     """
     reply = _run(_call(node, endpoint, file, **dial), dial["timeout"])
-    sys.stdout.buffer.write(reply)
+    left = memoryview(reply)
+    while left:
+        # Where Python does not buffer (`python -u`), one write may take a part.
+        left = left[sys.stdout.buffer.write(left) :]
     sys.stdout.buffer.flush()
 
 

@@ -16,9 +16,21 @@ cdef class Handshake(Connection):
     cdef readonly object hello
     cdef readonly object peer_hello
     cdef object decision
+    # When we sent ours, and how long the peer took to answer it, seconds.
+    cdef double spoke_at
+    cdef double round_trip
     cdef readonly object established
     cdef readonly object peer
 
+    # Until a dialer's handshake is complete: how much is read at once, 0 afterwards;
+    # the beginning of a record that is not whole.
+    cdef size_t readable
+    cdef bytes held
+    # What the kernel was told to wait for, bytes; 0: nothing.
+    cdef size_t lowest
+
+    cdef size_t hold(self, size_t size) except? 0
+    cdef int read_on(self, size_t size) except -1
     cdef int enter(self, event) except -1
     cdef int peer_moved(self) except -1
     cdef int say_hello(self) except -1

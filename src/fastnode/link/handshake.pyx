@@ -4,8 +4,11 @@ TLS, then a HELLO in each direction and the dialer's ACCEPT; the owner, an accep
 dialer, judges the peer. What comes after it is for the subclass, `LinkProtocol`.
 """
 
+from libc.string cimport memcpy
+
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.link.connection cimport Connection
+from fastnode.link.records cimport whole_records
 from fastnode.wire.frame cimport (
     ACCEPT,
     CALL,
@@ -17,13 +20,18 @@ from fastnode.wire.frame cimport (
 )
 
 import logging
+import socket
+from time import perf_counter
 
 from fastnode.errors import CloseReason, FastnodeError
+from fastnode.limits import HANDSHAKE_PART_BYTES
 from fastnode.link import endings
 from fastnode.link.machine import Event, State, frame_mask, next_state
 from fastnode.wire.hello import Hello
 
 log = logging.getLogger("fastnode.link")
+
+cdef size_t PART = HANDSHAKE_PART_BYTES
 
 # What a peer sends no more after its MOVED.
 cdef unsigned int UNTIL_MOVED = (
@@ -81,12 +89,84 @@ cdef class Handshake(Connection):
         self.timer = self.loop.call_at(
             self.began + self.settings.handshake_timeout, self.handshake_expired
         )
+        if not self.dialer and self.owner.alpn is not None:
+            self.held = b""
+            self.readable = PART
         return 0
+
+    # --- reading from a stranger ------------------------------------------------
+
+    def get_buffer(self, sizehint):
+        """Where the transport puts ciphertext."""
+        cdef Py_ssize_t at
+        if self.readable and not self.ended:
+            at = len(self.held)
+            return self.receive_view[at : at + <Py_ssize_t>self.readable]
+        return self.receive_view
+
+    def buffer_updated(self, Py_ssize_t nbytes):
+        """Ciphertext has come."""
+        cdef bint strange = self.readable > 0
+        cdef bytes held
+        if self.ended:
+            return
+        if strange:
+            nbytes = self.hold(<size_t>nbytes)
+        if nbytes:
+            self.receive_guarded(nbytes, False)
+        if strange and (self.ended or not self.readable):
+            # Nothing waits for the rest of a record any more.
+            held = self.held
+            self.held = None
+            self.read_on(0)
+            if held and not self.ended:
+                memcpy(<void *>&self.receive[0], <const char *>held, len(held))
+                self.receive_guarded(len(held), False)
+
+    cdef size_t hold(self, size_t size) except? 0:
+        """Keep what is behind the last whole record; returns what is to be fed now."""
+        cdef unsigned char *data = <unsigned char *>&self.receive[0]
+        cdef size_t missing
+        cdef size_t whole
+        if self.held:
+            memcpy(data, <const char *>self.held, len(self.held))
+            size += <size_t>len(self.held)
+        whole = whole_records(data, size, &missing)
+        self.held = (<const char *>data)[whole:size]
+        self.read_on(max(missing, PART))
+        return whole
+
+    cdef int read_on(self, size_t size) except -1:
+        """Read up to `size` bytes next, 0: as usual. Where they are more than a part,
+        all at once, if the kernel can be told to wait for them."""
+        cdef bint waits = size > PART
+        if not waits and self.lowest <= 1:
+            return 0
+        if size:
+            self.readable = size
+        self.lowest = size if waits else 1
+        try:
+            self.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_RCVLOWAT, self.lowest
+            )
+            if waits:
+                # What has come of it would be read before anybody asks the kernel.
+                self.transport.pause_reading()
+                self.loop.call_soon(self.resume)
+        except (AttributeError, OSError, RuntimeError):
+            log.debug("a large record is read as it comes", exc_info=True)
+        return 0
+
+    def resume(self):
+        """Read again."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     # --- the handshake --------------------------------------------------------
 
     cdef int on_secure(self) except -1:
         """TLS is up: the dialer introduces itself."""
+        self.readable = 0
         alpn = self.engine.alpn
         if alpn != self.owner.alpn:
             self.refuse(endings.no_alpn(self.peer_text(), self.owner.alpn, alpn))
@@ -97,11 +177,14 @@ cdef class Handshake(Connection):
         return 0
 
     cdef int say_hello(self) except -1:
+        self.spoke_at = perf_counter()
         self.hello = self.succession.introduce(self.settings.hello, self.dialer)
         return self.outbox.frame(HELLO, 0, self.hello.encode())
 
     cdef int on_hello(self, bytes body) except -1:
         self.peer_hello = Hello.decode(body)
+        if self.dialer:
+            self.round_trip = perf_counter() - self.spoke_at
         self.enter(Event.HELLO_RECEIVED)
         if self.settings.hello.version_with(self.peer_hello) is None:
             self.refuse(endings.no_version(self.settings.hello, self.peer_hello))

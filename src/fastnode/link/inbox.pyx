@@ -336,8 +336,8 @@ cdef class Inbox:
         return 0
 
     def resume(self):
-        """The peer has read replies, or nothing is held any more: handle what is
-        parked, in order."""
+        """Replies were read, or nothing is held any more: handle what is parked."""
+        cdef Endpoint endpoint
         cdef uint32_t call
         cdef int how
         # Replies that are flushed in here must not come back here.

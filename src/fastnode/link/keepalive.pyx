@@ -64,6 +64,15 @@ cdef class Keepalive:
         self.heard()
         self.wait(interval)
 
+    def pace(self, double interval):
+        """Go on with another interval, as if something was heard now."""
+        if self.timer is None or interval == self.interval:
+            return
+        self.timer.cancel()
+        self.probes = 0
+        self.doubting = False
+        self.start(interval)
+
     def stop(self):
         """Look no more."""
         for timer in (self.timer, self.check_timer):

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fastnode.limits import GROUP_BYTES
+
 if TYPE_CHECKING:
     from cryptography import x509
 
     from fastnode.options import Address
 
 __all__ = ["Peer"]
+
+#: In hexadecimal digits.
+GROUP_DIGITS = 2 * GROUP_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,14 @@ class Peer:
     tls_version: str | None = None
     cipher: str | None = None
     instance: str = ""
+
+    def is_sibling_of(self, other: Peer) -> bool:
+        """Whether the two are different workers of one group, under one name."""
+        return (
+            self.name == other.name
+            and self.instance != other.instance
+            and self.instance[:GROUP_DIGITS] == other.instance[:GROUP_DIGITS]
+        )
 
     def __str__(self) -> str:
         how = "verified" if self.verified else "not verified"

@@ -36,6 +36,7 @@ from fastnode.wire.frame cimport (
 )
 
 import logging
+from time import perf_counter
 
 from fastnode.errors import (
     CloseReason,
@@ -44,7 +45,11 @@ from fastnode.errors import (
     Side,
     refusal_from_wire,
 )
-from fastnode.limits import CLOSE_TIMEOUT_SECONDS, MAX_FRAME_BYTES
+from fastnode.limits import (
+    CLOSE_TIMEOUT_SECONDS,
+    HANDOVER_INTERVAL_SECONDS,
+    MAX_FRAME_BYTES,
+)
 from fastnode.link import endings
 from fastnode.link.link import Link
 from fastnode.link.machine import Event, State
@@ -176,6 +181,7 @@ cdef class LinkProtocol(Handshake):
         if kind == HELLO:
             return self.on_hello(payload)
         if kind == ACCEPT:
+            self.round_trip = perf_counter() - self.spoke_at
             self.enter(Event.ACCEPT_RECEIVED)
             return self.come_up()
         if kind == ERROR:
@@ -205,7 +211,10 @@ cdef class LinkProtocol(Handshake):
         self.succession.agree(self.hello, self.peer_hello)
         self.keepalive.start(self.settings.interval_with(self.peer_hello))
         self.limit_unacknowledged(self.keepalive.limit)
-        self.inbox.windows.grows(self.settings.max_window, self.keepalive.ping)
+        self.inbox.windows.follow(self.decoder)
+        self.inbox.windows.grows(
+            self.settings.max_window, self.round_trip, self.keepalive.ping
+        )
         self.owner.link_up(self)
         if self.state_ is not State.UP:
             return 0
@@ -259,6 +268,13 @@ cdef class LinkProtocol(Handshake):
         self.calls.on_idle = self.outbox.on_empty = self.inbox.on_idle = self.drained
         self.outbox.move(endings.replaced(self.peer))
         self.drained()
+
+    def hurry(self, bint others_wait):
+        """Find out soon whether the peer is dead, while a newer link waits for this."""
+        interval = self.settings.interval_with(self.peer_hello)
+        if others_wait:
+            interval = min(interval, HANDOVER_INTERVAL_SECONDS)
+        self.keepalive.pace(interval)
 
     # --- the end --------------------------------------------------------------
 
@@ -405,6 +421,10 @@ cdef class LinkProtocol(Handshake):
     def running(self):
         """Handlers of this link that have not finished."""
         return len(self.inbox.tasks)
+
+    def when_idle(self, callback):
+        """Have `callback` called when the last handler has finished; None: no more."""
+        self.inbox.on_idle = callback
 
     @property
     def undelivered(self):

@@ -20,7 +20,9 @@ belong to their own link and are never held.
 The old link ends, by a goodbye in each direction, when a side has sent and received
 MOVED, its handlers have finished and their replies have left, and its own calls have
 been answered. So what was begun there is finished there. If it breaks before, that is
-a lost link like any other, and the new one is released.
+a lost link like any other, and the new one is released. While a newer link holds for
+its sake, the keepalive looks at it more often, so that one that is dead without a word
+does not hold up the traffic for as long as an idle link may be silent.
 """
 
 cimport cython
@@ -142,6 +144,7 @@ cdef class Succession:
         self.successor = successor
         if not self.inbox.through:
             (<Succession>successor.succession).hold()
+            self.protocol.hurry(True)
         self.answer(None, successor)
         return 0
 
@@ -166,6 +169,7 @@ cdef class Succession:
         """All that the peer sent on this link, up to its MOVED, has been handled."""
         if self.successor is not None:
             self.loop.call_soon(self.successor.succession.release)
+        self.protocol.hurry(False)
         self.protocol.drained()
 
     # --- the end ----------------------------------------------------------------

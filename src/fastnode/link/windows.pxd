@@ -18,6 +18,13 @@ cdef class Windows:
     # Nothing but calls of handlers is granted: what was received is parked.
     cdef bint shut
 
+    # Sees the incomplete messages; one of them waits for others.
+    cdef Decoder decoder
+    cdef bint waiting
+    # The lane whose message goes on, or -1, and how much of it had come.
+    cdef int first
+    cdef uint64_t first_filled
+
     # Growing: how far; when each lane was granted last; the shortest round trip, how
     # many were measured, whether one is.
     cdef uint64_t ceiling
@@ -29,6 +36,9 @@ cdef class Windows:
     # Measures one: returns an awaitable of the seconds.
     cdef object probe
 
+    cdef int follow(self, Decoder decoder) noexcept
+    cdef bint waits(self, int lane) noexcept
+    cdef uint64_t least_grant(self, int lane) noexcept
     cdef int grow(self, int lane) except -1
     cdef int count(self, Decoder decoder) except -1
     cdef int received(self, int lane, size_t size) except -1

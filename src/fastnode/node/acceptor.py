@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import resource
 import socket
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastnode.certs.context import ALPN_PROTOCOL
 from fastnode.errors import (
@@ -21,17 +19,14 @@ from fastnode.errors import (
     HandshakeError,
     Side,
 )
-from fastnode.limits import (
-    LISTEN_BACKLOG,
-    MAX_WAITING_CONNECTIONS,
-    WAITING_SHARE_OF_DESCRIPTORS,
-)
+from fastnode.limits import MAX_WAITING_CONNECTIONS, WAITING_SHARE_OF_DESCRIPTORS
 from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.log_limit import LogLimit
 from fastnode.node.gate import Gate
 from fastnode.node.lobby import Arrival, Lobby
+from fastnode.node.port import open_port
 from fastnode.node.refusal import Refusal
 from fastnode.tls.choice import make_engine
 from fastnode.tls.evidence import Evidence
@@ -44,7 +39,7 @@ if TYPE_CHECKING:
     from fastnode.certs import CertManager
     from fastnode.link.peer import Peer
     from fastnode.node.foundation import Foundation
-    from fastnode.options import AcceptorOptions, Address
+    from fastnode.options import AcceptorOptions, Address, Listener
     from fastnode.tls.engine import TlsEngine
 
 __all__ = ["Acceptor", "AcceptorStats"]
@@ -89,7 +84,7 @@ class Acceptor:
         self._insecure = insecure_skip_verify
         self._manager = options.cert_manager or foundation.cert_manager
         self._on_refused = options.on_refused or foundation.on_refused
-        self._sockets: list[socket.socket] = []
+        self._sockets: list[Listener] = []
         self._address: Address | None = None
         self._limit = LogLimit(log)
         self._gate = Gate(
@@ -134,65 +129,27 @@ class Acceptor:
             ConfigError: no port of the range is free, or the host is not ours.
         """
         self._engine()  # a manager that cannot serve says so now
-        host = self._options.host or self._foundation.name.host
-        first, last = self._options.port, self._options.port
-        if first:
-            last = min(first + self._options.port_range - 1, 65535)
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(
-                host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {host!r}: {error.strerror or error}",
-                hint="give AcceptorOptions.host an address of this machine",
-            ) from error
-        addresses = list(dict.fromkeys((item[0], item[4]) for item in found))
-        for port in range(first, last + 1):
-            if self._listen(host, addresses, port):
-                break
+        options = self._options
+        if options.listener is not None:
+            self._use(options.listener)
         else:
-            raise ConfigError(
-                f"no port from {first} to {last} is free on {host}",
-                hint="stop what listens there, widen port_range, or use port 0",
-            )
-        self._address = (host, self._sockets[0].getsockname()[1])
+            host = options.host or self._foundation.name.host
+            self._sockets = [*await open_port(host, options.port, options.port_range)]
+            self._address = (host, self._sockets[0].getsockname()[1])
         self._resume()
-        log.info("%s listens on %s:%d", self._foundation.name, *self._address)
+        log.info("%s listens on %s:%d", self._foundation.name, *self.address)
 
-    def _listen(
-        self,
-        host: str,
-        addresses: Sequence[tuple[int, tuple[Any, ...]]],
-        port: int,
-    ) -> bool:
-        opened: list[socket.socket] = []
-        for family, address in addresses:
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            opened.append(sock)
-            try:
-                sock.setblocking(False)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                if port == 0 and len(opened) > 1:
-                    # All addresses of the host share the port that the first got.
-                    port = opened[0].getsockname()[1]
-                sock.bind((address[0], port, *address[2:]))
-                sock.listen(LISTEN_BACKLOG)
-            except OSError as error:
-                for each in opened:
-                    each.close()
-                if error.errno == errno.EADDRINUSE:
-                    return False
-                raise ConfigError(
-                    f"cannot listen on {host}:{port}: {error.strerror}",
-                    hint="give AcceptorOptions.host an address of this machine, and a "
-                    "port that this user may open",
-                ) from error
-        self._sockets = opened
-        return True
+    def _use(self, listener: Listener) -> None:
+        try:
+            listener.setblocking(False)
+            host, port = listener.getsockname()[:2]
+        except (OSError, ValueError, IndexError) as error:
+            raise ConfigError(
+                f"AcceptorOptions.listener cannot be used: {error}",
+                hint="give it a TCP socket that listens, to one acceptor only",
+            ) from error
+        self._sockets = [listener]
+        self._address = (host, port)
 
     def _resume(self) -> None:
         self._retry = None
@@ -210,9 +167,14 @@ class Acceptor:
             for sock in self._sockets:
                 loop.remove_reader(sock)
 
-    def sockets(self) -> list[socket.socket]:
+    def sockets(self) -> list[Listener]:
         """Those that it listens on, and of connections that are no handshakes yet."""
-        return self._sockets + self._lobby.sockets()
+        return [*self._sockets, *self._lobby.sockets()]
+
+    @property
+    def arriving(self) -> int:
+        """Connections that may still become links."""
+        return len(self._lobby) + len(self._gate)
 
     def close(self) -> None:
         """Stop listening; links stay."""
@@ -228,13 +190,17 @@ class Acceptor:
 
     # --- accepting -------------------------------------------------------------
 
-    def _readable(self, sock: socket.socket) -> None:
+    def _readable(self, sock: Listener) -> None:
         for _ in range(ACCEPTS_PER_TURN):
             if not self._accepting:
                 return
             try:
                 connection, address = sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except EOFError:
+                # No other listener is at its end before this one is.
+                self._pause()
                 return
             except OSError as error:
                 # EMFILE, ENFILE, ENOBUFS, ENOMEM.

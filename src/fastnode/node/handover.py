@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from fastnode.errors import (
     CallTimeout,
+    CloseReason,
     DuplicateLink,
     FastnodeError,
     HandshakeError,
@@ -40,6 +41,7 @@ from fastnode.link.machine import State
 from fastnode.names import NodeName
 from fastnode.node.dial import Dial
 from fastnode.node.links import older
+from fastnode.node.stopping import wait_cancelled
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
@@ -106,6 +108,11 @@ class Successor(Dial):
             # The peer does not know yet, and would hold this one until it does. Dialed
             # once more, it replaces the old one at once.
             raise self._unfit(peer, "that was lost meanwhile", "connect again")
+        elif peer.is_sibling_of(old.peer) and peer.verified == old.peer.verified:
+            # Another worker of its group, which cannot know the old link: the new one
+            # comes up beside it.
+            protocol.succession.predecessor = None
+            super()._compare(protocol, peer)
         elif peer.instance != old.peer.instance:
             raise self._unfit(peer, "another run of it answered", "it was restarted?")
         elif peer.verified != old.peer.verified:
@@ -165,8 +172,8 @@ class Handover:
         tasks = [task for _, task in self._rounds.values()]
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        # One may be in a resolver or an `authorize` that swallows cancellation.
+        await wait_cancelled(str(self._foundation.name), tasks)
 
     # --- for whoever wants new links ---------------------------------------------
 
@@ -309,13 +316,24 @@ class Handover:
             dial = Successor(
                 self._foundation, old, routes=self._routes, network=self._network
             )
-            return await dial.succeed()
+            new = await dial.succeed()
+            self._part(old, new)
+            return new
         except Exception as error:
             if entry.asked and old.state is State.UP:
                 old.succession.stay(error)
             if isinstance(old.error, LinkLost):
                 raise renewed(old.error) from error
             raise
+
+    def _part(self, old: LinkProtocol, new: LinkProtocol) -> None:
+        """Where another worker answered, nothing is handed over: the old link ends in
+        order, and what is sent from now on takes the new one."""
+        assert old.peer is not None
+        assert new.peer is not None
+        if new.peer.is_sibling_of(old.peer):
+            self._links.prefer(new)
+            old.begin_close(CloseReason.REPLACED)
 
 
 def newest(protocol: LinkProtocol) -> LinkProtocol:

@@ -26,6 +26,12 @@ it, for as long as that should take. Where two links come up at once nevertheles
 because frames were late, the dial of the node whose name sorts first wins, on both
 sides.
 
+The workers of one group (fastnode.workers) are nodes of one name that run side by side;
+the first half of their instance ids is the same. Another worker of a group is no
+restart: its link comes up beside the first, as its sibling. One of them has the name;
+when it closes, the next one takes it. Whatever is said of "the link of a peer" above is
+said of the link with one worker; a new group ends all links of the one before.
+
 An inbound HELLO with the ticket of a link that is up succeeds that link, and no other
 (fastnode.link.succession): if it comes from the same run of the same peer, and is as
 well verified. Neither rule above applies then, and nothing is lost. A ticket that does
@@ -40,6 +46,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from fastnode.errors import (
@@ -88,6 +95,9 @@ class LinkRegistry:
         self.events = events
         self._verifies = verifies
         self._by_name: dict[str, LinkProtocol] = {}
+        # Further links with workers of the group whose link is the one above; by the
+        # peer's name and instance, in the order of their coming.
+        self._siblings: dict[str, dict[str, LinkProtocol]] = {}
         self._up: dict[LinkProtocol, Link] = {}
         self._all: set[LinkProtocol] = set()
         self._finishing: set[LinkProtocol] = set()
@@ -115,12 +125,23 @@ class LinkRegistry:
     def in_use(self, name: str | None = None) -> list[LinkProtocol]:
         """The links that new messages may take: of a peer, or all."""
         if name is not None:
-            known = self._by_name.get(name)
-            return [known] if known is not None else []
+            return self._links_of(name)
         return [each for each in self._up if each.state is State.UP]
 
     def __iter__(self) -> Iterator[LinkProtocol]:
         return iter(self._all | self._finishing)
+
+    def _links_of(self, name: str) -> list[LinkProtocol]:
+        """The link under which a peer is reached, then its siblings."""
+        known = self._by_name.get(name)
+        if known is None:
+            return []
+        return [known, *self._siblings.get(name, {}).values()]
+
+    def _link_with(self, peer: Peer) -> LinkProtocol | None:
+        """The link with this worker of a peer, else the one that has the name."""
+        sibling = self._siblings.get(peer.name, {}).get(peer.instance)
+        return sibling or self._by_name.get(peer.name)
 
     async def wait_for(self, name: str, timeout: float) -> Link | None:
         """Wait until a peer can be reached, at most `timeout` seconds."""
@@ -182,7 +203,7 @@ class LinkRegistry:
         if not self.addressable(peer):
             return
         while True:
-            known = self._by_name.get(peer.name)
+            known = self._link_with(peer)
             if known is not None and known.peer is not None:
                 same = known.peer.instance == peer.instance
                 as_good = known.peer.verified or not peer.verified
@@ -243,7 +264,7 @@ class LinkRegistry:
         Raises:
             DuplicateLink: an inbound one came up meanwhile.
         """
-        known = self._by_name.get(peer.name)
+        known = self._link_with(peer)
         if (
             known is not None
             and known.peer is not None
@@ -280,23 +301,62 @@ class LinkRegistry:
         if predecessor is not None and not self._succeed(predecessor, protocol):
             return
         if self.addressable(peer):
-            old = self._by_name.get(peer.name)
-            if old is not None and old is not predecessor:
+            for old in self._links_of(peer.name):
+                if old is predecessor or is_beside(peer, old):
+                    continue
                 if self._stays(old, peer):
                     self._end_loser(protocol)
                     return
                 self._end_older(old)
-            self._by_name[peer.name] = protocol
-            for waiter in self._waiters.pop(peer.name, ()):
-                if not waiter.done():
-                    waiter.set_result(link)
-            self._changed(peer.name)
+            self._name(protocol, peer, predecessor)
         if predecessor is not None and predecessor in self._told:
             # Nothing has changed but the connection.
             self._told.discard(predecessor)
         else:
             self.events.up(link)
         self._told.add(protocol)
+
+    def _name(
+        self, protocol: LinkProtocol, peer: Peer, predecessor: LinkProtocol | None
+    ) -> None:
+        """The link takes the peer's name, or its place beside the one that has it."""
+        known = self._by_name.get(peer.name)
+        if known is not None and known is not predecessor:
+            self._siblings.setdefault(peer.name, {})[peer.instance] = protocol
+            return
+        self._by_name[peer.name] = protocol
+        assert protocol.link is not None
+        for waiter in self._waiters.pop(peer.name, ()):
+            if not waiter.done():
+                waiter.set_result(protocol.link)
+        self._changed(peer.name)
+
+    def _unname(self, protocol: LinkProtocol, peer: Peer) -> None:
+        """It cannot be used any more: a sibling takes the name, if it had it."""
+        siblings = self._siblings.get(peer.name, {})
+        if self._by_name.get(peer.name) is protocol:
+            if siblings:
+                self._by_name[peer.name] = siblings.pop(next(iter(siblings)))
+            else:
+                del self._by_name[peer.name]
+            self._changed(peer.name)
+        elif siblings.get(peer.instance) is protocol:
+            del siblings[peer.instance]
+        if not siblings:
+            self._siblings.pop(peer.name, None)
+
+    def prefer(self, protocol: LinkProtocol) -> None:
+        """Of the links with workers of one group, this one has the name from now on."""
+        peer = protocol.peer
+        assert peer is not None
+        siblings = self._siblings.get(peer.name, {})
+        if siblings.get(peer.instance) is protocol:
+            known = self._by_name[peer.name]
+            assert known.peer is not None
+            del siblings[peer.instance]
+            siblings[known.peer.instance] = known
+            self._by_name[peer.name] = protocol
+            self._changed(peer.name)
 
     def _stays(self, old: LinkProtocol, peer: Peer) -> bool:
         """Whether an older link with the same run of a peer stays, now that an inbound
@@ -368,9 +428,8 @@ class LinkRegistry:
     def closing(self, protocol: LinkProtocol) -> None:
         """Nothing can be sent over this link any more."""
         peer = protocol.peer
-        if peer is not None and self._by_name.get(peer.name) is protocol:
-            del self._by_name[peer.name]
-            self._changed(peer.name)
+        if peer is not None:
+            self._unname(protocol, peer)
         if protocol in self._told:
             self._told.discard(protocol)
             assert protocol.link is not None
@@ -390,16 +449,30 @@ class LinkRegistry:
     def gone(self, protocol: LinkProtocol) -> None:
         """The socket is closed."""
         self._all.discard(protocol)
-        self._finishing = {p for p in self._finishing if p.running}
         if protocol.running:
             self._finishing.add(protocol)
+            protocol.when_idle(partial(self._finished, protocol))
+
+    def _finished(self, protocol: LinkProtocol) -> None:
+        """The last handler of a link that is gone has finished."""
+        protocol.when_idle(None)
+        self._finishing.discard(protocol)
 
     def disown(self) -> None:
         """Know no link any more: they are another process's."""
-        for known in (self._by_name, self._up, self._by_ticket):
+        for known in (self._by_name, self._siblings, self._up, self._by_ticket):
             known.clear()
         self._all.clear()
         self._finishing.clear()
+
+
+def is_beside(peer: Peer, old: LinkProtocol) -> bool:
+    """Whether a link with this peer comes up beside an older one, not in its place."""
+    return (
+        old.peer is not None
+        and peer.is_sibling_of(old.peer)
+        and (old.peer.verified or not peer.verified)
+    )
 
 
 def older(protocol: LinkProtocol) -> list[LinkProtocol]:

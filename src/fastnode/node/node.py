@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -30,7 +29,7 @@ from fastnode.node.slow import SlowCallbacks
 from fastnode.node.within import connected_within, within
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
-from fastnode.wire.hello import INSTANCE_BYTES
+from fastnode.wire.hello import new_instance
 
 if TYPE_CHECKING:
     from fastnode.certs import CertManager
@@ -77,7 +76,7 @@ class Node:
             )
         self._routes = RouteTable(network.routes)
         self._endpoints = EndpointRegistry()
-        self._instance = os.urandom(INSTANCE_BYTES)
+        self._instance = new_instance(self._options.group)
         verifies = not network.plaintext and not network.insecure_skip_verify
         events = LinkEvents(network.on_link_up, network.on_link_down)
         self._links = LinkRegistry(str(self._name), events, verifies=verifies)

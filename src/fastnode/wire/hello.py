@@ -6,12 +6,13 @@ not been judged yet: everything in it is checked before it is used.
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from typing import Final
 
 from fastnode.errors import ConfigError, ProtocolError, Side
-from fastnode.limits import MAX_FRAME_BYTES, MAX_NODE_NAME_BYTES
+from fastnode.limits import GROUP_BYTES, MAX_FRAME_BYTES, MAX_NODE_NAME_BYTES
 from fastnode.names import NodeName
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "TICKET_BYTES",
     "Hello",
+    "new_instance",
 ]
 
 #: The kind of a HELLO frame (docs/wire-format.md).
@@ -49,7 +51,8 @@ class Hello:
 
     Attributes:
         name: its node name.
-        instance: 16 random bytes that identify this run of the node.
+        instance: 16 random bytes that identify this run of the node. The first 8 are
+            the same in all workers of one group.
         max_message: largest payload it takes, bytes.
         max_frame: largest frame it takes, header included, bytes.
         window: bytes it takes on the data lane before it grants more.
@@ -148,6 +151,12 @@ class Hello:
 
 #: The sizes that the value of a known feature may have.
 _SIZES: Final = {_HANDOVER: (0, TICKET_BYTES), _SUCCEEDS: (TICKET_BYTES,)}
+
+
+def new_instance(group: bytes | None = None) -> bytes:
+    """An id for a run of a node; runs that share `group` are workers of one group."""
+    shared = os.urandom(GROUP_BYTES) if group is None else group
+    return shared + os.urandom(INSTANCE_BYTES - GROUP_BYTES)
 
 
 def _encode_feature(kind: int, value: bytes | None) -> bytes:

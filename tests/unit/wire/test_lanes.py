@@ -201,3 +201,31 @@ def test_what_is_given_up_leaves_no_barrier(encoder: Encoder) -> None:
     encoder.add_frame(frames.GOODBYE, 0, frames.reason(16))
     assert kinds(encoder.take(2)) == [(frames.GOODBYE, 0)]
     encoder.clear()
+
+
+@pytest.mark.parametrize("size", [40_000, LARGE])
+def test_a_call_of_a_handler_takes_its_own_lane_only_if_all_of_it_can_leave(
+    size: int,
+) -> None:
+    """Half of it would wait for credit, which may depend on its reply."""
+    encoder = Encoder(BufferPool())
+    for lane in range(5):
+        encoder.grant(lane, WINDOW if lane == frames.INNER else size * 3 // 2)
+    decoder = Decoder(BufferPool())
+    lanes = []
+    for number in (1, 2, 3):
+        encoder.add_call("e", number, bytes(size), nested=True)
+        while data := encoder.take(runs=1):
+            lanes += [
+                lane
+                for lane, (kind, *_) in decoder.feed(data, lanes=True)
+                if kind == frames.CALL
+            ]
+    assert lanes == [
+        frames.BULK if size == LARGE else frames.DATA,
+        frames.INNER,
+        frames.INNER,
+    ]
+    assert not encoder.queued
+    encoder.clear()
+    decoder.close()

@@ -1,99 +1,22 @@
-"""An asyncio.Protocol on uvloop over uvloop's own TLS, parsed in Python."""
+"""An asyncio.Protocol that frames and parses in Python; either side of a connection."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import ssl
 from collections.abc import Callable
-from functools import partial
 from typing import cast
 
-import uvloop
-
-import trust as certificates
-from contenders.contender import HEADER, HOST, Contender, Counter, in_batches
-
-
-class UvloopProtocol(Contender):
-    name = "uvloop, a write per message"
-    about = "Protocol, transport.write of each message; uvloop"
-
-    coalesce = False
-    server: asyncio.Server | None = None
-    context: ssl.SSLContext | None = None
-
-    @staticmethod
-    def new_loop() -> asyncio.AbstractEventLoop:
-        return uvloop.new_event_loop()
-
-    async def serve(self) -> int:
-        counter = Counter()
-        self.server = await asyncio.get_running_loop().create_server(
-            partial(Connection, counter.handle, self.coalesce),
-            HOST,
-            0,
-            ssl=certificates.context(self.trust, certificates.SERVER, server=True),
-        )
-        port: int = self.server.sockets[0].getsockname()[1]
-        return port
-
-    async def connect(self, port: int, number: int = 0) -> None:
-        if self.context is None:
-            self.context = certificates.context(
-                self.trust, certificates.client_name(number), server=False
-            )
-        _, protocol = await asyncio.get_running_loop().create_connection(
-            partial(Connection, None, self.coalesce),
-            HOST,
-            port,
-            ssl=self.context,
-            server_hostname=HOST,
-        )
-        self.connection = protocol
-
-    async def send_many(self, payload: bytes, count: int) -> None:
-        connection = self.connection
-        for _ in range(count):
-            connection.transport.write(HEADER.pack(len(payload), 0) + payload)
-            if not connection.writable.is_set():
-                await connection.writable.wait()
-
-    async def call(self, payload: bytes) -> bytes:
-        return await self.connection.call(payload)
-
-    async def disconnect(self) -> None:
-        self.connection.transport.close()
-        await self.connection.lost.wait()
-
-    async def close(self) -> None:
-        if self.server is not None:
-            self.server.close()
-        elif not self.connection.lost.is_set():
-            await self.disconnect()
-
-
-class UvloopCoalesced(UvloopProtocol):
-    name = "uvloop, coalesced"
-    about = "the same, with all messages of 64 KiB or a loop turn joined by hand"
-
-    coalesce = True
-
-    async def send_many(self, payload: bytes, count: int) -> None:
-        connection = self.connection
-        batches = in_batches(len(payload))(count)
-        for start in batches:
-            frames = [
-                HEADER.pack(len(payload), 0) + payload
-                for _ in range(min(batches.step, count - start))
-            ]
-            connection.transport.write(b"".join(frames))
-            if not connection.writable.is_set():
-                await connection.writable.wait()
+from contenders.contender import HEADER, in_batches
 
 
 class Connection(asyncio.Protocol):
-    """Either side of a connection."""
+    """Length-prefixed frames.
+
+    Args:
+        handle: called with each one-way message; None: the other side, which calls.
+        coalesce: join by hand what is sent in a row, or in a loop turn.
+    """
 
     transport: asyncio.Transport
 
@@ -108,12 +31,17 @@ class Connection(asyncio.Protocol):
         self.writable.set()
         self.lost = asyncio.Event()
 
+    # --- callbacks --------------------------------------------------------------
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.loop = asyncio.get_running_loop()
         self.transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set()
+        for waiter in self.waiting.values():
+            if not waiter.done():
+                waiter.set_exception(ConnectionError("the connection is lost"))
 
     def pause_writing(self) -> None:
         self.writable.clear()
@@ -132,6 +60,8 @@ class Connection(asyncio.Protocol):
             self.received(data[at + HEADER.size : after], number)
             at = after
         self.rest += memoryview(data)[at:]
+
+    # --- receiving ----------------------------------------------------------------
 
     def complete(self, data: bytes) -> int:
         """Add to the frame that came in parts; how much of `data` it took."""
@@ -162,12 +92,33 @@ class Connection(asyncio.Protocol):
         else:
             self.handle(payload)
 
+    # --- sending --------------------------------------------------------------------
+
     def call(self, payload: bytes) -> asyncio.Future[bytes]:
         """Send a call; its reply."""
         number = next(self.numbers)
         waiter = self.waiting[number] = self.loop.create_future()
         self.write(HEADER.pack(len(payload), number) + payload)
         return waiter
+
+    async def send_many(self, payload: bytes, count: int) -> None:
+        """Send one-way messages."""
+        size = len(payload)
+        if not self.coalesce:
+            for _ in range(count):
+                self.transport.write(HEADER.pack(size, 0) + payload)
+                if not self.writable.is_set():
+                    await self.writable.wait()
+            return
+        batches = in_batches(size, count)
+        for start in batches:
+            frames = [
+                HEADER.pack(size, 0) + payload
+                for _ in range(min(batches.step, count - start))
+            ]
+            self.transport.write(b"".join(frames))
+            if not self.writable.is_set():
+                await self.writable.wait()
 
     def write(self, frame: bytes) -> None:
         """Write a frame now, or together with the others of this loop turn."""

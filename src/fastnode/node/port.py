@@ -1,0 +1,80 @@
+"""A port to listen on: the first that is free, on all addresses of a host."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from fastnode.errors import ConfigError
+from fastnode.limits import LISTEN_BACKLOG
+
+__all__ = ["open_port"]
+
+
+async def open_port(host: str, port: int, port_range: int) -> list[socket.socket]:
+    """Listen on the first free port of a range.
+
+    Args:
+        host: name or address.
+        port: the first to try; 0: any free one.
+        port_range: how many to try.
+
+    Returns:
+        A socket for each address of the host, all on one port, non-blocking.
+
+    Raises:
+        ConfigError: no port of the range is free, or the host is not ours.
+    """
+    last = min(port + port_range - 1, 65535) if port else 0
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(
+            host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host!r}: {error.strerror or error}",
+            hint="give AcceptorOptions.host an address of this machine",
+        ) from error
+    addresses = list(dict.fromkeys((item[0], item[4]) for item in found))
+    for each in range(port, last + 1):
+        if opened := _listen(host, addresses, each):
+            return opened
+    raise ConfigError(
+        f"no port from {port} to {last} is free on {host}",
+        hint="stop what listens there, widen port_range, or use port 0",
+    )
+
+
+def _listen(
+    host: str, addresses: Sequence[tuple[int, tuple[Any, ...]]], port: int
+) -> list[socket.socket]:
+    """Sockets on that port of all addresses; none if it is taken on one of them."""
+    opened: list[socket.socket] = []
+    for family, address in addresses:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        opened.append(sock)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if port == 0 and len(opened) > 1:
+                # All addresses of the host share the port that the first got.
+                port = opened[0].getsockname()[1]
+            sock.bind((address[0], port, *address[2:]))
+            sock.listen(LISTEN_BACKLOG)
+        except OSError as error:
+            for each in opened:
+                each.close()
+            if error.errno == errno.EADDRINUSE:
+                return []
+            raise ConfigError(
+                f"cannot listen on {host}:{port}: {error.strerror}",
+                hint="give AcceptorOptions.host an address of this machine, and a "
+                "port that this user may open",
+            ) from error
+    return opened

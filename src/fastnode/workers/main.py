@@ -1,0 +1,250 @@
+"""A worker: the process that runs the node. See `fastnode.workers.group`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import traceback
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+from fastnode.errors import ConfigError, Side
+from fastnode.limits import WORKER_GRACE_SECONDS, WORKER_SETTLE_SECONDS
+from fastnode.names import NodeName
+from fastnode.node.node import Node
+from fastnode.node.runner import run
+from fastnode.options import NodeOptions
+from fastnode.workers.channel import Channel
+from fastnode.workers.inlet import Inlet
+
+if TYPE_CHECKING:
+    from fastnode.workers.application import Application
+
+__all__ = ["run_worker"]
+
+log = logging.getLogger("fastnode.workers")
+
+#: What happens within it is told to the group at once: it balances by that.
+REPORT_SECONDS = 0.01
+#: How often the loop looks whether handshakes are over, when the worker ends.
+LOOK_SECONDS = 0.01
+#: Of a traceback that the group is told; the end says most.
+TRACEBACK_CHARACTERS = 8000
+
+
+def run_worker(
+    application: Application,
+    number: int,
+    control: socket.socket,
+    group: bytes,
+    shutdown_timeout: float,
+) -> None:
+    """Run until told to stop, or until the group is gone. The target of a process."""
+    # Ctrl-C and hang-up reach the whole foreground; what they mean the group decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.exit(run(work(application, number, control, group, shutdown_timeout)))
+
+
+async def work(
+    application: Application,
+    number: int,
+    control: socket.socket,
+    group: bytes,
+    shutdown_timeout: float,
+) -> int:
+    """The exit status."""
+    worker = Worker(application, control, group, shutdown_timeout)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.leave)
+    try:
+        starting = asyncio.ensure_future(worker.start())
+        told = asyncio.ensure_future(worker.told_to_stop.wait())
+        await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
+        starting.cancel()
+        await asyncio.wait([starting])
+        error = None if starting.cancelled() else starting.exception()
+        if error is not None:
+            worker.failed(error)
+            told.cancel()
+        else:
+            log.info("worker %d of %s is up", number, application.name)
+            await told
+        await worker.stop()
+        return 0 if error is None else 1
+    finally:
+        worker.channel.close()
+
+
+class Worker:
+    """The node of one process, and what the group hears of it.
+
+    Attributes:
+        told_to_stop: by the group, or by its end.
+        channel: to the group.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        control: socket.socket,
+        group: bytes,
+        shutdown_timeout: float,
+    ) -> None:
+        self._application = application
+        self._group = group
+        self._timeout = shutdown_timeout
+        self._node: Node | None = None
+        self._inlets: list[Inlet] = []
+        self._taken = 0
+        self._report: asyncio.TimerHandle | None = None
+        self._answer: asyncio.Future[tuple[dict[str, Any], list[int]]]
+        self._loop = asyncio.get_running_loop()
+        self._answer = self._loop.create_future()
+        self.told_to_stop = asyncio.Event()
+        self._cleanup = AsyncExitStack()
+        self.channel = Channel(control, self._heard, self._orphaned)
+
+    # --- the group -------------------------------------------------------------
+
+    def _heard(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if message["do"] == "listen":
+            self._answer.set_result((message, descriptors))
+        elif message["do"] == "stop":
+            self._timeout = message["timeout"]
+            self.told_to_stop.set()
+
+    def _orphaned(self) -> None:
+        """The group is gone: nobody would restart or end this process."""
+        log.error("the process that started this worker is gone: it stops")
+        # However long handlers and threads of the application take.
+        signal.alarm(math.ceil(self._timeout + 2 * WORKER_GRACE_SECONDS))
+        self.told_to_stop.set()
+
+    def leave(self) -> None:
+        """Somebody else wants this process to end."""
+        self.channel.send({"say": "leaving"})
+
+    def failed(self, error: BaseException) -> None:
+        """Tell why there will be no node."""
+        lines = traceback.format_exception(error)
+        self.channel.send(
+            {
+                "say": "failed",
+                "type": type(error).__name__,
+                "text": str(error),
+                "traceback": "".join(lines)[-TRACEBACK_CHARACTERS:],
+            }
+        )
+
+    def _changed(self, *_: object) -> None:
+        """Connections or links have come or gone."""
+        if self._report is None:
+            self._report = self._loop.call_later(REPORT_SECONDS, self._tell)
+
+    def _tell(self) -> None:
+        self._report = None
+        if self._node is None:
+            return
+        links, arriving = len(self._node.links), self._arriving()
+        heard = self.channel.send(
+            {"say": "load", "taken": self._taken, "links": links, "open": arriving}
+        )
+        if arriving or not heard:
+            # What comes to nothing tells nobody.
+            self._report = self._loop.call_later(50 * REPORT_SECONDS, self._tell)
+
+    def _took(self) -> None:
+        self._taken += 1
+        self._changed()
+
+    def _arriving(self) -> int:
+        assert self._node is not None
+        return sum(acceptor.arriving for acceptor in self._node.acceptors)
+
+    # --- the node --------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Make the node and say so."""
+        options = await ready(self._application.make_options())
+        if not isinstance(options, NodeOptions):
+            raise ConfigError(
+                f"options returned {options!r}, no NodeOptions", side=Side.LOCAL
+            )
+        network = options.network
+        if any(each.listener is not None for each in network.acceptors):
+            raise ConfigError(
+                "an acceptor of a worker cannot have a listener of its own",
+                side=Side.LOCAL,
+                hint="give it host and port: the group listens there",
+            )
+        host = NodeName.parse(self._application.name).host
+        wanted = [
+            [each.host or host, each.port, each.port_range]
+            for each in network.acceptors
+        ]
+        self.channel.send({"say": "listen", "ports": wanted})
+        answer, descriptors = await self._answer
+        self._inlets = [
+            Inlet(
+                socket.socket(fileno=descriptor), (address[0], address[1]), self._took
+            )
+            for address, descriptor in zip(
+                answer["addresses"], descriptors, strict=True
+            )
+        ]
+        acceptors = [
+            replace(each, listener=inlet)
+            for each, inlet in zip(network.acceptors, self._inlets, strict=True)
+        ]
+        options = replace(
+            options, group=self._group, network=replace(network, acceptors=acceptors)
+        )
+        self._node = node = Node(self._application.name, options)
+        node.on_link_up(self._changed)
+        node.on_link_down(self._changed)
+        await node.start()
+        done = self._application.set_up(node)
+        if hasattr(done, "__aenter__"):
+            await self._cleanup.enter_async_context(done)
+        else:
+            await ready(done)
+        self.channel.send({"say": "up", "pid": os.getpid()})
+
+    async def stop(self) -> None:
+        """End the node in order; then what the application has to clean up."""
+        node = self._node
+        if node is not None:
+            deadline = self._loop.time() + self._timeout
+            await self._settle(node, min(WORKER_SETTLE_SECONDS, self._timeout / 2))
+            await node.stop(max(deadline - self._loop.time(), 0.0))
+        self._node = None
+        if self._report is not None:
+            self._report.cancel()
+        try:
+            async with asyncio.timeout(WORKER_GRACE_SECONDS):
+                await self._cleanup.aclose()
+        except Exception:
+            log.exception("what %s does at its end failed", self._application.name)
+
+    async def _settle(self, node: Node, timeout: float) -> None:
+        """Let those who are connecting have their links, which then end in order: a
+        connection that is cut would be an error for them."""
+        deadline = self._loop.time() + timeout
+        while node.acceptors and (
+            self._arriving() or not all(inlet.ended for inlet in self._inlets)
+        ):
+            if self._loop.time() > deadline:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def ready(value: Any) -> Any:
+    """A value that may have to be awaited."""
+    return await value if isawaitable(value) else value

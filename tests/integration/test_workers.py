@@ -1,0 +1,385 @@
+"""A node in several processes: real ones, with mutual TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fastnode import (
+    ConfigError,
+    FastnodeError,
+    Keeper,
+    Link,
+    LinkClosed,
+    LinkLost,
+    NetworkOptions,
+    Node,
+    NodeOptions,
+    Route,
+    WorkerFailed,
+    WorkerGroup,
+    start_node,
+)
+from fastnode.options import Address
+from helpers import group as program
+from helpers.child import manager_of, write_certificates
+from helpers.group import NAME, kept, make_group, make_options, set_up
+from helpers.nodes import WAIT_SECONDS, until
+
+DIALERS = 8
+#: Of those who send and connect: on few cores they would keep workers from starting.
+PACE_SECONDS = 0.005
+#: Two processes start, one after the other, while others work.
+RESTART_SECONDS = 2 * WAIT_SECONDS
+
+
+@pytest.fixture(autouse=True)
+def no_main(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers need not import pytest, as multiprocessing has them import what runs."""
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__spec__", None)
+    monkeypatch.delattr(main, "__file__", raising=False)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certificates")
+    write_certificates(folder, NAME, *map(dialer_name, range(DIALERS)))
+    return folder
+
+
+@pytest.fixture
+def folder(certificates: Path, tmp_path: Path) -> Path:
+    for file in certificates.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    return tmp_path
+
+
+def dialer_name(number: int) -> str:
+    return f"dialer{number}@127.0.0.1"
+
+
+@asynccontextmanager
+async def dialers(
+    folder: Path, address: Address, count: int = DIALERS
+) -> AsyncIterator[list[Node]]:
+    """Nodes that know where the group is."""
+    async with AsyncExitStack() as stack:
+        nodes = []
+        for name in map(dialer_name, range(count)):
+            network = NetworkOptions(acceptors=(), routes=[Route("^orders@", *address)])
+            options = NodeOptions(
+                cert_manager=manager_of(folder, name),
+                network=network,
+                shutdown_timeout=5.0,
+            )
+            node = await start_node(name, options)
+            nodes.append(await stack.enter_async_context(node))
+        yield nodes
+
+
+async def whom(nodes: list[Node]) -> list[int]:
+    """The workers that they are linked with."""
+    replies = [node.call(NAME, "who", b"", timeout=WAIT_SECONDS) for node in nodes]
+    return [int(reply) for reply in await asyncio.gather(*replies)]
+
+
+def pids(group: WorkerGroup) -> set[int]:
+    return {status.pid for status in group.status()}
+
+
+async def test_links_spread_and_a_crash_is_nobody_elses(folder: Path) -> None:
+    async with make_group(folder) as group:
+        async with (
+            dialers(folder, group.addresses[0]) as nodes,
+            AsyncExitStack() as all_,
+        ):
+            keepers: list[Keeper] = []
+            for node in nodes:
+                keeper = node.keep_connected(NAME)
+                keepers.append(await all_.enter_async_context(keeper))
+            links = [await keeper.connected() for keeper in keepers]
+            of = await whom(nodes)
+            assert Counter(of) == dict.fromkeys(pids(group), DIALERS // 2)
+            await until(lambda: [s.links for s in group.status()] == [4, 4])
+
+            victim = of[0]
+            os.kill(victim, signal.SIGKILL)
+            await until(
+                lambda: all(links[i].closed == (of[i] == victim) for i in range(8))
+            )
+            again = await asyncio.gather(*(keeper.connected() for keeper in keepers))
+            for number, worker in enumerate(of):
+                assert (again[number] is links[number]) == (worker != victim)
+            assert victim not in await whom(nodes)
+            await until(lambda: victim not in pids(group))
+            await until(lambda: {s.state for s in group.status()} == {"up"})
+            assert sorted(s.restarts for s in group.status()) == [0, 1]
+
+            # A worker that somebody ends in order says goodbye, and is replaced too.
+            ended = (await whom(nodes))[0]
+            link = keepers[0].link
+            os.kill(ended, signal.SIGTERM)
+            await until(lambda: keepers[0].link is not link)
+            assert type(why(link)) is LinkClosed
+            await until(lambda: ended not in pids(group))
+            assert ended not in await whom(nodes)
+
+
+def why(link: Link | None) -> FastnodeError:
+    """Why nothing can be sent on a link."""
+    assert link is not None
+    try:
+        link.send("keep", b"")
+    except FastnodeError as error:
+        return error
+    raise AssertionError("it is up")
+
+
+def has_cleaned(folder: Path) -> set[int]:
+    """The workers whose setup has ended."""
+    return {int(each.name.partition("-")[2]) for each in folder.glob("cleaned-*")}
+
+
+@pytest.mark.one_loop
+async def test_restart_under_load(folder: Path) -> None:
+    """Nobody's connect fails, and what was confirmed was handled."""
+    confirmed: list[bytes] = []
+    over = asyncio.Event()
+    connects = 0
+
+    async def keep_sending(node: Node, number: int) -> None:
+        """One message after the other, again where it may be lost."""
+        sequence = 0
+        async with node.keep_connected(NAME) as keeper:
+            while not over.is_set():
+                payload = b"%d:%d" % (number, sequence)
+                link = await keeper.connected()
+                try:
+                    await link.send_confirmed("keep", payload, timeout=WAIT_SECONDS)
+                except LinkLost:
+                    raise
+                except LinkClosed:
+                    continue
+                confirmed.append(payload)
+                sequence += 1
+                await asyncio.sleep(PACE_SECONDS)
+
+    async def keep_connecting(node: Node) -> None:
+        """One link after the other. What connect raises fails the test."""
+        nonlocal connects
+        while not over.is_set():
+            link = await node.connect(NAME)
+            connects += 1
+            await link.close()
+            await asyncio.sleep(PACE_SECONDS)
+
+    async with make_group(folder) as group:
+        before = pids(group)
+        async with dialers(folder, group.addresses[0], 4) as nodes:
+            async with asyncio.timeout(RESTART_SECONDS), asyncio.TaskGroup() as tasks:
+                for number, node in enumerate(nodes[:2]):
+                    tasks.create_task(keep_sending(node, number))
+                for node in nodes[2:]:
+                    tasks.create_task(keep_connecting(node))
+                await until(lambda: connects > 10 and len(confirmed) > 100)
+                await group.restart()
+                so_far = connects, len(confirmed)
+                await until(
+                    lambda: (
+                        connects > so_far[0] + 10 and len(confirmed) > so_far[1] + 100
+                    )
+                )
+                over.set()
+        assert not before & pids(group)
+        assert [status.restarts for status in group.status()] == [1, 1]
+    # Once or more: one whose confirmation was lost with the link was sent again.
+    assert set(confirmed) <= set(kept(folder))
+
+
+@pytest.mark.one_loop
+async def test_restart_that_fails_changes_nothing(folder: Path) -> None:
+    setup = partial(program.fail_if_told, folder)
+    async with make_group(folder, setup) as group:
+        before = pids(group)
+        async with dialers(folder, group.addresses[0], 2) as nodes:
+            of = await whom(nodes)
+            links = [link for node in nodes for link in node.links]
+            (folder / "broken").touch()
+            with pytest.raises(WorkerFailed, match="LookupError: no such database"):
+                await group.restart()
+            assert pids(group) == before
+            assert await whom(nodes) == of
+            assert [link for node in nodes for link in node.links] == links
+            (folder / "broken").unlink()
+            (folder / "changed").touch()
+            with pytest.raises(WorkerFailed, match="wants to listen on"):
+                await group.restart()
+            (folder / "changed").unlink()
+            assert pids(group) == before
+            # Nor does the group give up a worker that cannot come back yet.
+            (folder / "broken").touch()
+            os.kill(of[0], signal.SIGKILL)
+            await until(lambda: "ended" in {s.state for s in group.status()})
+            (folder / "broken").unlink()
+            await until(lambda: {s.state for s in group.status()} == {"up"})
+    with pytest.raises(ConfigError, match="does not run"):
+        await group.restart()
+
+
+def has_failed(folder: Path) -> int:
+    """How many workers have begun with a setup that raises."""
+    return len(list(folder.glob("failed-*")))
+
+
+@pytest.mark.one_loop
+async def test_a_setup_that_raises(folder: Path) -> None:
+    group = make_group(folder, partial(program.fail, folder))
+    with pytest.raises(WorkerFailed) as raised:
+        await group.start()
+    assert "LookupError: no such database" in str(raised.value)
+    assert any("in fail" in note for note in raised.value.__notes__)
+    # No second attempt of either.
+    assert has_failed(folder) <= 2
+    with pytest.raises(ConfigError, match="started before"):
+        await group.start()
+
+
+@pytest.mark.one_loop
+@pytest.mark.parametrize(
+    ("setup", "start_timeout", "said"),
+    [
+        (program.hang, 0.5, "is not up after 0.5 s"),
+        (program.end, WAIT_SECONDS, "ended with exit status 7"),
+    ],
+)
+async def test_workers_that_do_not_come_up(
+    folder: Path, setup: Callable[..., object], start_timeout: float, said: str
+) -> None:
+    group = make_group(
+        folder, partial(setup, folder), workers=1, start_timeout=start_timeout
+    )
+    with pytest.raises(WorkerFailed, match=said):
+        await group.start()
+
+
+@pytest.mark.one_loop
+async def test_a_port_that_is_taken(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        group = WorkerGroup(
+            NAME,
+            partial(make_options, folder, port),
+            partial(set_up, folder),
+            workers=1,
+        )
+        with pytest.raises(ConfigError, match=f"no port from {port} to {port} is free"):
+            await group.start()
+
+
+# --- as a program -------------------------------------------------------------------
+
+
+class Program:
+    """`helpers.group`, run by an interpreter of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        host, _, port = said.rpartition(" ")[2].partition(":")
+        self.address = host, int(port)
+        self.said = ""
+
+    async def end(self) -> int:
+        """Wait for its end; the exit status."""
+        await until(lambda: self.process.poll() is not None)
+        assert self.process.stdout is not None
+        self.said = self.process.stdout.read()
+        return self.process.returncode
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `helpers.group`."""
+    path = os.pathsep.join(map(str, sys.path))
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "helpers.group", str(folder), *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def serving(folder: Path) -> Iterator[Program]:
+    with started(folder) as process:
+        yield Program(process)
+
+
+def lives(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.one_loop
+async def test_signals(folder: Path, serving: Program) -> None:
+    async with dialers(folder, serving.address, 2) as nodes:
+        # Nobody is served before all are up, so it is one for each.
+        old = set(await whom(nodes))
+        assert len(old) == 2
+        serving.process.send_signal(signal.SIGHUP)
+        await until(lambda: not any(map(lives, old)))
+        new = set(await whom(nodes))
+        assert len(new) == 2
+        links = [node.links[0] for node in nodes]
+        serving.process.send_signal(signal.SIGTERM)
+        await until(lambda: all(link.closed for link in links))
+        assert [type(why(link)) for link in links] == [LinkClosed, LinkClosed]
+    assert (await serving.end(), serving.said) == (0, "")
+    assert not any(map(lives, new))
+    # What the application has to do at its end was done, by all four.
+    assert has_cleaned(folder) == old | new
+
+
+@pytest.mark.one_loop
+async def test_workers_do_not_outlive_the_group(folder: Path, serving: Program) -> None:
+    async with dialers(folder, serving.address, 2) as nodes:
+        workers = set(await whom(nodes))
+        links = [node.links[0] for node in nodes]
+        serving.process.kill()
+        # They end in order nevertheless.
+        await until(lambda: all(link.closed for link in links))
+        assert [type(why(link)) for link in links] == [LinkClosed, LinkClosed]
+    await until(lambda: not any(map(lives, workers)))
+    assert has_cleaned(folder) == workers
+    await serving.end()
+    assert serving.said.count("is gone: it stops") == 2
+
+
+def test_a_program_that_forgets_its_group_ends_and_takes_it_along(folder: Path) -> None:
+    with started(folder, "forget") as process:
+        said, _ = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 1
+    workers, *_ = said.splitlines()
+    assert len(workers.split()) == 2
+    assert not any(lives(int(pid)) for pid in workers.split())
+    assert "LookupError: the program is wrong" in said
