@@ -16,9 +16,21 @@ import pytest_asyncio
 import uvloop
 
 from fastnode.buffers.pool import live_slabs
+from fastnode.tls.choice import ENGINE_VARIABLE
 
 #: How long transports may take to close their sockets after a test.
 SETTLE_SECONDS = 5.0
+FALLBACK = "memory-bio"
+#: Modules whose tests are run with both engines of TLS.
+BOTH_ENGINES = {
+    "test_client_auth_matrix",
+    "test_coalescing",
+    "test_hostile_peer",
+    "test_lanes",
+    "test_refusals",
+    "test_rotation",
+    "test_strangers",
+}
 
 
 def pytest_asyncio_loop_factories(
@@ -29,6 +41,31 @@ def pytest_asyncio_loop_factories(
     if item.get_closest_marker("one_loop") is not None:
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What depends on the engine of TLS runs with both; the rest with the default."""
+    if metafunc.module.__name__.rpartition(".")[2] in BOTH_ENGINES:
+        metafunc.fixturenames.append("tls_engine")
+        metafunc.parametrize("tls_engine", ["default", FALLBACK], indirect=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The other engine is tried on one loop: what differs does not know any."""
+    items[:] = [item for item in items if not _on_stock_loop_with_fallback(item)]
+
+
+def _on_stock_loop_with_fallback(item: pytest.Item) -> bool:
+    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return FALLBACK in values and asyncio.new_event_loop in values
+
+
+@pytest.fixture
+def tls_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine of all links of a test, and of its child processes."""
+    monkeypatch.delenv(ENGINE_VARIABLE, raising=False)
+    if request.param != "default":
+        monkeypatch.setenv(ENGINE_VARIABLE, request.param)
 
 
 def open_sockets() -> set[str]:

@@ -19,7 +19,7 @@ from fastnode import AcceptorOptions, CertManager, NetworkOptions, Node, NodeOpt
 from fastnode.buffers.pool import live_slabs
 from fastnode.link.machine import State
 from fastnode.node.acceptor import Acceptor
-from fastnode.tls.memory_bio import MemoryBioEngine
+from fastnode.tls.choice import make_engine
 from fastnode.tls.plaintext import PlaintextEngine
 from helpers.nodes import B
 
@@ -277,11 +277,11 @@ class MemoryEnd:
         if of.manager is None:
             engine = PlaintextEngine()
         elif dialer:
-            engine = MemoryBioEngine(
+            engine = make_engine(
                 of.manager.client_context(), server_side=False, server_name="127.0.0.1"
             )
         else:
-            engine = MemoryBioEngine(of.manager.server_context(), server_side=True)
+            engine = make_engine(of.manager.server_context(), server_side=True)
         self.protocol: Any = of.foundation.protocol(engine, owner, dialer=dialer)
 
     @property

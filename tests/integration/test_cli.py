@@ -151,7 +151,8 @@ def test_every_command_is_tested() -> None:
 def test_as_a_program() -> None:
     status, out, errors = fastnode("--version")
     assert (status, errors) == (0, "")
-    assert re.search(rb"\d+\.\d+\.\d+", out)
+    assert re.match(rb"fastnode, version \d+\.\d+\.\d+\n", out)
+    assert re.search(rb"\n\S+SSL [^,]+, (called directly|through ssl.MemoryBIO: )", out)
     status, out, errors = fastnode("nonsense")
     assert out == b""
     check_words(status, errors, 2, "nonsense")

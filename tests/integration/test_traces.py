@@ -28,7 +28,14 @@ from helpers.proxy import Proxy
 PARTS = frozenset(
     {
         *("LinkProtocol", "Link", "Outbox", "Inbox", "CallTable", "Keepalive"),
-        *("Succession", "Decoder", "Encoder", "MemoryBioEngine", "SSLObject"),
+        *(
+            "Succession",
+            "Decoder",
+            "Encoder",
+            "DirectEngine",
+            "MemoryBioEngine",
+            "SSLObject",
+        ),
         *("Dial", "Successor", "TransportProtocol"),
     }
 )

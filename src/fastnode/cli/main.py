@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,22 @@ def exit_code(error: FastnodeError) -> int:
     return EXIT_FAILED
 
 
+def _version(ctx: click.Context) -> None:
+    from fastnode.tls.choice import engine_in_use
+
+    click.echo(f"fastnode, version {version('fastnode')}\n{engine_in_use()}")
+    ctx.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="fastnode")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, value: _version(ctx) if value else None,
+    help="Show the version, and how TLS is done, and exit.",
+)
 def cli() -> None:
     """Fast, mutually authenticated TLS links between Python services.
 

@@ -132,6 +132,8 @@ cdef class Connection:
             self.on_failure(error)
         finally:
             self.outbox.in_read = False
+            # The buffer is that of all links.
+            self.engine.keep()
         if self.outbox.scheduled:
             self.outbox.scheduled = False
             self.outbox.flush()

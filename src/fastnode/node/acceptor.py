@@ -28,8 +28,8 @@ from fastnode.node.gate import Gate
 from fastnode.node.lobby import Arrival, Lobby
 from fastnode.node.port import open_port
 from fastnode.node.refusal import Refusal
+from fastnode.tls.choice import make_engine
 from fastnode.tls.evidence import Evidence
-from fastnode.tls.memory_bio import MemoryBioEngine
 from fastnode.tls.plaintext import PlaintextEngine
 from fastnode.tls.refusal import local_refusal
 
@@ -264,7 +264,7 @@ class Acceptor:
             return PlaintextEngine()
         assert self._manager is not None
         context = self._manager.server_context(insecure_skip_verify=self._insecure)
-        return MemoryBioEngine(context, server_side=True)
+        return make_engine(context, server_side=True)
 
     # --- LinkOwner -------------------------------------------------------------
 

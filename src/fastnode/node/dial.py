@@ -29,8 +29,8 @@ from fastnode.limits import DEFAULT_PORT
 from fastnode.link.machine import State
 from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.options import check_port
+from fastnode.tls.choice import make_engine
 from fastnode.tls.evidence import Evidence
-from fastnode.tls.memory_bio import MemoryBioEngine
 from fastnode.tls.plaintext import PlaintextEngine
 from fastnode.tls.refusal import local_refusal
 
@@ -357,9 +357,7 @@ class Dial:
         context = target.cert_manager.client_context(
             insecure_skip_verify=target.insecure
         )
-        return MemoryBioEngine(
-            context, server_side=False, server_name=target.server_name
-        )
+        return make_engine(context, server_side=False, server_name=target.server_name)
 
     # --- LinkOwner -------------------------------------------------------------
 

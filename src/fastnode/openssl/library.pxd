@@ -11,6 +11,11 @@ ctypedef void (*NewFunc)(
 ctypedef int (*CertVerify)(X509_STORE_CTX *store, void *arg) noexcept nogil
 ctypedef void (*FreeFunc)(void *object) noexcept nogil
 ctypedef int (*VerifyCb)(int ok, X509_STORE_CTX *store) noexcept nogil
+ctypedef int (*BioRead)(void *bio, char *into, size_t size, size_t *got) noexcept nogil
+ctypedef int (*BioWrite)(
+    void *bio, const char *data, size_t size, size_t *taken
+) noexcept nogil
+ctypedef long (*BioCtrl)(void *bio, int command, long number, void *arg) noexcept nogil
 
 # The functions that are used, once `load` has found them.
 cdef struct Library:
@@ -55,6 +60,30 @@ cdef struct Library:
     ) noexcept nogil
     int (*sk_num)(const STACK *stack) noexcept nogil
     void *(*sk_value)(const STACK *stack, int at) noexcept nogil
+    void *(*get_ssl_ctx)(const void *ssl) noexcept nogil
+    void *(*get_ssl_ex_data)(const void *ssl, int index) noexcept nogil
+    void *(*get_rbio)(const void *ssl) noexcept nogil
+    void *(*get_wbio)(const void *ssl) noexcept nogil
+    void (*set_rbio)(void *ssl, void *bio) noexcept nogil
+    void (*set_wbio)(void *ssl, void *bio) noexcept nogil
+    int (*read)(void *ssl, void *into, size_t size, size_t *got) noexcept nogil
+    int (*write)(void *ssl, const void *data, size_t size, size_t *taken) noexcept nogil
+    int (*has_pending)(const void *ssl) noexcept nogil
+    int (*outcome)(const void *ssl, int returned) noexcept nogil
+    unsigned long (*peek_error)() noexcept nogil
+    unsigned long (*peek_last_error)() noexcept nogil
+    void (*clear_errors)() noexcept nogil
+    const char *(*reason_string)(unsigned long code) noexcept nogil
+    int (*bio_new_index)() noexcept nogil
+    void *(*bio_meth_new)(int kind, const char *name) noexcept nogil
+    int (*bio_meth_set_read)(void *method, BioRead read) noexcept nogil
+    int (*bio_meth_set_write)(void *method, BioWrite write) noexcept nogil
+    int (*bio_meth_set_ctrl)(void *method, BioCtrl ctrl) noexcept nogil
+    void (*bio_set_data)(void *bio, void *data) noexcept nogil
+    void *(*bio_get_data)(void *bio) noexcept nogil
+    int (*bio_up_ref)(void *bio) noexcept nogil
+    void (*bio_set_flags)(void *bio, int flags) noexcept nogil
+    void (*bio_clear_flags)(void *bio, int flags) noexcept nogil
 
 
 cdef Library lib

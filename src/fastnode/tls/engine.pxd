@@ -6,6 +6,7 @@ cdef enum:
 
 cdef class TlsEngine:
     cdef int feed(self, const unsigned char *data, size_t size) except -1
+    cdef int keep(self) except -1
     cdef int feed_eof(self) except -1
     cdef int handshake(self) except -1
     cdef int settle(self) except -1

@@ -1,10 +1,15 @@
 """TlsEngine: TLS without I/O. Ciphertext in, plaintext out, and back.
 
-The interface that a link drives; `fastnode.tls.memory_bio` and
+The interface that a link drives; `fastnode.tls.direct`, `fastnode.tls.memory_bio` and
 `fastnode.tls.plaintext` fill it. An engine knows no socket, loop or clock.
 """
 
+from cpython.bytearray cimport PyByteArray_GET_SIZE
+
 import ssl
+
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
 
 #: What an engine raises when TLS fails; translated once, by `fastnode.tls.refusal`.
 TLS_ERRORS = (ssl.SSLError,)
@@ -19,8 +24,12 @@ cdef class TlsEngine:
     """
 
     cdef int feed(self, const unsigned char *data, size_t size) except -1:
-        """Take in ciphertext; it is copied."""
+        """Take in ciphertext; it is borrowed until `keep`."""
         raise NotImplementedError
+
+    cdef int keep(self) except -1:
+        """What was fed goes back to its owner: copy what was not read."""
+        return 0
 
     cdef int feed_eof(self) except -1:
         """The network will bring no more."""
@@ -59,6 +68,65 @@ cdef class TlsEngine:
     cdef int close(self) except -1:
         """Say that we will send no more (close_notify)."""
         raise NotImplementedError
+
+    # --- the view from Python: tests ------------------------------------------
+
+    def receive(
+        self,
+        const unsigned char[::1] data not None,
+        *,
+        bint eof=False,
+        Py_ssize_t most=PY_SSIZE_T_MAX,
+    ):
+        """What a connection does with ciphertext, and then with the end of it.
+
+        Args:
+            most: no more is read once there are so many bytes of plaintext.
+
+        Returns:
+            Whether the handshake is complete, the plaintext, and whether the peer said
+            that there will be no more.
+
+        Raises:
+            ssl.SSLError: as `handshake` and `read`; the plaintext before it is lost.
+        """
+        cdef bytearray plaintext = bytearray()
+        cdef unsigned char[1 << 14] room
+        cdef Py_ssize_t got = WANT_MORE
+        cdef bint complete
+        try:
+            if data.shape[0]:
+                self.feed(&data[0], <size_t>data.shape[0])
+            if eof:
+                self.feed_eof()
+            complete = self.handshake()
+            while complete and PyByteArray_GET_SIZE(plaintext) < most:
+                got = self.read(room, sizeof(room))
+                if got <= 0:
+                    break
+                plaintext += (<const char *>room)[:got]
+        finally:
+            self.keep()
+        return complete, bytes(plaintext), got == ENDED
+
+    def send(self, const unsigned char[::1] data not None):
+        """Encrypt."""
+        if data.shape[0]:
+            self.write(&data[0], <size_t>data.shape[0])
+
+    def sent(self):
+        """The ciphertext that is to be sent; taken out."""
+        return self.output() or b""
+
+    def judged(self):
+        """The peer was judged, see `settle`."""
+        self.settle()
+
+    def end(self):
+        """See `close`."""
+        self.close()
+
+    # --- who the peer is ------------------------------------------------------
 
     @property
     def certificate(self):

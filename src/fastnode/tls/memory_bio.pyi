@@ -1,10 +1,10 @@
 import ssl
 from typing import final
 
-from fastnode.tls.engine import TlsEngine
+from fastnode.tls.ssl_object import SslObjectEngine
 
 @final
-class MemoryBioEngine(TlsEngine):
+class MemoryBioEngine(SslObjectEngine):
     def __init__(
         self,
         context: ssl.SSLContext,

@@ -1,31 +1,17 @@
 """TlsEngine over `ssl.SSLObject` and two `ssl.MemoryBIO`s: works everywhere."""
 
 cimport cython
-from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.buffer cimport PyBUF_READ
 from cpython.memoryview cimport PyMemoryView_FromMemory
 
-from fastnode.tls.engine cimport ENDED, WANT_MORE, TlsEngine
+from fastnode.tls.ssl_object cimport SslObjectEngine
 
 import ssl
 
-from fastnode.errors import ProtocolError, Side
-from fastnode.limits import MAX_CLIENT_HANDSHAKE_BYTES, MAX_SERVER_HANDSHAKE_BYTES
-from fastnode.openssl.verification import expect_verdict, take_verdict
-
-cdef enum:
-    # OpenSSL reads and writes at most one record at a time.
-    RECORD_BYTES = 16 << 10
-    # What is fed at once during a handshake.
-    PART_BYTES = 2 << 10
-
-cdef object WantRead = ssl.SSLWantReadError
-cdef object ZeroReturn = ssl.SSLZeroReturnError
-cdef object SSLError = ssl.SSLError
-
 
 @cython.final
-cdef class MemoryBioEngine(TlsEngine):
-    """TLS by Python's own `ssl` module.
+cdef class MemoryBioEngine(SslObjectEngine):
+    """TLS by Python's own `ssl` module alone.
 
     Args:
         context: an `ssl.SSLContext` that is not changed any more.
@@ -34,40 +20,22 @@ cdef class MemoryBioEngine(TlsEngine):
     """
 
     def __init__(self, context, *, bint server_side, server_name=None):
+        cdef object outgoing = ssl.MemoryBIO()
         self.incoming = ssl.MemoryBIO()
-        self.outgoing = ssl.MemoryBIO()
-        self.ssl = context.wrap_bio(
-            self.incoming,
-            self.outgoing,
-            server_side=server_side,
-            server_hostname=server_name,
-        )
-        self.room = (
-            MAX_CLIENT_HANDSHAKE_BYTES if server_side else MAX_SERVER_HANDSHAKE_BYTES
-        )
         self.feed_bytes = self.incoming.write
-        self.ssl_read = self.ssl.read
-        self.ssl_write = self.ssl.write
-        self.take = self.outgoing.read
+        self.take = outgoing.read
+        self.begin(
+            context.wrap_bio(
+                self.incoming,
+                outgoing,
+                server_side=server_side,
+                server_hostname=server_name,
+            ),
+            server_side,
+        )
 
-    cdef int feed(self, const unsigned char *data, size_t size) except -1:
-        # In parts: what a peer sends behind its last handshake message is judged after
-        # that, and a BIO keeps the size that it once had.
-        while not self.complete and size > PART_BYTES:
-            self.put(data, PART_BYTES)
-            data += PART_BYTES
-            size -= PART_BYTES
-            self.handshake()
-        return self.put(data, size)
-
-    cdef int put(self, const unsigned char *data, size_t size) except -1:
-        if not self.complete:
-            if size > self.room:
-                raise ProtocolError(
-                    "the peer sent too much before its TLS handshake was complete",
-                    side=Side.REMOTE,
-                )
-            self.room -= size
+    cdef int lend(self, const unsigned char *data, size_t size) except -1:
+        # It is copied.
         self.feed_bytes(PyMemoryView_FromMemory(<char *>data, size, PyBUF_READ))
         return 0
 
@@ -75,79 +43,6 @@ cdef class MemoryBioEngine(TlsEngine):
         self.incoming.write_eof()
         return 0
 
-    cdef int handshake(self) except -1:
-        expect_verdict()
-        try:
-            self.ssl.do_handshake()
-        except WantRead:
-            return 0
-        finally:
-            found = take_verdict()
-            if found is not None:
-                self.found = found
-        self.complete = True
-        return 1
-
-    cdef int settle(self) except -1:
-        self.found = None
-        return 0
-
-    cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1:
-        cdef Py_ssize_t got
-        try:
-            got = self.ssl_read(
-                size, PyMemoryView_FromMemory(<char *>into, size, PyBUF_WRITE)
-            )
-        except WantRead:
-            return WANT_MORE
-        except ZeroReturn:
-            return ENDED
-        return got if got > 0 else ENDED
-
-    cdef int write(self, const unsigned char *data, size_t size) except -1:
-        cdef size_t part
-        while size:
-            part = min(size, <size_t>RECORD_BYTES)
-            part = self.ssl_write(
-                PyMemoryView_FromMemory(<char *>data, part, PyBUF_READ)
-            )
-            data += part
-            size -= part
-        return 0
-
     cdef bytes output(self):
         cdef bytes data = self.take()
         return data if data else None
-
-    cdef int close(self) except -1:
-        try:
-            self.ssl.unwrap()
-        except SSLError:
-            # It wants the peer's close_notify, which we do not wait for here, or
-            # the connection has failed already; ours is in the output if it can be.
-            pass
-        return 0
-
-    @property
-    def certificate(self):
-        try:
-            return self.ssl.getpeercert(True) or None
-        except ValueError:  # the handshake is not complete, or TLS has failed
-            return None
-
-    @property
-    def verdict(self):
-        return self.found
-
-    @property
-    def version(self):
-        return self.ssl.version()
-
-    @property
-    def cipher(self):
-        cdef object cipher = self.ssl.cipher()
-        return cipher[0] if cipher else None
-
-    @property
-    def alpn(self):
-        return self.ssl.selected_alpn_protocol()

@@ -214,7 +214,13 @@ for make in (
     else:
         raise SystemExit("no ConfigError")
 one = CertAuthManager(Certificate.self_signed("x"))
-one.server_context(), one.client_context()
+one.server_context()
+from fastnode.tls.choice import make_engine, why_not_direct
+assert {why!r} in (why_not_direct() or ""), why_not_direct()
+engine = make_engine(one.client_context(), server_side=False, server_name="x")
+assert type(engine).__name__ == "MemoryBioEngine"
+engine.receive(b"")
+assert engine.sent()
 """
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -1,0 +1,140 @@
+"""TlsEngine that calls the libssl under Python's `ssl.SSLObject` itself.
+
+Theory of operation. A BIO of ours is under the object, for both directions. Until the
+peer is judged Python does all the work, so that whatever is wrong with a handshake is
+told by Python, in the words that `fastnode.tls.refusal` knows. From `settle` on records
+are read and written by `SSL_read_ex` and `SSL_write_ex`: straight from where the
+network's bytes are, into where the frames' bytes shall be, and no object of Python is
+made but the ciphertext that is sent.
+
+The object still owns the `SSL`, and answers for the certificate, version and cipher.
+"""
+
+cimport cython
+
+from fastnode.openssl.bio cimport Bio
+from fastnode.openssl.handle cimport Handle
+from fastnode.openssl.library cimport lib
+from fastnode.tls.engine cimport ENDED, WANT_MORE
+from fastnode.tls.ssl_object cimport SslObjectEngine
+
+import ssl
+
+cdef enum:
+    # openssl/ssl.h
+    ERROR_SYSCALL = 5
+    ERROR_WANT_READ = 2
+    ERROR_ZERO_RETURN = 6
+    # OpenSSL writes at most one record at a time.
+    RECORD_BYTES = 16 << 10
+
+cdef object SSLError = ssl.SSLError
+
+
+@cython.final
+cdef class DirectEngine(SslObjectEngine):
+    """TLS by the libssl of Python's `ssl` module, mostly without that module.
+
+    Args:
+        handle: of `fastnode.openssl.handle.wrap`; fresh.
+        server_side: whether we are the server.
+    """
+
+    def __init__(self, Handle handle not None, *, bint server_side):
+        self.handle = handle
+        self.pointer = handle.pointer
+        self.bio = Bio()
+        self.bio.put_under(self.pointer)
+        self.begin(handle.ssl, server_side)
+
+    cdef int lend(self, const unsigned char *data, size_t size) except -1:
+        return self.bio.lend(data, size)
+
+    cdef int keep(self) except -1:
+        return self.bio.keep()
+
+    cdef int feed_eof(self) except -1:
+        self.bio.ends.ended = True
+        return 0
+
+    cdef int settle(self) except -1:
+        self.direct = True
+        return SslObjectEngine.settle(self)
+
+    cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1:
+        cdef size_t got = 0
+        cdef int outcome
+        if not self.direct:
+            return SslObjectEngine.read(self, into, size)
+        if (
+            self.bio.ends.left == 0
+            and not self.bio.ends.ended
+            and not lib.has_pending(self.pointer)
+        ):
+            # What OpenSSL would find out, without a buffer of a record for it.
+            return WANT_MORE
+        if lib.peek_error():
+            # What somebody else has left there would be taken for ours.
+            lib.clear_errors()
+        if lib.read(self.pointer, into, size, &got) > 0:
+            return <Py_ssize_t>got
+        outcome = lib.outcome(self.pointer, 0)
+        if outcome == ERROR_WANT_READ:
+            return WANT_MORE
+        if outcome == ERROR_ZERO_RETURN:
+            return ENDED
+        return self.fail(outcome)
+
+    cdef int write(self, const unsigned char *data, size_t size) except -1:
+        cdef size_t taken = 0
+        if not self.direct:
+            return SslObjectEngine.write(self, data, size)
+        while size:
+            if lib.peek_error():
+                lib.clear_errors()
+            if lib.write(
+                self.pointer, data, min(size, <size_t>RECORD_BYTES), &taken
+            ) <= 0:
+                return self.fail(lib.outcome(self.pointer, 0))
+            data += taken
+            size -= taken
+        return 0
+
+    cdef int fail(self, int outcome) except -1:
+        """Raise for what `SSL_get_error` says; as Python would, where it can be had.
+
+        OpenSSL does nothing any more on a connection that has failed: so a handshake
+        finds the errors that are still queued, and Python tells the last of them.
+        """
+        cdef unsigned long code = lib.peek_last_error()
+        cdef const char *words = lib.reason_string(code) if code else NULL
+        cdef str reason = words.decode("ascii", "replace") if words != NULL else ""
+        if not code and outcome == ERROR_ZERO_RETURN:
+            raise bare(ssl.SSLZeroReturnError, outcome, "the peer has closed TLS")
+        if not code and outcome == ERROR_SYSCALL:
+            raise bare(ssl.SSLEOFError, ssl.SSL_ERROR_EOF, "the stream was cut")
+        try:
+            self.ssl.do_handshake()
+        except SSLError as error:
+            # For some Python has words of its own.
+            name = reason.upper().replace(" ", "_")
+            if reason and (reason in str(error) or error.reason == name):
+                raise
+        finally:
+            lib.clear_errors()
+        raise bare(SSLError, outcome, f"TLS failed: {reason or 'for no reason'}")
+
+    cdef bytes output(self):
+        return self.bio.take()
+
+    cdef int close(self) except -1:
+        SslObjectEngine.close(self)
+        # It is not read any more.
+        return self.bio.drop()
+
+
+cdef object bare(kind, int number, str text):
+    """An error without what only Python has tables for."""
+    error = kind(number, text)
+    error.library = error.reason = None
+    return error

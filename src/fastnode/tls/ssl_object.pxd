@@ -1,0 +1,17 @@
+from fastnode.tls.engine cimport TlsEngine
+
+
+cdef class SslObjectEngine(TlsEngine):
+    cdef object ssl
+    # Bytes that may still come until the handshake is complete.
+    cdef size_t room
+    cdef bint complete
+    # The verdict on the peer's certificate.
+    cdef object found
+    # Bound methods, looked up once.
+    cdef object ssl_read
+    cdef object ssl_write
+
+    cdef int begin(self, ssl_object, bint server_side) except -1
+    cdef int put(self, const unsigned char *data, size_t size) except -1
+    cdef int lend(self, const unsigned char *data, size_t size) except -1

@@ -1,0 +1,3 @@
+from fastnode.tls.engine import TlsEngine
+
+class SslObjectEngine(TlsEngine): ...

@@ -1,0 +1,139 @@
+"""SslObjectEngine: what engines around an `ssl.SSLObject` have in common.
+
+They differ in what is under the object: where its ciphertext comes from and goes.
+"""
+
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+
+from fastnode.tls.engine cimport ENDED, WANT_MORE, TlsEngine
+
+import ssl
+
+from fastnode.errors import ProtocolError, Side
+from fastnode.limits import MAX_CLIENT_HANDSHAKE_BYTES, MAX_SERVER_HANDSHAKE_BYTES
+from fastnode.openssl.verification import expect_verdict, take_verdict
+
+cdef enum:
+    # OpenSSL reads and writes at most one record at a time.
+    RECORD_BYTES = 16 << 10
+    # What is fed at once during a handshake.
+    PART_BYTES = 2 << 10
+
+cdef object WantRead = ssl.SSLWantReadError
+cdef object ZeroReturn = ssl.SSLZeroReturnError
+cdef object SSLError = ssl.SSLError
+
+
+cdef class SslObjectEngine(TlsEngine):
+    """TLS by Python's own `ssl` module.
+
+    A subclass calls `begin`, and fills `lend`, `feed_eof` and `output`.
+    """
+
+    cdef int begin(self, ssl_object, bint server_side) except -1:
+        """Take a fresh `SSLObject`."""
+        self.ssl = ssl_object
+        self.room = (
+            MAX_CLIENT_HANDSHAKE_BYTES if server_side else MAX_SERVER_HANDSHAKE_BYTES
+        )
+        self.ssl_read = self.ssl.read
+        self.ssl_write = self.ssl.write
+        return 0
+
+    cdef int lend(self, const unsigned char *data, size_t size) except -1:
+        """Ciphertext, borrowed until `keep`."""
+        raise NotImplementedError
+
+    cdef int feed(self, const unsigned char *data, size_t size) except -1:
+        # In parts: what a peer sends behind its last handshake message is judged after
+        # that, and a BIO may keep the size that it once had.
+        while not self.complete and size > PART_BYTES:
+            self.put(data, PART_BYTES)
+            data += PART_BYTES
+            size -= PART_BYTES
+            self.handshake()
+        return self.put(data, size)
+
+    cdef int put(self, const unsigned char *data, size_t size) except -1:
+        if not self.complete:
+            if size > self.room:
+                raise ProtocolError(
+                    "the peer sent too much before its TLS handshake was complete",
+                    side=Side.REMOTE,
+                )
+            self.room -= size
+        return self.lend(data, size)
+
+    cdef int handshake(self) except -1:
+        expect_verdict()
+        try:
+            self.ssl.do_handshake()
+        except WantRead:
+            return 0
+        finally:
+            found = take_verdict()
+            if found is not None:
+                self.found = found
+        self.complete = True
+        return 1
+
+    cdef int settle(self) except -1:
+        self.found = None
+        return 0
+
+    cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1:
+        cdef Py_ssize_t got
+        try:
+            got = self.ssl_read(
+                size, PyMemoryView_FromMemory(<char *>into, size, PyBUF_WRITE)
+            )
+        except WantRead:
+            return WANT_MORE
+        except ZeroReturn:
+            return ENDED
+        return got if got > 0 else ENDED
+
+    cdef int write(self, const unsigned char *data, size_t size) except -1:
+        cdef size_t part
+        while size:
+            part = min(size, <size_t>RECORD_BYTES)
+            part = self.ssl_write(
+                PyMemoryView_FromMemory(<char *>data, part, PyBUF_READ)
+            )
+            data += part
+            size -= part
+        return 0
+
+    cdef int close(self) except -1:
+        try:
+            self.ssl.unwrap()
+        except SSLError:
+            # It wants the peer's close_notify, which we do not wait for here, or
+            # the connection has failed already; ours is in the output if it can be.
+            pass
+        return 0
+
+    @property
+    def certificate(self):
+        try:
+            return self.ssl.getpeercert(True) or None
+        except ValueError:  # the handshake is not complete, or TLS has failed
+            return None
+
+    @property
+    def verdict(self):
+        return self.found
+
+    @property
+    def version(self):
+        return self.ssl.version()
+
+    @property
+    def cipher(self):
+        cdef object cipher = self.ssl.cipher()
+        return cipher[0] if cipher else None
+
+    @property
+    def alpn(self):
+        return self.ssl.selected_alpn_protocol()
