@@ -11,7 +11,7 @@ from fastnode import limits
 from fastnode.errors import ConfigError, FastnodeError
 
 if TYPE_CHECKING:
-    from fastnode.certs import CertManager
+    from fastnode.certs.manager import CertManager
     from fastnode.link.link import Link
     from fastnode.link.peer import Peer
     from fastnode.node.refusal import Refusal

@@ -41,7 +41,7 @@ from fastnode.tls.refusal import local_refusal
 if TYPE_CHECKING:
     import ssl
 
-    from fastnode.certs import CertManager
+    from fastnode.certs.manager import CertManager
     from fastnode.link.peer import Peer
     from fastnode.node.foundation import Foundation
     from fastnode.options import AcceptorOptions, Address
