@@ -36,7 +36,7 @@ from fastnode.errors import (
     Side,
     UnknownAuthority,
 )
-from fastnode.loggers import make_careful
+from fastnode.loggers import LOGGERS, make_careful
 
 if TYPE_CHECKING:
     from fastnode.certs.certificate import Certificate
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from fastnode.options import AcceptorOptions, NetworkOptions, NodeOptions, Resolver
     from fastnode.routing.route import Route
 
-make_careful("fastnode")
+make_careful(*LOGGERS)
 
 __all__ = [
     "Acceptor",
