@@ -21,7 +21,7 @@ from fastnode import (
     Route,
     UnknownAuthority,
 )
-from helpers.nodes import A, B, introduce, pair, running, start, until
+from helpers.nodes import WAIT_SECONDS, A, B, introduce, pair, running, start, until
 from helpers.pki import certificate, manager
 
 
@@ -134,7 +134,7 @@ async def test_silent_connections_take_no_handshake() -> None:
 
 async def test_a_silent_peer_is_timed_out_on_both_sides() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        async with running(A, handshake_timeout=0.2, listens=False) as a:
+        async with running(A, handshake_timeout=0.5, listens=False) as a:
             a.add_route(Route("beta", *silent.getsockname()))
             with pytest.raises(HandshakeTimeout) as caught:
                 await a.connect(B)
@@ -257,8 +257,14 @@ async def settle(a: Node, b: Node) -> tuple[Link, Link]:
     a.default_handler(lambda m: b"from " + a.name.encode())
     b.default_handler(lambda m: b"from " + b.name.encode())
     # Calls both ways see that the two ends belong together.
-    assert await a.links[0].call("e", b"", timeout=5) == b"from " + b.name.encode()
-    assert await b.links[0].call("e", b"", timeout=5) == b"from " + a.name.encode()
+    assert (
+        await a.links[0].call("e", b"", timeout=WAIT_SECONDS)
+        == b"from " + b.name.encode()
+    )
+    assert (
+        await b.links[0].call("e", b"", timeout=WAIT_SECONDS)
+        == b"from " + a.name.encode()
+    )
     assert (len(a.links), len(b.links)) == (1, 1)
     assert a.links[0].dialed != b.links[0].dialed
     return a.links[0], b.links[0]
@@ -282,7 +288,7 @@ async def test_simultaneous_connects_end_with_one_link(
             (a.connect(B), late(b, A)),
             (late(a, B), b.connect(A)),
         ):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(WAIT_SECONDS):
                 first, second = await asyncio.gather(one, other)
             ends = await settle(a, b)
             assert {first, second} == set(ends)
@@ -313,7 +319,7 @@ async def test_five_nodes_connect_to_each_other_all_at_once() -> None:
             for other in nodes
             if node is not other
         ]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             links = await asyncio.gather(*connects)
         assert not any(link.closed for link in links)
         await until(lambda: all(len(node.links) == 4 for node in nodes))

@@ -321,7 +321,7 @@ async def test_a_call_in_flight_keeps_the_old_link() -> None:
         await until(lambda: all(n.links[0].stats.calls_received == 1 for n in (a, b)))
         old = a.links[0]
         with pytest.raises(CallTimeout, match="1 calls wait") as caught:
-            await a.reconnect(B, timeout=0.3)
+            await a.reconnect(B, timeout=1.0)
         assert "in use" in (caught.value.hint or "")
         new = await a.connect(B)
         assert new is not old
@@ -330,7 +330,7 @@ async def test_a_call_in_flight_keeps_the_old_link() -> None:
         )
         # A further one, while the first old link is still there.
         with pytest.raises(CallTimeout, match="1 calls wait"):
-            await b.reconnect(A, timeout=0.3)
+            await b.reconnect(A, timeout=1.0)
         assert new.closed
         assert (await a.connect(B)) not in (old, new)
         assert await a.call(B, "quick", b"") == b"quick"
@@ -359,9 +359,9 @@ async def test_more_older_links_than_may_be() -> None:
             await asyncio.sleep(0)
             with pytest.raises(CallTimeout) as caught:
                 await (
-                    a.reconnect(B, timeout=0.2)
+                    a.reconnect(B, timeout=0.6)
                     if turn % 2
-                    else b.reconnect(timeout=0.2)
+                    else b.reconnect(timeout=0.6)
                 )
             assert ("no new link" in str(caught.value)) is (turn == 4)
         assert len(a.links) == 5
@@ -631,7 +631,7 @@ async def test_stopping_during_it(who: str, turns: int) -> None:
         ]
         for _ in range(turns):
             await asyncio.sleep(0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             await (a if who == A else b).stop()
             results = await asyncio.gather(*waits, return_exceptions=True)
         for result in results:

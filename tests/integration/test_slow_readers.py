@@ -12,7 +12,7 @@ import pytest
 
 from fastnode import Message, Node, ProtocolError
 from helpers import frames
-from helpers.nodes import A, B, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, running, until
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -28,7 +28,7 @@ class RawPeer:
 
     async def frame(self) -> tuple[int, int, int, bytes]:
         """Kind, flags, number, body of the next frame."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             head = await self.reader.readexactly(8)
             kind, flags, number, size = struct.unpack(">BBHI", head)
             return kind, flags, number, await self.reader.readexactly(size)

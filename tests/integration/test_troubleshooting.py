@@ -224,7 +224,7 @@ async def _(*_: object) -> str:
 async def _(*_: object) -> str:
     async with another_service(b"") as route:
         async with running(
-            A, listens=False, routes=[route], handshake_timeout=0.1
+            A, listens=False, routes=[route], handshake_timeout=0.5
         ) as a:
             return await fails(a, B)
 
