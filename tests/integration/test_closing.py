@@ -102,8 +102,9 @@ async def test_a_call_that_times_out_during_the_close() -> None:
             raise AssertionError
 
         link = await a.connect(B)
+        await until(lambda: b.links)
         other = b.links[0]
-        call = asyncio.ensure_future(link.call("never", b"", timeout=0.2))
+        call = asyncio.ensure_future(link.call("never", b"", timeout=0.5))
         async with asyncio.timeout(WAIT_SECONDS):
             await began.wait()
             await link.close(timeout=8)
@@ -125,6 +126,7 @@ async def test_a_ping_during_the_close() -> None:
             return b"done"
 
         link = await a.connect(B)
+        await until(lambda: b.links)
         other = b.links[0]
         call = asyncio.ensure_future(other.call("slow", b""))
         async with asyncio.timeout(WAIT_SECONDS):

@@ -168,6 +168,7 @@ async def test_floods_of_messages_whose_handlers_call_back() -> None:
         serve(a, B)
         serve(b, A)
         link = await a.connect(B)
+        await until(lambda: b.links)
         (back,) = b.links
         for _ in range(500):
             link.send("work", bytes(2 * KIB))

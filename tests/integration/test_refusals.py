@@ -449,10 +449,10 @@ async def test_guarantee_1_a_node_without_a_manager_does_not_start() -> None:
 
 @pytest.mark.parametrize("plain", ["dialer", "acceptor"])
 async def test_guarantee_1_plaintext_and_tls_do_not_meet(plain: str) -> None:
-    short = {"handshake_timeout": 1.0}
+    long = {"handshake_timeout": WAIT_SECONDS}
     options: tuple[dict[str, Any], dict[str, Any]] = (
-        {**short, "plaintext": plain == "dialer"},
-        {**short, "plaintext": plain == "acceptor"},
+        {**long, "plaintext": plain == "dialer"},
+        {**long, "plaintext": plain == "acceptor"},
     )
     async with dialer_and_acceptor(*options) as (a, b):
         with pytest.raises(Exception) as caught:
