@@ -155,6 +155,20 @@ async def test_the_current_certificate_is_shown() -> None:
             await until(lambda: b.links and b.links[0].peer.certificate != old)
 
 
+async def test_a_pause_between_two_dials_is_no_close() -> None:
+    pause = 0.01
+    with mock.patch.object(Backoff, "pause", return_value=pause):
+        async with running(A) as a, asyncio.timeout(20):
+            # Nobody listens there: every dial fails, a timeout ends every pause.
+            a.add_route(Route("^beta@", "127.0.0.1", 9))
+            async with a.keep_connected(B) as keeper:
+                await until(lambda: keeper.error is not None)
+                end = asyncio.get_running_loop().time() + 10 * pause
+                while asyncio.get_running_loop().time() < end:
+                    assert not keeper.closed
+                    await asyncio.sleep(0)
+
+
 async def test_close_keeps_the_link_and_dials_no_more() -> None:
     async with pair() as (a, _b), asyncio.timeout(20):
         keeper = a.keep_connected(B)

@@ -59,6 +59,7 @@ class Keeper:
         self._connect = connect
         self._backoff = backoff if backoff is not None else Backoff()
         self._error: FastnodeError | None = None
+        self._closing = False
         loop = asyncio.get_running_loop()
         self._clock = loop.time
         self._ended: asyncio.Future[None] = loop.create_future()
@@ -79,7 +80,8 @@ class Keeper:
     @property
     def closed(self) -> bool:
         """True when nobody dials any more."""
-        return self._task.done() or self._task.cancelling() > 0
+        # Not `cancelling()`: a timeout within the task is a cancellation, for a moment.
+        return self._closing or self._task.done()
 
     async def connected(self) -> Link:
         """The link with the peer, as soon as there is one.
@@ -106,6 +108,7 @@ class Keeper:
 
         Takes effect at once. Awaiting what it returns waits until nothing is left.
         """
+        self._closing = True
         self._task.cancel()
         return asyncio.shield(self._ended)
 
