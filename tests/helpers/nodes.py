@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -91,6 +92,15 @@ async def pair(
         if b.acceptors:
             introduce(a, b)
         yield a, b
+
+
+@contextmanager
+def refusing() -> Iterator[tuple[str, int]]:
+    """An address where nobody listens, nor can meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        host, port = held.getsockname()
+        yield host, port
 
 
 async def until(condition: Callable[[], object]) -> None:
