@@ -15,6 +15,9 @@ DEFAULT_PORT_RANGE: Final = 16
 #: DNS limits a host to 253 octets; the rest is for the name before the ``@``.
 MAX_NODE_NAME_BYTES: Final = 512
 LISTEN_BACKLOG: Final = 1024
+#: How often an acceptor asks the system for a port. At the one that its first address
+#: gets, another of its addresses may be taken, by chance.
+ANY_PORT_TRIES: Final = 16
 
 # --- time --------------------------------------------------------------------
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import random
 import socket
+import sys
 from contextlib import AsyncExitStack, ExitStack, suppress
+from typing import Any
 
 import pytest
 
@@ -110,6 +113,31 @@ async def test_localhost_means_all_its_addresses() -> None:
             family = socket.AF_INET6 if ":" in str(address[0]) else socket.AF_INET
             with socket.socket(family, socket.SOCK_STREAM) as probe:
                 probe.connect(address)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs two loopback addresses")
+async def test_any_port_that_all_addresses_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the first address got may be taken at the second one."""
+    taken: list[int] = []
+
+    class Busy(socket.socket):
+        def bind(self, address: Any) -> None:
+            if address[0] == "127.0.0.2" and len(taken) < 3:
+                taken.append(address[1])
+                raise OSError(errno.EADDRINUSE, "Address already in use")
+            super().bind(address)
+
+    async def two(*_: object, **__: object) -> list[Any]:
+        inet = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*inet, ("127.0.0.1", 0)), (*inet, ("127.0.0.2", 0))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", two, raising=False)
+    monkeypatch.setattr("fastnode.node.acceptor.socket.socket", Busy)
+    async with running(B) as b:
+        assert len(taken) == 3
+        assert b.acceptors[0].address[1] not in taken
 
 
 async def test_a_node_that_only_dials() -> None:

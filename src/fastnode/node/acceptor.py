@@ -22,6 +22,7 @@ from fastnode.errors import (
     Side,
 )
 from fastnode.limits import (
+    ANY_PORT_TRIES,
     LISTEN_BACKLOG,
     MAX_WAITING_CONNECTIONS,
     WAITING_SHARE_OF_DESCRIPTORS,
@@ -136,8 +137,10 @@ class Acceptor:
         self._engine()  # a manager that cannot serve says so now
         host = self._options.host or self._foundation.name.host
         first, last = self._options.port, self._options.port
+        ports: Sequence[int] = (0,) * ANY_PORT_TRIES
         if first:
             last = min(first + self._options.port_range - 1, 65535)
+            ports = range(first, last + 1)
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(
@@ -149,7 +152,7 @@ class Acceptor:
                 hint="give AcceptorOptions.host an address of this machine",
             ) from error
         addresses = list(dict.fromkeys((item[0], item[4]) for item in found))
-        for port in range(first, last + 1):
+        for port in ports:
             if self._listen(host, addresses, port):
                 break
         else:
