@@ -66,7 +66,7 @@ def test_what_is_not_acknowledged_ends_the_link() -> None:
 
 @pytest.mark.parametrize("way", ["up", "down"])
 async def test_a_peer_dials_again_while_its_old_link_is_half_dead(way: str) -> None:
-    options = {"keepalive_interval": 0.1}
+    options = {"keepalive_interval": 0.2}
     async with pair(options, {}) as (a, b), Proxy() as proxy:
         a.remove_route(f"^{B}$")
         await proxy.start(b.acceptors[0].address)

@@ -14,7 +14,7 @@ from helpers.nodes import WAIT_SECONDS, B, pair, until
 from helpers.proxy import Proxy
 
 #: Three of these intervals are the silence after which a peer is dead.
-QUICK = {"keepalive_interval": 0.1}
+QUICK = {"keepalive_interval": 0.2}
 #: No keepalive tells of a loss.
 QUIET = {"keepalive_interval": 60.0}
 #: "At once", on a machine that is busy.
@@ -127,7 +127,7 @@ async def test_guarantee_8_everybody_who_waits_hears_of_a_loss(fault: str) -> No
 
 @pytest.mark.parametrize("fault", ["delay", "bandwidth", "byte by byte"])
 async def test_guarantee_8_slow_is_not_lost(fault: str) -> None:
-    async with through_a_proxy({"keepalive_interval": 0.2}) as (a, b, proxy):
+    async with through_a_proxy({"keepalive_interval": 0.3}) as (a, b, proxy):
         if fault == "delay":
             proxy.up.delay = proxy.down.delay = 0.05
         elif fault == "bandwidth":

@@ -32,7 +32,7 @@ async def behind_a_proxy(a: Node, b: Node, proxy: Proxy) -> None:
     a.add_route(Route("^beta@", *proxy.address))
 
 
-@pytest.mark.parametrize(("first", "second"), [(0.1, 60.0), (60.0, 0.1)])
+@pytest.mark.parametrize(("first", "second"), [(0.2, 60.0), (60.0, 0.2)])
 @pytest.mark.parametrize("way", ["both", "up", "down"])
 async def test_the_smaller_interval_finds_a_black_hole_on_both_sides(
     first: float, second: float, way: str
@@ -50,7 +50,7 @@ async def test_the_smaller_interval_finds_a_black_hole_on_both_sides(
             await link.wait_closed()
             await other.wait_closed()
         # And the second of lingering.
-        assert asyncio.get_running_loop().time() - began < 0.3 + 1.0 + SLACK_SECONDS
+        assert asyncio.get_running_loop().time() - began < 0.6 + 1.0 + SLACK_SECONDS
         assert type(link.error) is type(other.error) is LinkLost
         assert "nothing was heard" in f"{link.error} {other.error}"
 
