@@ -23,7 +23,7 @@ from fastnode.certs.authority import Authority
 from fastnode.cli.main import cli
 
 #: Generous: starting an interpreter and a node takes a fraction of a second.
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 50.0
 ORDERS = "orders@127.0.0.1"
 ME = "me@127.0.0.1"
 COMMANDS = [
