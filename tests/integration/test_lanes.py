@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastnode import ConfigError, LinkClosed, Message, Node, ProtocolError
+from fastnode.limits import BULK_GRANTS, BULK_WINDOW_BYTES
 from helpers import frames
 from helpers.nodes import WAIT_SECONDS, A, B, pair, running, until
 from integration.test_slow_readers import raw_peer
@@ -234,6 +236,30 @@ async def test_guarantee_10_lanes_that_break_the_rules(what: str) -> None:
             await until(lambda: link.error)
             assert isinstance(link.error, ProtocolError)
         go.set()
+
+
+async def test_large_messages_are_granted_in_quarters() -> None:
+    # What is under way in the bulk lane is what a ping waits for, so that window is
+    # small, and granted again before the sender has used it up.
+    async with running(B, plaintext=True) as node, raw_peer(node) as peer:
+        node.handler("large")(lambda message: None)
+        quarter = BULK_WINDOW_BYTES // BULK_GRANTS
+        large = frames.endpoint(0, b"large", frames.BULK) + frames.message(
+            0, bytes(4 * BULK_WINDOW_BYTES), frames.BULK
+        )
+        peer.writer.write(large)
+        granted = grants = 0
+        while len(large) - granted >= quarter:
+            kind, _, lane, body = await peer.frame()
+            if kind == frames.PING:  # how long a round trip takes
+                continue
+            assert (kind, lane) == (frames.CREDIT, frames.BULK)
+            (credit,) = struct.unpack(">I", body)
+            assert quarter <= credit <= BULK_WINDOW_BYTES
+            granted += credit
+            grants += 1
+        assert granted <= len(large)
+        assert grants > 4 * BULK_GRANTS // 2
 
 
 async def test_windows_that_grow(monkeypatch: pytest.MonkeyPatch) -> None:

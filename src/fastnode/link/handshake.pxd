@@ -16,6 +16,9 @@ cdef class Handshake(Connection):
     cdef readonly object hello
     cdef readonly object peer_hello
     cdef object decision
+    # When we sent ours, and how long the peer took to answer it, seconds.
+    cdef double spoke_at
+    cdef double round_trip
     cdef readonly object established
     cdef readonly object peer
 

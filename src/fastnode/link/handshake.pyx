@@ -17,6 +17,7 @@ from fastnode.wire.frame cimport (
 )
 
 import logging
+from time import perf_counter
 
 from fastnode.errors import CloseReason, FastnodeError
 from fastnode.link import endings
@@ -97,11 +98,14 @@ cdef class Handshake(Connection):
         return 0
 
     cdef int say_hello(self) except -1:
+        self.spoke_at = perf_counter()
         self.hello = self.succession.introduce(self.settings.hello, self.dialer)
         return self.outbox.frame(HELLO, 0, self.hello.encode())
 
     cdef int on_hello(self, bytes body) except -1:
         self.peer_hello = Hello.decode(body)
+        if self.dialer:
+            self.round_trip = perf_counter() - self.spoke_at
         self.enter(Event.HELLO_RECEIVED)
         if self.settings.hello.version_with(self.peer_hello) is None:
             self.refuse(endings.no_version(self.settings.hello, self.peer_hello))

@@ -36,6 +36,7 @@ from fastnode.wire.frame cimport (
 )
 
 import logging
+from time import perf_counter
 
 from fastnode.errors import (
     CloseReason,
@@ -176,6 +177,7 @@ cdef class LinkProtocol(Handshake):
         if kind == HELLO:
             return self.on_hello(payload)
         if kind == ACCEPT:
+            self.round_trip = perf_counter() - self.spoke_at
             self.enter(Event.ACCEPT_RECEIVED)
             return self.come_up()
         if kind == ERROR:
@@ -205,7 +207,9 @@ cdef class LinkProtocol(Handshake):
         self.succession.agree(self.hello, self.peer_hello)
         self.keepalive.start(self.settings.interval_with(self.peer_hello))
         self.limit_unacknowledged(self.keepalive.limit)
-        self.inbox.windows.grows(self.settings.max_window, self.keepalive.ping)
+        self.inbox.windows.grows(
+            self.settings.max_window, self.round_trip, self.keepalive.ping
+        )
         self.owner.link_up(self)
         if self.state_ is not State.UP:
             return 0

@@ -29,6 +29,7 @@ cdef class Windows:
     # Measures one: returns an awaitable of the seconds.
     cdef object probe
 
+    cdef uint64_t least_grant(self, int lane) noexcept
     cdef int grow(self, int lane) except -1
     cdef int count(self, Decoder decoder) except -1
     cdef int received(self, int lane, size_t size) except -1

@@ -8,9 +8,11 @@ from fastnode.wire.decoder cimport Decoder
 from fastnode.wire.frame cimport BULK_LANE, CONTROL_LANE, CREDIT, INNER_LANE, LANES
 
 from struct import Struct
+from time import perf_counter
 
 from fastnode.errors import ProtocolError, Side
 from fastnode.limits import (
+    BULK_GRANTS,
     BULK_WINDOW_BYTES,
     GROWTH_SAMPLES,
     MAX_EXCUSED_BYTES,
@@ -24,6 +26,7 @@ cdef object CREDIT_BODY = Struct(">I")
 # may go on after it with the continuations that the frame's lane ends with.
 cdef uint64_t OVERRUN = 2 * MAX_FRAME_BYTES
 cdef uint64_t FIRST_BULK = BULK_WINDOW_BYTES
+cdef uint64_t BULK_PARTS = BULK_GRANTS
 cdef int NEEDED_SAMPLES = GROWTH_SAMPLES
 cdef uint64_t MOST_EXCUSED = MAX_EXCUSED_BYTES
 
@@ -41,9 +44,11 @@ cdef class Windows:
             self.window[lane] = window
         self.window[BULK_LANE] = min(window, FIRST_BULK)
 
-    def grows(self, uint64_t ceiling, probe):
-        """Let windows grow up to `ceiling`; `probe` measures a round trip."""
+    def grows(self, uint64_t ceiling, double round_trip, probe):
+        """Let windows grow up to `ceiling`; `probe` measures a round trip, and
+        `round_trip` was one when nothing else was under way."""
         self.ceiling = ceiling
+        self.round_trip = round_trip
         self.probe = probe
 
     cdef int count(self, Decoder decoder) except -1:
@@ -63,15 +68,18 @@ cdef class Windows:
                 f"{self.window[lane]}",
                 side=Side.REMOTE,
             )
-        if self.owed[lane] >= self.window[lane] // 2:
-            self.grant(lane)
+        self.grant(lane)
         return 0
+
+    cdef uint64_t least_grant(self, int lane) noexcept:
+        """What must be owed before it is worth a frame."""
+        return self.window[lane] // (BULK_PARTS if lane == BULK_LANE else 2)
 
     cdef int grant(self, int lane) except -1:
         """Let the peer send more, if enough is owed and not too much is held."""
         cdef uint64_t extra
         if (
-            self.owed[lane] >= self.window[lane] // 2
+            self.owed[lane] >= self.least_grant(lane)
             and self.held[lane] <= self.room
             and (not self.shut or lane == INNER_LANE)
         ):
@@ -80,11 +88,16 @@ cdef class Windows:
                 CREDIT, <uint16_t>lane, CREDIT_BODY.pack(self.owed[lane] + extra)
             )
             self.owed[lane] = 0
+            if lane == BULK_LANE:
+                # At once, not when all is handled that was read with it: until then
+                # the sender may stand still.
+                self.outbox.flush()
         return 0
 
     cdef int grow(self, int lane) except -1:
         """How much the window of a lane grows with this grant."""
-        cdef double now = self.loop.time()
+        # Not the loop's time: uvloop counts milliseconds.
+        cdef double now = perf_counter()
         cdef double before = self.granted[lane]
         cdef uint64_t window = self.window[lane]
         self.granted[lane] = now
@@ -105,8 +118,7 @@ cdef class Windows:
         self.probing = False
         if task.cancelled() or task.exception() is not None:
             return
-        if self.samples == 0 or task.result() < self.round_trip:
-            self.round_trip = task.result()
+        self.round_trip = min(self.round_trip, task.result())
         self.samples += 1
 
     cdef int open(self) except -1:

@@ -317,8 +317,9 @@ cdef class Encoder:
         return self.went(endpoint, lane)
 
     cdef bint held_up(self, size_t size, int priority) noexcept:
-        """A call would have to wait for credit in its own lane: a handler that waits
-        for it, and holds a part of our window, must not."""
+        """A call would have to wait for credit in its own lane, with its first frame or
+        a later one: a handler that waits for it, and holds a part of our window, must
+        not."""
         cdef Lane lane = self.high
         if self.inner.count:
             return True
@@ -326,7 +327,8 @@ cdef class Encoder:
             lane = self.bulk if size > self.max_frame or self.bulk.count else self.data
             if lane is self.bulk and self.data.credit <= <int64_t>self.data.size:
                 return True
-        return lane.credit <= <int64_t>lane.size
+        # With the headers of further frames, less than a thousandth.
+        return lane.credit < <int64_t>(lane.size + size + size // 1024)
 
     cdef int reply(self, uint32_t call, bytes payload) except -1:
         return self.payload(self.control, REPLY, 0, 0, call, payload)
