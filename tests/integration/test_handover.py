@@ -427,6 +427,29 @@ async def test_a_call_after_the_handshake_began_wants_the_next_one(caller: str) 
         assert serial(b.links[0]) == managers[0].certificate.serial_number
 
 
+async def test_guarantee_5_one_that_waits_in_the_lobby_is_older_than_the_call() -> None:
+    """Its peer chose what it shows when it dialed, however late it says so."""
+    managers = manager(A), manager(B)
+    async with (
+        linked({"manager": managers[0]}, {"manager": managers[1]}) as (a, b),
+        Proxy() as proxy,
+    ):
+        await proxy.start(b.acceptors[0].address)
+        a.remove_route(f"^{B}$")
+        a.add_route(Route("^beta@", *proxy.address))
+        proxy.up.delay = 0.3
+        first = asyncio.ensure_future(a.reconnect(B))
+        await until(lambda: b.acceptors[0].stats.connections == 2)
+        for made, name in zip(managers, (A, B), strict=True):
+            made.update(odd_certificate(name))
+        await b.reconnect(A)
+        await first
+        await settled(a, b)
+        assert managers[0].certificate is not None
+        assert serial(b.links[0]) == managers[0].certificate.serial_number
+        assert b.acceptors[0].stats.connections == 3
+
+
 async def test_without_a_link_it_connects() -> None:
     async with pair() as (a, b):
         await a.reconnect()  # no links, nothing to do

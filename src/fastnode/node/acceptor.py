@@ -103,6 +103,7 @@ class Acceptor:
             on_shown=self._gate.ready,
             refuse=self._dropped,
         )
+        foundation.links.lobbies.append(self._lobby)
         self._links: set[LinkProtocol] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False
