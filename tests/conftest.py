@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,12 +15,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import uvloop
+from hypothesis import HealthCheck, settings
 
 from fastnode.buffers.pool import live_slabs
 from fastnode.tls.choice import ENGINE_VARIABLE
 
-#: How long transports may take to close their sockets after a test.
-SETTLE_SECONDS = 5.0
 FALLBACK = "memory-bio"
 #: Modules whose tests are run with both engines of TLS.
 BOTH_ENGINES = {
@@ -31,6 +31,20 @@ BOTH_ENGINES = {
     "test_rotation",
     "test_strangers",
 }
+#: How long transports may take to close their sockets after a test.
+SETTLE_SECONDS = 20.0
+
+# A busy machine takes its time over an example now and then; that says nothing of it.
+settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy")
+
+
+# A shell that starts the suite in the background has it ignore SIGINT, and whatever it
+# starts would ignore it too: with a handler here, children begin as they should.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_asyncio_loop_factories(

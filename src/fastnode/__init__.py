@@ -1,17 +1,13 @@
-"""fastnode: fast, mutually authenticated TLS links between Python services."""
+"""fastnode: fast, mutually authenticated TLS links between Python services.
 
-from typing import TYPE_CHECKING, Any
+All but the errors is loaded when it is first asked for, with what it needs: who
+names routes and options waits for no event loop, who names no certificate for no
+cryptography.
+"""
 
-from fastnode.certs import (
-    CertAuthManager,
-    Certificate,
-    CertificateWatch,
-    CertManager,
-    CertPool,
-    ClientAuth,
-    SpiffeId,
-    SpiffeRule,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from fastnode.errors import (
     CallTimeout,
     CertificateError,
@@ -41,30 +37,36 @@ from fastnode.errors import (
     UnknownAuthority,
     WorkerFailed,
 )
-from fastnode.link.link import Link
-from fastnode.link.message import Message
-from fastnode.link.peer import Peer
-from fastnode.link.stats import LinkStats, Undelivered
-from fastnode.loggers import make_careful
-from fastnode.node.acceptor import Acceptor, AcceptorStats
-from fastnode.node.dial import DialStats
-from fastnode.node.keeper import Keeper
-from fastnode.node.node import Node, start_node
-from fastnode.node.refusal import Refusal
-from fastnode.node.runner import run
-from fastnode.options import (
-    AcceptorOptions,
-    Listener,
-    NetworkOptions,
-    NodeOptions,
-    Resolver,
-)
-from fastnode.routing import Route
+from fastnode.loggers import LOGGERS, make_careful
 
 if TYPE_CHECKING:
+    from fastnode.certs.certificate import Certificate
+    from fastnode.certs.client_auth import ClientAuth
+    from fastnode.certs.manager import CertAuthManager, CertManager
+    from fastnode.certs.pool import CertPool
+    from fastnode.certs.spiffe import SpiffeId, SpiffeRule
+    from fastnode.certs.watch import CertificateWatch
+    from fastnode.link.link import Link
+    from fastnode.link.message import Message
+    from fastnode.link.peer import Peer
+    from fastnode.link.stats import LinkStats, Undelivered
+    from fastnode.node.acceptor import Acceptor, AcceptorStats
+    from fastnode.node.dial import DialStats
+    from fastnode.node.keeper import Keeper
+    from fastnode.node.node import Node, start_node
+    from fastnode.node.refusal import Refusal
+    from fastnode.node.runner import run
+    from fastnode.options import (
+        AcceptorOptions,
+        Listener,
+        NetworkOptions,
+        NodeOptions,
+        Resolver,
+    )
+    from fastnode.routing.route import Route
     from fastnode.workers import WorkerGroup, WorkerStatus, serve
 
-make_careful("fastnode")
+make_careful(*LOGGERS)
 
 __all__ = [
     "Acceptor",
@@ -126,11 +128,51 @@ __all__ = [
     "start_node",
 ]
 
+#: Where they are, of those that are not loaded yet.
+_MODULES = {
+    "Acceptor": "fastnode.node.acceptor",
+    "AcceptorOptions": "fastnode.options",
+    "AcceptorStats": "fastnode.node.acceptor",
+    "CertAuthManager": "fastnode.certs.manager",
+    "CertManager": "fastnode.certs.manager",
+    "CertPool": "fastnode.certs.pool",
+    "Certificate": "fastnode.certs.certificate",
+    "CertificateWatch": "fastnode.certs.watch",
+    "ClientAuth": "fastnode.certs.client_auth",
+    "DialStats": "fastnode.node.dial",
+    "Keeper": "fastnode.node.keeper",
+    "Link": "fastnode.link.link",
+    "LinkStats": "fastnode.link.stats",
+    "Listener": "fastnode.options",
+    "Message": "fastnode.link.message",
+    "NetworkOptions": "fastnode.options",
+    "Node": "fastnode.node.node",
+    "NodeOptions": "fastnode.options",
+    "Peer": "fastnode.link.peer",
+    "Refusal": "fastnode.node.refusal",
+    "Resolver": "fastnode.options",
+    "Route": "fastnode.routing.route",
+    "SpiffeId": "fastnode.certs.spiffe",
+    "SpiffeRule": "fastnode.certs.spiffe",
+    "Undelivered": "fastnode.link.stats",
+    "WorkerGroup": "fastnode.workers",
+    "WorkerStatus": "fastnode.workers",
+    "run": "fastnode.node.runner",
+    "serve": "fastnode.workers",
+    "start_node": "fastnode.node.node",
+}
 
-def __getattr__(name: str) -> Any:
-    # Programs of one process need no multiprocessing: it is a tenth of the import time.
-    if name in ("WorkerGroup", "WorkerStatus", "serve"):
-        from fastnode import workers  # noqa: PLC0415
+if not TYPE_CHECKING:  # or type checkers would take any name for one of these
 
-        return getattr(workers, name)
-    raise AttributeError(f"module 'fastnode' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        """Load a name (PEP 562)."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    """Those that are not loaded yet, too."""
+    return sorted({*globals(), *__all__})

@@ -18,6 +18,9 @@ LISTEN_BACKLOG: Final = 1024
 #: The first bytes of an instance id, which the workers of one group share. Two runs of
 #: a name that share them by chance, once in 2**64, would keep a link each.
 GROUP_BYTES: Final = 8
+#: How often an acceptor asks the system for a port. At the one that its first address
+#: gets, another of its addresses may be taken, by chance.
+ANY_PORT_TRIES: Final = 16
 
 # --- time --------------------------------------------------------------------
 

@@ -6,10 +6,21 @@ import logging
 import sys
 from contextlib import suppress
 from time import monotonic
+from typing import Final
 
 from fastnode.limits import LOG_INTERVAL_SECONDS
 
-__all__ = ["CarefulLogger", "make_careful"]
+__all__ = ["LOGGERS", "CarefulLogger", "make_careful"]
+
+#: All that nodes write to.
+LOGGERS: Final = (
+    "fastnode.acceptor",
+    "fastnode.certs",
+    "fastnode.link",
+    "fastnode.node",
+    "fastnode.tls",
+    "fastnode.workers",
+)
 
 
 class CarefulLogger(logging.Logger):
@@ -47,9 +58,10 @@ class _LastWords:
 _last_words = _LastWords()
 
 
-def make_careful(prefix: str) -> None:
-    """Make all loggers below `prefix` that exist careful ones."""
-    for name, found in list(logging.root.manager.loggerDict.items()):
+def make_careful(*names: str) -> None:
+    """Make these loggers careful ones; modules that use them may be loaded later."""
+    for name in names:
+        found = logging.getLogger(name)
         # Not those of an application that has a logger class of its own.
-        if name.startswith(prefix) and type(found) is logging.Logger:
+        if type(found) is logging.Logger:
             found.__class__ = CarefulLogger

@@ -13,7 +13,7 @@ from fastnode.errors import ConfigError, FastnodeError
 if TYPE_CHECKING:
     import socket
 
-    from fastnode.certs import CertManager
+    from fastnode.certs.manager import CertManager
     from fastnode.link.link import Link
     from fastnode.link.peer import Peer
     from fastnode.node.refusal import Refusal

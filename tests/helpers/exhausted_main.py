@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 import uvloop
 
 from fastnode import NoRoute, Route
-from helpers.nodes import B, introduce, pair, running, until
+from helpers.nodes import WAIT_SECONDS, B, introduce, pair, running, until
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -63,7 +63,7 @@ async def main() -> None:
         introduce(c, b)
         b.handler("echo")(lambda m: m.payload)
         link = await a.connect(B)
-        await link.call("echo", b"", timeout=5)
+        await link.call("echo", b"", timeout=WAIT_SECONDS)
         stats = b.acceptors[0].stats
         address = b.acceptors[0].address
         clients = [socket.create_connection(address)]
@@ -74,7 +74,8 @@ async def main() -> None:
             clients.append(socket.create_connection(address))
             await until(lambda: stats.connections == 3)
             replies = [
-                await link.call("echo", b"%d" % n, timeout=5) for n in range(100)
+                await link.call("echo", b"%d" % n, timeout=WAIT_SECONDS)
+                for n in range(100)
             ]
             take_all(taken)
             a.add_route(Route("delta", "127.0.0.1", 9))
@@ -93,8 +94,8 @@ async def main() -> None:
             os.close(taken.pop())
             clients.append(socket.create_connection(address))
             await until(lambda: any("pauses" in line for line in heard.lines))
-            replies.append(await link.call("echo", b"100", timeout=5))
-        late = await c.call(B, "echo", b"late", timeout=10)
+            replies.append(await link.call("echo", b"100", timeout=WAIT_SECONDS))
+        late = await c.call(B, "echo", b"late", timeout=WAIT_SECONDS)
         clients[-1].close()
         result = {
             "replies": replies == [b"%d" % n for n in range(101)],

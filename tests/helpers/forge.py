@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from helpers.nodes import WAIT_SECONDS
+
 __all__ = ["Forger"]
 
 APPLICATION_DATA, HANDSHAKE = 23, 22
@@ -61,7 +63,7 @@ class Forger:
         context.keylog_filename = str(key_log)
         reader, writer = await asyncio.open_connection(*address)
         self = cls(reader, writer, context)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             while True:
                 try:
                     self._ssl.do_handshake()
@@ -96,7 +98,7 @@ class Forger:
 
     async def read(self) -> bytes:
         """Some plaintext of the other side; b"" at its end."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             while True:
                 try:
                     return self._ssl.read(65536)

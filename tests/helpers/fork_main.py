@@ -22,7 +22,7 @@ from typing import Any
 import uvloop
 
 from fastnode import Link, Node
-from helpers.nodes import B, introduce, pair, running, until
+from helpers.nodes import WAIT_SECONDS, B, introduce, pair, running, until
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -49,7 +49,7 @@ async def touch(a: Node, link: Link) -> dict[str, str]:
     found = {}
     for name, use in uses(a, link).items():
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(WAIT_SECONDS):
                 await use()
             found[name] = "nothing"
         except BaseException as error:
@@ -90,12 +90,12 @@ async def be_parent(pid: int, a: Node, b: Node, link: Link) -> dict[str, Any]:
     calls = 0
     while not ended.done() or calls < 100:
         payload = os.urandom(10 + calls * 37 % 5000)
-        assert await link.call("echo", payload, timeout=10) == payload
+        assert await link.call("echo", payload, timeout=WAIT_SECONDS) == payload
         calls += 1
     _, status = await ended
     async with running("gamma@127.0.0.1", listens=False) as c:
         introduce(c, b)
-        late = await c.call(B, "echo", b"late", timeout=10)
+        late = await c.call(B, "echo", b"late", timeout=WAIT_SECONDS)
     return {
         "status": os.waitstatus_to_exitcode(status),
         "closed": link.closed or b.links[0].closed,
@@ -111,7 +111,7 @@ async def main(how: str) -> None:
     ):
         b.handler("echo")(lambda m: m.payload)
         link = await a.connect(B)
-        await link.call("echo", b"first", timeout=10)
+        await link.call("echo", b"first", timeout=WAIT_SECONDS)
         with socket.create_connection(b.acceptors[0].address):
             await until(lambda: b.acceptors[0].stats.connections == 2)
             link.send("echo", b"queued when it forks")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 #: No wait is longer.
-WAIT_SECONDS = 15.0
+WAIT_SECONDS = 45.0
 
 
 class Records(logging.Handler):

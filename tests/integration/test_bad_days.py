@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from fastnode import AcceptorOptions, ConfigError, Message, RemoteError
-from helpers.nodes import A, B, introduce, pair, running, start, until
+from helpers.nodes import WAIT_SECONDS, A, B, introduce, pair, running, start, until
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors as Linux does")
@@ -78,12 +78,12 @@ async def test_a_full_disk_for_logs(monkeypatch: pytest.MonkeyPatch) -> None:
             for _ in range(3):
                 link.send("fails", b"")
                 link.send("nobody", b"")
-            assert await link.call("echo", b"x", timeout=5) == b"x"
+            assert await link.call("echo", b"x", timeout=WAIT_SECONDS) == b"x"
             _, writer = await asyncio.open_connection(*b.acceptors[0].address)
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
             await until(lambda: b.acceptors[0].stats.failed["ProtocolError"] == 1)
             writer.transport.abort()
-            assert await link.call("echo", b"y", timeout=5) == b"y"
+            assert await link.call("echo", b"y", timeout=WAIT_SECONDS) == b"y"
         assert full.lost > 5
     finally:
         for log, level in zip(loggers, levels, strict=True):
@@ -108,7 +108,7 @@ async def test_handlers_that_raise_end_nothing() -> None:
             for _ in range(5):
                 link.send(name, b"")
                 with pytest.raises(RemoteError, match="broken"):
-                    await link.call(name, b"", timeout=5)
+                    await link.call(name, b"", timeout=WAIT_SECONDS)
         await until(lambda: b.links[0].stats.handler_errors == 10)
         assert not link.closed
 
@@ -138,7 +138,7 @@ async def test_stop_is_bounded_whatever_a_handler_does(
         await began.wait()
         before = loop.time()
         await b.stop()
-        assert loop.time() - before < 5
+        assert loop.time() - before < WAIT_SECONDS
         assert "go on though they were cancelled" in caplog.text
         free.set()
         await until(lambda: tasks[0] is not None and tasks[0].done())

@@ -13,12 +13,12 @@ import pytest
 
 from fastnode import LinkClosed, LinkLost, Message, NoSuchEndpoint, Route, Undelivered
 from helpers import lossy
-from helpers.nodes import A, B, introduce, pair, running, start, until
+from helpers.nodes import WAIT_SECONDS, A, B, introduce, pair, running, start, until
 from helpers.proxy import Proxy
 
 needs_namespaces = pytest.mark.skipif(bool(lossy.missing()), reason=lossy.missing())
 #: What a busy machine adds to a time.
-SLACK_SECONDS = 3.0
+SLACK_SECONDS = 15.0
 
 
 def run(scenario: str, loop: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def test_what_is_not_acknowledged_ends_the_link() -> None:
 
 @pytest.mark.parametrize("way", ["up", "down"])
 async def test_a_peer_dials_again_while_its_old_link_is_half_dead(way: str) -> None:
-    options = {"keepalive_interval": 0.1}
+    options = {"keepalive_interval": 0.2}
     async with pair(options, {}) as (a, b), Proxy() as proxy:
         a.remove_route(f"^{B}$")
         await proxy.start(b.acceptors[0].address)
@@ -74,7 +74,7 @@ async def test_a_peer_dials_again_while_its_old_link_is_half_dead(way: str) -> N
         a.add_route(Route("^beta@", *proxy.address))
         b.handler("e")(lambda m: m.payload)
         seen: set[object] = set()
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(WAIT_SECONDS):
             for _ in range(3):
                 link = await a.connect(B)
                 await until(lambda: len(b.links) == 1 and b.links[0] not in seen)
@@ -84,7 +84,7 @@ async def test_a_peer_dials_again_while_its_old_link_is_half_dead(way: str) -> N
                 while not link.closed:
                     await link.wait_closed()
                 assert isinstance(link.error, LinkLost)
-        assert await a.call(B, "e", b"x", timeout=10) == b"x"
+        assert await a.call(B, "e", b"x", timeout=WAIT_SECONDS) == b"x"
         assert len(a.links) == len(b.links) == 1
 
 
@@ -105,8 +105,8 @@ async def test_a_peer_that_restarts_within_the_keepalive_time() -> None:
             introduce(b, a)
             proxy.retarget(b.acceptors[0].address)
             # The new run dials: the old link makes way at once, for all who wait.
-            assert await b.call(A, "e", b"x", timeout=10) == b"x"
-            await asyncio.wait([call], timeout=5)
+            assert await b.call(A, "e", b"x", timeout=WAIT_SECONDS) == b"x"
+            await asyncio.wait([call], timeout=WAIT_SECONDS)
             assert isinstance(call.exception(), (LinkLost, NoSuchEndpoint))
             assert [each.peer.instance for each in a.links] == [b.instance]
             await b.links[0].close()
@@ -138,7 +138,7 @@ async def test_stop_drains_both_directions() -> None:
         for _ in range(3000):
             link.send("e", bytes(1000))
             b.links[0].send("e", bytes(1000))
-        assert await a.stop(timeout=10) == ()
+        assert await a.stop(timeout=WAIT_SECONDS) == ()
         assert got == {A: 3000, B: 3000}
         assert await call == b"done"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import IO, Any, cast
 
 import pytest
 from click.testing import CliRunner, Result
@@ -21,9 +23,10 @@ from click.testing import CliRunner, Result
 from fastnode import Certificate
 from fastnode.certs.authority import Authority
 from fastnode.cli.main import cli
+from fastnode.cli.output import write_whole
 
 #: Generous: starting an interpreter and a node takes a fraction of a second.
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 50.0
 ORDERS = "orders@127.0.0.1"
 ME = "me@127.0.0.1"
 COMMANDS = [
@@ -339,6 +342,28 @@ def test_call_from_a_file_and_from_standard_input(certs: Path, tmp_path: Path) -
             found = fastnode("call", ORDERS, "echo", *source, *who, stdin=stdin)
             assert found == (0, payload, "")
         assert ended(process, signal.SIGINT)[:2] == (0, [])
+
+
+class Pipe(io.RawIOBase):
+    """Takes little at once, or nothing."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.full = False
+
+    def write(self, data: Any, /) -> int | None:
+        self.full = not self.full
+        if self.full:
+            return None
+        self.taken.append(bytes(data[:1000]))
+        return len(self.taken[-1])
+
+
+def test_output_that_is_not_buffered_is_written_whole() -> None:
+    pipe, data = Pipe(), os.urandom(10_500)
+    write_whole(data, cast("IO[bytes]", pipe))
+    assert b"".join(pipe.taken) == data
+    assert len(pipe.taken) == 11
 
 
 def test_send_cuts_large_input_into_messages(certs: Path, tmp_path: Path) -> None:

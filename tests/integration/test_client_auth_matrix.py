@@ -41,7 +41,7 @@ from fastnode.certs.authority import IssuedCertificate
 from fastnode.names import NodeName
 from fastnode.openssl.verification import why_unavailable
 from helpers.frames import hello
-from helpers.nodes import A, B, introduce, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, until
 from helpers.pki import authority, certificate, pool
 from helpers.pki import manager as strict
 
@@ -217,7 +217,7 @@ async def dial_with_ssl(
     address = seen.node.acceptors[0].address
 
     def dial() -> Outcome:
-        with socket.create_connection(address, timeout=20) as raw:
+        with socket.create_connection(address, timeout=WAIT_SECONDS) as raw:
             try:
                 with context.wrap_socket(raw, server_hostname="127.0.0.1") as tls:
                     tls.sendall(hello(A))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastnode import CallTimeout, ConfigError, LinkClosed, Message, Node
-from helpers.nodes import A, B, introduce, pair, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, introduce, pair, running, until
 
 KIB = 1 << 10
 SMALL: dict[str, Any] = {"window": 128 * KIB}
@@ -101,7 +101,7 @@ async def test_guarantee_9_a_full_endpoint_slows_its_senders_and_nothing_else() 
         # Less than the window: what else there is has credit left.
         for _ in range(40):
             link.send("gate", bytes(KIB))
-        assert await link.call("echo", b"passes", timeout=10) == b"passes"
+        assert await link.call("echo", b"passes", timeout=WAIT_SECONDS) == b"passes"
         assert gate.begun == [bytes(KIB)]
         # More than the window: the sender waits.
         for _ in range(1000):
@@ -111,7 +111,7 @@ async def test_guarantee_9_a_full_endpoint_slows_its_senders_and_nothing_else() 
         assert link.stats.queued_bytes > 800 * KIB
         # Replies and the other direction pass.
         (back,) = b.links
-        assert await back.call("echo", b"back", timeout=10) == b"back"
+        assert await back.call("echo", b"back", timeout=WAIT_SECONDS) == b"back"
         gate.let_go(2000)
         await until(lambda: len(gate.begun) == 1040)
         assert gate.most == 1
@@ -144,7 +144,7 @@ async def test_one_that_is_cancelled_under_way_makes_room() -> None:
                 await link.call("gate", b"x", timeout=0.05)
         await until(lambda: gate.running == 0)
         gate.let_go(1)
-        assert await link.call("gate", b"last", timeout=10) == b"last"
+        assert await link.call("gate", b"last", timeout=WAIT_SECONDS) == b"last"
 
 
 async def test_what_waits_for_a_lost_link_is_given_up() -> None:
@@ -176,7 +176,7 @@ async def test_close_waits_for_what_waits() -> None:
         for i in range(10):
             link.send("gate", b"%d" % i)
         await until(lambda: gate.begun)
-        closing = asyncio.ensure_future(link.close(timeout=10))
+        closing = asyncio.ensure_future(link.close(timeout=WAIT_SECONDS))
         gate.let_go(10)
         await closing
         assert type(link.error) is LinkClosed
@@ -197,7 +197,7 @@ async def test_order_holds_while_the_link_is_replaced() -> None:
         for number in range(count):
             await a.send(B, "slow", b"%d" % number)
             if number % 500 == 250:
-                await a.reconnect(B, timeout=10)
+                await a.reconnect(B, timeout=WAIT_SECONDS)
         await until(lambda: len(got) == count)
         assert got == list(range(count))
 
@@ -218,6 +218,6 @@ async def test_bounded_handlers_that_call_each_other() -> None:
         register(a, B)
         register(b, A)
         numbers = [b"%d" % i for i in range(200)]
-        calls = [a.call(B, "work", n, timeout=15) for n in numbers]
-        calls += [b.call(A, "work", n, timeout=15) for n in numbers]
+        calls = [a.call(B, "work", n, timeout=WAIT_SECONDS) for n in numbers]
+        calls += [b.call(A, "work", n, timeout=WAIT_SECONDS) for n in numbers]
         assert await asyncio.gather(*calls) == numbers * 2

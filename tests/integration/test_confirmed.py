@@ -17,7 +17,7 @@ from fastnode import (
     RemoteError,
     SendQueueFull,
 )
-from helpers.nodes import B, pair, until
+from helpers.nodes import WAIT_SECONDS, B, pair, until
 
 
 @pytest.mark.parametrize("size", [0, 5, 70_000, 2_000_000])
@@ -36,7 +36,7 @@ async def test_returns_when_a_plain_handler_has_returned(size: int) -> None:
             if number % 2:
                 await a.send(B, "e", payload, confirm=True)
             else:
-                await link.send_confirmed("e", bytearray(payload), timeout=10)
+                await link.send_confirmed("e", bytearray(payload), timeout=WAIT_SECONDS)
             assert got == [bytes([n]) * size for n in range(number + 1)]
         assert link.stats.messages_sent == b.links[0].stats.messages_received == 3
         assert link.stats.calls_sent == b.links[0].stats.calls_received == 0
@@ -52,12 +52,14 @@ async def test_returns_when_an_async_handler_is_under_way() -> None:
             begun.append(message.payload)
             await permits.acquire()
 
-        await a.send(B, "e", b"1", confirm=True, timeout=10)
+        await a.send(B, "e", b"1", confirm=True, timeout=WAIT_SECONDS)
         await until(lambda: begun == [b"1"])
         # The next has to wait for its turn; given up, it never begins.
         with pytest.raises(CallTimeout):
             await a.send(B, "e", b"2", confirm=True, timeout=0.05)
-        third = asyncio.ensure_future(a.send(B, "e", b"3", confirm=True, timeout=10))
+        third = asyncio.ensure_future(
+            a.send(B, "e", b"3", confirm=True, timeout=WAIT_SECONDS)
+        )
         await (await a.connect(B)).ping()
         assert not third.done()
         permits.release()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import random
 import socket
-from contextlib import AsyncExitStack
+import sys
+from contextlib import AsyncExitStack, ExitStack, suppress
+from typing import Any
 
 import pytest
 
@@ -21,28 +25,32 @@ from fastnode import (
     Route,
     UnknownAuthority,
 )
-from helpers.nodes import A, B, introduce, pair, running, start, until
+from helpers.nodes import (
+    WAIT_SECONDS,
+    A,
+    B,
+    introduce,
+    pair,
+    refusing,
+    running,
+    start,
+    until,
+)
 from helpers.pki import certificate, manager
 
 
-def free_port(count: int = 1) -> int:
-    """A port with `count - 1` free ones above it; good enough for a moment."""
+def free_ports(count: int) -> int:
+    """The first of some ports in a row that are free.
+
+    They are below those that systems give to who asks for any, so that nobody takes
+    them until they are used.
+    """
     for _ in range(50):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        taken = []
-        try:
+        port = random.randrange(15_100, 32_000)
+        with ExitStack() as stack, suppress(OSError):
             for each in range(port, port + count):
-                sock = socket.socket()
-                taken.append(sock)
-                sock.bind(("127.0.0.1", each))
-        except (OSError, OverflowError):
-            continue
-        finally:
-            for sock in taken:
-                sock.close()
-        return port
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", each))
+            return port
     raise AssertionError("no free ports")
 
 
@@ -50,7 +58,7 @@ def free_port(count: int = 1) -> int:
 
 
 async def test_ports_are_tried_upward() -> None:
-    port = free_port(3)
+    port = free_ports(3)
     options = [AcceptorOptions(port=port, port_range=3)]
     async with AsyncExitStack() as stack:
         nodes = [
@@ -107,6 +115,31 @@ async def test_localhost_means_all_its_addresses() -> None:
                 probe.connect(address)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs two loopback addresses")
+async def test_any_port_that_all_addresses_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the first address got may be taken at the second one."""
+    taken: list[int] = []
+
+    class Busy(socket.socket):
+        def bind(self, address: Any) -> None:
+            if address[0] == "127.0.0.2" and len(taken) < 3:
+                taken.append(address[1])
+                raise OSError(errno.EADDRINUSE, "Address already in use")
+            super().bind(address)
+
+    async def two(*_: object, **__: object) -> list[Any]:
+        inet = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*inet, ("127.0.0.1", 0)), (*inet, ("127.0.0.2", 0))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", two, raising=False)
+    monkeypatch.setattr("fastnode.node.port.socket.socket", Busy)
+    async with running(B) as b:
+        assert len(taken) == 3
+        assert b.acceptors[0].address[1] not in taken
+
+
 async def test_a_node_that_only_dials() -> None:
     async with pair(first={"listens": False}) as (a, b):
         assert a.acceptors == ()
@@ -134,7 +167,7 @@ async def test_silent_connections_take_no_handshake() -> None:
 
 async def test_a_silent_peer_is_timed_out_on_both_sides() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        async with running(A, handshake_timeout=0.2, listens=False) as a:
+        async with running(A, handshake_timeout=0.5, listens=False) as a:
             a.add_route(Route("beta", *silent.getsockname()))
             with pytest.raises(HandshakeTimeout) as caught:
                 await a.connect(B)
@@ -148,38 +181,40 @@ async def test_a_silent_peer_is_timed_out_on_both_sides() -> None:
 
 
 async def test_the_next_route_is_tried_when_one_fails() -> None:
-    async with pair() as (a, b):
-        a.add_route(Route("beta@", "127.0.0.1", free_port(), weight=300))
-        assert [r.weight for r in a.routes(B)] == [300, 100]
-        assert (await a.connect(B)).peer.address == b.acceptors[0].address
+    with refusing() as nobody:
+        async with pair() as (a, b):
+            a.add_route(Route("beta@", *nobody, weight=300))
+            assert [r.weight for r in a.routes(B)] == [300, 100]
+            assert (await a.connect(B)).peer.address == b.acceptors[0].address
 
 
 async def test_all_routes_fail() -> None:
-    one, two = free_port(), free_port()
-    async with running(A, listens=False) as a:
-        a.add_route(Route("beta", "127.0.0.1", one))
-        a.add_route(Route("@", "127.0.0.1", two))
-        with pytest.raises(NoRoute) as caught:
-            await a.connect(B)
-        assert str(one) in str(caught.value)
-        assert str(two) in str(caught.value)
-        assert isinstance(caught.value, ConnectionError)
-        assert caught.value.hint
-        assert "Connection refused" in str(caught.value)
-        assert "Errno" not in str(caught.value)
-        # Nobody refused anybody: there was nobody.
-        assert a.dial_stats.refused == a.dial_stats.failed == {}
+    with refusing() as one, refusing() as two:
+        async with running(A, listens=False) as a:
+            a.add_route(Route("beta", *one))
+            a.add_route(Route("@", *two))
+            with pytest.raises(NoRoute) as caught:
+                await a.connect(B)
+            assert str(one[1]) in str(caught.value)
+            assert str(two[1]) in str(caught.value)
+            assert isinstance(caught.value, ConnectionError)
+            assert caught.value.hint
+            assert "Connection refused" in str(caught.value)
+            assert "Errno" not in str(caught.value)
+            # Nobody refused anybody: there was nobody.
+            assert a.dial_stats.refused == a.dial_stats.failed == {}
 
 
 async def test_a_refusal_outweighs_an_unreachable_route() -> None:
-    async with running(B) as b:
-        stranger = manager(A, shows=certificate(A, "Other CA"))
-        async with running(A, manager=stranger, listens=False) as a:
-            a.add_route(Route("beta", "127.0.0.1", free_port(), weight=300))
-            a.add_route(Route("@", *b.acceptors[0].address))
-            with pytest.raises(UnknownAuthority) as caught:
-                await a.connect(B)
-            assert "also tried" in caught.value.__notes__[0]
+    with refusing() as nobody:
+        async with running(B) as b:
+            stranger = manager(A, shows=certificate(A, "Other CA"))
+            async with running(A, manager=stranger, listens=False) as a:
+                a.add_route(Route("beta", *nobody, weight=300))
+                a.add_route(Route("@", *b.acceptors[0].address))
+                with pytest.raises(UnknownAuthority) as caught:
+                    await a.connect(B)
+                assert "also tried" in caught.value.__notes__[0]
 
 
 async def test_without_a_route_the_name_says_where(
@@ -194,23 +229,24 @@ async def test_without_a_route_the_name_says_where(
 
 async def test_resolver_is_asked_only_without_a_route() -> None:
     asked: list[str] = []
-    async with running(B) as b:
+    with refusing() as nobody:
+        async with running(B) as b:
 
-        def resolve(name: str) -> list[tuple[str, int]]:
-            asked.append(name)
-            return [("127.0.0.1", free_port()), b.acceptors[0].address]
+            def resolve(name: str) -> list[tuple[str, int]]:
+                asked.append(name)
+                return [nobody, b.acceptors[0].address]
 
-        async def resolve_later(name: str) -> list[tuple[str, int]]:
-            return resolve(name)
+            async def resolve_later(name: str) -> list[tuple[str, int]]:
+                return resolve(name)
 
-        for resolver in (resolve, resolve_later):
-            async with running(A, resolver=resolver, listens=False) as a:
+            for resolver in (resolve, resolve_later):
+                async with running(A, resolver=resolver, listens=False) as a:
+                    await a.connect(B)
+                    assert asked.pop() == B
+            async with running(A, resolver=resolve, listens=False) as a:
+                introduce(a, b)
                 await a.connect(B)
-                assert asked.pop() == B
-        async with running(A, resolver=resolve, listens=False) as a:
-            introduce(a, b)
-            await a.connect(B)
-            assert asked == []
+                assert asked == []
 
 
 async def test_resolvers_that_fail_or_know_nothing() -> None:
@@ -257,8 +293,14 @@ async def settle(a: Node, b: Node) -> tuple[Link, Link]:
     a.default_handler(lambda m: b"from " + a.name.encode())
     b.default_handler(lambda m: b"from " + b.name.encode())
     # Calls both ways see that the two ends belong together.
-    assert await a.links[0].call("e", b"", timeout=5) == b"from " + b.name.encode()
-    assert await b.links[0].call("e", b"", timeout=5) == b"from " + a.name.encode()
+    assert (
+        await a.links[0].call("e", b"", timeout=WAIT_SECONDS)
+        == b"from " + b.name.encode()
+    )
+    assert (
+        await b.links[0].call("e", b"", timeout=WAIT_SECONDS)
+        == b"from " + a.name.encode()
+    )
     assert (len(a.links), len(b.links)) == (1, 1)
     assert a.links[0].dialed != b.links[0].dialed
     return a.links[0], b.links[0]
@@ -282,7 +324,7 @@ async def test_simultaneous_connects_end_with_one_link(
             (a.connect(B), late(b, A)),
             (late(a, B), b.connect(A)),
         ):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(WAIT_SECONDS):
                 first, second = await asyncio.gather(one, other)
             ends = await settle(a, b)
             assert {first, second} == set(ends)
@@ -313,7 +355,7 @@ async def test_five_nodes_connect_to_each_other_all_at_once() -> None:
             for other in nodes
             if node is not other
         ]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             links = await asyncio.gather(*connects)
         assert not any(link.closed for link in links)
         await until(lambda: all(len(node.links) == 4 for node in nodes))

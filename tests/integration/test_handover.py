@@ -323,7 +323,7 @@ async def test_a_call_in_flight_keeps_the_old_link() -> None:
         await until(lambda: all(n.links[0].stats.calls_received == 1 for n in (a, b)))
         old = a.links[0]
         with pytest.raises(CallTimeout, match="1 calls wait") as caught:
-            await a.reconnect(B, timeout=0.3)
+            await a.reconnect(B, timeout=1.0)
         assert "in use" in (caught.value.hint or "")
         new = await a.connect(B)
         assert new is not old
@@ -332,7 +332,7 @@ async def test_a_call_in_flight_keeps_the_old_link() -> None:
         )
         # A further one, while the first old link is still there.
         with pytest.raises(CallTimeout, match="1 calls wait"):
-            await b.reconnect(A, timeout=0.3)
+            await b.reconnect(A, timeout=1.0)
         assert new.closed
         assert (await a.connect(B)) not in (old, new)
         assert await a.call(B, "quick", b"") == b"quick"
@@ -361,9 +361,9 @@ async def test_more_older_links_than_may_be() -> None:
             await asyncio.sleep(0)
             with pytest.raises(CallTimeout) as caught:
                 await (
-                    a.reconnect(B, timeout=0.2)
+                    a.reconnect(B, timeout=0.6)
                     if turn % 2
-                    else b.reconnect(timeout=0.2)
+                    else b.reconnect(timeout=0.6)
                 )
             assert ("no new link" in str(caught.value)) is (turn == 4)
         assert len(a.links) == 5
@@ -427,6 +427,29 @@ async def test_a_call_after_the_handshake_began_wants_the_next_one(caller: str) 
         assert managers[1].certificate is not None
         assert serial(a.links[0]) == managers[1].certificate.serial_number
         assert serial(b.links[0]) == managers[0].certificate.serial_number
+
+
+async def test_guarantee_5_one_that_waits_in_the_lobby_is_older_than_the_call() -> None:
+    """Its peer chose what it shows when it dialed, however late it says so."""
+    managers = manager(A), manager(B)
+    async with (
+        linked({"manager": managers[0]}, {"manager": managers[1]}) as (a, b),
+        Proxy() as proxy,
+    ):
+        await proxy.start(b.acceptors[0].address)
+        a.remove_route(f"^{B}$")
+        a.add_route(Route("^beta@", *proxy.address))
+        proxy.up.delay = 0.3
+        first = asyncio.ensure_future(a.reconnect(B))
+        await until(lambda: b.acceptors[0].stats.connections == 2)
+        for made, name in zip(managers, (A, B), strict=True):
+            made.update(odd_certificate(name))
+        await b.reconnect(A)
+        await first
+        await settled(a, b)
+        assert managers[0].certificate is not None
+        assert serial(b.links[0]) == managers[0].certificate.serial_number
+        assert b.acceptors[0].stats.connections == 3
 
 
 async def test_without_a_link_it_connects() -> None:
@@ -730,7 +753,7 @@ async def test_stopping_during_it(who: str, turns: int) -> None:
         ]
         for _ in range(turns):
             await asyncio.sleep(0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             await (a if who == A else b).stop()
             results = await asyncio.gather(*waits, return_exceptions=True)
         for result in results:

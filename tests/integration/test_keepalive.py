@@ -15,11 +15,11 @@ import pytest
 
 from fastnode import LinkLost, Node, Route
 from helpers.child import Child, manager_of, write_certificates
-from helpers.nodes import A, B, pair, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, pair, running, until
 from helpers.proxy import Proxy
 
 #: What a busy machine adds to a time.
-SLACK_SECONDS = 2.0
+SLACK_SECONDS = 15.0
 
 
 def received(node: Node) -> int:
@@ -32,7 +32,7 @@ async def behind_a_proxy(a: Node, b: Node, proxy: Proxy) -> None:
     a.add_route(Route("^beta@", *proxy.address))
 
 
-@pytest.mark.parametrize(("first", "second"), [(0.1, 60.0), (60.0, 0.1)])
+@pytest.mark.parametrize(("first", "second"), [(0.2, 60.0), (60.0, 0.2)])
 @pytest.mark.parametrize("way", ["both", "up", "down"])
 async def test_the_smaller_interval_finds_a_black_hole_on_both_sides(
     first: float, second: float, way: str
@@ -46,11 +46,11 @@ async def test_the_smaller_interval_finds_a_black_hole_on_both_sides(
         began = asyncio.get_running_loop().time()
         proxy.up.black_hole = way != "down"
         proxy.down.black_hole = way != "up"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             await link.wait_closed()
             await other.wait_closed()
         # And the second of lingering.
-        assert asyncio.get_running_loop().time() - began < 0.3 + 1.0 + SLACK_SECONDS
+        assert asyncio.get_running_loop().time() - began < 0.6 + 1.0 + SLACK_SECONDS
         assert type(link.error) is type(other.error) is LinkLost
         assert "nothing was heard" in f"{link.error} {other.error}"
 
@@ -66,7 +66,7 @@ async def test_only_idle_links_are_probed() -> None:
         before = link.stats.bytes_received
         size = 0
         while loop.time() < until_then:
-            await link.call("e", b"x", timeout=5)
+            await link.call("e", b"x", timeout=WAIT_SECONDS)
             replies += 1
             if replies == 1:
                 size = link.stats.bytes_received - before
@@ -115,7 +115,7 @@ async def test_a_loop_that_stood_still_judges_nobody() -> None:
         # socket.
         for _ in range(2):
             time.sleep(0.9)  # noqa: ASYNC251
-            assert await link.ping() < 1
+            assert await link.ping() < WAIT_SECONDS
         assert not link.closed
         assert not b.links[0].closed
 
@@ -123,7 +123,7 @@ async def test_a_loop_that_stood_still_judges_nobody() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc of Linux")
 async def test_a_stopped_process_is_found_dead_and_comes_back(tmp_path: Path) -> None:
     write_certificates(tmp_path, A, B)
-    quick: dict[str, Any] = {"keepalive_interval": 0.2, "handshake_timeout": 1.0}
+    quick: dict[str, Any] = {"keepalive_interval": 0.2, "handshake_timeout": 3.0}
     async with (
         running(A, manager=manager_of(tmp_path, A), **quick) as a,
         Child(tmp_path, B) as b,
@@ -136,7 +136,7 @@ async def test_a_stopped_process_is_found_dead_and_comes_back(tmp_path: Path) ->
         began = loop.time()
         b.signal(signal.SIGSTOP)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WAIT_SECONDS):
                 with pytest.raises(LinkLost):
                     await call
             assert loop.time() - began < 0.6 + SLACK_SECONDS
@@ -146,7 +146,7 @@ async def test_a_stopped_process_is_found_dead_and_comes_back(tmp_path: Path) ->
         finally:
             b.signal(signal.SIGCONT)
         # It finds its old link gone; a new one can be had at once.
-        assert await a.call(B, "echo", b"back", timeout=10) == b"back"
+        assert await a.call(B, "echo", b"back", timeout=WAIT_SECONDS) == b"back"
         assert len(a.links) == 1
 
 
@@ -164,6 +164,6 @@ async def test_a_short_stop_costs_nothing(tmp_path: Path) -> None:
         done, _ = await asyncio.wait([call], timeout=0.5)
         assert not done
         b.signal(signal.SIGCONT)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             assert await call == b"x"
         assert not link.closed

@@ -70,9 +70,13 @@ async def test_high_priority_overtakes_what_is_queued() -> None:
         link.send("note", b"normal")
         for number in range(5):
             link.send("note", b"high %d" % number, priority="high")
-        reply = await link.call("echo", b"x", priority="high", timeout=10)
-        await a.send(B, "note", b"last", priority="high", confirm=True, timeout=10)
-        assert await a.call(B, "echo", b"y", priority="high", timeout=10) == b"y"
+        reply = await link.call("echo", b"x", priority="high", timeout=WAIT_SECONDS)
+        await a.send(
+            B, "note", b"last", priority="high", confirm=True, timeout=WAIT_SECONDS
+        )
+        assert (
+            await a.call(B, "echo", b"y", priority="high", timeout=WAIT_SECONDS) == b"y"
+        )
         assert reply == b"x"
         assert got == [*(b"high %d" % number for number in range(5)), b"last"]
         for wrong in ("low", 1, b"high"):
@@ -100,7 +104,7 @@ async def test_all_lanes_are_handed_over() -> None:
             await a.send(B, "large", key + bytes(100_000 if number % 2 else 10))
             await a.send(B, "high", key + bytes(70_000), priority="high")
             if number % 100 == 50:
-                await a.reconnect(B, timeout=15)
+                await a.reconnect(B, timeout=WAIT_SECONDS)
         await until(lambda: all(len(each) == count for each in got.values()))
         assert all(each == list(range(count)) for each in got.values())
 
@@ -114,7 +118,7 @@ async def test_close_delivers_all_lanes() -> None:
             link.send("e", bytes(200_000))
             link.send("e", bytes(10))
             link.send("e", bytes(5), priority="high")
-        await link.close(timeout=10)
+        await link.close(timeout=WAIT_SECONDS)
         assert type(link.error) is LinkClosed
         assert sorted(got) == [5] * 20 + [10] * 20 + [200_000] * 20
 
@@ -141,8 +145,10 @@ async def test_nodes_that_call_each_other_never_deadlock(
         calls_down(b, A, concurrency=concurrency)
         count, depth = (60, 12) if size < 100_000 else (20, 6)
         payload = b"%04d" % depth + bytes(size)
-        calls = [a.call(B, "down", payload, timeout=30) for _ in range(count)]
-        calls += [b.call(A, "down", payload, timeout=30) for _ in range(count)]
+        calls = [a.call(B, "down", payload, timeout=WAIT_SECONDS) for _ in range(count)]
+        calls += [
+            b.call(A, "down", payload, timeout=WAIT_SECONDS) for _ in range(count)
+        ]
         assert set(await asyncio.gather(*calls)) == {b"ground"}
 
 
@@ -164,6 +170,7 @@ async def test_floods_of_messages_whose_handlers_call_back() -> None:
         serve(a, B)
         serve(b, A)
         link = await a.connect(B)
+        await until(lambda: b.links)
         (back,) = b.links
         for _ in range(500):
             link.send("work", bytes(2 * KIB))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastnode.names import NodeName
-from helpers.nodes import A, B, running
+from helpers.nodes import WAIT_SECONDS, A, B, running
 from helpers.pki import authority, manager
 
 pytestmark = pytest.mark.skipif(
@@ -27,7 +27,7 @@ def s_client(address: tuple[str, int], folder: Path, *options: str) -> str:
     command += ["-alpn", "fastnode/1", "-cert", str(folder / "cert.pem")]
     command += ["-key", str(folder / "key.pem"), *options]
     done = subprocess.run(
-        command, input=b"", capture_output=True, timeout=20, check=False
+        command, input=b"", capture_output=True, timeout=WAIT_SECONDS, check=False
     )
     return done.stdout.decode(errors="replace")
 

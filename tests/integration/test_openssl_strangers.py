@@ -38,7 +38,11 @@ def why_not() -> str:
     if OPENSSL is None:
         return "this machine has no openssl program"
     version = subprocess.run(
-        [OPENSSL, "version"], capture_output=True, text=True, timeout=30, check=False
+        [OPENSSL, "version"],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
     ).stdout
     # LibreSSL's, on macOS, has other options and other words.
     return "" if version.startswith("OpenSSL ") else f"openssl here is {version!r}"

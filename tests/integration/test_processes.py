@@ -25,7 +25,9 @@ BURST = 500
 #: Keepalives never tell of a loss here: what is told at once is told by the kernel.
 QUIET: dict[str, Any] = {"keepalive_interval": 60.0}
 #: "At once", on a machine that is busy.
-AT_ONCE_SECONDS = 5.0
+AT_ONCE_SECONDS = 40.0
+#: A million messages, on such a machine.
+MILLION_SECONDS = 240.0
 
 
 @asynccontextmanager
@@ -52,13 +54,14 @@ class Receiver:
         self.checksum = zlib.crc32(message.payload, self.checksum)
 
 
+@pytest.mark.timeout(MILLION_SECONDS + 60)
 async def test_guarantee_8_a_million_messages_in_order_and_unchanged(
     tmp_path: Path,
 ) -> None:
     async with node_and_child(tmp_path) as (a, _b):
         link = await a.connect(B)
         traffic = Traffic()
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(MILLION_SECONDS):
             while traffic.made < 1_000_000:
                 for _ in range(BURST):
                     link.send("numbered", traffic.next())

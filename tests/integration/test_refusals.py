@@ -35,7 +35,7 @@ from fastnode import (
     UnknownAuthority,
     start_node,
 )
-from helpers.nodes import A, B, introduce, pair, running, start, until
+from helpers.nodes import WAIT_SECONDS, A, B, introduce, pair, running, start, until
 from helpers.pki import (
     certificate,
     expired_certificate,
@@ -62,7 +62,7 @@ async def check_refused(
 ) -> HandshakeError:
     """The dial fails with this error, and the acceptor logs and counts the same."""
     with caplog.at_level(logging.INFO), pytest.raises(HandshakeError) as caught:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             await a.connect(B)
     error = caught.value
     assert type(error) is expected, error
@@ -359,7 +359,10 @@ async def test_guarantee_4_a_stranger_never_stands_in_for_a_verified_peer() -> N
             await stranger.connect(B)
             await until(lambda: b.links)
             assert not b.links[0].peer.verified
-            assert await b.call(A, "secret", b"for alpha", timeout=5) == b"the real one"
+            assert (
+                await b.call(A, "secret", b"for alpha", timeout=WAIT_SECONDS)
+                == b"the real one"
+            )
             assert heard == []
             # Nor does it push out the link of the real one.
             assert len(b.links) == 2
@@ -367,7 +370,10 @@ async def test_guarantee_4_a_stranger_never_stands_in_for_a_verified_peer() -> N
             async with again:
                 introduce(again, b)
                 await again.connect(B)
-                assert await b.call(A, "secret", b"", timeout=5) == b"the real one"
+                assert (
+                    await b.call(A, "secret", b"", timeout=WAIT_SECONDS)
+                    == b"the real one"
+                )
 
 
 async def test_guarantee_4_not_even_where_others_are_not_verified() -> None:
@@ -390,7 +396,9 @@ async def test_guarantee_4_not_even_where_others_are_not_verified() -> None:
             stranger.add_route(Route("beta", *b.acceptors[1].address))
             await stranger.connect(B)
             await until(lambda: len(b.links) == 2)
-            assert await b.call(A, "secret", b"", timeout=5) == b"the real one"
+            assert (
+                await b.call(A, "secret", b"", timeout=WAIT_SECONDS) == b"the real one"
+            )
             assert heard == []
 
 
@@ -441,10 +449,10 @@ async def test_guarantee_1_a_node_without_a_manager_does_not_start() -> None:
 
 @pytest.mark.parametrize("plain", ["dialer", "acceptor"])
 async def test_guarantee_1_plaintext_and_tls_do_not_meet(plain: str) -> None:
-    short = {"handshake_timeout": 1.0}
+    long = {"handshake_timeout": WAIT_SECONDS}
     options: tuple[dict[str, Any], dict[str, Any]] = (
-        {**short, "plaintext": plain == "dialer"},
-        {**short, "plaintext": plain == "acceptor"},
+        {**long, "plaintext": plain == "dialer"},
+        {**long, "plaintext": plain == "acceptor"},
     )
     async with dialer_and_acceptor(*options) as (a, b):
         with pytest.raises(Exception) as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 import sys
 from collections import Counter
@@ -14,7 +15,7 @@ import pytest
 from fastnode import Refusal, Route
 from fastnode.certs.context import make_client_context
 from fastnode.names import NodeName
-from helpers.nodes import A, B, introduce, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, until
 from helpers.pki import authority, certificate, manager, pool
 from helpers.proxy import Proxy
 from helpers.strangers import Crowd, client_hello, many_descriptors
@@ -45,7 +46,9 @@ async def test_guarantee_9_a_stranger_is_refused_and_counted(
 ) -> None:
     caplog.set_level(logging.WARNING)
     refusals: list[Refusal] = []
+    loop = asyncio.get_running_loop()
     async with running(B, on_refused=refusals.append) as b:
+        began = loop.time()
         stats = b.acceptors[0].stats
         crowd = Crowd(b.acceptors[0].address, 50, says=lambda n: WORDS[kind])
         async with crowd:
@@ -55,8 +58,9 @@ async def test_guarantee_9_a_stranger_is_refused_and_counted(
         reasons = Counter(refusal.reason for refusal in refusals)
         assert set(reasons) <= {"ProtocolError", "HandshakeError"}
         assert reasons == stats.failed + stats.refused
-        # One line; a second one if the machine took more than a second.
-        assert len(caplog.records) <= 3
+        # One line for each reason and second that it took.
+        seconds = math.ceil(loop.time() - began)
+        assert len(caplog.records) <= len(reasons) * (1 + seconds)
 
 
 async def test_the_next_line_says_how_many_were_left_out(
@@ -130,7 +134,7 @@ async def test_guarantee_9_endless_handshakes_are_refused(first: bytes) -> None:
             writer.write(fragments(first))
             await until(lambda: sum((stats.failed + stats.refused).values()) == 1)
             assert not stats.links
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WAIT_SECONDS):
                 with pytest.raises(ConnectionError):
                     while await reader.read(65536):
                         pass
@@ -236,7 +240,7 @@ async def test_guarantee_9_a_stranger_costs_little_memory(kind: str) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT_SECONDS):
             port = int(await process.stdout.readline())
             with many_descriptors(8192):
                 crowd = Crowd(("127.0.0.1", port), MEASURED, says=lambda n: words)

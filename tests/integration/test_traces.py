@@ -20,7 +20,7 @@ from fastnode import (
     Node,
     Route,
 )
-from helpers.nodes import B, pair, running, until
+from helpers.nodes import WAIT_SECONDS, B, pair, running, until
 from helpers.pki import manager
 from helpers.proxy import Proxy
 
@@ -180,7 +180,7 @@ async def test_traffic_makes_no_cycles() -> None:
         async def rounds(count: int) -> None:
             for _ in range(count):
                 assert await a.call(B, "plain", b"x") == b"x"
-                assert await a.call(B, "async", b"x", timeout=10) == b"x"
+                assert await a.call(B, "async", b"x", timeout=WAIT_SECONDS) == b"x"
                 with pytest.raises(FastnodeError):
                     await a.call(B, "raises", b"")
                 await a.send(B, "async", b"x")
@@ -260,7 +260,7 @@ async def test_cancelled_drains_and_pings_leave_no_trace() -> None:
         for each in [*waits[:5], *pings]:
             each.cancel()
         gate.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_SECONDS):
             await waits[5]
             assert await link.ping() < 10
             await link.close()

@@ -25,7 +25,7 @@ from fastnode import (
 from fastnode.certs.authority import Authority
 from fastnode.names import NodeName
 from fastnode.openssl.verification import why_unavailable
-from helpers.nodes import A, B, pair, running, start, until
+from helpers.nodes import A, B, pair, refusing, running, start, until
 from helpers.pki import (
     authority,
     certificate,
@@ -224,17 +224,16 @@ async def _(*_: object) -> str:
 async def _(*_: object) -> str:
     async with another_service(b"") as route:
         async with running(
-            A, listens=False, routes=[route], handshake_timeout=0.1
+            A, listens=False, routes=[route], handshake_timeout=0.5
         ) as a:
             return await fails(a, B)
 
 
 @row("could not be reached")
 async def _(*_: object) -> str:
-    async with another_service(b"") as route:
-        pass
-    async with running(A, listens=False, routes=[route]) as a:
-        return await fails(a, B)
+    with refusing() as nobody:
+        async with running(A, listens=False, routes=[Route(".", *nobody)]) as a:
+            return await fails(a, B)
 
 
 @row("restart the node")

@@ -20,7 +20,7 @@ from fastnode import (
     SendQueueFull,
     Side,
 )
-from helpers.nodes import A, B, pair, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, pair, running, until
 
 
 async def test_who_is_who() -> None:
@@ -80,8 +80,8 @@ async def test_calls_both_ways_at_once() -> None:
         for node in (a, b):
             node.handler("twice")(lambda m: m.payload * 2)
         numbers = [str(i).encode() for i in range(300)]
-        calls = [a.call(B, "twice", n, timeout=10.0) for n in numbers]
-        calls += [b.call(A, "twice", n, timeout=10.0) for n in numbers]
+        calls = [a.call(B, "twice", n, timeout=WAIT_SECONDS) for n in numbers]
+        calls += [b.call(A, "twice", n, timeout=WAIT_SECONDS) for n in numbers]
         replies = await asyncio.gather(*calls)
         assert replies == [n * 2 for n in numbers] * 2
         assert (len(a.links), len(b.links)) == (1, 1)
@@ -101,7 +101,7 @@ async def test_nodes_that_call_each_other_from_their_handlers() -> None:
             return await b.call(A, "down", b"%d" % (left - 1)) if left else b"ground"
 
         replies = await asyncio.gather(
-            *(a.call(B, "down", b"20", timeout=20.0) for _ in range(50))
+            *(a.call(B, "down", b"20", timeout=WAIT_SECONDS) for _ in range(50))
         )
         assert set(replies) == {b"ground"}
 
@@ -146,7 +146,7 @@ async def test_remote_error_carries_type_and_text_and_no_traceback(
 
         b.handler("fail")(fail_later if asynchronous else fail)
         with pytest.raises(RemoteError) as caught:
-            await a.call(B, "fail", b"", timeout=5.0)
+            await a.call(B, "fail", b"", timeout=WAIT_SECONDS)
         error = caught.value
         assert (error.type_name, error.text) == ("LookupError", "no such order \u2603")
         assert error.side is Side.REMOTE
@@ -155,7 +155,7 @@ async def test_remote_error_carries_type_and_text_and_no_traceback(
         assert ".py" not in str(error)
         # The link lives.
         with pytest.raises(RemoteError):
-            await a.call(B, "fail", b"", timeout=5.0)
+            await a.call(B, "fail", b"", timeout=WAIT_SECONDS)
 
 
 async def test_a_very_long_error_is_cut() -> None:
@@ -166,7 +166,7 @@ async def test_a_very_long_error_is_cut() -> None:
             raise ValueError("\u00fc" * 100_000)
 
         with pytest.raises(RemoteError) as caught:
-            await a.call(B, "fail", b"", timeout=5.0)
+            await a.call(B, "fail", b"", timeout=WAIT_SECONDS)
         assert caught.value.text == "\u00fc" * 512
 
 
@@ -246,9 +246,9 @@ async def test_call_timeout_cancels_the_handler() -> None:
 
         link = await a.connect(B)
         with pytest.raises(CallTimeout, match="'slow'") as caught:
-            await link.call("slow", b"", timeout=0.05)
+            await link.call("slow", b"", timeout=0.5)
         assert isinstance(caught.value, TimeoutError)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             await began.wait()
             await cancelled.wait()
         assert not link.closed
@@ -270,7 +270,7 @@ async def test_a_cancelled_call_leaves_no_trace() -> None:
         b.handler("quick")(lambda m: b"quick")
         link = await a.connect(B)
         task = asyncio.ensure_future(link.call("slow", b""))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             await began.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -296,7 +296,7 @@ async def test_a_reply_too_large_is_an_error_for_the_caller() -> None:
     async with pair(first={"max_message_size": 1000}) as (a, b):
         b.handler("e")(lambda m: bytes(1001))
         with pytest.raises(MessageTooLarge, match="1001"):
-            await a.call(B, "e", b"", timeout=5.0)
+            await a.call(B, "e", b"", timeout=WAIT_SECONDS)
 
 
 async def test_ping() -> None:
@@ -357,10 +357,10 @@ async def test_guarantee_9_a_slow_handler_slows_its_sender_and_not_replies() -> 
         # What is under way is bounded by the window, not by what was sent.
         assert received * 1024 <= (1 << 20) + 2 * 65536
         # The other direction, pings and replies pass.
-        assert await b.links[0].call("quick", b"", timeout=5.0) == b"quick"
+        assert await b.links[0].call("quick", b"", timeout=WAIT_SECONDS) == b"quick"
         assert await link.ping() < 5
         gate.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             await blocked
         await until(lambda: len(handled) == sent)
         assert handled == list(range(sent))
@@ -393,7 +393,7 @@ async def test_guarantee_9_send_queue_full_queues_nothing() -> None:
             link.send("slow", bytes(1000))
         assert link.stats.queued_bytes == queued
         gate.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             await link.drain()
         await until(lambda: handled == sent)
 
@@ -404,7 +404,10 @@ async def test_an_empty_queue_takes_any_legal_message() -> None:
         b,
     ):
         b.handler("size")(lambda m: b"%d" % len(m.payload))
-        assert await a.call(B, "size", bytes(3_000_000), timeout=20) == b"3000000"
+        assert (
+            await a.call(B, "size", bytes(3_000_000), timeout=WAIT_SECONDS)
+            == b"3000000"
+        )
 
 
 # --- misuse ---------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from fastnode import (
 from fastnode.certs import file_changes, followed_files
 from fastnode.certs.authority import IssuedCertificate
 from fastnode.names import NodeName
-from helpers.nodes import A, B, introduce, pair, running
+from helpers.nodes import WAIT_SECONDS, A, B, introduce, pair, running
 from helpers.pki import authority, certificate, expired_certificate, manager, pool
 from helpers.records import Records, recorded
 
@@ -460,7 +460,7 @@ print(manager.certificate.serial_number)
         done = subprocess.run(
             [sys.executable, "-c", script],
             capture_output=True,
-            timeout=20,
+            timeout=WAIT_SECONDS,
             check=True,
             text=True,
         )

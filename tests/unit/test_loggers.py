@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import logging
-import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 import fastnode
 from fastnode import loggers
-from fastnode.loggers import CarefulLogger, make_careful
+from fastnode.loggers import LOGGERS, make_careful
 
 
 class FullDisk(logging.Handler):
@@ -50,13 +52,24 @@ def test_loggers_of_an_application_keep_their_class() -> None:
         log = logging.getLogger("fastnode.test.own")
     finally:
         logging.setLoggerClass(logging.Logger)
-    make_careful("fastnode.test")
+    make_careful("fastnode.test.own")
     assert type(log) is Own
 
 
-@pytest.mark.parametrize("name", ["link", "node", "acceptor", "certs"])
-def test_loggers_of_nodes_are_careful(name: str) -> None:
-    for module in pkgutil.walk_packages(fastnode.__path__, "fastnode."):
-        if not module.name.startswith(("fastnode.cli", "fastnode.__main__")):
-            importlib.import_module(module.name)
-    assert isinstance(logging.getLogger(f"fastnode.{name}"), CarefulLogger)
+def test_loggers_of_nodes_are_careful_from_the_beginning() -> None:
+    code = (
+        "import fastnode, logging\n"
+        "from fastnode.loggers import LOGGERS, CarefulLogger\n"
+        "found = [type(logging.getLogger(name)) for name in LOGGERS]\n"
+        "assert found and set(found) == {CarefulLogger}, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_all_loggers_are_known() -> None:
+    used: set[str] = set()
+    for path in Path(fastnode.__path__[0]).rglob("*.py*"):
+        if path.suffix in (".py", ".pyx") and "cli" not in path.parts:
+            text = path.read_text(encoding="utf-8")
+            used.update(re.findall(r'getLogger\("([\w.]+)"\)', text))
+    assert used == set(LOGGERS)

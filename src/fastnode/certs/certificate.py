@@ -24,12 +24,13 @@ from cryptography.hazmat.primitives.serialization import (
 from fastnode.certs.key_file import load_cert_chain
 from fastnode.certs.pkcs12 import fits, parse_pkcs12
 from fastnode.certs.private_key import Password, not_pem, parse_private_key
+from fastnode.certs.sans import sans_of
 from fastnode.errors import CertificateLoadError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-__all__ = ["Certificate", "Password", "sans_of"]
+__all__ = ["Certificate", "Password"]
 
 _File: TypeAlias = str | os.PathLike[str]
 
@@ -37,13 +38,6 @@ _File: TypeAlias = str | os.PathLike[str]
 CERTIFICATE_BLOCK: Final = re.compile(
     rb"-----BEGIN (?:X509 )?CERTIFICATE-----.*?-----END (?:X509 )?CERTIFICATE-----",
     re.DOTALL,
-)
-#: What cryptography raises for a certificate without SANs, and for malformed ones.
-UNREADABLE_SANS: Final = (
-    x509.DuplicateExtension,
-    x509.ExtensionNotFound,
-    x509.UnsupportedGeneralNameType,
-    ValueError,
 )
 
 
@@ -256,18 +250,6 @@ class Certificate:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Certificate holds a private key and is not pickled")
-
-
-def sans_of(certificate: x509.Certificate) -> tuple[str, ...]:
-    """DNS, IP and URI subject alternative names of a certificate, as text."""
-    try:
-        extension = certificate.extensions.get_extension_for_class(
-            x509.SubjectAlternativeName
-        )
-    except UNREADABLE_SANS:
-        return ()
-    kinds = (x509.DNSName, x509.IPAddress, x509.UniformResourceIdentifier)
-    return tuple(str(san.value) for san in extension.value if isinstance(san, kinds))
 
 
 def general_name(host: str) -> x509.GeneralName:

@@ -15,8 +15,6 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Final
 
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from fastnode.certs.key_file import named_file
 from fastnode.errors import ConfigError
 from fastnode.limits import MAX_CLIENT_CHAIN_BYTES
@@ -147,7 +145,7 @@ def _name(hook: HookedContext, pool: CertPool) -> None:
     """Tell clients whom we trust, as other servers do, so that they can choose a
     certificate; not the hundreds of a system's pool."""
     if not pool.is_system and len(pool) <= MOST_NAMED:
-        hook.name_authorities(c.public_bytes(Encoding.DER) for c in pool.certificates)
+        hook.name_authorities(pool.encoded)
 
 
 def _trust(context: ssl.SSLContext, pool: CertPool, purpose: ssl.Purpose) -> None:

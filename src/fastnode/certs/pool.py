@@ -193,6 +193,11 @@ class CertPool:
         return tuple(self._certificates.values())
 
     @property
+    def encoded(self) -> tuple[bytes, ...]:
+        """The certificates that were added, each in DER."""
+        return tuple(self._certificates)
+
+    @property
     def pem(self) -> str:
         """The certificates that were added, as PEM text."""
         return "".join(

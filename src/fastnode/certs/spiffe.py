@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 
-from fastnode.certs.certificate import UNREADABLE_SANS
+from fastnode.certs.sans import read_sans
 from fastnode.errors import ConfigError
 from fastnode.names import NodeName
 
@@ -176,17 +176,18 @@ def check_trust_domain(domain: object) -> None:
 
 def svid_of(certificate: x509.Certificate) -> SpiffeId | None:
     """The SPIFFE ID of a certificate that is an X.509-SVID of a workload, or None."""
-    try:
-        uris = certificate.extensions.get_extension_for_class(
-            x509.SubjectAlternativeName
-        ).value.get_values_for_type(x509.UniformResourceIdentifier)
-        others = [uri for uri in uris if not uri.startswith(_NODE_URI)]
-        if len(others) != 1 or _is_authority(certificate):
-            return None
-        found = SpiffeId.parse(others[0])
-        return found if found.path else None
-    except (*UNREADABLE_SANS, ConfigError):
+    sans = read_sans(certificate)
+    if sans is None:
         return None
+    uris = sans.get_values_for_type(x509.UniformResourceIdentifier)
+    others = [uri for uri in uris if not uri.startswith(_NODE_URI)]
+    if len(others) != 1 or _is_authority(certificate):
+        return None
+    try:
+        found = SpiffeId.parse(others[0])
+    except ConfigError:
+        return None
+    return found if found.path else None
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:

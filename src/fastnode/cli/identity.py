@@ -13,7 +13,7 @@ import click
 from fastnode.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fastnode.certs import CertAuthManager
+    from fastnode import CertAuthManager
 
 __all__ = ["Identity", "identity_options"]
 
@@ -31,7 +31,7 @@ class Identity:
 
     def manager(self) -> CertAuthManager:
         """A manager that demands and shows certificates of one authority."""
-        from fastnode.certs import CertAuthManager, Certificate, CertPool, ClientAuth
+        from fastnode import CertAuthManager, Certificate, CertPool, ClientAuth
 
         pool = CertPool.load(self.ca)
         return CertAuthManager(
@@ -43,7 +43,7 @@ class Identity:
 
     def node_name(self, chosen: str | None) -> str:
         """The name to go by: the chosen one, else the one in the certificate."""
-        from fastnode.certs import Certificate
+        from fastnode import Certificate
 
         if chosen:
             return chosen

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import statistics
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -15,6 +14,7 @@ import click
 from fastnode.cli.identity import Identity, identity_options
 from fastnode.cli.input import Input
 from fastnode.cli.number import SECONDS
+from fastnode.cli.output import write_whole
 from fastnode.errors import CallTimeout, ConfigError, LinkLost, MessageTooLarge, Side
 
 if TYPE_CHECKING:
@@ -88,11 +88,7 @@ def call(node: str, endpoint: str, file: IO[bytes], **dial: Any) -> None:
                   --as me@127.0.0.1
     """
     reply = _run(_call(node, endpoint, file, **dial), dial["timeout"])
-    left = memoryview(reply)
-    while left:
-        # Where Python does not buffer (`python -u`), one write may take a part.
-        left = left[sys.stdout.buffer.write(left) :]
-    sys.stdout.buffer.flush()
+    write_whole(reply)
 
 
 @click.command()

@@ -36,7 +36,7 @@ from fastnode.tls.refusal import local_refusal
 if TYPE_CHECKING:
     import ssl
 
-    from fastnode.certs import CertManager
+    from fastnode.certs.manager import CertManager
     from fastnode.link.peer import Peer
     from fastnode.node.foundation import Foundation
     from fastnode.options import AcceptorOptions, Address, Listener
@@ -97,6 +97,7 @@ class Acceptor:
             on_shown=self._gate.ready,
             refuse=self._dropped,
         )
+        foundation.links.lobbies.append(self._lobby)
         self._links: set[LinkProtocol] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False

@@ -37,7 +37,7 @@ from fastnode.tls.refusal import local_refusal
 if TYPE_CHECKING:
     import ssl
 
-    from fastnode.certs import CertManager
+    from fastnode.certs.manager import CertManager
     from fastnode.link.link import Link
     from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastnode.certs.expiry import Notice, due_notice, refuse_expired
 
 if TYPE_CHECKING:
-    from fastnode.certs import CertManager
+    from fastnode.certs.manager import CertManager
 
 __all__ = ["ExpiryCheck"]
 

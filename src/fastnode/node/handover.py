@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol
     from fastnode.node.foundation import Foundation
-    from fastnode.options import NetworkOptions
+    from fastnode.options import Address, NetworkOptions
     from fastnode.routing import RouteTable
     from fastnode.tls.engine import TlsEngine
 
@@ -188,6 +188,11 @@ class Handover:
         # certificate of then, is registered in its next.
         await asyncio.sleep(0)
         known = frozenset(self._links)
+        # One that has not said its first words is in a lobby. What its peer is going to
+        # show may be a certificate of before.
+        waiting = frozenset(
+            address for lobby in self._links.lobbies for address in lobby.addresses()
+        )
         if name is None:
             olds = self._links.in_use()
         else:
@@ -200,7 +205,7 @@ class Handover:
             timeout = max(timeout - (asyncio.get_running_loop().time() - began), 0.0)
             olds = self._links.in_use(name)
         outcomes = await asyncio.gather(
-            *(self._replace(old, known, timeout) for old in olds),
+            *(self._replace(old, known, waiting, timeout) for old in olds),
             return_exceptions=True,
         )
         raise_first(each for each in outcomes if each is not None)
@@ -215,7 +220,11 @@ class Handover:
             raise no_new_link(name, timeout) from None
 
     async def _replace(
-        self, old: LinkProtocol, known: frozenset[LinkProtocol], timeout: float
+        self,
+        old: LinkProtocol,
+        known: frozenset[LinkProtocol],
+        waiting: frozenset[Address],
+        timeout: float,
     ) -> None:
         name = old.peer_text()
         waits: list[LinkProtocol] = []
@@ -225,7 +234,7 @@ class Handover:
                     if old.dialer:
                         old, new = await self._dialed(old)
                     else:
-                        old, new = await self._accepted(old, known)
+                        old, new = await self._accepted(old, known, waiting)
                 waits = [old, *(each for each in older(new) if each is not old)]
                 for each in waits:
                     await each.wait_gone()
@@ -263,14 +272,17 @@ class Handover:
             old = new
 
     async def _accepted(
-        self, old: LinkProtocol, known: frozenset[LinkProtocol]
+        self,
+        old: LinkProtocol,
+        known: frozenset[LinkProtocol],
+        waiting: frozenset[Address],
     ) -> tuple[LinkProtocol, LinkProtocol]:
         """Old and new link, where the peer dials."""
         while True:
             old = newest(old)
             check(old)
             new = await asyncio.shield(old.succession.ask())
-            if new not in known:
+            if new not in known and new.address not in waiting:
                 return old, new
             old = new
 

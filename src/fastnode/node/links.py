@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
     from fastnode.node.events import LinkEvents
+    from fastnode.node.lobby import Lobby
 
 __all__ = ["LinkRegistry", "older"]
 
@@ -110,6 +111,8 @@ class LinkRegistry:
         self._by_ticket: dict[bytes, LinkProtocol] = {}
         self.dials: dict[str, PendingDial] = {}
         self.on_asked: Callable[[LinkProtocol], None] | None = None
+        #: Where connections wait that are not among the links yet.
+        self.lobbies: list[Lobby] = []
 
     # --- looking ---------------------------------------------------------------
 

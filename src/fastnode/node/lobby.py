@@ -113,6 +113,10 @@ class Lobby:
         """The sockets of all arrivals."""
         return [arrival.sock for arrival in self._all]
 
+    def addresses(self) -> list[Address]:
+        """Where all arrivals are from."""
+        return [arrival.address for arrival in self._all]
+
     def enter(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         """A connection was accepted."""
         arrival = Arrival(

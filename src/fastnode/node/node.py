@@ -32,7 +32,7 @@ from fastnode.routing import Route, RouteTable
 from fastnode.wire.hello import new_instance
 
 if TYPE_CHECKING:
-    from fastnode.certs import CertManager
+    from fastnode.certs.manager import CertManager
     from fastnode.link.link import Link
     from fastnode.link.stats import Undelivered
     from fastnode.options import OnLinkDown, OnLinkUp, Priority

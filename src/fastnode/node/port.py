@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastnode.errors import ConfigError
-from fastnode.limits import LISTEN_BACKLOG
+from fastnode.limits import ANY_PORT_TRIES, LISTEN_BACKLOG
 
 __all__ = ["open_port"]
 
@@ -29,6 +29,7 @@ async def open_port(host: str, port: int, port_range: int) -> list[socket.socket
         ConfigError: no port of the range is free, or the host is not ours.
     """
     last = min(port + port_range - 1, 65535) if port else 0
+    ports: Sequence[int] = range(port, last + 1) if port else (0,) * ANY_PORT_TRIES
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(
@@ -40,7 +41,7 @@ async def open_port(host: str, port: int, port_range: int) -> list[socket.socket
             hint="give AcceptorOptions.host an address of this machine",
         ) from error
     addresses = list(dict.fromkeys((item[0], item[4]) for item in found))
-    for each in range(port, last + 1):
+    for each in ports:
         if opened := _listen(host, addresses, each):
             return opened
     raise ConfigError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from fastnode.certs.certificate import sans_of
+from fastnode.certs.sans import sans_of
 from fastnode.errors import Side
 from fastnode.tls.identity import (
     describe,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from fastnode.buffers.pool import BufferPool
-    from fastnode.certs import CertManager
+    from fastnode.certs.manager import CertManager
     from fastnode.node.acceptor import Acceptor
     from fastnode.options import NetworkOptions, NodeOptions
     from fastnode.routing import Route, RouteTable

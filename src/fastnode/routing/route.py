@@ -11,7 +11,7 @@ from fastnode.limits import DEFAULT_PORT
 from fastnode.options import check_port
 
 if TYPE_CHECKING:
-    from fastnode.certs import CertManager
+    from fastnode.certs.manager import CertManager
 
 __all__ = ["Route"]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastnode.certs.certificate import Certificate
-from fastnode.certs.pool import CertPool
 from fastnode.openssl.verdict import Verdict
 from fastnode.tls.identity import listed, readable, subject_text
 
 if TYPE_CHECKING:
     from cryptography import x509
+
+    from fastnode.certs.certificate import Certificate
+    from fastnode.certs.pool import CertPool
 
 __all__ = ["Evidence"]
 

@@ -1,15 +1,19 @@
-"""What a certificate says about who shows it."""
+"""What a certificate says about who shows it.
+
+Every node imports this; cryptography is loaded where there is a certificate to read.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from cryptography import x509
-
-from fastnode.certs.certificate import UNREADABLE_SANS, sans_of
+from fastnode.certs.sans import read_sans, sans_of
 from fastnode.names import NodeName
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 __all__ = [
     "covers",
@@ -30,6 +34,8 @@ UNREADABLE: Final = "(unreadable)"
 
 def parse(der: bytes) -> x509.Certificate:
     """A certificate as TLS presents it."""
+    from cryptography import x509
+
     return x509.load_der_x509_certificate(der)
 
 
@@ -41,11 +47,10 @@ def covers(certificate: x509.Certificate, name: NodeName) -> bool:
     6.4: DNS names without regard to case, a wildcard only as the whole left-most
     label, addresses only by IP SANs. The Common Name never counts.
     """
-    try:
-        sans = certificate.extensions.get_extension_for_class(
-            x509.SubjectAlternativeName
-        ).value
-    except UNREADABLE_SANS:
+    from cryptography import x509
+
+    sans = read_sans(certificate)
+    if sans is None:
         return False
     if name.uri in sans.get_values_for_type(x509.UniformResourceIdentifier):
         return True

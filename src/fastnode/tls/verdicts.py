@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from fastnode.certs.certificate import sans_of
 from fastnode.certs.dates import day_and_distance
+from fastnode.certs.sans import sans_of
 from fastnode.errors import (
     CertificateExpired,
     CertificateRevoked,

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fastnode.certs.certificate import sans_of
+from fastnode.certs.sans import sans_of
 from fastnode.names import NodeName
 from fastnode.tls.identity import covers, describe
 

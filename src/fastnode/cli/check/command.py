@@ -14,7 +14,7 @@ from fastnode.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fastnode.certs import CertAuthManager, Certificate
+    from fastnode import CertAuthManager, Certificate
     from fastnode.cli.check.finding import Finding
     from fastnode.names import NodeName
 
@@ -123,7 +123,7 @@ def _parse(address: str) -> tuple[str, int]:
 
 
 def _certificate(cert: Path | None, key: Path | None) -> Certificate | None:
-    from fastnode.certs import Certificate
+    from fastnode import Certificate
 
     if cert is None:
         if key is not None:
@@ -133,7 +133,7 @@ def _certificate(cert: Path | None, key: Path | None) -> Certificate | None:
 
 
 def _manager(shown: Certificate | None, ca: Path | None) -> CertAuthManager:
-    from fastnode.certs import CertAuthManager, CertPool
+    from fastnode import CertAuthManager, CertPool
 
     pool = None if ca is None else CertPool.load(ca)
     return CertAuthManager(shown, root_cas=pool)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
-from fastnode.certs.certificate import sans_of
 from fastnode.certs.context import ALPN_PROTOCOL
 from fastnode.certs.dates import day_and_distance
+from fastnode.certs.sans import sans_of
 from fastnode.cli.check.finding import Finding
 from fastnode.errors import (
     CloseReason,
@@ -51,7 +51,7 @@ from fastnode.wire.hello import HELLO_KIND, INSTANCE_BYTES, Hello
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from fastnode.certs import CertAuthManager
+    from fastnode import CertAuthManager
     from fastnode.names import NodeName
     from fastnode.openssl.verdict import Verdict
 

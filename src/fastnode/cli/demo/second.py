@@ -94,6 +94,9 @@ def identity(directory: Path, stem: str) -> Identity:
 
 async def serve(directory: Path, name: str) -> None:
     """Run the node until standard input ends."""
+    # Logging is shown in the steps, not on the terminal.
+    logging.getLogger("fastnode").addHandler(logging.NullHandler())
+    logging.getLogger("fastnode").propagate = False
     log = LogLines()
     logger = logging.getLogger("fastnode.acceptor")
     logger.addHandler(log)
