@@ -9,6 +9,8 @@ cdef class CallTable:
     # The outstanding calls of this side: number -> Future.
     cdef dict waiting
     cdef uint32_t last
+    # Calls that were queued since some left early.
+    cdef Py_ssize_t unsent
     cdef object peer
     # Calls that were under way when the link, or the peer's part of it, ended.
     cdef Py_ssize_t unanswered
