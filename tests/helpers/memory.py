@@ -246,6 +246,11 @@ class MemoryNode:
         self.ends.append(made)
         return made
 
+    def take_errors(self) -> list[str]:
+        """What was logged as an error so far; `finish` does not mind it any more."""
+        texts, self._errors.texts = self._errors.texts, []
+        return texts
+
     def finish(self) -> None:
         """The peers hang up; nothing may be left, and nothing may have gone wrong."""
         for end in self.ends:

@@ -71,6 +71,7 @@ cdef class CallTable:
         """Send a call and wait for its reply, at most `timeout` seconds; or a message
         and wait for its confirmation, which is an empty reply."""
         cdef uint32_t number = self.free_number()
+        cdef Py_ssize_t under_way
         timer = None
         cdef Handling handling = current()
         self.outbox.call(
@@ -81,15 +82,16 @@ cdef class CallTable:
             priority,
             handling is not None,
         )
-        self.unsent += 1
-        if not self.waiting or (
-            self.unsent >= LEAST_HALF
-            and self.unsent * 2 >= <Py_ssize_t>len(self.waiting)
-        ):
-            self.unsent = 0
-            self.outbox.flush()
         future = self.loop.create_future()
         self.waiting[number] = future
+        self.unsent += 1
+        under_way = len(self.waiting)
+        if under_way == 1 or (
+            self.unsent >= LEAST_HALF and self.unsent * 2 >= under_way
+        ):
+            self.unsent = 0
+            # May end the link, and with it this call.
+            self.outbox.flush()
         if timeout is not None:
             timer = self.loop.call_later(
                 timeout, self.expire, number, endpoint, timeout
