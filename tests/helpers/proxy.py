@@ -53,6 +53,7 @@ class Proxy:
         self.address = ("", 0)
         self._target = ("", 0)
         self._server: asyncio.Server | None = None
+        self._closed = False
         self.writers: list[asyncio.StreamWriter] = []
         self._stalled: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,6 +67,7 @@ class Proxy:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._closed = True
         if self._server is not None:
             self._server.close()
         self.cut()
@@ -106,7 +108,7 @@ class Proxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.connections += 1
-        if self.refuses:
+        if self.refuses or self._closed:
             writer.transport.abort()
             return
         self.writers.append(writer)
@@ -114,6 +116,10 @@ class Proxy:
             there_reader, there_writer = await asyncio.open_connection(*self._target)
         except OSError:
             writer.transport.abort()
+            return
+        if self._closed:
+            writer.transport.abort()
+            there_writer.transport.abort()
             return
         self.writers.append(there_writer)
         self._begin(reader, there_writer, self.up)
