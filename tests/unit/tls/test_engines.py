@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import os
 import random
 import ssl
 import sys
@@ -459,6 +460,7 @@ def without_collector() -> Iterator[None]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer keeps memory")
 def test_engines_leave_nothing_behind(make: Make) -> None:
     dialing, accepting = contexts()
 
@@ -480,6 +482,7 @@ def test_engines_leave_nothing_behind(make: Make) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer keeps memory")
 def test_links_that_were_up_leave_nothing_behind(make: Make) -> None:
     dialing, accepting = contexts()
 
