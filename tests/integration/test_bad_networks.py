@@ -35,7 +35,7 @@ def run(scenario: str, loop: str) -> dict[str, Any]:
 
 
 @needs_namespaces
-def test_simultaneous_dials_where_a_fifth_of_the_packets_is_lost() -> None:
+def test_simultaneous_dials_where_a_tenth_of_the_packets_is_lost() -> None:
     assert run("simultaneous", "uvloop") == {
         "same": lossy.PAIRS,
         # Not one link that came and went.
