@@ -29,7 +29,7 @@ def ask(python: str, options: argparse.Namespace) -> list[Cell]:
         result = Path(folder, "result.json")
         command = [python, str(RUN), "--contender", "fastnode", "--rounds", "1"]
         command += ["--seconds", str(options.seconds), "--json", str(result)]
-        command += ["--only", *options.only]
+        command += [*(["--quick"] if options.quick else []), "--only", *options.only]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         cells, _ = report.from_json(result.read_text())
     return cells
@@ -71,6 +71,7 @@ def main() -> int:
     parser.add_argument("old", help="the interpreter that has the one")
     parser.add_argument("new", help="the interpreter that has the other")
     parser.add_argument("--only", nargs="+", default=["one-way", "call"])
+    parser.add_argument("--quick", action="store_true", help="short turns, few links")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.4)
     options = parser.parse_args()
