@@ -121,6 +121,9 @@ MAX_EXCUSED_BYTES: Final = 16 * MIB
 #: batches of 64 to 1024 cost the same.
 MAX_BATCH_MESSAGES: Final = 1024
 MAX_BATCH_BYTES: Final = 64 * KIB
+#: Asynchronous handlers of one lane of a link that are under way, 1 KiB for each and its
+#: payload: 16 thousand with small ones, which take twice as much. What comes then waits.
+MAX_UNDER_WAY_BYTES: Final = 16 * MIB
 #: Handlers of one endpoint that may be allowed at once; more is as good as no bound.
 MAX_CONCURRENCY: Final = 1_000_000
 #: Cancellations that may wait for their calls, which they can overtake on a link.

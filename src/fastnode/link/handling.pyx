@@ -164,6 +164,7 @@ cdef class Handling:
             self.excused = False
             self.owner.windows.excused -= self.size
             self.owner.windows.held[self.lane] += self.size
+            self.owner.windows.under_way[self.lane] += self.size
         return 0
 
     cdef int finish(self) except -1:
@@ -172,6 +173,7 @@ cdef class Handling:
             self.count_again()
         self.done = True
         self.endpoint.running -= 1
+        self.owner.windows.under_way[self.lane] -= self.size
         return self.owner.windows.release(self.lane, self.size)
 
 
@@ -194,6 +196,7 @@ cdef Handling new_handling(
     handling.size = size
     handling.lane = lane
     owner.windows.held[lane] += size
+    owner.windows.under_way[lane] += size
     endpoint.running += 1
     return handling
 
