@@ -118,7 +118,8 @@ class AcceptorOptions:
         cert_manager: certificate and trust of this acceptor; None means the node's.
         insecure_skip_verify: ask dialers for no certificate, whatever the manager
             says. None means the node's value.
-        max_links: links that this acceptor holds at once.
+        max_links: links that this acceptor holds at once; those that were admitted and
+            are about to come up count.
         max_handshakes: TLS handshakes under way at once. Beyond it connections wait,
             and handshakes that have stalled make room for them.
         max_handshakes_per_address: the same from one IPv4 address or IPv6 /64 network.
