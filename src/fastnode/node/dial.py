@@ -139,7 +139,8 @@ class Dial:
             except DuplicateLink as error:
                 duplicate = error.with_traceback(None)
             except asyncio.CancelledError:
-                if not self._superseded:
+                task = asyncio.current_task()
+                if not self._superseded or (task is not None and task.cancelling()):
                     self._attempt.cancel()
                     raise
                 duplicate = DuplicateLink("superseded by an inbound link")
@@ -345,6 +346,8 @@ class Dial:
         return self._foundation.protocol(engine, self, dialer=True)
 
     def _give_up(self, protocol: LinkProtocol) -> None:
+        if protocol.state >= State.UP:
+            return  # too late: others have been told of it by now
         protocol.end(
             DialGivenUp("the dial was given up", peer=str(self._name), side=Side.LOCAL)
         )
