@@ -235,15 +235,26 @@ class Dial:
         )
 
     async def _resolve(self, resolver: Resolver) -> Sequence[tuple[str, int]]:
+        seconds = self._foundation.settings.handshake_timeout
+        scope = asyncio.timeout(seconds)
         try:
             found = self._foundation.slow.call("resolver", resolver, str(self._name))
-            addresses = await found if isawaitable(found) else found
+            async with scope:
+                addresses = await found if isawaitable(found) else found
             addresses = list(addresses or ())
             for host, port in addresses:
                 check_port(port, f"the resolver's port for {host!r}")
         except FastnodeError:
             raise
         except Exception as error:
+            if scope.expired():
+                raise NoRoute(
+                    f"the resolver did not say within {seconds:g} s where {self._name} "
+                    f"is",
+                    peer=str(self._name),
+                    side=Side.LOCAL,
+                    hint="see what the resolver waits for, or add a route",
+                ) from error
             raise NoRoute(
                 f"the resolver failed on {self._name}: {type(error).__name__}: {error}",
                 peer=str(self._name),

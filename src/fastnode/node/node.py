@@ -304,6 +304,9 @@ class Node:
     async def connect(self, name: str) -> Link:
         """The link with a node: the one that is up, or a new one.
 
+        A resolver and each address that is tried may take ``handshake_timeout``. When
+        all who wait for the link have been cancelled, the dial is given up.
+
         Raises:
             ConfigError: `name` is no node name, or this node's own.
             HandshakeError: refused, by either side; a subclass says why.
