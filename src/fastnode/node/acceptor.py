@@ -334,9 +334,10 @@ class Acceptor:
         try:
             if was < State.UP:
                 self._handshake_failed(protocol, error)
-        except Exception:
+        except Exception as raised:
             # What a stranger shows must not keep the acceptor from going on.
-            log.exception("a refusal was not told of: %s", type(error).__name__)
+            reason, text = type(error).__name__, "a refusal was not told of: %s"
+            self._limit.say(logging.ERROR, "untold of", text, reason, error=raised)
         finally:
             self._gate.stirred()
 
@@ -370,8 +371,11 @@ class Acceptor:
         if told and self._on_refused is not None:
             try:
                 self._foundation.slow.call("on_refused", self._on_refused, refusal)
-            except Exception:
-                log.exception("on_refused raised on %s", refusal)
+            except Exception as raised:
+                text = "on_refused raised on %s"
+                self._limit.say(
+                    logging.ERROR, "on_refused", text, refusal, error=raised
+                )
 
 
 def most_waiting() -> int:

@@ -431,16 +431,18 @@ class Dial:
             return
         ours = error.side is Side.LOCAL
         stats = self._foundation.dial_stats
-        (stats.refused if ours else stats.failed)[type(error).__name__] += 1
-        log.log(
+        reason = type(error).__name__
+        (stats.refused if ours else stats.failed)[reason] += 1
+        self._foundation.dial_limit.say(
             # What the peer refuses is raised from connect(); what we refuse is news.
             logging.WARNING if ours else logging.INFO,
+            f"{reason} here" if ours else reason,
             "%s %s %s at %s: %s: %s",
             self._foundation.name,
             "refused" if ours else "was not linked with",
             self._name,
             self._target,
-            type(error).__name__,
+            reason,
             error,
         )
 

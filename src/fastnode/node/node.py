@@ -13,6 +13,7 @@ from fastnode.buffers.pool import BufferPool
 from fastnode.errors import ConfigError, Side
 from fastnode.link.endpoint import EndpointRegistry
 from fastnode.link.settings import LinkSettings
+from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
@@ -93,6 +94,7 @@ class Node:
             pool=BufferPool(),
             receive_buffer=bytearray(limits.RECEIVE_BUFFER_BYTES),
             dial_stats=DialStats(),
+            dial_limit=LogLimit(log),
             on_refused=network.on_refused,
             slow=slow,
         )
