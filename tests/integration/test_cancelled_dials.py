@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from fastnode import CallTimeout, Node, Route
+from fastnode import CallTimeout, Link, Node, Route
 from fastnode.link.machine import State
 from helpers.nodes import A, B, running, until
 from helpers.proxy import Proxy
@@ -121,6 +121,26 @@ async def test_the_next_dial_is_a_new_one() -> None:
         assert len(a.links) == len(b.links) == 1
         assert dial.cancelled()
         await until(lambda: b.acceptors[0].stats.failed == {"HandshakeError": 1})
+
+
+@pytest.mark.parametrize("all_dials", [False, True])
+async def test_a_link_that_is_up_stays(all_dials: bool) -> None:
+    async with far_pair() as (a, _, _):
+        dial = asyncio.ensure_future(a.connect(B))
+
+        @a.on_link_up
+        def too_late(link: Link) -> None:
+            if all_dials:
+                a._dials.cancel()
+            dial.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await dial
+        (link,) = a.links
+        assert await link.ping() < 10
+        assert await a.connect(B) is link
+        assert a.dial_stats.failed.total() + a.dial_stats.refused.total() == 0
+        await until(lambda: not a._dials._tasks)
 
 
 async def never(name: str) -> list[tuple[str, int]]:
