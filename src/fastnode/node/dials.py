@@ -28,7 +28,6 @@ class Pursuit:
         waiters: how many there are; when the last one goes, the dial is given up.
     """
 
-    dial: Dial
     task: asyncio.Task[Link]
     waiters: int = 0
 
@@ -100,7 +99,7 @@ class Dials:
             insecure_skip_verify=self._network.insecure_skip_verify,
         )
         task = asyncio.get_running_loop().create_task(dial.run())
-        pursuit = Pursuit(dial, task)
+        pursuit = Pursuit(task)
         self._tasks.add(task)
         self._pursuits[name] = pursuit
         self._links.dials[name] = dial
