@@ -289,13 +289,18 @@ async def test_authorize_that_never_answers_is_bounded() -> None:
         await asyncio.Event().wait()
         return True
 
-    async with dialer_and_acceptor(
-        {}, {"authorize": never, "handshake_timeout": 0.2}
-    ) as (a, b):
-        with pytest.raises(HandshakeTimeout):
+    slow = {"authorize": never, "handshake_timeout": 0.2}
+    async with dialer_and_acceptor({}, slow) as (a, b):
+        with pytest.raises(HandshakeTimeout, match="had not judged") as caught:
             await a.connect(B)
-        await until(lambda: b.acceptors[0].stats.refused["HandshakeTimeout"]
-                    + b.acceptors[0].stats.failed["HandshakeTimeout"] == 1)  # fmt: skip
+        assert caught.value.side is Side.REMOTE
+        await until(lambda: b.acceptors[0].stats.refused == {"HandshakeTimeout": 1})
+    async with dialer_and_acceptor(slow, {}) as (a, b):
+        with pytest.raises(HandshakeTimeout, match="authorize") as caught:
+            await a.connect(B)
+        assert caught.value.side is Side.LOCAL
+        assert a.dial_stats.refused == {"HandshakeTimeout": 1}
+        await until(lambda: b.acceptors[0].stats.failed == {"HandshakeTimeout": 1})
 
 
 # --- modes ---------------------------------------------------------------------------

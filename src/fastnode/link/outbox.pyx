@@ -150,6 +150,7 @@ cdef class Outbox:
             raise MessageTooLarge(
                 f"a payload of {size} bytes: the peer takes {self.max_message}, "
                 f"this node {self.own_max_message}",
+                peer=self.peer,
                 side=Side.LOCAL,
                 hint="raise max_message_size on both nodes, or send it in parts",
             )
@@ -158,6 +159,7 @@ cdef class Outbox:
             raise SendQueueFull(
                 f"{queued} bytes are queued on this link and at most {self.most} "
                 f"may be; nothing was queued",
+                peer=self.peer,
                 side=Side.LOCAL,
                 hint="await link.drain(), or raise max_queued",
             )
@@ -165,6 +167,7 @@ cdef class Outbox:
             raise SendQueueFull(
                 f"{self.budget.used} bytes are queued on all links of this node and "
                 f"at most {self.budget.most} may be; nothing was queued",
+                peer=self.peer,
                 side=Side.LOCAL,
                 hint="await link.drain(), or raise max_node_queued",
             )

@@ -221,6 +221,7 @@ cdef class LinkProtocol(Handshake):
         self.stop_timer()
         self.inbox.set_peer(self.peer)
         self.calls.set_peer(self.peer)
+        self.outbox.peer = self.peer
         self.engine.settle()
         self.decoder.max_frame = MAX_FRAME_BYTES
         self.decoder.max_message = self.settings.hello.max_message
@@ -408,6 +409,8 @@ cdef class LinkProtocol(Handshake):
         if self.state_ is State.CLOSED:
             return
         was = self.state_
+        if error.peer is None:
+            error.peer = self.peer or self.peer_text()
         cdef size_t queued = self.outbox.size()
         cdef size_t messages = self.outbox.encoder.unsent()
         if reason is not None and was is not State.TLS:
