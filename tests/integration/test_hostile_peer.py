@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from fastnode import FastnodeError, Message, Node, Peer, ProtocolError, Route
+from fastnode import LinkLost, Message, Node, Peer, ProtocolError, Route
 from fastnode.link.machine import FRAMES, State
 from helpers import frames
 from helpers.forge import Forger
@@ -445,15 +445,24 @@ async def test_guarantee_10_extreme_numbers_and_parts_out_of_order() -> None:
 
 
 async def test_guarantee_10_cut_at_every_place() -> None:
-    """TLS ends in order, in the middle of whatever is under way."""
-    whole = frames.message(0, b"hi") + frames.call(0, 3, bytes(5000))
+    """In the middle of whatever is under way TLS ends in order, or the connection."""
+    first = frames.message(0, b"hi")
+    whole = first + frames.call(0, 3, bytes(5000))
     async with scene() as at:
-        for cut in (*range(1, 23), 30, len(whole) - 1):
-            async with at.attacker("up", dials=bool(cut % 2)) as peer:
+        for number, cut in enumerate((*range(1, 23), 30, len(whole) - 1)):
+            async with at.attacker("up", dials=bool(number % 2)) as peer:
                 peer.writer.write(whole[:cut])
-                peer.close()
+                if number % 4 < 2:
+                    await peer.writer.drain()
+                    peer.writer.close()
+                else:
+                    peer.close()
                 await until(lambda: peer.protocol.error)
-                assert isinstance(peer.protocol.error, FastnodeError)
+                assert type(peer.protocol.error) is LinkLost, peer.protocol.error
+                # Half a message is none.
+                stats = peer.protocol.stats()
+                assert stats.messages_received <= (cut >= len(first))
+                assert stats.calls_received == 0
 
 
 def pings(count: int) -> bytes:
@@ -546,10 +555,13 @@ async def test_guarantee_9_empty_records(tmp_path: Path) -> None:
                     await at.healthy()
             await at.healthy()
             assert at.node._foundation.pool.held < 4 * MIB
+            # Without a word from us: we are still there.
+            await until(lambda: protocol.error)
+            assert type(protocol.error) is LinkLost
+            assert "TLS failed" in str(protocol.error)
         finally:
             forger.close()
             await protocol.wait_gone()
-        assert isinstance(protocol.error, FastnodeError)
 
 
 @pytest.mark.parametrize("asks", [False, True])
