@@ -161,6 +161,8 @@ async def test_silent_connections_take_no_handshake() -> None:
         try:
             assert (await a.connect(B)).peer.name == B
             assert b.acceptors[0].stats.connections == 5
+            # Nobody had to make room.
+            assert not b.acceptors[0].stats.refused
         finally:
             for each in silent:
                 each.close()

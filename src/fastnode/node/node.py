@@ -317,10 +317,10 @@ class Node:
             NoRoute: no address is known, or none could be reached.
             LinkClosed: this node stops.
         """
+        self._check_loop()
         link = self._links.find(name)
         if link is not None:
             return link
-        self._check_loop()
         return await self._dials.connect(name)
 
     def keep_connected(self, name: str) -> Keeper:
