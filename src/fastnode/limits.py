@@ -134,6 +134,17 @@ FLUSH_BYTES: Final = 64 * KIB
 TRANSPORT_HIGH_WATER_BYTES: Final = 256 * KIB
 #: Ciphertext read per system call into one buffer that all links of a node share.
 RECEIVE_BUFFER_BYTES: Final = 256 * KIB
+#: glibc maps payloads from here on for themselves (DEFAULT_MMAP_THRESHOLD_MAX); smaller
+#: ones come from its heap, which keeps its pages.
+SPARE_LEAST_BYTES: Final = 32 * MIB
+#: What is unmapped in one go of a payload that nobody needs any more: 0.15 ms.
+SPARE_PIECE_BYTES: Final = 4 * MIB
+#: Such payloads of a node that are kept: one for the next large message, and one on its
+#: way back to the system.
+MAX_SPARES: Final = 2
+#: How often is looked whether the first was used; if not, it goes. A stream of large
+#: messages has shorter pauses, and for another one fresh memory will do.
+SPARE_SECONDS: Final = 1.0
 #: Receive and send slabs that a pool may hold in all, free or taken.
 POOL_CEILING_BYTES: Final = 256 * MIB
 

@@ -113,11 +113,16 @@ cdef class HandlerTasks:
     def finished(self, task):
         """A handler's task is done, even if it was cancelled before it began."""
         cdef Handling handling
+        cdef bytes payload
         handling, awaitable = self.tasks.pop(task)
         if task.cancelled() and isinstance(awaitable, Coroutine):
             # One that never began would complain that nobody awaited it.
             awaitable.close()
         handling.finish()
+        if handling.payload is not None:
+            payload = handling.payload
+            handling.payload = None
+            self.outbox.pool.spares.put(payload)
         if handling.batch is not None:
             self.batch_done(handling.batch)
         elif handling.endpoint.most:
