@@ -42,13 +42,12 @@ def percentile(times: list[float], share: float) -> float:
     return sorted(times)[min(len(times) - 1, int(len(times) * share))] * 1e6
 
 
-async def bulk(contender: FastnodeLink, size: int, moved: list[int]) -> None:
+async def bulk(contender: FastnodeLink, payload: bytes, moved: list[int]) -> None:
     """Keep the link busy."""
-    payload = bytes(size)
     while True:
         contender.link.send("sink", payload)
         await contender.link.drain()
-        moved[0] += size
+        moved[0] += len(payload)
 
 
 async def measure(
@@ -64,6 +63,7 @@ async def measure(
         "high call": lambda: link.call("echo", b"x" * 64, priority="high"),
     }
     good = True
+    payload = bytes(size)
     for kind, what in kinds.items():
         idle: list[float] = []
         loaded: list[float] = []
@@ -71,7 +71,7 @@ async def measure(
         await sample(what, 0.1)
         for _ in range(options.rounds):
             idle += await sample(what, options.seconds)
-            load = asyncio.create_task(bulk(contender, size, moved))
+            load = asyncio.create_task(bulk(contender, payload, moved))
             await asyncio.sleep(0.05)
             began, before = time.perf_counter(), moved[0]
             loaded += await sample(what, options.seconds)
