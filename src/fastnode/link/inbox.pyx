@@ -173,7 +173,7 @@ cdef class Inbox(Batches):
         cdef Handling handling = self.start(
             awaitable, number, endpoint, size + TASK_BYTES, lane
         )
-        if size >= self.outbox.pool.spares.least:
+        if size >= self.outbox.pool.spares.least and not handling.done:
             handling.payload = payload
         return 0
 
@@ -450,7 +450,6 @@ cdef class Inbox(Batches):
         self.drop()
         if self.waiting:
             self.leave()
-        for task in calls.values():
-            if task is not None:
-                task.cancel()
+        for handling in calls.values():
+            self.cancel_task(handling)
         return 0
