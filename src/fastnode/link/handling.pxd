@@ -19,6 +19,8 @@ cdef class Handling:
     cdef object number
     # What it was given, a `Batch`; None: a single message or call.
     cdef object batch
+    # Large: to be used again when it is done. None: it is small, or a batch.
+    cdef bytes payload
     cdef size_t size
     cdef int lane
     # Calls of its own that it waits for; whether what it holds is not counted.

@@ -36,7 +36,15 @@ cdef class Inbox(Turns):
         self, Endpoint endpoint, uint32_t call, bytes payload, int how
     ) except -1
     cdef int returned(
-        self, Endpoint endpoint, object result, size_t size, int lane
+        self, Endpoint endpoint, object result, bytes payload, int lane
+    ) except -1
+    cdef int start_with(
+        self,
+        bytes payload,
+        object awaitable,
+        object number,
+        Endpoint endpoint,
+        int lane,
     ) except -1
     cdef int raised(self, Endpoint endpoint) except -1
     cdef int nobody(self, Endpoint endpoint) except -1

@@ -21,6 +21,7 @@ from cpython.ref cimport Py_DECREF, Py_REFCNT
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from fastnode.link.endpoint cimport Endpoint, EndpointRegistry
+from fastnode.link.handling cimport Handling
 from fastnode.link.message cimport Message, make_message
 from fastnode.link.numbers cimport EndpointNumbers
 from fastnode.link.outbox cimport Outbox
@@ -138,18 +139,35 @@ cdef class Inbox(Turns):
         Py_DECREF(result)
         if result is None:
             return 0
-        return self.returned(endpoint, result, PyBytes_GET_SIZE(payload), lane)
+        return self.returned(endpoint, result, payload, lane)
 
     cdef int returned(
-        self, Endpoint endpoint, object result, size_t size, int lane
+        self, Endpoint endpoint, object result, bytes payload, int lane
     ) except -1:
         """What the handler of a one-way message returned: only a coroutine counts."""
         try:
             if endpoint.asynchronous or isawaitable(result):
-                endpoint.awaits = True
-                self.start(result, None, endpoint, size + TASK_BYTES, lane)
+                self.start_with(payload, result, None, endpoint, lane)
         except Exception as error:
             self.handler_failed(endpoint, error)
+        return 0
+
+    cdef int start_with(
+        self,
+        bytes payload,
+        object awaitable,
+        object number,
+        Endpoint endpoint,
+        int lane,
+    ) except -1:
+        """Run what a handler returned that was given `payload`."""
+        endpoint.awaits = True
+        cdef size_t size = <size_t>PyBytes_GET_SIZE(payload)
+        cdef Handling handling = self.start(
+            awaitable, number, endpoint, size + TASK_BYTES, lane
+        )
+        if size >= self.outbox.pool.spares.least and not handling.done:
+            handling.payload = payload
         return 0
 
     cdef int raised(self, Endpoint endpoint) except -1:
@@ -234,10 +252,7 @@ cdef class Inbox(Turns):
             if PyBytes_CheckExact(result):
                 return self.reply(call, result)
             if endpoint.asynchronous or isawaitable(result):
-                endpoint.awaits = True
-                self.start(
-                    result, call, endpoint, PyBytes_GET_SIZE(payload) + TASK_BYTES, lane
-                )
+                self.start_with(payload, result, call, endpoint, lane)
                 return 0
             return self.reply(call, result)
         except Exception as error:
@@ -260,9 +275,7 @@ cdef class Inbox(Turns):
         try:
             result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
             if result is not None and (endpoint.asynchronous or isawaitable(result)):
-                self.start(
-                    result, None, endpoint, PyBytes_GET_SIZE(payload) + TASK_BYTES, lane
-                )
+                self.start_with(payload, result, None, endpoint, lane)
         except Exception as error:
             self.handler_failed(endpoint, error)
             return self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))

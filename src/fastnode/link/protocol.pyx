@@ -171,9 +171,11 @@ cdef class LinkProtocol(Handshake):
             )
         if kind == MESSAGE:
             self.inbox.message(self.decoder.lane, self.decoder.number, payload)
+            self.decoder.pool.spares.put(payload)
             return self.inbox.messages(self.decoder, self)
         if kind == CALL or kind == CONFIRM:
-            return self.inbox.call(self.decoder, payload)
+            self.inbox.call(self.decoder, payload)
+            return self.decoder.pool.spares.put(payload)
         if kind == REPLY:
             return self.calls.replied(self.decoder.call, payload)
         if kind == CREDIT:

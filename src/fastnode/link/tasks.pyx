@@ -126,7 +126,11 @@ cdef class HandlerTasks:
 
     cdef int free_of(self, Handling handling) except -1:
         """A handler has ended: what it held is free."""
+        cdef bytes payload = handling.payload
         self.tasks.pop(handling, None)
+        if payload is not None:
+            handling.payload = None
+            self.outbox.pool.spares.put(payload)
         return handling.finish()
 
     def go_past(self, Handling handling not None):
