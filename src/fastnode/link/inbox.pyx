@@ -161,11 +161,11 @@ cdef class Inbox(Turns):
         int lane,
     ) except -1:
         """Run what a handler returned that was given `payload`."""
-        endpoint.awaits = True
         cdef size_t size = <size_t>PyBytes_GET_SIZE(payload)
         cdef Handling handling = self.start(
             awaitable, number, endpoint, size + TASK_BYTES, lane
         )
+        endpoint.awaits = True
         if size >= self.outbox.pool.spares.least and not handling.done:
             handling.payload = payload
         return 0
