@@ -53,8 +53,13 @@ cdef class HandlerTasks:
             payload = <bytes>result
         elif result is None:
             payload = b""
-        else:
+        elif isinstance(result, (bytes, bytearray, memoryview)):
             payload = as_bytes(result)
+        else:
+            raise TypeError(
+                f"the handler returned {type(result).__name__}; a reply is bytes or "
+                "None"
+            )
         if <uint64_t>PyBytes_GET_SIZE(payload) > self.outbox.max_message:
             return self.refuse(
                 call,
@@ -104,9 +109,8 @@ cdef class HandlerTasks:
                 )
             raise
         except Exception as error:
-            if number is None:
-                self.handler_failed(handling.endpoint, error)
-            else:
+            self.handler_failed(handling.endpoint, error)
+            if number is not None:
                 self.calls.pop(number, None)
                 self.refuse(number, HANDLER_RAISED, type(error).__name__, str(error))
 
@@ -159,8 +163,8 @@ cdef class HandlerTasks:
     # --- errors -----------------------------------------------------------------
 
     cdef int handler_failed(self, Endpoint endpoint, object error) except -1:
-        """A handler of a one-way message raised: nobody waits for it, so log it, but
-        not each of the many that a peer can cause."""
+        """A handler raised: its caller is told no traceback, the sender of a one-way
+        message nothing, so log it, but not each of the many that a peer can cause."""
         cdef str name = "" if endpoint.invented else endpoint.name
         self.handler_errors += 1
         self.registry.limited.say(
