@@ -437,7 +437,6 @@ cdef class Inbox(Batches):
         self.drop()
         if self.waiting:
             self.leave()
-        for task in calls.values():
-            if task is not None:
-                task.cancel()
+        for handling in calls.values():
+            self.cancel_task(handling)
         return 0
