@@ -6,6 +6,7 @@ Run: python examples/request_reply.py
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from fastnode import (
     AcceptorOptions,
@@ -62,6 +63,8 @@ def open_shop(shop: Node) -> None:
 
 async def main() -> None:
     """Every outcome that a call can have while its link is up."""
+    # The shop logs the traceback of what its handlers raise: here that is meant.
+    logging.getLogger("fastnode.link").setLevel(logging.CRITICAL)
     authority = Authority.create()
     async with (
         await start(SHOP, authority) as shop,

@@ -116,5 +116,5 @@ class FastnodeBatch(FastnodeLink):
                     counter.look_at(payload)
 
         # By name: older versions of fastnode, which are measured too, know no batches.
-        options: dict[str, Any] = {"batch": True}
-        self.node.handler("sink", **options)(sink)
+        handler: Any = self.node.handler
+        handler("sink", batch=True)(sink)

@@ -1,5 +1,14 @@
 """fastnode: fast, mutually authenticated TLS links between Python services.
 
+Begin with these:
+
+- `start_node`, `run`, `Node`: a running node
+- `Link`, `Message`, `Peer`: what it has to do with
+- `NodeOptions`, `NetworkOptions`, `AcceptorOptions`, `Route`: how it listens and dials
+- `CertAuthManager`, `Certificate`, `CertPool`, `ClientAuth`: who it is, whom it trusts
+- `FastnodeError`: the base of all errors; each has a `hint`
+- `serve`: a node in several processes
+
 All but the errors is loaded when it is first asked for, with what it needs: who
 names routes and options waits for no event loop, who names no certificate for no
 cryptography.
@@ -65,6 +74,8 @@ if TYPE_CHECKING:
     )
     from fastnode.routing.route import Route
     from fastnode.workers import WorkerGroup, WorkerStatus, serve
+
+    __version__: str
 
 make_careful(*LOGGERS)
 
@@ -166,6 +177,10 @@ if not TYPE_CHECKING:  # or type checkers would take any name for one of these
 
     def __getattr__(name: str) -> object:
         """Load a name (PEP 562)."""
+        if name == "__version__":
+            metadata = import_module("importlib.metadata")
+            globals()[name] = metadata.version("fastnode")
+            return globals()[name]
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(_MODULES[name]), name)
@@ -175,4 +190,4 @@ if not TYPE_CHECKING:  # or type checkers would take any name for one of these
 
 def __dir__() -> list[str]:
     """Those that are not loaded yet, too."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -282,6 +282,13 @@ class DialGivenUp(HandshakeError):
     """We dialed and want the link no more; never raised to users."""
 
 
+def no_timeout(timeout: object) -> ConfigError:
+    """For a timeout below 0, or none at all."""
+    return ConfigError(
+        f"timeout is {timeout!r}", hint="seconds, from 0; None waits without an end"
+    )
+
+
 def renewed(error: FastnodeError) -> FastnodeError:
     """A copy of an error, for each place that raises it: tracebacks are not shared.
 

@@ -15,6 +15,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_\-]*[A-Za-z0-9_])?"
                    r"(\.[A-Za-z0-9_]([A-Za-z0-9_\-]*[A-Za-z0-9_])?)*\Z")  # fmt: skip
 
+_PORT = re.compile(r":[0-9]{1,5}\Z")
+
 
 @dataclass(frozen=True, slots=True)
 class NodeName:
@@ -47,7 +49,9 @@ class NodeName:
         if not _HOST.match(host) and not _is_ip(host):
             raise ConfigError(
                 f"{text!r} is not a node name: {host!r} is no host",
-                hint="use a DNS name or an IP address after the @",
+                hint="the port belongs into a Route, or into AcceptorOptions.port"
+                if _PORT.search(host)
+                else "use a DNS name or an IP address after the @",
             )
         return cls(name, host)
 

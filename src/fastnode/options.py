@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -102,6 +102,28 @@ def _check_count(what: str, value: int, least: int, most: int) -> None:
     _check_number(what, value, least, most)
 
 
+def _check_manager(what: str, value: object) -> None:
+    # Not by its class, which would be loaded for it, with cryptography.
+    if value is not None and not hasattr(value, "server_context"):
+        raise ConfigError(
+            f"{what} is a CertManager or CertAuthManager, not {type(value).__name__}",
+            hint="CertAuthManager(certificate, client_cas=..., client_auth=..., "
+            "root_cas=...) makes one of a Certificate",
+        )
+
+
+def _sequence(what: str, given: object, of: str) -> tuple[Any, ...]:
+    # By the name of the class: Route is of a higher rank than this file.
+    found = tuple(given) if isinstance(given, Iterable) else (None,)
+    for each in found:
+        if of not in (cls.__name__ for cls in type(each).__mro__):
+            raise ConfigError(
+                f"{what} is a sequence of {of}, not {given!r}",
+                hint=f"write [{of}(...)]",
+            )
+    return found
+
+
 def _check_callable(what: str, value: object) -> None:
     if value is not None and not callable(value):
         raise ConfigError(f"{what} is {value!r}, which cannot be called")
@@ -141,6 +163,7 @@ class AcceptorOptions:
     listener: Listener | None = None
 
     def __post_init__(self) -> None:
+        _check_manager("AcceptorOptions.cert_manager", self.cert_manager)
         check_port(self.port, "AcceptorOptions.port")
         _check_count("AcceptorOptions.port_range", self.port_range, 1, 65536)
         _check_count("AcceptorOptions.max_links", self.max_links, 1, 1 << 30)
@@ -212,9 +235,10 @@ class NetworkOptions:
     max_node_queued: int = limits.NODE_QUEUE_BYTES
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "acceptors", tuple(self.acceptors))
-        object.__setattr__(self, "routes", tuple(self.routes))
         what = "NetworkOptions."
+        for name, of in (("acceptors", "AcceptorOptions"), ("routes", "Route")):
+            given = _sequence(what + name, getattr(self, name), of)
+            object.__setattr__(self, name, given)
         _check_callable(what + "authorize", self.authorize)
         _check_callable(what + "on_refused", self.on_refused)
         _check_callable(what + "on_link_up", self.on_link_up)
@@ -257,6 +281,12 @@ class NodeOptions:
     group: bytes | None = None
 
     def __post_init__(self) -> None:
+        _check_manager("NodeOptions.cert_manager", self.cert_manager)
+        if not isinstance(self.network, NetworkOptions):
+            raise ConfigError(
+                f"NodeOptions.network is a NetworkOptions, not {self.network!r}",
+                hint="write NodeOptions(network=NetworkOptions(...))",
+            )
         if self.group is not None and (
             not isinstance(self.group, bytes) or len(self.group) != limits.GROUP_BYTES
         ):

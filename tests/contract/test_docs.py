@@ -25,6 +25,7 @@ from fastnode import (
 from fastnode.buffers.pool import BufferPool
 from fastnode.errors import refusal_from_wire
 from fastnode.link.machine import FRAMES, State
+from fastnode.loggers import LOGGERS
 from fastnode.names import NodeName
 from fastnode.wire.decoder import Decoder, Frame
 from fastnode.wire.encoder import Encoder
@@ -171,6 +172,11 @@ def test_marks_of_the_queue() -> None:
         number, unit = text.split()
         size = {"KiB": limits.KIB, "MiB": limits.MIB}[unit]
         assert getattr(network, name) == int(number) * size
+
+
+def test_every_logger_is_listed() -> None:
+    page = (ROOT / "docs/logging.md").read_text()
+    assert [row[0].strip("`") for row in table(page, "logger")] == list(LOGGERS)
 
 
 # --- the wire format -----------------------------------------------------------------

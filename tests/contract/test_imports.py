@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -43,6 +44,12 @@ def loaded_by(code: str) -> set[str]:
 )
 def test_what_is_not_loaded(code: str, never: set[str]) -> None:
     assert not loaded_by(code) & never
+
+
+def test_the_version_is_looked_up_when_it_is_asked_for() -> None:
+    assert "importlib.metadata" not in loaded_by("import fastnode")
+    assert fastnode.__version__ == version("fastnode")
+    assert "__version__" in dir(fastnode)
 
 
 def test_a_node_without_certificates_never_loads_cryptography() -> None:

@@ -233,6 +233,57 @@ def test_nothing_is_overwritten(left: str, tmp_path: Path) -> None:
         gone.write_bytes(before[gone])
 
 
+def test_a_certificate_is_renewed(tmp_path: Path) -> None:
+    assert invoke("ca", "init", tmp_path).exit_code == 0
+    issue = ["ca", "issue", ME, "--dir", tmp_path]
+    assert invoke(*issue, "--renew").exit_code == 0
+    cert, key = tmp_path / f"{ME}.pem", tmp_path / f"{ME}-key.pem"
+    before = Certificate.load(cert, key)
+    check_error(invoke(*issue), 2, "is not overwritten", "--renew", "--out DIR")
+    for _ in range(2):
+        assert invoke(*issue, "--renew").exit_code == 0
+        after = Certificate.load(cert, key)
+        assert after != before
+        assert mode(key) == 0o600
+        old = Certificate.load(f"{cert}.old", f"{key}.old")
+        assert old == before
+        assert mode(Path(f"{key}.old")) == 0o600
+        before = after
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_certificates_go_elsewhere(tmp_path: Path) -> None:
+    assert invoke("ca", "init", tmp_path / "ca").exit_code == 0
+    issue = ["ca", "issue", ME, "--dir", tmp_path / "ca", "--out", tmp_path / "new"]
+    assert invoke(*issue).exit_code == 0
+    found = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert found == [f"{ME}-key.pem", f"{ME}.pem"]
+
+
+def test_listen_says_once_where_and_what_only_looked(
+    certs: Path, tmp_path: Path
+) -> None:
+    both = tmp_path / "both.pem"
+    both.write_bytes(
+        (certs / f"{ME}.pem").read_bytes() + (certs / f"{ME}-key.pem").read_bytes()
+    )
+    alone = ["--cert", both, "--ca", certs / "ca.pem"]
+    with listening(certs) as (process, address):
+        assert invoke("check", address, *alone).exit_code == 0
+        route = ["--route", address]
+        assert fastnode("ping", ORDERS, *alone, *route)[0] == 0
+        status, _, errors = fastnode("ping", ORDERS, *alone, *route, "--name", "a.b")
+        check_words(status, errors, 3, "give --name")
+        _, _, said = ended(process, signal.SIGTERM)
+    assert "listens on" not in said
+    assert "INFO" in said
+    assert "it only checked, and hung up (nothing is wrong)" in said
+    assert "connect again" not in said
+    wrong_host = "the dialer probably dialed a host that this certificate does not name"
+    assert wrong_host in said
+    assert "no certificate seen" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -462,7 +513,7 @@ def refusing(
     ("arguments", "code", "words"),
     [
         # Refused by us, by them.
-        (["ping", ORDERS, "--dir", "{other}", "--as", ME], 3, "root_cas"),
+        (["ping", ORDERS, "--dir", "{other}", "--as", ME], 3, "not in --ca"),
         (["ping", ORDERS, "--dir", "{other}", "--as", ME, "--ca", "{certs}/ca.pem"],
          3, "client_cas"),
         (["ping", "else@127.0.0.1", "--dir", "{certs}", "--as", ME], 3, "was dialed"),

@@ -43,7 +43,7 @@ class Gate:
 async def test_a_bound_that_cannot_be(wrong: object) -> None:
     async with running(B) as node:
         with pytest.raises(ConfigError, match="concurrency"):
-            node.handler("e", concurrency=wrong)(Gate())  # type: ignore[arg-type]
+            node.handler("e", concurrency=wrong)(Gate())  # type: ignore[call-overload]
 
 
 async def test_so_many_at_once_and_in_order() -> None:

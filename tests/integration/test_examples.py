@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 
 import fastnode
 
+README = (Path(__file__).parents[2] / "README.md").read_text()
+#: The package under test, wherever this process has it from.
+PACKAGE = str(Path(fastnode.__file__).parents[1])
 EXAMPLES = Path(__file__).parents[2] / "examples"
 #: Generous: an example takes a second.
 TIMEOUT_SECONDS = 50.0
@@ -51,18 +55,60 @@ PRINTED = {
 }
 
 
+FIRST = "first.py"
+
+
 def test_every_example_is_tested() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(PRINTED)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*PRINTED, FIRST}
+
+
+def block(text: str, language: str) -> str:
+    """The first fenced block of a language."""
+    return text.split(f"```{language}\n", 1)[1].split("```", 1)[0]
+
+
+def test_the_readme_s_program_is_the_example() -> None:
+    program = (EXAMPLES / FIRST).read_text().split('"""\n', 1)[1]
+    assert block(README, "python").strip() == program.strip()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.0/8 is Linux's")
+def test_the_readme_s_program_runs_by_the_commands_beside_it(tmp_path: Path) -> None:
+    # The port is the default: an address of its own makes sure that it is free.
+    host = f"127.{random.randrange(1, 255)}.{random.randrange(256)}.7"
+    (tmp_path / "examples").mkdir()
+    program = (EXAMPLES / FIRST).read_text().replace("127.0.0.1", host)
+    (tmp_path / "examples" / FIRST).write_text(program)
+    commands = block(README.split("<!-- command: first -->", 1)[1], "sh")
+    said = ""
+    for line in commands.strip().splitlines():
+        words = line.replace("127.0.0.1", host).split()
+        python = [sys.executable, "-W", "error"]
+        if words[0] == ".venv/bin/fastnode":
+            python += ["-m", "fastnode"]
+        else:
+            assert words[0] == ".venv/bin/python"
+        done = subprocess.run(
+            [*python, *words[1:]],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": PACKAGE},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+        told = [each for each in done.stderr.splitlines() if SLOW not in each]
+        assert (done.returncode, told) == (0, []), line
+        said = done.stdout
+    assert said == f"b'order 7, invoiced to orders@{host}'\n"
 
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_example(name: str, tmp_path: Path) -> None:
-    # The package under test, wherever this process has it from.
-    package = str(Path(fastnode.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLES / name)],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": package},
+        env={**os.environ, "PYTHONPATH": PACKAGE},
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,

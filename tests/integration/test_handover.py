@@ -629,7 +629,11 @@ async def test_guarantee_8_an_old_link_that_is_dead_holds_up_nobody_for_long(
         for node in (a, b):
             into = got[node.name]
             node.handler("e")(lambda m, i=into: i.append(int.from_bytes(m.payload[:4])))
-        b.handler("never")(lambda m: asyncio.Event().wait())
+
+        @b.handler("never")
+        async def never(message: Message) -> None:
+            await asyncio.Event().wait()
+
         await proxy.start(b.acceptors[0].address)
         a.remove_route(f"^{B}$")
         a.add_route(route_to(proxy.address))

@@ -148,6 +148,13 @@ async def _(*_: object) -> str:
         return await fails(a, "gamma@127.0.0.1")
 
 
+@row("which is this node itself")
+async def _(*_: object) -> str:
+    async with running(A) as a:
+        a.add_route(Route("gamma", *a.acceptors[0].address))
+        return await fails(a, "gamma@127.0.0.1")
+
+
 @row("is not authorized")
 async def _(*_: object) -> str:
     return await refused(acceptor={"authorize": lambda peer: False})

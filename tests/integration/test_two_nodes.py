@@ -121,7 +121,7 @@ async def test_handlers_sync_async_and_what_they_return() -> None:
 
         b.handler("object")(Callable())
         b.handler("none")(lambda m: None)
-        b.handler("wrong")(lambda m: "text")
+        b.handler("wrong")(lambda m: "text")  # type: ignore[type-var]
         b.handler("lambda")(lambda m: later(m))  # noqa: PLW0108 (a plain function that returns a coroutine)
         link = await a.connect(B)
         assert await link.call("async", b"x") == b"later x"

@@ -57,6 +57,30 @@ class IssuedCertificate:
         """
         write_new({key_file: (self.key_pem, 0o600), cert_file: (self.cert_pem, 0o644)})
 
+    def replace(self, cert_file: Path, key_file: Path) -> None:
+        """Write both files in place of older ones, which are kept with ``.old`` behind
+        their names. Whoever reads meanwhile finds whole files, old or new.
+
+        Raises:
+            ConfigError: they cannot be written.
+        """
+        key_new = key_file.with_name(key_file.name + ".new")
+        cert_new = cert_file.with_name(cert_file.name + ".new")
+        try:
+            for left_over in (key_new, cert_new):
+                left_over.unlink(missing_ok=True)
+            self.save(cert_new, key_new)
+            for path in (key_file, cert_file):
+                if path.exists():
+                    old = path.with_name(path.name + ".old")
+                    old.unlink(missing_ok=True)
+                    # No copy: that would be readable for all, for a moment.
+                    os.link(path, old)
+            key_new.replace(key_file)
+            cert_new.replace(cert_file)
+        except OSError as error:
+            raise ConfigError(f"{error.filename}: {error.strerror}") from error
+
     def __repr__(self) -> str:
         return f"<IssuedCertificate {self.certificate()!r}>"
 

@@ -115,11 +115,14 @@ class CertManager:
         new = self._checked(certificate)
         self.check_update(new)
         with self._lock:
+            in_use = self._frozen
             self._certificate = new
             self._contexts = {}
         log.info(
             "certificate replaced: %r, SHA-256 %s; links that are up keep the old one, "
-            "node.reconnect() replaces them",
+            "node.reconnect() replaces them"
+            if in_use
+            else "certificate loaded: %r, SHA-256 %s",
             new,
             new.fingerprint,
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fastnode.cli.number import DAYS
+from fastnode.errors import ConfigError
 
 __all__ = ["ca"]
 
@@ -51,7 +52,16 @@ def init(directory: Path, name: str, days: float) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
     show_default="the current one",
-    help="Where the authority lies, and where the files go.",
+    help="Where the authority lies.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    show_default="--dir",
+    help="Where the files go.",
+)
+@click.option(
+    "--renew", is_flag=True, help="Take the place of files of that name, if any."
 )
 @click.option("--dns", multiple=True, help="A further DNS name. Repeatable.")
 @click.option("--ip", "ips", multiple=True, help="A further address. Repeatable.")
@@ -64,11 +74,15 @@ def issue(
     dns: tuple[str, ...],
     ips: tuple[str, ...],
     days: float,
+    out: Path | None,
+    *,
+    renew: bool,
 ) -> None:
     """Issue a certificate for the node NAME@HOST, for both sides of a link.
 
     Its subject alternative names are fastnode://NAME@HOST, HOST, and what --dns and
-    --ip add. Existing files are never overwritten.
+    --ip add. Existing files are not overwritten, unless --renew says so: then the old
+    pair is kept beside the new one, with .old behind its names.
 
     \b
     Example:  fastnode ca issue orders@127.0.0.1 --dir certs --dns localhost
@@ -78,9 +92,19 @@ def issue(
 
     name = NodeName.parse(node)
     issued = Authority.load(directory).issue(name, dns=dns, ips=ips, days=days)
-    cert_file = directory / f"{name}.pem"
-    key_file = directory / f"{name}-key.pem"
-    issued.save(cert_file, key_file)
+    out = out or directory
+    cert_file = out / f"{name}.pem"
+    key_file = out / f"{name}-key.pem"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if renew:
+            issued.replace(cert_file, key_file)
+        else:
+            issued.save(cert_file, key_file)
+    except ConfigError as error:
+        if not renew and cert_file.exists():
+            error.hint = "--renew takes its place, --out DIR writes elsewhere"
+        raise
     certificate = issued.certificate()
     click.echo(f"certificate  {cert_file}")
     click.echo(f"key          {key_file}  (keep it secret)")

@@ -23,14 +23,18 @@ _file = click.Path(path_type=Path, dir_okay=False)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Certificate, key and trust, by file."""
+    """Certificate, key and trust, by file; the key may be in the certificate's."""
 
     cert: Path
-    key: Path
+    key: Path | None
     ca: Path
 
-    def manager(self) -> CertAuthManager:
-        """A manager that demands and shows certificates of one authority."""
+    def manager(self, server_name: str | None = None) -> CertAuthManager:
+        """A manager that demands and shows certificates of one authority.
+
+        Args:
+            server_name: to verify in servers' certificates; None: the host dialed.
+        """
         from fastnode import CertAuthManager, Certificate, CertPool, ClientAuth
 
         pool = CertPool.load(self.ca)
@@ -39,6 +43,7 @@ class Identity:
             client_cas=pool,
             client_auth=ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT,
             root_cas=pool,
+            server_name=server_name,
         )
 
     def node_name(self, chosen: str | None) -> str:
@@ -61,7 +66,9 @@ def identity_options(command: Command) -> Command:
     """Add --cert, --key, --ca and --dir, given to the command as `identity`."""
 
     @click.option("--cert", type=_file, help="Certificate chain, PEM.")
-    @click.option("--key", type=_file, help="Its private key, PEM.")
+    @click.option(
+        "--key", type=_file, help="Its private key, PEM.  [default: in --cert]"
+    )
     @click.option("--ca", type=_file, help="Authorities to trust, PEM.")
     @click.option(
         "--dir",
@@ -79,12 +86,12 @@ def identity_options(command: Command) -> Command:
         **kwargs: Any,
     ) -> Any:
         name = kwargs.get("own") or kwargs.get("own_name")
-        if directory is not None and name:
-            cert = cert or directory / f"{name}.pem"
+        if directory is not None and name and cert is None:
+            cert = directory / f"{name}.pem"
             key = key or directory / f"{name}-key.pem"
         if directory is not None:
             ca = ca or directory / "ca.pem"
-        for option, value in (("--cert", cert), ("--key", key), ("--ca", ca)):
+        for option, value in (("--cert", cert), ("--ca", ca)):
             if value is None:
                 raise click.UsageError(
                     f"{option} is missing (or --dir"
@@ -92,7 +99,6 @@ def identity_options(command: Command) -> Command:
                     + ")."
                 )
         assert cert is not None
-        assert key is not None
         assert ca is not None
         return command(*args, identity=Identity(cert, key, ca), **kwargs)
 

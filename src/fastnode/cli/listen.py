@@ -91,7 +91,11 @@ async def _listen(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
+    # The line below says it on standard output.
+    starts = logging.getLogger("fastnode.acceptor")
+    starts.setLevel(logging.WARNING)
     async with await start_node(own, options) as node:
+        starts.setLevel(logging.NOTSET)
 
         @node.default_handler
         def show(message: Message) -> bytes:

@@ -14,7 +14,7 @@ from fastnode.cli.ca import ca
 from fastnode.cli.check.command import check
 from fastnode.cli.demo.command import demo
 from fastnode.cli.listen import listen
-from fastnode.cli.printable import printable
+from fastnode.cli.printable import by_options, printable
 from fastnode.cli.send import call, ping, send
 from fastnode.errors import (
     CallTimeout,
@@ -45,7 +45,7 @@ class Commands(click.Group):
         except FastnodeError as error:
             click.echo(f"error: {printable(error.message)}", err=True)
             if error.hint:
-                click.echo(f"hint: {printable(error.hint)}", err=True)
+                click.echo(f"hint: {printable(by_options(error.hint))}", err=True)
             ctx.exit(exit_code(error))
         except BrokenPipeError:
             # Whoever read our output has what it wanted. The interpreter flushes once

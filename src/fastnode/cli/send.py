@@ -40,6 +40,9 @@ def dial_options(command: Command) -> Command:
         ),
         click.option("--route", help="HOST:PORT of the node.  [default: by its name]"),
         click.option(
+            "--name", help="Name to verify in its certificate.  [default: its host]"
+        ),
+        click.option(
             "--as",
             "own_name",
             metavar="NAME@HOST",
@@ -126,7 +129,11 @@ def _run(main: Any, timeout: float) -> Any:
 
 @asynccontextmanager
 async def _dialer(
-    node: str, identity: Identity, own_name: str | None, route: str | None
+    node: str,
+    identity: Identity,
+    own_name: str | None,
+    route: str | None,
+    name: str | None,
 ) -> AsyncIterator[Node]:
     """A node that only dials, with a route to one other."""
     import re
@@ -140,7 +147,7 @@ async def _dialer(
             raise ConfigError(f"--route is {route!r}", hint="write it as HOST:PORT")
         routes.append(Route(f"^{re.escape(node)}$", host.strip("[]"), int(port)))
     options = NodeOptions(
-        cert_manager=identity.manager(),
+        cert_manager=identity.manager(name),
         network=NetworkOptions(acceptors=(), routes=routes),
         shutdown_timeout=5.0,
     )
@@ -157,11 +164,12 @@ async def _send(
     identity: Identity,
     own_name: str | None,
     route: str | None,
+    name: str | None,
     timeout: float,
 ) -> tuple[int, int]:
     source = Input(file)
     messages = size = 0
-    async with _dialer(node, identity, own_name, route) as own:
+    async with _dialer(node, identity, own_name, route, name) as own:
         link = await own.connect(node)
         with ExitStack() as stack:
             advance: Callable[[int], object] | None = None
@@ -206,6 +214,7 @@ async def _call(
     identity: Identity,
     own_name: str | None,
     route: str | None,
+    name: str | None,
     timeout: float,
 ) -> bytes:
     from fastnode.limits import DEFAULT_MAX_MESSAGE_BYTES
@@ -217,7 +226,7 @@ async def _call(
             side=Side.LOCAL,
             hint="a call is one message; send it in parts",
         )
-    async with _dialer(node, identity, own_name, route) as own:
+    async with _dialer(node, identity, own_name, route, name) as own:
         return await own.call(node, endpoint, payload, timeout=timeout)
 
 
@@ -228,9 +237,10 @@ async def _ping(
     identity: Identity,
     own_name: str | None,
     route: str | None,
+    name: str | None,
     timeout: float,  # noqa: ARG001 - bounds all of it, in _run
 ) -> None:
-    async with _dialer(node, identity, own_name, route) as own:
+    async with _dialer(node, identity, own_name, route, name) as own:
         link = await own.connect(node)
         peer = link.peer
         click.echo(f"{peer.name} at {peer.address[0]}:{peer.address[1]}")

@@ -17,6 +17,7 @@ from fastnode.errors import (
     ProtocolError,
     RemoteError,
     Side,
+    no_timeout,
     renewed,
 )
 from fastnode.limits import MAX_REASON_BYTES
@@ -70,9 +71,12 @@ cdef class CallTable:
     ):
         """Send a call and wait for its reply, at most `timeout` seconds; or a message
         and wait for its confirmation, which is an empty reply."""
-        cdef uint32_t number = self.free_number()
+        cdef uint32_t number
         cdef Py_ssize_t under_way
         timer = None
+        if timeout is not None and not timeout >= 0:
+            raise no_timeout(timeout)
+        number = self.free_number()
         cdef Handling handling = current()
         self.outbox.call(
             CONFIRM if confirm else CALL,
@@ -167,7 +171,10 @@ cdef class CallTable:
             )
         elif code == REPLY_TOO_LARGE:
             error = MessageTooLarge(
-                f"the reply was not sent: {text}", peer=self.peer, side=Side.REMOTE
+                f"the reply was not sent: {text}",
+                peer=self.peer,
+                side=Side.REMOTE,
+                hint="raise max_message_size on this node, or have it sent in parts",
             )
         else:
             error = RemoteError(name, text, peer=self.peer)

@@ -46,10 +46,14 @@ def cut_off(peer: Peer, queued: int) -> LinkLost:
     )
 
 
-def closed_here(peer: Peer) -> LinkClosed:
+def closed_here(peer: Peer, reason: CloseReason = CloseReason.CLOSED) -> LinkClosed:
     """We closed the link."""
+    stops = reason is CloseReason.SHUTDOWN
     return LinkClosed(
-        f"the link with {peer.name} was closed", peer=peer, side=Side.LOCAL
+        f"the link with {peer.name} was closed" + (": this node stops" * stops),
+        peer=peer,
+        side=Side.LOCAL,
+        hint="start a new node" if stops else None,
     )
 
 

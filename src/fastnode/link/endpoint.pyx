@@ -13,6 +13,13 @@ from fastnode.log_limit import LogLimit
 log = logging.getLogger("fastnode.link")
 
 
+cdef bint is_async(object handler) except *:
+    """Whether it is a coroutine function, or an object that is called as one."""
+    return iscoroutinefunction(handler) or iscoroutinefunction(
+        getattr(handler, "__call__", None)
+    )
+
+
 @cython.final
 cdef class Endpoint:
     """A name and the handler for what is sent to it."""
@@ -37,10 +44,7 @@ cdef class Endpoint:
         if most:
             self.waiting = deque()
             self.nested = deque()
-        self.asynchronous = handler is not None and (
-            iscoroutinefunction(handler)
-            or iscoroutinefunction(getattr(handler, "__call__", None))
-        )
+        self.asynchronous = handler is not None and is_async(handler)
         self.awaits = self.asynchronous and not batch
 
     cdef bint full(self, bint nested) noexcept:
@@ -69,7 +73,7 @@ cdef class EndpointRegistry:
         Raises:
             ConfigError: the name has one, is empty or longer than 255 bytes, the
                 handler cannot be called, or `concurrency` is not a number from 1 to
-                MAX_CONCURRENCY.
+                MAX_CONCURRENCY, or the handler not asynchronous.
         """
         if concurrency is not None and (
             type(concurrency) is not int or not 1 <= concurrency <= MAX_CONCURRENCY
@@ -80,6 +84,13 @@ cdef class EndpointRegistry:
             )
         if not callable(handler):
             raise ConfigError(f"the handler of {name!r} is not callable")
+        if concurrency is not None and not is_async(handler):
+            raise ConfigError(
+                f"the handler of {name!r} is no async function, and concurrency is for "
+                "those",
+                hint="leave concurrency out: a plain function runs once at a time; or "
+                "write it as async def",
+            )
         if not 0 < len(name.encode()) <= MAX_ENDPOINT_NAME_BYTES:
             raise ConfigError(
                 f"an endpoint's name has 1 to {MAX_ENDPOINT_NAME_BYTES} bytes"

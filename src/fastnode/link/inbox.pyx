@@ -256,6 +256,7 @@ cdef class Inbox(Turns):
                 return 0
             return self.reply(call, result)
         except Exception as error:
+            self.handler_failed(endpoint, error)
             self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
         return 0
 

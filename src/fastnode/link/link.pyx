@@ -25,6 +25,10 @@ cdef class Link:
     """One connection to a peer, after both sides agreed on names and limits.
 
     Made by `Node.connect` and by acceptors. It belongs to the loop that made it.
+
+    Attributes:
+        peer: the `Peer` at the other end: name, address, certificate, whether that was
+            verified.
     """
 
     def __init__(self, protocol, Outbox outbox not None, peer):
@@ -47,6 +51,8 @@ cdef class Link:
             LinkClosed: the link is closed, or lost (`LinkLost`).
             MessageTooLarge: larger than this node or the peer allows.
             SendQueueFull: too much is queued; nothing was queued.
+            TypeError: `payload` is none of these; text has to be encoded first.
+            ConfigError: there is no such `priority`, or it is another thread's link.
         """
         self.outbox.send(
             endpoint, payload, DATA_LANE if priority is None else lane_of(priority)
@@ -63,7 +69,8 @@ cdef class Link:
             CallTimeout: no reply in time; the handler is cancelled, or never begun.
             NoSuchEndpoint: the peer has no such endpoint.
             RemoteError: the handler raised.
-            LinkClosed, MessageTooLarge, SendQueueFull: as for `send`.
+            LinkClosed, MessageTooLarge, SendQueueFull, TypeError, ConfigError: as for
+                `send`; ConfigError also for a `timeout` below 0.
         """
         return self.protocol.call(
             endpoint, payload, timeout, False, lane_of(priority)
@@ -86,7 +93,8 @@ cdef class Link:
             NoSuchEndpoint: the peer has no such endpoint.
             RemoteError: the plain handler raised.
             LinkLost: the link was lost; it may have been handed over.
-            LinkClosed, MessageTooLarge, SendQueueFull: as for `send`.
+            LinkClosed, MessageTooLarge, SendQueueFull, TypeError, ConfigError: as for
+                `send`; ConfigError also for a `timeout` below 0.
         """
         await self.protocol.call(
             endpoint, payload, timeout, True, lane_of(priority)

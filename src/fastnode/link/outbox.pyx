@@ -147,12 +147,8 @@ cdef class Outbox:
         if PyThread_get_thread_ident() != self.thread:
             raise elsewhere("thread")
         if size > self.max_message or size > self.own_max_message:
-            raise MessageTooLarge(
-                f"a payload of {size} bytes: the peer takes {self.max_message}, "
-                f"this node {self.own_max_message}",
-                peer=self.peer,
-                side=Side.LOCAL,
-                hint="raise max_message_size on both nodes, or send it in parts",
+            raise too_large(
+                size, self.max_message, self.own_max_message, self.peer
             )
         # An empty queue takes any message of a legal size.
         if queued and queued + size > self.most:
@@ -420,10 +416,25 @@ cdef bint ripe(Lane lane) noexcept:
     return lane.size >= FLUSH_AT and lane.credit > 0
 
 
+cdef object too_large(size_t size, size_t theirs, size_t ours, object peer):
+    cdef str where = "both nodes"
+    if size <= ours:
+        where = "the peer's node"
+    elif size <= theirs:
+        where = "this node"
+    return MessageTooLarge(
+        f"a payload of {size} bytes: the peer takes {theirs}, this node {ours}",
+        peer=peer,
+        side=Side.LOCAL,
+        hint=f"raise max_message_size on {where}, or send it in parts",
+    )
+
+
 cdef object elsewhere(str what):
     return ConfigError(
         f"a link was used from a {what} that is not its own",
-        hint="use loop.call_soon_threadsafe of the loop that made its node",
+        hint="from a thread: asyncio.run_coroutine_threadsafe(node.call(...), "
+        "loop).result(), where loop is the one that made the node",
     )
 
 
@@ -433,6 +444,8 @@ cdef bytes as_bytes(object payload):
         return bytes(payload)
     if isinstance(payload, (bytearray, memoryview)):
         return bytes(payload)
+    encode = ": encode it: .encode()" if isinstance(payload, str) else ""
     raise TypeError(
-        f"a payload is bytes, bytearray or memoryview, not {type(payload).__name__}"
+        "a payload is bytes, bytearray or memoryview, not "
+        f"{type(payload).__name__}{encode}"
     )

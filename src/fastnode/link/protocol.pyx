@@ -303,7 +303,7 @@ cdef class LinkProtocol(Handshake):
         if self.state_ < State.UP:
             self.refuse(endings.given_up(self.peer_text()))
         if self.state_ in (State.UP, State.RETIRING):
-            self.close_for(reason, timeout, endings.closed_here(self.peer))
+            self.close_for(reason, timeout, endings.closed_here(self.peer, reason))
 
     cdef int close_for(self, reason, timeout, error) except -1:
         """Begin the end in order; `error` is what users are told from now on."""

@@ -18,7 +18,8 @@ class LinkStats:
         queued_bytes: waiting to be sent, before TLS.
         credit_bytes: what the peer takes before it grants more.
         unhandled_messages: one-way messages received for endpoints without handler.
-        handler_errors: one-way messages whose handler raised.
+        handler_errors: messages and calls whose handler raised, or returned what is no
+            reply.
     """
 
     messages_sent: int

@@ -40,7 +40,9 @@ cdef class HandlerTasks(HandlingOwner):
         int lane,
     )
     cdef int free_of(self, Handling handling) except -1
-    cdef int answer(self, uint32_t call, object result, object error) except -1
+    cdef int answer(
+        self, Endpoint endpoint, uint32_t call, object result, object error
+    ) except -1
     cdef int cancel(self, uint32_t call) except -1
     cdef int cancel_task(self, object handling) except -1
     cdef int batch_done(self, object batch) except -1

@@ -54,8 +54,13 @@ cdef class HandlerTasks:
             payload = <bytes>result
         elif result is None:
             payload = b""
-        else:
+        elif isinstance(result, (bytes, bytearray, memoryview)):
             payload = as_bytes(result)
+        else:
+            raise TypeError(
+                f"the handler returned {type(result).__name__}; a reply is bytes or "
+                "None"
+            )
         if <uint64_t>PyBytes_GET_SIZE(payload) > self.outbox.max_message:
             return self.refuse(
                 call,
@@ -99,9 +104,8 @@ cdef class HandlerTasks:
         cdef object number = handling.number
         cdef Endpoint endpoint = handling.endpoint
         try:
-            if number is not None:
-                if self.calls.pop(number, None) is not None:
-                    self.answer(number, result, error)
+            if number is not None and self.calls.pop(number, None) is not None:
+                self.answer(endpoint, number, result, error)
             elif error is not None and isinstance(error, Exception):
                 self.handler_failed(endpoint, error)
         finally:
@@ -112,13 +116,17 @@ cdef class HandlerTasks:
                 self.free_of(handling)
         return 0
 
-    cdef int answer(self, uint32_t call, object result, object error) except -1:
+    cdef int answer(
+        self, Endpoint endpoint, uint32_t call, object result, object error
+    ) except -1:
         """Reply with what a handler returned or raised."""
         if error is None:
             try:
                 return self.reply(call, result)
             except Exception as wrong:
                 error = wrong
+        if isinstance(error, Exception):
+            self.handler_failed(endpoint, error)
         cdef str text = (
             "it was cancelled" if isinstance(error, CancelledError) else str(error)
         )
@@ -182,8 +190,8 @@ cdef class HandlerTasks:
     # --- errors -----------------------------------------------------------------
 
     cdef int handler_failed(self, Endpoint endpoint, object error) except -1:
-        """A handler of a one-way message raised: nobody waits for it, so log it, but
-        not each of the many that a peer can cause."""
+        """A handler raised: its caller is told no traceback, the sender of a one-way
+        message nothing, so log it, but not each of the many that a peer can cause."""
         cdef str name = "" if endpoint.invented else endpoint.name
         self.handler_errors += 1
         self.registry.limited.say(

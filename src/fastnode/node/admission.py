@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from inspect import isawaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fastnode.errors import HandshakeError, NotAuthorized, PeerNameMismatch, Side
+from fastnode.limits import GROUP_BYTES
 from fastnode.link.peer import Peer
 from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from fastnode.node.slow import SlowCallbacks
     from fastnode.options import Authorize
 
-__all__ = ["Admission"]
+__all__ = ["ITSELF", "Admission"]
+
+#: What a node says that has dialed its own acceptor.
+ITSELF: Final = "the dialer is this node itself"
 
 log = logging.getLogger("fastnode.node")
 
@@ -63,6 +67,14 @@ class Admission:
                 peer=str(name),
                 side=Side.LOCAL,
                 hint="it is not as RFC 5280 says; issue another one",
+            )
+        own = protocol.settings.hello.instance[:GROUP_BYTES]
+        if name == self.own and protocol.peer_hello.instance[:GROUP_BYTES] == own:
+            raise PeerNameMismatch(
+                ITSELF,
+                peer=str(name),
+                side=Side.LOCAL,
+                hint="the node that was meant does not run there; or mend its route",
             )
         if expected is not None and name != expected:
             raise PeerNameMismatch(

@@ -22,12 +22,14 @@ from fastnode.errors import (
     HandshakeError,
     HandshakeTimeout,
     NoRoute,
+    PeerNameMismatch,
     ProtocolError,
     Side,
 )
 from fastnode.limits import DEFAULT_PORT
 from fastnode.link.machine import State
 from fastnode.link.transport_protocol import TransportProtocol
+from fastnode.node.admission import ITSELF
 from fastnode.options import check_port
 from fastnode.tls.choice import make_engine
 from fastnode.tls.evidence import Evidence
@@ -54,19 +56,22 @@ log = logging.getLogger("fastnode.node")
 #: How long the winner of two simultaneous dials may take to come up here: it has
 #: been accepted there, so that is half a round trip.
 WINNER_SECONDS = 1.0
+#: How an address was found that nobody named.
+NOTHING_MATCHED = "no route or resolver matched"
 #: Pause before dialing again when the winner did not come up, times the attempt.
 RETRY_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to connect, and by which trust."""
+    """Where to connect, by which trust, and how that was found."""
 
     host: str
     port: int
     cert_manager: CertManager | None
     server_name: str
     insecure: bool
+    found: str
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -206,14 +211,17 @@ class Dial:
                     route.cert_manager or manager,
                     route.server_name,
                     route.insecure_skip_verify,
+                    f"by the route {route.match!r}",
                 )
                 for route in routes
             ]
         addresses: Sequence[tuple[str, int]] = [(self._name.host, DEFAULT_PORT)]
+        found = NOTHING_MATCHED
         if self._resolver is not None:
             addresses = await self._resolve(self._resolver)
+            found = "by the resolver"
         return [
-            self._make_target(host, port, manager, None, None)
+            self._make_target(host, port, manager, None, None, found)
             for host, port in addresses
         ]
 
@@ -224,6 +232,7 @@ class Dial:
         manager: CertManager | None,
         server_name: str | None,
         insecure: bool | None,
+        found: str,
     ) -> Target:
         known = manager.server_name if manager is not None else None
         return Target(
@@ -232,6 +241,7 @@ class Dial:
             cert_manager=manager,
             server_name=server_name or known or host,
             insecure=self._insecure if insecure is None else insecure,
+            found=found,
         )
 
     async def _resolve(self, resolver: Resolver) -> Sequence[tuple[str, int]]:
@@ -340,6 +350,8 @@ class Dial:
         try:
             return await established[0]
         except FastnodeError as error:
+            if isinstance(error, PeerNameMismatch) and ITSELF in error.message:
+                raise self._found_itself(target) from error
             if not error.peer or isinstance(error.peer, str):
                 error.peer = str(self._name)
             self._protocol = None
@@ -352,6 +364,18 @@ class Dial:
             del protocol
             made.clear()
             established.clear()
+
+    def _found_itself(self, target: Target) -> PeerNameMismatch:
+        remedy = "add a Route"
+        if target.found != NOTHING_MATCHED:
+            remedy = f"correct {target.found.removeprefix('by ')}"
+        return PeerNameMismatch(
+            f"{self._name} was looked for at {target} ({target.found}), which is this "
+            "node itself",
+            peer=str(self._name),
+            side=Side.LOCAL,
+            hint=f"start {self._name} there, or {remedy}",
+        )
 
     def _make(self, engine: TlsEngine) -> LinkProtocol:
         return self._foundation.protocol(engine, self, dialer=True)

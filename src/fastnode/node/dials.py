@@ -67,7 +67,11 @@ class Dials:
 
     def stopped(self) -> LinkClosed:
         """What is raised when this node stops."""
-        return LinkClosed(f"node {self._foundation.name} was stopped", side=Side.LOCAL)
+        return LinkClosed(
+            f"node {self._foundation.name} was stopped",
+            side=Side.LOCAL,
+            hint="start a new node",
+        )
 
     async def connect(self, name: str) -> Link:
         """See `Node.connect`."""

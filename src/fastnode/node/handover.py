@@ -311,7 +311,11 @@ class Handover:
         return self._rounds[old]
 
     def _stopped(self) -> LinkClosed:
-        return LinkClosed(f"node {self._foundation.name} was stopped", side=Side.LOCAL)
+        return LinkClosed(
+            f"node {self._foundation.name} was stopped",
+            side=Side.LOCAL,
+            hint="start a new node",
+        )
 
     async def _run(self, entry: Round) -> LinkProtocol:
         old = entry.old

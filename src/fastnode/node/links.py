@@ -455,7 +455,12 @@ class LinkRegistry:
         if ticket is not None and self._by_ticket.get(ticket) is protocol:
             del self._by_ticket[ticket]
         if self._up.pop(protocol, None) is not None:
-            log.info("link down: %s", protocol.error)
+            error = protocol.error
+            # Who only accepts has nothing to connect again.
+            if error is not None and error.hint == type(error).usual_hint:
+                log.info("link down: %s", error.message)
+            else:
+                log.info("link down: %s", error)
 
     def gone(self, protocol: LinkProtocol) -> None:
         """The socket is closed."""

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
 from fastnode.errors import ConfigError, Side
-from fastnode.link.endpoint import EndpointRegistry
 from fastnode.link.settings import LinkSettings
 from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
+from fastnode.node.advice import advise
 from fastnode.node.dial import DialStats
 from fastnode.node.dials import Dials
+from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.events import LinkEvents
 from fastnode.node.fork import ForkGuard
 from fastnode.node.foundation import Foundation
@@ -41,14 +41,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Node", "start_node"]
 
-Handler = TypeVar("Handler", bound=Callable[..., Any])
 UpCallback = TypeVar("UpCallback", bound="OnLinkUp")
 DownCallback = TypeVar("DownCallback", bound="OnLinkDown")
 
 log = logging.getLogger("fastnode.node")
 
 
-class Node:
+class Node(Endpoints):
     """One running node. Made by `start_node`; belongs to the loop it was started on.
 
     Args:
@@ -61,6 +60,12 @@ class Node:
     """
 
     def __init__(self, name: str, options: NodeOptions | None = None) -> None:
+        if options is not None and not isinstance(options, NodeOptions):
+            raise ConfigError(
+                f"the options of node {name} are a {type(options).__name__}",
+                side=Side.LOCAL,
+                hint="pass NodeOptions(cert_manager=..., network=...)",
+            )
         self._options = options if options is not None else NodeOptions()
         self._name = NodeName.parse(name)
         network = self._options.network
@@ -73,7 +78,7 @@ class Node:
                 "plaintext=True) does without TLS, and without any protection",
             )
         self._routes = RouteTable(network.routes)
-        self._endpoints = EndpointRegistry()
+        Endpoints.__init__(self, str(self._name))
         self._instance = new_instance(self._options.group)
         verifies = not network.plaintext and not network.insecure_skip_verify
         events = LinkEvents(network.on_link_up, network.on_link_down)
@@ -163,6 +168,7 @@ class Node:
         network = self._options.network
         self._upkeep.refuse_expired()
         self._loop = asyncio.get_running_loop()
+        self._belong_here()
         acceptors: list[Acceptor] = []
         try:
             for options in network.acceptors:
@@ -187,6 +193,7 @@ class Node:
         for route in network.routes:
             self._freeze(route.cert_manager)
         self._upkeep.start(self._loop, self._acceptors)
+        advise(self._name, self._options, self._acceptors)
         return self
 
     @staticmethod
@@ -242,46 +249,6 @@ class Node:
         if self._fork.error is None:
             await self.stop()
 
-    # --- endpoints ---------------------------------------------------------------
-
-    def handler(
-        self, name: str, *, concurrency: int | None = None, batch: bool = False
-    ) -> Callable[[Handler], Handler]:
-        """Decorator: the function handles what is sent to endpoint `name`.
-
-        It is given a `Message`; what it returns (bytes, or None for an empty reply)
-        is the reply of a call and is dropped for a one-way message. It may be
-        ``async def``; a plain function runs where the message is received, so it
-        must not block.
-
-        Args:
-            concurrency: how many of an ``async`` handler may be under way at once, over
-                all links; None: no bound. What comes beyond waits in order, and counts
-                against its sender's window.
-            batch: the function is given a `list` of messages, never an empty one: what
-                arrived together on one link, in order; at most MAX_BATCH_MESSAGES, and
-                no further one once they have MAX_BATCH_BYTES (`fastnode.limits`).
-                Nothing waits for more to come. Of an ``async`` function the next batch
-                of a link begins when the one before has finished. A message with
-                ``confirm=True`` is confirmed when its batch was handed over; a call
-                fails with `RemoteError`, which says so.
-
-        Raises:
-            ConfigError: the endpoint has a handler already, or `concurrency` is no
-                number from 1 upward.
-        """
-
-        def register(handler: Handler) -> Handler:
-            self._endpoints.add(name, handler, concurrency, batch)
-            return handler
-
-        return register
-
-    def default_handler(self, handler: Handler) -> Handler:
-        """Decorator: the function handles all endpoints that have no handler."""
-        self._endpoints.set_fallback(handler)
-        return handler
-
     # --- routes ------------------------------------------------------------------
 
     def add_route(self, route: Route) -> None:
@@ -332,7 +299,8 @@ class Node:
         to 30 s (see `fastnode.limits`), and starts over after a link that lasted 10 s.
         A refusal that comes back until somebody changes something, that is any
         `HandshakeError` but `HandshakeTimeout`, raises the ceiling to 30 s at once.
-        Each attempt tries all routes, with the certificate of then. ::
+        Each attempt tries all routes, with the certificate that is current at that
+        time. ::
 
             async with node.keep_connected("billing@10.0.0.7") as kept:
                 link = await kept.connected()
@@ -465,9 +433,9 @@ class Node:
         if self._loop is None:
             text = f"node {self.name} was not started"
             raise ConfigError(text, hint="use await start_node(...)")
+        self._check_thread()
         if asyncio.get_running_loop() is not self._loop:
-            text = f"node {self.name} belongs to another event loop"
-            raise ConfigError(text, hint="one node, one loop")
+            raise elsewhere(self.name, "event loop")
 
 
 async def start_node(name: str, options: NodeOptions | None = None) -> Node:

@@ -45,7 +45,9 @@ async def open_port(host: str, port: int, port_range: int) -> list[socket.socket
         if opened := _listen(host, addresses, each):
             return opened
     raise ConfigError(
-        f"no port from {port} to {last} is free on {host}",
+        f"port {port} is in use on {host}"
+        if port and port == last
+        else f"no port from {port} to {last} is free on {host}",
         hint="stop what listens there, widen port_range, or use port 0",
     )
 

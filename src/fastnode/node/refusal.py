@@ -110,7 +110,8 @@ class Refusal:
 
     def __str__(self) -> str:
         host, port = self.address
-        shown = "no certificate seen"
+        said = f"{host}:{port}: {self.reason}: {self.error}"
         if self.certificate is not None:
-            shown = describe(self.certificate)
-        return f"{host}:{port}: {self.reason}: {self.error}; {shown}"
+            return f"{said}; {describe(self.certificate)}"
+        # What the dialer refused is about ours.
+        return said if self.side is Side.REMOTE else f"{said}; no certificate seen"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from fastnode.errors import CallTimeout, Side
+from fastnode.errors import CallTimeout, Side, no_timeout
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
@@ -14,8 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["connected_within", "within"]
 
 
-async def within(timeout: float, what: Awaitable[Any], text: str, peer: str) -> Any:
-    """The outcome of `what`, or `CallTimeout` with `text` after so many seconds."""
+async def within(
+    timeout: float, what: Coroutine[Any, Any, Any], text: str, peer: str
+) -> Any:
+    """The outcome of `what`, or `CallTimeout` with `text` after so many seconds.
+
+    Raises:
+        ConfigError: the timeout is below 0.
+    """
+    if not timeout >= 0:
+        what.close()
+        raise no_timeout(timeout)
     try:
         async with asyncio.timeout(timeout) as scope:
             return await what
@@ -28,7 +37,9 @@ async def within(timeout: float, what: Awaitable[Any], text: str, peer: str) -> 
 
 
 async def connected_within(
-    timeout: float | None, connect: Callable[[str], Awaitable[Link]], name: str
+    timeout: float | None,
+    connect: Callable[[str], Coroutine[Any, Any, Link]],
+    name: str,
 ) -> tuple[Link, float | None]:
     """A link with a node, and what is left of the time."""
     if timeout is None:

@@ -42,9 +42,10 @@ _ALERTS: Final = {
     "UNKNOWN_CA": _Reason(
         UnknownAuthority,
         "it does not trust the authority of this node's certificate",
-        "this node's certificate is signed by {issuer}, which is not in {their_pool}"
-        "{theirs}: add that authority there, or use a certificate of one that is; if "
-        "it is an intermediate, this node's certificate file must hold it too",
+        "{namesake}this node's certificate is signed by {issuer}, which is not in "
+        "{their_pool}{theirs}: add that authority there, or use a certificate of one "
+        "that is; if it is an intermediate, this node's certificate file must hold it "
+        "too",
     ),
     "CERTIFICATE_EXPIRED": _Reason(
         CertificateExpired,
@@ -59,8 +60,7 @@ _ALERTS: Final = {
     "BAD_CERTIFICATE": _Reason(
         HandshakeError,
         "it found something wrong with this node's certificate",
-        "its log says why; OpenSSL says this of a name that no SAN of a server "
-        "covers: this node's is valid for {sans}",
+        "{wrong_host}",
     ),
     "UNSUPPORTED_CERTIFICATE": _Reason(
         HandshakeError,
@@ -214,13 +214,19 @@ def _known(evidence: Evidence) -> dict[str, str]:
     namesake = any(authority.der == issuer for authority in named)
     return {
         "their_pool": evidence.their_pool,
-        "theirs": (f" ({theirs})" if theirs else "")
-        + ("; the one there has the same name, but another key" if namesake else ""),
+        "theirs": f" ({theirs})" if theirs else "",
+        "namesake": f"the one in {evidence.their_pool} has the same name, but another "
+        "key: "
+        if namesake
+        else "",
         "from_theirs": f", signed by {theirs}" if theirs else "",
         "issuer": shown.issuer if shown is not None else "an authority",
         "serial": f"{shown.serial_number:x}" if shown is not None else "number",
-        "sans": listed(shown.sans) if shown is not None else "nothing",
         "dates": _dates(evidence),
+        "wrong_host": "its log says why"
+        if evidence.dialer
+        else "the dialer probably dialed a host that this certificate does not name; "
+        f"it names {listed(shown.sans) if shown is not None else 'nothing'}",
     }
 
 

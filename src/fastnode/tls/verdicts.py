@@ -101,9 +101,10 @@ def _unknown(evidence: Evidence, verdict: Verdict) -> FastnodeError:
         signer = issuer_text(chain[-1])
         mine = "server" if evidence.dialer else "client"
         hint = (
-            f"the {mine} certificate is signed by {signer}, which is not in {known}"
-            f"{_namesake(evidence, chain[-1])}: {remedy}; if it is an intermediate, "
-            "the peer's certificate file must hold it too"
+            f"{_namesake(evidence, chain[-1])}"
+            f"the {mine} certificate is signed by {signer}, which is not in {known}: "
+            f"{remedy}; if it is an intermediate, the peer's certificate file must "
+            "hold it too"
         )
     return UnknownAuthority(message, hint=hint)
 
@@ -111,7 +112,7 @@ def _unknown(evidence: Evidence, verdict: Verdict) -> FastnodeError:
 def _namesake(evidence: Evidence, certificate: x509.Certificate) -> str:
     trusted = evidence.pool.certificates if evidence.pool is not None else ()
     if any(authority.subject == certificate.issuer for authority in trusted):
-        return "; the one there has the same name, but another key"
+        return f"the one in {evidence.our_pool} has the same name, but another key: "
     return ""
 
 

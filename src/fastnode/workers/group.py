@@ -38,6 +38,7 @@ from fastnode.limits import (
     SHUTDOWN_TIMEOUT_SECONDS,
     WORKER_START_SECONDS,
 )
+from fastnode.node.advice import advise_of_port
 from fastnode.node.backoff import Backoff
 from fastnode.node.port import open_port
 from fastnode.workers.application import Application
@@ -377,6 +378,8 @@ class WorkerGroup:
             raise
         for handout in handouts:
             log.info("%s listens on %s:%d", self._application.name, *handout.address)
+        for (_, port, _), handout in zip(wanted, handouts, strict=True):
+            advise_of_port(self._application.name, port, handout.address[1])
         self._handouts = handouts
 
     def _spawned(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fastnode.cli.printable import by_options
 from fastnode.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def check(
     findings: list[Finding] = []
     console = None if as_json else _console()
     for finding in examination.run():
+        finding.hint = by_options(finding.hint) or None
         findings.append(finding)
         if console is not None:
             _show(console, finding)
@@ -101,7 +103,9 @@ def check(
         report = {
             "ok": error is None,
             "error": None if error is None else type(error).__name__,
-            "hint": None if error is None else error.hint,
+            "hint": by_options(error.hint)
+            if error is not None and error.hint
+            else None,
             "findings": [asdict(finding) for finding in findings],
         }
         click.echo(json.dumps(report, indent=2))

@@ -66,6 +66,8 @@ MOST_AUTHORITIES = 64
 #: How long silence after the handshake is taken for consent, where no HELLO is sent.
 CONSENT_SECONDS = 1.0
 RECEIVE_BYTES = 16 << 10
+#: What the acceptor reads in its log.
+CHECKED = "it only checked, and hung up"
 
 
 class Examination:
@@ -290,7 +292,10 @@ class Examination:
             error = self._cut_off(failure)
         else:
             self._tls.sendall(
-                _frame(GOODBYE_KIND, encode_goodbye(CloseReason.CLOSED, "a check", ""))
+                _frame(
+                    GOODBYE_KIND,
+                    encode_goodbye(CloseReason.CLOSED, CHECKED, "nothing is wrong"),
+                )
             )
             yield Finding("acceptance", True, f"the acceptor takes {self._own}")
             yield from self._peer_name(hello)

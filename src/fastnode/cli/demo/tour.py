@@ -256,6 +256,7 @@ class Tour:
 
     def _issue(self, name: str, stem: str) -> None:
         files = identity(self._directory, stem)
+        assert files.key is not None
         self._authority.issue(NodeName.parse(name)).save(files.cert, files.key)
 
     async def _start(self, name: str, manager: CertAuthManager | None = None) -> Node:

@@ -1,0 +1,83 @@
+"""What is worth a warning when a node starts: it works, but hardly as meant."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fastnode.limits import DEFAULT_PORT
+from fastnode.tls.identity import covers, listed
+
+if TYPE_CHECKING:
+    from fastnode.certs.manager import CertManager
+    from fastnode.names import NodeName
+    from fastnode.node.acceptor import Acceptor
+    from fastnode.options import NodeOptions
+
+__all__ = ["advise", "advise_of_port"]
+
+log = logging.getLogger("fastnode.node")
+
+
+def advise(name: NodeName, options: NodeOptions, acceptors: Sequence[Acceptor]) -> None:
+    """Warn of what the options of a node that has started will lead to."""
+    network = options.network
+    for wanted, acceptor in zip(network.acceptors, acceptors, strict=True):
+        if wanted.listener is None:
+            advise_of_port(str(name), wanted.port, acceptor.address[1])
+    if network.plaintext:
+        return
+    accepting: list[CertManager] = []
+    for wanted, acceptor in zip(network.acceptors, acceptors, strict=True):
+        manager, insecure = acceptor.cert_manager, wanted.insecure_skip_verify
+        if network.insecure_skip_verify if insecure is None else insecure:
+            continue
+        if manager is not None and manager not in accepting:
+            accepting.append(manager)
+    for manager in accepting:
+        _lets_anybody_in(name, manager)
+    if network.verify_peer_name:
+        shown = [options.cert_manager, *(each.cert_manager for each in acceptors)]
+        for each in dict.fromkeys(shown):
+            _is_not_covered(name, each)
+
+
+def advise_of_port(name: str, wanted: int, port: int) -> None:
+    """Warn if an acceptor did not get its own port; 0 wants none."""
+    if wanted in (0, port):
+        return
+    log.warning(
+        "%s: port %d is in use, listening on %d: peers %s will not find this node",
+        name,
+        wanted,
+        port,
+        "without a route" if wanted == DEFAULT_PORT else f"whose route says {wanted}",
+    )
+
+
+def _lets_anybody_in(name: NodeName, manager: CertManager) -> None:
+    if manager.client_cas is None or manager.verifies_clients:
+        return
+    log.warning(
+        "%s lets anybody in: client_cas is set, but client_auth is %s, which verifies "
+        "no dialer; set client_auth=ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT, or "
+        "leave client_cas out",
+        name,
+        manager.client_auth.name,
+    )
+
+
+def _is_not_covered(name: NodeName, manager: CertManager | None) -> None:
+    shown = manager.certificate if manager is not None else None
+    if shown is None or covers(shown.x509, name):
+        return
+    log.warning(
+        "%s: this node's certificate does not cover its name, so peers that verify "
+        "names refuse it: it is valid for %s; issue one with the URI SAN %s, or with "
+        "the DNS or IP SAN %s",
+        name,
+        listed(shown.sans) or "no name at all",
+        name.uri,
+        name.host,
+    )
