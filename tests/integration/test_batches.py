@@ -275,11 +275,6 @@ async def test_what_cannot_be_registered() -> None:
     async with running(A) as a:
         with pytest.raises(ConfigError, match="concurrency"):
             a.handler("e", batch=True, concurrency=0)(lambda messages: None)
-        with pytest.raises(ConfigError, match="no async function"):
-            a.handler("e", batch=True, concurrency=2)(lambda messages: None)
-
-        @a.handler("e", batch=True, concurrency=2)
-        async def take(messages: list[Message]) -> None: ...
-
+        a.handler("e", batch=True, concurrency=2)(lambda messages: None)
         with pytest.raises(ConfigError, match="has a handler already"):
             a.handler("e")(lambda message: None)

@@ -84,13 +84,6 @@ cdef class EndpointRegistry:
             )
         if not callable(handler):
             raise ConfigError(f"the handler of {name!r} is not callable")
-        if concurrency is not None and not is_async(handler):
-            raise ConfigError(
-                f"the handler of {name!r} is no async function, and concurrency is for "
-                "those",
-                hint="leave concurrency out: a plain function runs once at a time; or "
-                "write it as async def",
-            )
         if not 0 < len(name.encode()) <= MAX_ENDPOINT_NAME_BYTES:
             raise ConfigError(
                 f"an endpoint's name has 1 to {MAX_ENDPOINT_NAME_BYTES} bytes"

@@ -30,14 +30,6 @@ def test_without_parentheses() -> None:
     assert caught.value.hint == 'write @node.handler("name")'
 
 
-def test_concurrency_is_for_async_handlers() -> None:
-    node = Node("a@127.0.0.1", PLAIN)
-    with pytest.raises(ConfigError, match="no async function") as caught:
-        node.handler("plain", concurrency=2)(plain)
-    assert "leave concurrency out" in str(caught.value)
-    node.handler("async", concurrency=2)(asynchronous)
-
-
 def test_what_type_checkers_accept_and_what_not() -> None:
     node = Node("a@127.0.0.1", PLAIN)
     node.handler("1")(plain)
