@@ -1,6 +1,7 @@
 """Pings and small calls on a link, idle and while large messages move over it.
 
     python bench/latency.py                  messages of 1 MiB and 32 MiB
+    python bench/latency.py --replies        the same as replies to calls, one at a time
     python bench/latency.py --bar            exit 1 where a loaded p99 is above 5 x idle
 
 A client and a server process, mutual TLS 1.3 on loopback, as in run.py. Idle and
@@ -50,6 +51,12 @@ async def bulk(contender: FastnodeLink, size: int, moved: list[int]) -> None:
         moved[0] += size
 
 
+async def large_replies(contender: FastnodeLink, size: int, moved: list[int]) -> None:
+    """The same, the other way."""
+    while True:
+        moved[0] += len(await contender.link.call("make", b"%d" % size))
+
+
 async def measure(
     folder: Path, port: int, options: argparse.Namespace, size: int
 ) -> bool:
@@ -62,6 +69,7 @@ async def measure(
         "call": lambda: link.call("echo", b"x" * 64),
         "high call": lambda: link.call("echo", b"x" * 64, priority="high"),
     }
+    busy_with = large_replies if options.replies else bulk
     good = True
     for kind, what in kinds.items():
         idle: list[float] = []
@@ -70,7 +78,7 @@ async def measure(
         await sample(what, 0.1)
         for _ in range(options.rounds):
             idle += await sample(what, options.seconds)
-            load = asyncio.create_task(bulk(contender, size, moved))
+            load = asyncio.create_task(busy_with(contender, size, moved))
             await asyncio.sleep(0.05)
             began, before = time.perf_counter(), moved[0]
             loaded += await sample(what, options.seconds)
@@ -79,7 +87,10 @@ async def measure(
             load.cancel()
             await asyncio.wait([load])
             # Behind all that is queued: it is idle again.
-            await link.send_confirmed("sink", bytes(size))
+            if options.replies:
+                await link.call("make", b"%d" % size)
+            else:
+                await link.send_confirmed("sink", bytes(size))
         ratio = percentile(loaded, 0.99) / percentile(idle, 0.99)
         good = good and ratio <= BAR
         print(
@@ -99,6 +110,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.4, help="for each turn")
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, metavar="BYTES")
+    parser.add_argument(
+        "--replies", action="store_true", help="large replies, not large messages"
+    )
     parser.add_argument("--bar", action="store_true", help="exit 1 above the bar")
     options = parser.parse_args()
     good = True
