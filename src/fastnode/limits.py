@@ -99,7 +99,8 @@ WINDOW_LIMIT_BYTES: Final = 1 << 30
 #: Windows do not grow where the round trip is shorter: 250 MB/s go through the least. A
 #: window that is full makes a round trip longer by itself, on loopback 0.4 ms.
 GROWTH_LEAST_ROUND_TRIP_SECONDS: Final = 0.002
-#: Round trips that are measured before a window grows; the shortest counts.
+#: Round trips that are measured before a window grows, and one more each time that it
+#: has grown; the shortest counts.
 GROWTH_SAMPLES: Final = 3
 #: ``drain()`` waits above the high mark until the queue is below the low mark.
 HIGH_WATER_BYTES: Final = 1 * MIB

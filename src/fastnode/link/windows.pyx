@@ -180,6 +180,10 @@ cdef class Windows:
         self.window[lane] = next_window(
             window, self.owed[lane], now - before, self.round_trip, self.ceiling
         )
+        if self.window[lane] > window:
+            # By chance, or beside much else, some are slow: before it grows again, one
+            # more is to say that the way is long.
+            self.samples = NEEDED_SAMPLES - 1
         return <int>(self.window[lane] - window)
 
     def measured(self, task):
