@@ -65,8 +65,13 @@ valgrind)
   ;;
 esac
 
-"$python" -m venv "$work"
-FASTNODE_BUILD=$build "$work/bin/pip" install -q '.[test]'
+# SANITIZE_VENV: an environment that has this build already.
+if [ -n "${SANITIZE_VENV:-}" ]; then
+  work=$SANITIZE_VENV
+else
+  "$python" -m venv "$work"
+  FASTNODE_BUILD=$build "$work/bin/pip" install -q '.[test]'
+fi
 
 arguments=()
 case ${1:-short} in

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["Crowd", "client_hello", "many_descriptors"]
+__all__ = ["Crowd", "Impostor", "client_hello", "many_descriptors"]
 
 #: Connects under way at once: fewer than an acceptor's backlog.
 AT_ONCE = 100
@@ -115,3 +117,54 @@ class Crowd:
                         continue
             at += 1
             await asyncio.sleep(1)
+
+
+class Impostor:
+    """A dialer that shows certificates, and never proves that it has the key.
+
+    Args:
+        certificates, key: files, PEM. OpenSSL shows nothing without a key: what that
+            has signed is held back.
+    """
+
+    def __init__(self, certificates: Path, key: Path) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.check_hostname = False
+        self._context.verify_mode = ssl.CERT_NONE
+        self._context.set_alpn_protocols(["fastnode/1"])
+        self._context.load_cert_chain(certificates, key)
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def come(self, address: tuple[str, int], *, then: bytes = b"") -> None:
+        """Connect, show them, say something more, and stay."""
+        reader, writer = await asyncio.open_connection(*address)
+        self._writers.append(writer)
+        into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = self._context.wrap_bio(into, out, server_hostname="127.0.0.1")
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(out.read())
+                into.write(await reader.read(1 << 16))
+        # The last two are CertificateVerify and Finished.
+        writer.write(b"".join(records(out.read())[:-2]) + then)
+
+    async def leave(self) -> None:
+        """Close all connections."""
+        for writer in self._writers:
+            writer.close()
+        for writer in self._writers:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+def records(data: bytes) -> list[bytes]:
+    """TLS records, one by one."""
+    found = []
+    while data:
+        size = 5 + int.from_bytes(data[3:5])
+        found.append(data[:size])
+        data = data[size:]
+    return found

@@ -41,6 +41,18 @@ def cells(path: Path) -> dict[str, dict[str, dict[str, float]]]:
     return {cell["title"]: cell["rounds"][0] for cell in read["cells"]}
 
 
+def test_two_versions() -> None:
+    printed = run(
+        "bench/compare.py", sys.executable, sys.executable,
+        "--quick", "--only", "one-way", "--rounds", "1", "--seconds", "0.01",
+    )  # fmt: skip
+    heads, *rows = printed.splitlines()
+    assert heads.split() == ["old/s", "new/s", "rate", "CPU"]
+    assert len(rows) == 4
+    for row in rows:
+        assert all(float(figure.replace(",", "")) > 0 for figure in row.split()[-4:])
+
+
 def test_traffic(tmp_path: Path) -> None:
     path = tmp_path / "samples.json"
     printed = quick(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import ssl
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -19,7 +17,8 @@ from fastnode.names import NodeName
 from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, until
 from helpers.pki import authority, certificate, manager, pool
 from helpers.proxy import Proxy
-from helpers.strangers import Crowd, client_hello, many_descriptors
+from helpers.stranger_memory import host, measurable
+from helpers.strangers import Crowd, Impostor, client_hello
 
 
 def old_hello(minor: int) -> bytes:
@@ -182,78 +181,57 @@ async def test_a_large_certificate_is_waited_for(piece: int) -> None:
 
 MEASURED = 1000
 MOST_KIB = {"silent": 4, "half": 4, "whole": 64, "HTTP": 64, "record": 64, "large": 64}
-
-CHILD = """
-import asyncio, gc, sys
-from pathlib import Path
-import uvloop
-from fastnode import AcceptorOptions
-from helpers.nodes import B, running, until
-from helpers.proxy import Proxy
-from helpers.strangers import many_descriptors
-
-def rss():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4
-
-async def main():
-    count = int(sys.argv[1])
-    options = [AcceptorOptions(
-        port=0, max_handshakes=count, max_handshakes_per_address=count)]
-    async with running(B, acceptors=options, handshake_timeout=60.0) as b:
-        stats = b.acceptors[0].stats
-        gc.collect()
-        before = rss()
-        print(b.acceptors[0].address[1], flush=True)
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, sys.stdin.readline)
-        await until(lambda: stats.connections == count)
-        # What was sent before is read by now.
-        for _ in range(100):
-            await asyncio.sleep(0)
-        print(rss() - before, flush=True)
-        await loop.run_in_executor(None, sys.stdin.readline)
-
-with many_descriptors(8192), asyncio.Runner(loop_factory=uvloop.new_event_loop) as r:
-    r.run(main())
-"""
+#: A record that is cut short.
+CUT = b"\x17\x03\x03\x40\x00" + bytes(16000)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer's memory counts")
+@measurable
 @pytest.mark.parametrize("kind", MOST_KIB)
-async def test_guarantee_9_a_stranger_costs_little_memory(kind: str) -> None:
+async def test_guarantee_9_a_stranger_costs_little_memory(
+    kind: str, tmp_path: Path
+) -> None:
     hello = client_hello()
-    record = b"\x17\x03\x03\x40\x00" + bytes(16000)
     words = {
         "silent": b"",
         "half": hello[: len(hello) // 2],
         "whole": hello,
         "HTTP": WORDS["HTTP"],
-        # Answered, and then a record that is cut short.
-        "record": hello + record,
-        "large": client_hello(protocols=360) + record,
+        "record": hello + CUT,
+        "large": client_hello(protocols=360) + CUT,
     }[kind]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CHILD, str(MEASURED),
-        env={"PYTHONPATH": str(Path(__file__).parents[1])},
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(WAIT_SECONDS):
-            port = int(await process.stdout.readline())
-            with many_descriptors(8192):
-                crowd = Crowd(("127.0.0.1", port), MEASURED, says=lambda n: words)
-                async with crowd:
-                    process.stdin.write(b"\n")
-                    each = int(await process.stdout.readline()) / MEASURED
-            process.stdin.write(b"\n")
-            await process.wait()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    async with (
+        host(MEASURED, tmp_path) as b,
+        Crowd(b.address, MEASURED, says=lambda n: words),
+    ):
+        each, _ = await b.cost()
     print(f"{kind}: {each} KiB")
     assert each < MOST_KIB[kind]
+
+
+@measurable
+@pytest.mark.parametrize("others", [0, 30])
+async def test_guarantee_9_copied_certificates_cost_little_memory(
+    others: int, tmp_path: Path
+) -> None:
+    """Somebody else's certificate, others with it, and no proof of any key."""
+    count = 500
+    other = authority("another CA").cert_pem
+    shown = tmp_path / "shown.pem"
+    async with host(count, tmp_path) as b:
+        shown.write_bytes(b.certificate.read_bytes() + other * others)
+        impostor = Impostor(shown, b.key)
+        gate = asyncio.Semaphore(20)
+
+        async def come() -> None:
+            async with gate:
+                await impostor.come(b.address, then=b"" if others else CUT)
+
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await asyncio.gather(*(come() for _ in range(count)))
+            each, failed = await b.cost()
+        finally:
+            await impostor.leave()
+    print(f"{others}: {each} KiB")
+    assert failed == 0  # all of them are waited for
+    assert each < 64

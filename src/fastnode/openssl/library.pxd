@@ -60,6 +60,8 @@ cdef struct Library:
     ) noexcept nogil
     int (*sk_num)(const STACK *stack) noexcept nogil
     void *(*sk_value)(const STACK *stack, int at) noexcept nogil
+    void *(*sk_pop)(STACK *stack) noexcept nogil
+    void (*set_verified_chain)(X509_STORE_CTX *store, STACK *chain) noexcept nogil
     void *(*get_ssl_ctx)(const void *ssl) noexcept nogil
     void *(*get_ssl_ex_data)(const void *ssl, int index) noexcept nogil
     void *(*get_rbio)(const void *ssl) noexcept nogil

@@ -73,6 +73,8 @@ cdef object load(NewFunc made):
         b"X509_NAME_print_ex",
         b"OPENSSL_sk_num",
         b"OPENSSL_sk_value",
+        b"OPENSSL_sk_pop",
+        b"X509_STORE_CTX_set0_verified_chain",
         b"SSL_get_SSL_CTX",
         b"SSL_get_ex_data",
         b"SSL_get_rbio",

@@ -257,9 +257,24 @@ cdef int judge(X509_STORE_CTX *store, void *arg) noexcept nogil:
             except BaseException:
                 lib.set_error(store, V_OUT_OF_MEM)
                 return 0
-    if not ok:
+    if ok:
+        forget_issuers(store)
+    else:
         lib.set_error(store, told(code))
     return ok
+
+
+cdef void forget_issuers(X509_STORE_CTX *store) noexcept nogil:
+    """Keep of what the peer showed only its own certificate.
+
+    OpenSSL would hold the others, 4 KiB for each however small, as long as the
+    connection: also for who shows copies, and never proves that it has the key.
+    """
+    cdef STACK *shown = lib.untrusted(store)
+    if lib.sk_value(shown, 0) == <void *>lib.leaf(store):
+        while lib.sk_num(shown) > 1:
+            lib.x509_free(<X509 *>lib.sk_pop(shown))
+    lib.set_verified_chain(store, NULL)
 
 
 cdef int allow_missing_crl(int ok, X509_STORE_CTX *store) noexcept nogil:
@@ -304,14 +319,17 @@ cdef int note(X509_STORE_CTX *store, int code) except -1:
     cdef const STACK *names = NULL
     cdef list presented = []
     cdef list authorities = []
+    cdef bint serving = connection != NULL and lib.is_server(connection)
+    # A dialer whose certificate is good is known by that.
+    cdef int most = 0 if serving and code == V_OK else MOST_PRESENTED
     cdef int i, known
     if leaf != NULL:
         presented.append(der_of(leaf))
-    for i in range(min(lib.sk_num(chain), MOST_PRESENTED)):
+    for i in range(min(lib.sk_num(chain), most)):
         der = der_of(<X509 *>lib.sk_value(chain, i))
         if der != presented[0]:
             presented.append(der)
-    if connection != NULL and not lib.is_server(connection):
+    if connection != NULL and not serving:
         names = lib.peer_ca_list(connection)
     if names != NULL:
         known = lib.sk_num(names)
