@@ -101,7 +101,7 @@ WINDOW_LIMIT_BYTES: Final = 1 << 30
 GROWTH_LEAST_ROUND_TRIP_SECONDS: Final = 0.002
 #: Round trips that are measured before a window grows, and one more each time that it
 #: has grown; the shortest counts.
-GROWTH_SAMPLES: Final = 3
+GROWTH_SAMPLES: Final = 8
 #: ``drain()`` waits above the high mark until the queue is below the low mark.
 HIGH_WATER_BYTES: Final = 1 * MIB
 LOW_WATER_BYTES: Final = 256 * KIB

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fastnode import Link, LinkLost, Message, Node, Route
+from fastnode.limits import RECEIVE_BUFFER_BYTES
 from helpers import frames
 from helpers.nodes import WAIT_SECONDS, B, pair, running, until
 from helpers.proxy import Proxy
@@ -141,6 +142,31 @@ async def test_nodes_that_ask_each_other_for_much_never_deadlock(size: int) -> N
         ]
         for reply in await asyncio.gather(*calls):
             assert len(reply) == size
+
+
+async def test_others_have_a_turn_while_much_is_read() -> None:
+    """uvloop reads up to 32 times in a row what fills the buffer."""
+    async with pair({"window": 16 * MIB}, {}) as (a, b):
+        got = [0]
+
+        @a.handler("sink")
+        def sink(message: Message) -> None:
+            got[0] += 1
+
+        link = await a.connect(B)
+        await until(lambda: b.links)
+        (back,) = b.links
+        for _ in range(200):
+            back.send("sink", bytes(60_000))
+        most = 0
+        before = link.stats.bytes_received
+        async with asyncio.timeout(WAIT_SECONDS):
+            while got[0] < 200:
+                await asyncio.sleep(0)
+                now = link.stats.bytes_received
+                most = max(most, now - before)
+                before = now
+        assert most <= 2 * RECEIVE_BUFFER_BYTES
 
 
 async def test_close_delivers_large_replies() -> None:

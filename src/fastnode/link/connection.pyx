@@ -84,8 +84,6 @@ cdef class Connection:
         """Ciphertext has come."""
         if not self.ended:
             self.receive_guarded(nbytes, False)
-        if nbytes == self.receive.shape[0]:
-            self.filled()
 
     def eof_received(self):
         """The peer sends no more; the transport closes itself after this."""
@@ -159,6 +157,8 @@ cdef class Connection:
         if self.outbox.scheduled:
             self.outbox.scheduled = False
             self.outbox.flush()
+        if nbytes == self.receive.shape[0]:
+            self.filled()
         return 0
 
     def failed(self, error):
