@@ -87,14 +87,20 @@ def decode(size: int) -> Run:
     return run
 
 
-def dispatch(loop: asyncio.AbstractEventLoop) -> Run:
+def plain(_: object) -> None:
+    """A handler."""
+
+
+async def asynchronous(_: object) -> None:
+    """A handler that runs as a task."""
+
+
+def dispatch(
+    loop: asyncio.AbstractEventLoop, handler: Callable[[object], object]
+) -> Run:
     """`link.send` to the handler's return, both sides."""
-
-    def sink(_: object) -> None:
-        pass
-
     pair = loop.run_until_complete(new_pair())
-    pair.registry.add("sink", sink)
+    pair.registry.add("sink", handler)
     link, payload = loop.run_until_complete(pair.connected()), bytes(64)
 
     async def send(count: int) -> None:
@@ -134,7 +140,8 @@ def works(loop: asyncio.AbstractEventLoop) -> Iterator[tuple[str, int, Run]]:
         yield f"encode, {name}", count, encode(size)
     for name, (size, count) in CODEC.items():
         yield f"decode, {name}", count, decode(size)
-    yield "dispatch, 64 B", LINK_MESSAGES, dispatch(loop)
+    yield "dispatch, 64 B", LINK_MESSAGES, dispatch(loop, plain)
+    yield "dispatch, async", LINK_MESSAGES, dispatch(loop, asynchronous)
     yield "call, 64 B", CALLS, call(loop)
 
 

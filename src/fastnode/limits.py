@@ -124,6 +124,9 @@ MAX_EXCUSED_BYTES: Final = 16 * MIB
 #: batches of 64 to 1024 cost the same.
 MAX_BATCH_MESSAGES: Final = 1024
 MAX_BATCH_BYTES: Final = 64 * KIB
+#: Asynchronous handlers of one lane of a link that are under way, 1 KiB for each and
+#: its payload: 16 thousand of small ones, which take 2. What comes then waits.
+MAX_UNDER_WAY_BYTES: Final = 16 * MIB
 #: Handlers of one endpoint that may be allowed at once; more is as good as no bound.
 MAX_CONCURRENCY: Final = 1_000_000
 #: Cancellations that may wait for their calls, which they can overtake on a link.
@@ -137,6 +140,19 @@ FLUSH_BYTES: Final = 64 * KIB
 TRANSPORT_HIGH_WATER_BYTES: Final = 256 * KIB
 #: Ciphertext read per system call into one buffer that all links of a node share.
 RECEIVE_BUFFER_BYTES: Final = 256 * KIB
+#: glibc maps payloads from here on for themselves (DEFAULT_MMAP_THRESHOLD_MAX); smaller
+#: ones come from its heap, which keeps its pages.
+SPARE_LEAST_BYTES: Final = 32 * MIB
+#: What is unmapped in one turn of the loop of a payload that nobody needs any more: 40
+#: us. 63 such turns are shorter than sending 63 MiB; with 4 MiB, p99 of a ping beside
+#: payloads that their sender drops is 8 times that of an idle link, with this 6.
+SPARE_PIECE_BYTES: Final = 1 * MIB
+#: Such payloads of a node that are kept: one for the next large message, and one on its
+#: way back to the system.
+MAX_SPARES: Final = 2
+#: How often is looked whether the first was used; if not, it goes. A stream of large
+#: messages has shorter pauses, and for another one fresh memory will do.
+SPARE_SECONDS: Final = 1.0
 #: Receive and send slabs that a pool may hold in all, free or taken.
 POOL_CEILING_BYTES: Final = 256 * MIB
 

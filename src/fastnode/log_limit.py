@@ -11,8 +11,8 @@ from fastnode.limits import LOG_INTERVAL_SECONDS
 
 __all__ = ["LogLimit"]
 
-#: Reasons that are remembered; above it those are forgotten that may be logged again
-#: and have nothing to tell.
+#: Reasons that are remembered; above it those are forgotten that may be logged again,
+#: and with them how many of their lines were left out: peers can make reasons up.
 MOST_REASONS: Final = 64
 
 

@@ -118,7 +118,8 @@ class AcceptorOptions:
         cert_manager: certificate and trust of this acceptor; None means the node's.
         insecure_skip_verify: ask dialers for no certificate, whatever the manager
             says. None means the node's value.
-        max_links: links that this acceptor holds at once.
+        max_links: links that this acceptor holds at once; those that were admitted and
+            are about to come up count.
         max_handshakes: TLS handshakes under way at once. Beyond it connections wait,
             and handshakes that have stalled make room for them.
         max_handshakes_per_address: the same from one IPv4 address or IPv6 /64 network.
@@ -160,7 +161,7 @@ class NetworkOptions:
     Attributes:
         acceptors: what to listen on; empty for a node that only dials.
         routes: where peers are; see `Route`.
-        resolver: asked for addresses where no route matches.
+        resolver: asked for addresses where no route matches; has `handshake_timeout`.
         insecure_skip_verify: do not verify the certificates of peers. Dangerous:
             anyone in between can read and change everything.
         plaintext: no TLS at all. Dangerous in the same way.
@@ -172,7 +173,8 @@ class NetworkOptions:
         on_link_up: called with each `Link` that comes up; see `Node.on_link_up`.
         on_link_down: called with each `Link` that goes down and the reason.
         max_message_size: largest payload, bytes, in either direction.
-        handshake_timeout: seconds for TLS and HELLO together.
+        handshake_timeout: seconds for TLS and HELLO together; where several addresses
+            are tried, for each of them.
         keepalive_interval: seconds of silence after which a link is probed; after
             three of them it is lost. A link has the smaller one of its two sides.
         slow_callback_seconds: a handler or hook that blocks the loop for so long is

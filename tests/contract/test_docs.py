@@ -229,6 +229,7 @@ def test_states() -> None:
         for row in table(WIRE, "state")
     }
     assert said == {state.name: FRAMES[state] for state in State}
+    assert set().union(*FRAMES.values()) == set(kinds_in_code().values())
 
 
 def test_codes() -> None:

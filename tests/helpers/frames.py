@@ -88,6 +88,7 @@ def hello(
     max_frame: int = MAX_FRAME,
     window: int = 1 << 20,
     endpoints: int = 1024,
+    keepalive_ms: int = 15000,
     versions: tuple[int, int] = (1, 1),
     magic: bytes = b"fastnode",
     features: bytes = b"",
@@ -103,7 +104,7 @@ def hello(
         max_frame,
         window,
         endpoints,
-        15000,
+        keepalive_ms,
         len(name.encode()),
     )
     return frame(HELLO, body + name.encode() + features)

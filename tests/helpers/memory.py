@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastnode import AcceptorOptions, CertManager, NetworkOptions, Node, NodeOptions
 from fastnode.buffers.pool import live_slabs
+from fastnode.link.keepalive import tell_time
 from fastnode.link.machine import State
 from fastnode.node.acceptor import Acceptor
 from fastnode.tls.choice import make_engine
@@ -38,7 +39,8 @@ MOST_CALLBACKS = 100_000
 class TurnLoop:
     """Runs callbacks in `turn`, timers in `advance`; there is no other clock.
 
-    Has of an event loop what links need, and nothing that waits.
+    Has of an event loop what links need, and nothing that waits. While it counts as
+    running (`running_loop`), its time is that of keepalives too.
 
     Attributes:
         complaints: what was told to the exception handler.
@@ -123,11 +125,20 @@ class TurnLoop:
         self.turn()
         while self._timers and self._timers[0].when() <= until:
             timer = heapq.heappop(self._timers)
-            self._now = max(self._now, timer.when())
+            self._at(max(self._now, timer.when()))
             if not timer.cancelled():
                 timer._run()
             self.turn()
-        self._now = until
+        self._at(until)
+
+    def stand_still(self, seconds: float) -> None:
+        """Let time pass in which this process does not run, or something blocks it:
+        timers that are due then run late, in the next `advance`."""
+        self._at(self._now + seconds)
+
+    def _at(self, now: float) -> None:
+        self._now = now
+        tell_time(now)
 
     def finish(self, coro: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine that waits for no one else."""
@@ -143,9 +154,11 @@ def running_loop() -> Iterator[TurnLoop]:
     loop = TurnLoop()
     before = asyncio._get_running_loop()
     asyncio._set_running_loop(loop._self)
+    tell_time(loop.time())
     try:
         yield loop
     finally:
+        tell_time(-1.0)
         asyncio._set_running_loop(before)
 
 

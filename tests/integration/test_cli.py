@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -11,19 +10,20 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import pytest
 from click.testing import CliRunner, Result
 
 from fastnode import Certificate
 from fastnode.certs.authority import Authority
+from fastnode.cli import output
 from fastnode.cli.main import cli
-from fastnode.cli.output import write_whole
 
 #: Generous: starting an interpreter and a node takes a fraction of a second.
 TIMEOUT_SECONDS = 50.0
@@ -344,26 +344,62 @@ def test_call_from_a_file_and_from_standard_input(certs: Path, tmp_path: Path) -
         assert ended(process, signal.SIGINT)[:2] == (0, [])
 
 
-class Pipe(io.RawIOBase):
-    """Takes little at once, or nothing."""
+class Reader(threading.Thread):
+    """Reads a pipe to its end, once the other side has found it full."""
 
-    def __init__(self) -> None:
-        self.taken: list[bytes] = []
-        self.full = False
+    def __init__(self, source: int, full: threading.Event) -> None:
+        super().__init__()
+        self.source, self.full = source, full
+        self.data = b""
 
-    def write(self, data: Any, /) -> int | None:
-        self.full = not self.full
-        if self.full:
-            return None
-        self.taken.append(bytes(data[:1000]))
-        return len(self.taken[-1])
+    def run(self) -> None:
+        assert self.full.wait(TIMEOUT_SECONDS)
+        while part := os.read(self.source, 1 << 16):
+            self.data += part
 
 
-def test_output_that_is_not_buffered_is_written_whole() -> None:
-    pipe, data = Pipe(), os.urandom(10_500)
-    write_whole(data, cast("IO[bytes]", pipe))
-    assert b"".join(pipe.taken) == data
-    assert len(pipe.taken) == 11
+@pytest.mark.parametrize("buffering", [0, -1], ids=["not buffered", "buffered"])
+@pytest.mark.parametrize("blocking", [True, False])
+def test_output_is_written_whole(
+    buffering: int, blocking: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, sink = os.pipe()
+    os.set_blocking(sink, blocking)
+    full, waits, data = threading.Event(), 0, os.urandom(1_000_003)
+    wait = output.wait_for_room
+
+    def wait_for_room(file: IO[bytes]) -> None:
+        nonlocal waits
+        waits += 1
+        full.set()
+        wait(file)
+
+    monkeypatch.setattr(output, "wait_for_room", wait_for_room)
+    if blocking:
+        full.set()
+    reader = Reader(source, full)
+    reader.start()
+    try:
+        with open(sink, "wb", buffering=buffering) as file:  # noqa: PTH123
+            output.write_whole(data, cast("IO[bytes]", file))
+    finally:
+        full.set()
+        reader.join()
+        os.close(source)
+    assert reader.data == data
+    # It slept while there was no room: a pipe takes 64 KiB, and a page at least.
+    assert waits <= len(data) // 4096
+    assert blocking == (waits == 0)
+
+
+def test_output_that_nobody_reads_any_more() -> None:
+    source, sink = os.pipe()
+    os.set_blocking(sink, False)
+    with open(sink, "wb", buffering=0) as file:  # noqa: PTH123
+        file.write(bytes(1 << 20))
+        os.close(source)
+        with pytest.raises(BrokenPipeError):
+            output.write_whole(b"more", cast("IO[bytes]", file))
 
 
 def test_send_cuts_large_input_into_messages(certs: Path, tmp_path: Path) -> None:

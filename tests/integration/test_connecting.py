@@ -23,6 +23,7 @@ from fastnode import (
     NoRoute,
     Refusal,
     Route,
+    Side,
     UnknownAuthority,
 )
 from helpers.nodes import (
@@ -160,6 +161,8 @@ async def test_silent_connections_take_no_handshake() -> None:
         try:
             assert (await a.connect(B)).peer.name == B
             assert b.acceptors[0].stats.connections == 5
+            # Nobody had to make room.
+            assert not b.acceptors[0].stats.refused
         finally:
             for each in silent:
                 each.close()
@@ -257,6 +260,51 @@ async def test_resolvers_that_fail_or_know_nothing() -> None:
         async with running(A, resolver=resolver, listens=False) as a:
             with pytest.raises(NoRoute, match=words):
                 await a.connect(B)
+
+
+async def test_a_resolver_that_never_answers_is_bounded() -> None:
+    async def never(name: str) -> list[tuple[str, int]]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with running(A, resolver=never, listens=False, handshake_timeout=0.2) as a:
+        async with asyncio.timeout(WAIT_SECONDS):
+            with pytest.raises(
+                NoRoute, match=r"resolver did not say.* 0\.2 s"
+            ) as caught:
+                await a.connect(B)
+        assert caught.value.side is Side.LOCAL
+        assert caught.value.peer == B
+        assert "add a route" in str(caught.value)
+
+
+async def test_a_resolver_s_own_timeout_is_its_own() -> None:
+    async def slow(name: str) -> list[tuple[str, int]]:
+        raise TimeoutError("the registry is silent")
+
+    async with running(A, resolver=slow, listens=False) as a:
+        with pytest.raises(NoRoute, match=r"failed.*the registry is silent"):
+            await a.connect(B)
+
+
+async def test_each_route_has_a_deadline_of_its_own() -> None:
+    with ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            for _ in range(2)
+        ]
+        async with (
+            running(B) as b,
+            running(A, listens=False, handshake_timeout=0.3) as a,
+        ):
+            for number, server in enumerate(silent):
+                a.add_route(Route(f"^beta|{number}", *server.getsockname()))
+            a.add_route(Route("^beta@", *b.acceptors[0].address, weight=1))
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            assert (await a.connect(B)).peer.name == B
+            assert loop.time() - began >= 0.6
+            assert a.dial_stats.failed == {"HandshakeTimeout": 2}
 
 
 async def test_an_unknown_host() -> None:

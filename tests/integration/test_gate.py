@@ -5,31 +5,46 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import statistics
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from fastnode import AcceptorOptions, Node, Refusal, Route
+from fastnode.limits import HANDSHAKE_PATIENCE_SECONDS
 from helpers.nodes import WAIT_SECONDS, A, B, introduce, pair, running, until
 from helpers.strangers import Crowd, client_hello, many_descriptors
 
 FLOOD = 2000
-#: A valid peer's connect takes no more of the processor, whatever others do. Of time
-#: it may take what a busy machine adds.
+#: A valid peer's connect takes no longer, whatever others do: seconds of time, not
+#: counting those in which other processes had the processors, and of the processor.
 SOON = 1.0
 SLACK_SECONDS = 10.0
+#: Of so many connects the median counts: a virtual machine may stand still.
+CONNECTS = 3
 #: On Linux all of 127.0.0.0/8 is ours.
 ADDRESSES = sys.platform == "linux"
+SCHEDULED = Path("/proc/thread-self/schedstat")
+
+
+def kept_waiting() -> float:
+    """Seconds in which this thread could have run, and others did; 0 where the system
+    does not tell."""
+    if not SCHEDULED.exists():
+        return 0.0
+    return int(SCHEDULED.read_text().split()[1]) / 1e9
 
 
 async def connect_soon(node: Node, name: str) -> float:
-    """Connect; the seconds of the processor that it took, of all in this process."""
-    began = time.process_time()
+    """Connect; the seconds that it took on a machine that does nothing else."""
+    began, waited, used = time.monotonic(), kept_waiting(), time.process_time()
     async with asyncio.timeout(SOON + SLACK_SECONDS):
         await node.connect(name)
-    return time.process_time() - began
+    assert time.process_time() - used < SOON
+    return time.monotonic() - began - (kept_waiting() - waited)
 
 
 @pytest.mark.parametrize("spread", [1, 100, FLOOD], ids="from_{}".format)
@@ -50,21 +65,25 @@ async def test_guarantee_9_a_valid_peer_gets_through_a_flood(spread: int) -> Non
         return hello[1:] if number % 3 == 1 else b""
 
     with many_descriptors(8192):
-        async with running(B) as b, running(A, listens=False) as a:
+        # Nothing but who comes makes room: no deadline thins out the crowd.
+        patient = {"handshake_timeout": 10 * WAIT_SECONDS}
+        async with running(B, **patient) as b, running(A, listens=False) as a:
             introduce(a, b)
             crowd = Crowd(
                 b.acceptors[0].address, FLOOD, source=source, says=says, drips=drips
             )
             async with crowd:
-                took = await connect_soon(a, B)
-                assert took < SOON
                 stats = b.acceptors[0].stats
-                await until(lambda: stats.connections == FLOOD + 1)
-                # As many as may wait do so; the others are refused, and counted.
-                assert FLOOD // 4 < stats.refused["TooManyHandshakes"] < FLOOD
-                await a.links[0].close()
-                await until(lambda: not a.links)
-                assert await connect_soon(a, B) < SOON
+                took = []
+                for number in range(CONNECTS):
+                    took.append(await connect_soon(a, B))
+                    await until(lambda: stats.connections > FLOOD + number)  # noqa: B023
+                    # As many as may wait do so; the others are refused, and counted.
+                    assert FLOOD // 4 < stats.refused["TooManyHandshakes"] < FLOOD
+                    assert not stats.failed
+                    await a.links[0].close()
+                    await until(lambda: not a.links and not b.links)
+                assert statistics.median(took) < SOON, took
 
 
 async def test_handshakes_that_stall_make_room(
@@ -78,7 +97,7 @@ async def test_handshakes_that_stall_make_room(
         async with Crowd(b.acceptors[0].address, 4, says=lambda n: hello):
             # Each has a whole ClientHello, is answered, and says no more.
             await until(lambda: b.acceptors[0].stats.connections == 4)
-            assert await connect_soon(a, B) < SOON
+            assert await connect_soon(a, B) < HANDSHAKE_PATIENCE_SECONDS + SOON
         assert [type(r.error).__name__ for r in refusals][:1] == ["TooManyHandshakes"]
         assert "max_handshakes_per_address" in str(refusals[0])
         assert "TooManyHandshakes" in caplog.text

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from fastnode import FastnodeError, Message, Node, ProtocolError, Route
-from fastnode.link.machine import State
+from fastnode import LinkLost, Message, Node, Peer, ProtocolError, Route
+from fastnode.link.machine import FRAMES, State
 from helpers import frames
 from helpers.forge import Forger
 from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, until
@@ -53,17 +53,43 @@ BODIES = {
     frames.MOVED: b"",
     frames.RECONNECT: b"",
     frames.STAY: frames.reason(28),
+    frames.CONFIRM: struct.pack(">I", 78) + b"hi",
 }
 #: Kinds that are taken, by state, as docs/wire-format.md says; CONTINUE continues
 #: nothing here, so it is never taken.
-UP = frozenset(range(3, 17)) - {frames.CONTINUE}
+UP = frozenset(range(3, 18)) - {frames.CONTINUE}
 TAKEN = {
     "hello": {frames.HELLO, frames.GOODBYE},
+    "deciding": {frames.GOODBYE},
     "accepted": {frames.ACCEPT, frames.GOODBYE},
     "up": UP,
+    "moved": UP
+    - {frames.ENDPOINT, frames.MESSAGE, frames.CALL, frames.MOVED, frames.CONFIRM},
+    "retiring": UP,
     "closing": UP,
     "goodbye": {frames.CREDIT, frames.CANCEL},
 }
+#: What the link is then. "moved" and "goodbye": after the attacker's own.
+STATES = {
+    "hello": State.HELLO,
+    "deciding": State.DECIDING,
+    "accepted": State.ACCEPTED,
+    "up": State.UP,
+    "moved": State.UP,
+    "retiring": State.RETIRING,
+    "closing": State.CLOSING,
+    "goodbye": State.CLOSING,
+}
+#: Lengths of a body that are no fault by themselves.
+LEAST_MOST = {
+    frames.HELLO: (1, 4096), frames.ACCEPT: (0, 0), frames.ENDPOINT: (1, 255),
+    frames.MESSAGE: (0, 65_528), frames.CALL: (4, 65_528),
+    frames.REPLY: (4, 65_528), frames.ERROR: (8, 2056),
+    frames.CONTINUE: (1, 65_528), frames.CREDIT: (4, 4), frames.CANCEL: (4, 4),
+    frames.PING: (8, 8), frames.PONG: (8, 8), frames.GOODBYE: (4, 2052),
+    frames.MOVED: (0, 0), frames.RECONNECT: (0, 0), frames.STAY: (4, 2052),
+    frames.CONFIRM: (4, 65_528),
+}  # fmt: skip
 LENGTHS = (0, 1, 65_528, 65_529, 1 << 31, (1 << 32) - 1)
 
 
@@ -81,6 +107,13 @@ class Hostile(Raw):
     ) -> None:
         super().__init__(reader, writer)
         self.protocol: Any = None
+        self.successor: Hostile | None = None
+
+    def close(self) -> None:
+        """Cut it, and the connection that succeeds it."""
+        super().close()
+        if self.successor is not None:
+            self.successor.close()
 
 
 class Scene:
@@ -90,7 +123,9 @@ class Scene:
         self.node = node
         self.neighbour = neighbour
         self._queue: asyncio.Queue[Hostile] = asyncio.Queue()
-        self.address = ("", 0)
+        #: Nobody is judged while it is cleared.
+        self.verdict = asyncio.Event()
+        self.verdict.set()
 
     def arrived(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -107,13 +142,7 @@ class Scene:
         before = set(self.node._links)
         connecting: asyncio.Future[Any] | None = None
         if dials:
-            peer = Hostile(
-                *await asyncio.open_connection(
-                    *self.node.acceptors[0].address,
-                    ssl=context(server=False),
-                    server_hostname="127.0.0.1",
-                )
-            )
+            peer = await self._dial()
         else:
             connecting = asyncio.ensure_future(self.node.connect(A))
             peer = await self._queue.get()
@@ -122,14 +151,25 @@ class Scene:
             (peer.protocol,) = set(self.node._links) - before
             await until(lambda: peer.protocol.state is not State.TLS)
             await self._bring(peer, state, dials)
+            assert peer.protocol.state is STATES[state]
             yield peer
         finally:
             peer.close()
+            self.verdict.set()
             if connecting is not None:
                 connecting.cancel()
                 await asyncio.wait([connecting])
             # A node that was asked to may have dialed us once more.
             await until(lambda: self._hung_up() and not self._open(before))
+
+    async def _dial(self) -> Hostile:
+        return Hostile(
+            *await asyncio.open_connection(
+                *self.node.acceptors[0].address,
+                ssl=context(server=False),
+                server_hostname="127.0.0.1",
+            )
+        )
 
     def _hung_up(self) -> bool:
         while not self._queue.empty():
@@ -145,10 +185,16 @@ class Scene:
             assert (await peer.frame())[0] == frames.HELLO
         if state == "hello":
             return
+        if state == "deciding":
+            self.verdict.clear()
         offer = frames.feature(frames.HANDOVER, b"" if dials else TICKET)
         peer.writer.write(frames.hello(A, features=offer))
+        if state == "deciding":
+            await until(lambda: peer.protocol.state is State.DECIDING)
+            return
+        ticket: bytes | None = TICKET
         if dials:
-            assert (await peer.frame())[0] == frames.HELLO
+            ticket = (await peer.hello()).ticket
         else:
             assert (await peer.frame())[0] == frames.ACCEPT
         if state == "accepted":
@@ -157,7 +203,25 @@ class Scene:
             peer.writer.write(frames.frame(frames.ACCEPT))
         await until(lambda: peer.protocol.state is State.UP)
         peer.writer.write(frames.frame(frames.ENDPOINT, b"echo", number=0))
-        if state == "goodbye":
+        if state != "up":
+            await self._bring_on(peer, state, dials, ticket)
+
+    async def _bring_on(
+        self, peer: Hostile, state: str, dials: bool, ticket: bytes | None
+    ) -> None:
+        """From a link that is up to what comes after that."""
+        if state == "moved":
+            peer.writer.write(frames.frame(frames.MOVED))
+            await answered(peer)
+        elif state == "retiring":
+            # A call that waits keeps the node from ending it when we have moved too.
+            peer.writer.write(frames.frame(frames.ENDPOINT, b"wait", number=1))
+            peer.writer.write(frames.call(1, 9, b""))
+            await until(lambda: peer.protocol.running)
+            assert ticket is not None
+            peer.successor = await self._succeed(peer, ticket, dials)
+            await until(lambda: peer.protocol.state is State.RETIRING)
+        elif state == "goodbye":
             # A call that waits keeps the node from answering with its own at once.
             peer.writer.write(frames.frame(frames.ENDPOINT, b"wait", number=1))
             peer.writer.write(frames.call(1, 9, b""))
@@ -170,6 +234,24 @@ class Scene:
             closing = asyncio.ensure_future(peer.protocol.link.close())
             await until(lambda: peer.protocol.state is State.CLOSING)
             closing.add_done_callback(lambda task: task.exception())
+
+    async def _succeed(self, peer: Hostile, ticket: bytes, dials: bool) -> Hostile:
+        """A further connection, which takes the place of that one."""
+        claim = frames.feature(frames.SUCCEEDS, ticket)
+        if dials:
+            new = await self._dial()
+            offer = frames.feature(frames.HANDOVER)
+            new.writer.write(frames.hello(A, features=offer + claim))
+            assert (await new.hello()).succeeds == ticket
+            new.writer.write(frames.frame(frames.ACCEPT))
+            return new
+        peer.writer.write(frames.frame(frames.RECONNECT))
+        new = await self._queue.get()
+        assert (await new.hello()).succeeds == ticket
+        offer = frames.feature(frames.HANDOVER, TICKET[::-1])
+        new.writer.write(frames.hello(A, features=offer + claim))
+        assert (await new.frame())[0] == frames.ACCEPT
+        return new
 
     async def healthy(self) -> None:
         """The node still serves its neighbour, on the link that it had."""
@@ -184,7 +266,14 @@ class Scene:
 @asynccontextmanager
 async def scene() -> AsyncIterator[Scene]:
     """A node with a neighbour, and an address where nobody good listens."""
-    async with running(B, keepalive_interval=60.0) as node:
+    verdicts: list[asyncio.Event] = []
+
+    async def authorize(peer: Peer) -> bool:
+        for verdict in verdicts:
+            await verdict.wait()
+        return True
+
+    async with running(B, keepalive_interval=60.0, authorize=authorize) as node:
 
         @node.handler("echo")
         def echo(message: Message) -> bytes:
@@ -198,6 +287,7 @@ async def scene() -> AsyncIterator[Scene]:
         async with running(NEIGHBOUR, listens=False) as neighbour:
             introduce(neighbour, node)
             made = Scene(node, neighbour)
+            verdicts.append(made.verdict)
             link = await neighbour.connect(B)
             assert await link.call("echo", b"") == b""
             server = await asyncio.start_server(
@@ -232,16 +322,21 @@ async def refused(peer: Hostile) -> None:
     assert goodbye in said
 
 
+async def answered(peer: Hostile) -> None:
+    """What was sent so far was taken, and the link lives."""
+    peer.writer.write(frames.frame(frames.PING, b"12345678"))
+    while await peer.until(frames.PONG) != b"12345678":
+        pass
+
+
 async def tolerated(peer: Hostile, kind: int) -> None:
     """Nothing was wrong with it, whatever comes of it."""
     if kind in (frames.HELLO, frames.ACCEPT):
         await until(lambda: peer.protocol.state is not State.HELLO)
     elif kind == frames.GOODBYE:
         await until(lambda: peer.protocol.state >= State.CLOSING)
-    elif peer.protocol.state is State.UP:
-        peer.writer.write(frames.frame(frames.PING, b"12345678"))
-        while await peer.until(frames.PONG) != b"12345678":
-            pass
+    elif peer.protocol.state in (State.UP, State.RETIRING):
+        await answered(peer)
     else:
         # What comes behind it is looked at only if it was taken.
         peer.writer.write(frames.frame(frames.CREDIT, struct.pack(">I", 0xFFFFFFFF)))
@@ -249,6 +344,14 @@ async def tolerated(peer: Hostile, kind: int) -> None:
         assert "granted" in str(peer.protocol.error)
         return
     assert not isinstance(peer.protocol.error, ProtocolError), peer.protocol.error
+
+
+def test_guarantee_10_no_kind_and_no_state_is_left_out() -> None:
+    assert set(BODIES) == set().union(*FRAMES.values())
+    # In the others nothing is taken: TLS is not there yet, or the link is over.
+    assert set(STATES.values()) == {state for state in State if FRAMES[state]}
+    assert set(STATES) == set(TAKEN)
+    assert set(LEAST_MOST) == set(BODIES)
 
 
 @pytest.mark.parametrize(
@@ -274,16 +377,8 @@ async def test_guarantee_10_every_kind_in_every_state(
 @pytest.mark.parametrize("dials", [True, False], ids=["dialer", "acceptor"])
 @pytest.mark.parametrize("state", ["hello", "up"])
 async def test_guarantee_10_extreme_lengths(state: str, dials: bool) -> None:
-    least_most = {
-        frames.HELLO: (1, 4096), frames.ACCEPT: (0, 0), frames.ENDPOINT: (1, 255),
-        frames.MESSAGE: (0, 65_528), frames.CALL: (4, 65_528),
-        frames.REPLY: (4, 65_528), frames.ERROR: (8, 2056), frames.CREDIT: (4, 4),
-        frames.CANCEL: (4, 4), frames.PING: (8, 8), frames.PONG: (8, 8),
-        frames.GOODBYE: (4, 2052), frames.MOVED: (0, 0), frames.RECONNECT: (0, 0),
-        frames.STAY: (4, 2052),
-    }  # fmt: skip
     async with scene() as at:
-        for kind, (least, most) in least_most.items():
+        for kind, (least, most) in LEAST_MOST.items():
             for length in sorted({*LENGTHS, most + 1}):
                 if least <= length <= most or (state == "hello" and kind > 3):
                     continue
@@ -364,15 +459,24 @@ async def test_guarantee_10_extreme_numbers_and_parts_out_of_order() -> None:
 
 
 async def test_guarantee_10_cut_at_every_place() -> None:
-    """TLS ends in order, in the middle of whatever is under way."""
-    whole = frames.message(0, b"hi") + frames.call(0, 3, bytes(5000))
+    """In the middle of whatever is under way TLS ends in order, or the connection."""
+    first = frames.message(0, b"hi")
+    whole = first + frames.call(0, 3, bytes(5000))
     async with scene() as at:
-        for cut in (*range(1, 23), 30, len(whole) - 1):
-            async with at.attacker("up", dials=bool(cut % 2)) as peer:
+        for number, cut in enumerate((*range(1, 23), 30, len(whole) - 1)):
+            async with at.attacker("up", dials=bool(number % 2)) as peer:
                 peer.writer.write(whole[:cut])
-                peer.close()
+                if number % 4 < 2:
+                    await peer.writer.drain()
+                    peer.writer.close()
+                else:
+                    peer.close()
                 await until(lambda: peer.protocol.error)
-                assert isinstance(peer.protocol.error, FastnodeError)
+                assert type(peer.protocol.error) is LinkLost, peer.protocol.error
+                # Half a message is none.
+                stats = peer.protocol.stats()
+                assert stats.messages_received <= (cut >= len(first))
+                assert stats.calls_received == 0
 
 
 def pings(count: int) -> bytes:
@@ -466,10 +570,13 @@ async def test_guarantee_9_empty_records(tmp_path: Path) -> None:
                     await at.healthy()
             await at.healthy()
             assert at.node._foundation.pool.held < 4 * MIB
+            # Without a word from us: we are still there.
+            await until(lambda: protocol.error)
+            assert type(protocol.error) is LinkLost
+            assert "TLS failed" in str(protocol.error)
         finally:
             forger.close()
             await protocol.wait_gone()
-        assert isinstance(protocol.error, FastnodeError)
 
 
 @pytest.mark.parametrize("asks", [False, True])

@@ -18,7 +18,7 @@ from helpers.child import Child, manager_of, write_certificates
 from helpers.nodes import WAIT_SECONDS, A, B, pair, running, until
 from helpers.proxy import Proxy
 
-#: What a busy machine adds to a time.
+#: What a busy machine adds to a time. The exact times: unit/link/test_keepalive.py.
 SLACK_SECONDS = 15.0
 
 
@@ -55,26 +55,14 @@ async def test_the_smaller_interval_finds_a_black_hole_on_both_sides(
         assert "nothing was heard" in f"{link.error} {other.error}"
 
 
-async def test_only_idle_links_are_probed() -> None:
+async def test_an_idle_link_is_probed_and_lives() -> None:
+    """That only idle ones are, and when: unit/link/test_keepalive.py."""
     options = {"keepalive_interval": 0.3}
-    async with pair(options, options) as (a, b):
-        b.handler("e")(lambda m: m.payload)
+    async with pair(options, options) as (a, _):
         link = await a.connect(B)
-        loop = asyncio.get_running_loop()
-        until_then = loop.time() + 1.2
-        replies = 0
-        before = link.stats.bytes_received
-        size = 0
-        while loop.time() < until_then:
-            await link.call("e", b"x", timeout=WAIT_SECONDS)
-            replies += 1
-            if replies == 1:
-                size = link.stats.bytes_received - before
-        # Not one PING or PONG among the replies, and CREDIT only rarely.
-        assert link.stats.bytes_received - before <= replies * size + 200
-        # Idle, it is probed and lives.
-        heard = received(a)
-        await until(lambda: received(a) > heard)
+        for _ in range(3):
+            heard = received(a)
+            await until(lambda: received(a) > heard)  # noqa: B023
         assert not link.closed
 
 

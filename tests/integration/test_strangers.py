@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fastnode import Refusal, Route
+from fastnode import FastnodeError, HandshakeError, ProtocolError, Refusal, Route
 from fastnode.certs.context import make_client_context
+from fastnode.errors import Side
 from fastnode.names import NodeName
 from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, until
 from helpers.pki import authority, certificate, manager, pool
@@ -79,13 +80,46 @@ async def test_the_next_line_says_how_many_were_left_out(
         assert "(and 4 more like it before)" in caplog.messages[-1]
 
 
-async def test_a_plaintext_node_is_no_peer() -> None:
-    async with running(B, handshake_timeout=2.0) as b:
-        async with running(A, plaintext=True, listens=False) as a:
-            introduce(a, b)
-            with pytest.raises((ConnectionError, Exception)):
-                await a.connect(B)
-        await until(lambda: sum(b.acceptors[0].stats.failed.values()) == 1)
+ACCEPTOR_LOG = "fastnode.acceptor"
+NOT_TLS = "sent something that is not TLS"
+
+
+@pytest.mark.parametrize(
+    ("plain", "raised", "text", "refusal"),
+    [
+        # The dialer is told nothing that it could read.
+        ("dialer", HandshakeError, "connection ended before the handshake", NOT_TLS),
+        ("acceptor", ProtocolError, NOT_TLS, "malformed frame"),
+    ],
+)
+async def test_guarantee_1_a_plaintext_node_is_no_peer(
+    plain: str,
+    raised: type[FastnodeError],
+    text: str,
+    refusal: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    refusals: list[Refusal] = []
+    async with (
+        running(B, plaintext=plain == "acceptor", on_refused=refusals.append) as b,
+        running(A, plaintext=plain == "dialer", listens=False) as a,
+    ):
+        introduce(a, b)
+        with pytest.raises(raised, match=text) as caught:
+            await a.connect(B)
+        assert type(caught.value) is raised
+        assert caught.value.side is Side.REMOTE
+        stats = b.acceptors[0].stats
+        await until(lambda: refusals)
+        assert [type(each.error) for each in refusals] == [ProtocolError]
+        assert refusal in str(refusals[0].error)
+        assert (stats.failed, stats.refused) == ({"ProtocolError": 1}, {})
+        assert a.dial_stats.failed == {raised.__name__: 1}
+        assert stats.links == a.dial_stats.links == 0
+        assert a.links == b.links == ()
+        (line,) = [r.getMessage() for r in caplog.records if r.name == ACCEPTOR_LOG]
+        assert refusal in line
 
 
 async def test_another_application_protocol() -> None:

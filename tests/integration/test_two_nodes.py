@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -424,12 +425,30 @@ async def test_guarantee_11_a_link_belongs_to_its_loop() -> None:
         with pytest.raises(ConfigError, match="thread"):
             await asyncio.to_thread(elsewhere)
 
-        def other_loop() -> None:
-            asyncio.run(a.send("gamma@127.0.0.1", "e", b""))
+        async def elsewhere_too(method: Callable[..., Any], *args: Any) -> None:
+            await method(*args)
 
-        with pytest.raises(ConfigError, match="loop"):
-            await asyncio.to_thread(other_loop)
+        for method, *args in (
+            (a.connect, B),
+            (a.connect, "gamma@127.0.0.1"),
+            (a.send, B, "e", b""),
+            (a.send, "gamma@127.0.0.1", "e", b""),
+            (a.call, B, "e", b""),
+            (a.reconnect,),
+            (a.stop,),
+            (link.call, "e", b""),
+            (link.send_confirmed, "e", b""),
+            (link.ping,),
+            (link.close,),
+            (link.wait_closed,),
+        ):
+            coro = elsewhere_too(method, *args)
+            with pytest.raises(ConfigError, match=r"thread|loop"):
+                await asyncio.to_thread(asyncio.run, coro)
+        # And nothing has come of it.
+        assert a.links == (link,)
         assert await link.call("e", b"") == b""
+        assert (link.stats.calls_sent, link.stats.messages_sent) == (1, 0)
 
 
 async def test_a_node_does_not_connect_to_itself() -> None:

@@ -3,14 +3,16 @@
     python tests/soak/chaos.py                fifteen minutes
     python tests/soak/chaos.py --minutes 1
 
-Five node processes send numbered messages with checksums to each other, each of them
-to be confirmed, through proxies. Processes are killed, stopped and started again,
-frozen and let go; connections are cut, reset, half-closed and swallowed; certificates
-rotate and links are replaced. Each process writes down what was confirmed to it and
-what its handler took, in files that outlive it. In the end every confirmed message was
-handled exactly once, no message twice, in order on every link; no error was seen
-outside those that the contract names; memory and descriptors did not grow. Prints a
-table; exit 1 if anything is not so.
+Five node processes send numbered messages with checksums to each other, through
+proxies: to plain and to asynchronous handlers, each to be confirmed, and calls, some of
+whose handlers call back. Processes are killed, stopped and started again, frozen and
+let go; connections are cut, reset, half-closed and swallowed; certificates rotate and
+links are replaced. Each process writes down what was confirmed or answered to it and
+what its handlers took, in files that outlive it. In the end every confirmed message and
+answered call was handled exactly once, none twice, in order on every link; no error was
+seen outside those that the contract names; memory and descriptors of a process are at
+its end what they were when it had warmed up. The first process is never ended, so that
+one of them lives through all of it. Prints tables; exit 1 if anything is not so.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import os
 import random
@@ -29,13 +32,15 @@ import sys
 import tempfile
 import time
 import zlib
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import fastnode
 from fastnode import (
     AcceptorOptions,
     CallTimeout,
@@ -49,6 +54,8 @@ from fastnode import (
     NetworkOptions,
     Node,
     NodeOptions,
+    Peer,
+    RemoteError,
     Route,
     run,
     start_node,
@@ -58,7 +65,13 @@ from fastnode.names import NodeName
 from helpers.proxy import Proxy
 
 NODES = [f"n{number}@127.0.0.1" for number in range(5)]
-ENDPOINT = "numbered"
+#: Endpoints; the place of one is the last digit of its messages' numbers. Nobody
+#: promises an order of calls that handlers make.
+KINDS = ["plain", "async", "call", "callback"]
+UNORDERED = KINDS.index("callback")
+#: One message of so many is of that kind.
+MIX = ["plain"] * 4 + ["async"] * 2 + ["call"] * 2
+CALLBACKS = 0.2
 PAYLOAD_BYTES = 64
 #: Messages that one node has under way to one other, to be confirmed.
 OUTSTANDING = 16
@@ -66,9 +79,35 @@ PAUSE_SECONDS = 0.01
 #: A dead peer is found within two keepalive intervals and a half.
 KEEPALIVE_SECONDS = 1.0
 CONFIRM_SECONDS = 20.0
+ASYNC_SECONDS = 0.02
+#: What a process may have more at its end than when it had warmed up.
+FLAT_BYTES = 8 << 20
+FLAT_DESCRIPTORS = 10
+WARM_SECONDS = 30.0
+#: Links whose order is followed at once, by the last messages: more than there are.
+MOST_LINKS = 64
 #: What a run of a node was, who sent, on which link, which message: a line of a log.
 RECORD = struct.Struct(">16s16sQQ")
 HEAD = struct.Struct(">16sQI")
+
+
+#: Errors of the contract, here, and by name where a handler of the peer met them.
+EXPECTED = (ConnectionError, CallTimeout)
+EXPECTED_THERE = {
+    "CancelledError",
+    *(each.__name__ for each in ConnectionError.__subclasses__()),
+    *(
+        name
+        for name in fastnode.__all__
+        if isinstance(kind := getattr(fastnode, name), type)
+        and issubclass(kind, EXPECTED)
+    ),
+}
+
+
+def reply_to(payload: bytes) -> bytes:
+    """What a call is answered."""
+    return payload[: HEAD.size][::-1]
 
 
 # --- one node's process --------------------------------------------------------------
@@ -83,10 +122,15 @@ class Worker:
         self.run = os.urandom(16)
         self.errors: Counter[str] = Counter()
         self.strange: list[str] = []
-        self.confirmed = 0
+        #: Confirmed, answered, handled: by endpoint.
+        self.confirmed: Counter[str] = Counter()
+        self.handled: Counter[str] = Counter()
         self.corrupt = 0
-        self.links: dict[int, int] = {}
-        self._keep: list[Any] = []
+        self.warm: dict[str, int] = {}
+        self.node: Node | None = None
+        self.numbers = itertools.count(1)
+        self.links: OrderedDict[int, tuple[int, Peer]] = OrderedDict()
+        self.links_seen = itertools.count()
         stem = f"{name}-{self.run.hex()}"
         # Written by the system call itself: what is in there outlives a SIGKILL.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -94,7 +138,7 @@ class Worker:
         self.proved = os.open(folder / f"{stem}.confirmed", flags, 0o600)
 
     def take(self, message: Message) -> None:
-        """The handler: one record for each message."""
+        """The plain handler, and the beginning of the others: one record each."""
         sender, number, check = HEAD.unpack_from(message.payload)
         if zlib.crc32(message.payload[HEAD.size :]) != check:
             self.corrupt += 1
@@ -102,33 +146,62 @@ class Worker:
         # A link has a Peer of its own.
         peer = message.sender
         if id(peer) not in self.links:
-            self.links[id(peer)] = len(self._keep)
-            self._keep.append(peer)
-        link = self.links[id(peer)]
+            self.links[id(peer)] = next(self.links_seen), peer
+            if len(self.links) > MOST_LINKS:
+                self.links.popitem(last=False)
+        self.links.move_to_end(id(peer))
+        link, _ = self.links[id(peer)]
         os.write(self.taken, RECORD.pack(self.run, sender, link, number))
+        self.handled[message.endpoint] += 1
+
+    def take_async(self, message: Message) -> Awaitable[None]:
+        """Write it down at once: a kill may come before the task begins."""
+        self.take(message)
+        return asyncio.sleep(ASYNC_SECONDS * random.random())
+
+    def take_call(self, message: Message) -> Awaitable[bytes]:
+        """As `take_async`; the reply says which call it answers."""
+        self.take(message)
+        return self.answer(message)
+
+    async def answer(self, message: Message) -> bytes:
+        """Think, perhaps call back, and reply."""
+        await asyncio.sleep(ASYNC_SECONDS * random.random())
+        if random.random() < CALLBACKS:
+            assert self.node is not None
+            link = await self.node.connect(message.sender.name)
+            await self.deliver(link, "callback")
+        return reply_to(message.payload)
+
+    def take_callback(self, message: Message) -> bytes:
+        """A call that a handler makes."""
+        self.take(message)
+        return reply_to(message.payload)
+
+    async def deliver(self, link: Link, kind: str) -> None:
+        """One message to be confirmed, or one call, and the record of its success."""
+        body = os.urandom(PAYLOAD_BYTES)
+        number = next(self.numbers) * len(KINDS) + KINDS.index(kind)
+        payload = HEAD.pack(self.run, number, zlib.crc32(body)) + body
+        if kind in ("plain", "async"):
+            await link.send_confirmed(kind, payload, timeout=CONFIRM_SECONDS)
+        elif await link.call(kind, payload, timeout=CONFIRM_SECONDS) != reply_to(
+            payload
+        ):
+            self.strange.append("a reply answers another call")
+            return
+        self.confirmed[kind] += 1
+        os.write(self.proved, RECORD.pack(self.run, self.run, 0, number))
 
     async def send_to(self, node: Node, peer: str) -> None:
         """Messages to one other node, one after another, as long as it lasts."""
-        number = 0
         slots = asyncio.Semaphore(OUTSTANDING)
-        index = NODES.index(peer)
-        body = os.urandom(PAYLOAD_BYTES)
-        check = zlib.crc32(body)
 
-        async def confirm(link: Link, number: int) -> None:
+        async def one(link: Link) -> None:
             try:
-                payload = HEAD.pack(self.run, number * len(NODES) + index, check) + body
-                await link.send_confirmed(ENDPOINT, payload, timeout=CONFIRM_SECONDS)
-            except (FastnodeError, OSError) as error:
-                self.seen(error)
+                await self.deliver(link, random.choice(MIX))
             except Exception as error:
-                self.strange.append(f"{type(error).__name__}: {error}")
-            else:
-                self.confirmed += 1
-                os.write(
-                    self.proved,
-                    RECORD.pack(self.run, self.run, index, number * len(NODES) + index),
-                )
+                self.seen(error)
             finally:
                 slots.release()
 
@@ -142,14 +215,19 @@ class Worker:
                     slots.release()
                     await asyncio.sleep(0.2 * random.random())
                     continue
-                number += 1
-                group.create_task(confirm(link, number))
+                group.create_task(one(link))
                 await asyncio.sleep(PAUSE_SECONDS)
 
     def seen(self, error: Exception) -> None:
         """Count an error of the contract; keep one that is not."""
-        self.errors[type(error).__name__] += 1
-        if not isinstance(error, (ConnectionError, CallTimeout)):
+        name = type(error).__name__
+        fine = isinstance(error, EXPECTED)
+        if isinstance(error, RemoteError):
+            # Of a handler that called back, or was cancelled when its node stopped.
+            name = f"{name} {error.type_name}"
+            fine = error.type_name in EXPECTED_THERE
+        self.errors[name] += 1
+        if not fine:
             self.strange.append(f"{type(error).__name__}: {error}")
 
     async def main(self) -> None:
@@ -188,13 +266,18 @@ class Worker:
             lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
         )
         node = await start_node(self.name, options)
-        node.handler(ENDPOINT)(self.take)
+        self.node = node
+        node.handler("plain")(self.take)
+        node.handler("async")(self.take_async)
+        node.handler("call", concurrency=OUTSTANDING)(self.take_call)
+        node.handler("callback")(self.take_callback)
         tasks = [
             loop.create_task(self.send_to(node, peer))
             for peer in NODES
             if peer != self.name
         ]
         tasks.append(loop.create_task(self.obey(reader, node, manager)))
+        loop.call_later(config["warm"], self.warmed_up)
         ended = loop.create_task(stopping.wait())
         await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
@@ -220,20 +303,34 @@ class Worker:
             else:
                 self.say()
 
+    def warmed_up(self) -> None:
+        """From now on nothing may grow."""
+        self.warm = size()
+
     def say(self) -> None:
         """The state, as a line of JSON."""
-        gc.collect()
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
         state = {
             "run": self.run.hex(),
-            "rss": pages * os.sysconf("SC_PAGE_SIZE"),
-            "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+            "warm": self.warm,
+            "size": size(),
             "confirmed": self.confirmed,
+            "handled": self.handled,
+            "links": len(self.node.links) if self.node else 0,
             "corrupt": self.corrupt,
             "errors": self.errors,
             "strange": self.strange[:20],
         }
         print(json.dumps(state), flush=True)
+
+
+def size() -> dict[str, int]:
+    """Of this process: bytes of memory, and descriptors."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return {
+        "rss": pages * os.sysconf("SC_PAGE_SIZE"),
+        "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+    }
 
 
 # --- the one who does it to them ------------------------------------------------------
@@ -248,9 +345,11 @@ class Host:
     proxy: Proxy
     process: asyncio.subprocess.Process | None = None
     states: list[dict[str, Any]] = field(default_factory=list)
+    starts: int = 0
 
     async def start(self) -> None:
         """Start its process."""
+        self.starts += 1
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             __file__,
@@ -307,8 +406,10 @@ class Host:
 class Chaos:
     """The whole run."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, seconds: float) -> None:
         self.folder = folder
+        self.seconds = seconds
+        self.warm = min(WARM_SECONDS, seconds / 4)
         self.random = random.Random(seed)
         self.authority = Authority.create("chaos CA")
         self.hosts: list[Host] = []
@@ -327,7 +428,7 @@ class Chaos:
             await proxy.start(("127.0.0.1", ports[name]))
             proxies[name] = proxy.address[1]
             self.hosts.append(Host(name, self.folder, proxy))
-        config = {"ports": ports, "proxies": proxies}
+        config = {"ports": ports, "proxies": proxies, "warm": self.warm}
         (self.folder / "config.json").write_text(json.dumps(config))
         for host in self.hosts:
             await host.start()
@@ -335,12 +436,14 @@ class Chaos:
     async def one_thing(self) -> None:
         """Do one thing to one node."""
         host = self.random.choice(self.hosts)
-        proxy = host.proxy
-        proxy.writers = [w for w in proxy.writers if not w.transport.is_closing()]
         what = self.random.choice(
             ["kill", "stop", "freeze", "cut", "reset", "half-close", "swallow"]
             + ["rotate"] * 3
         )
+        if host is self.hosts[0] and what in ("kill", "stop"):
+            host = self.random.choice(self.hosts[1:])
+        proxy = host.proxy
+        proxy.writers = [w for w in proxy.writers if not w.transport.is_closing()]
         self.done[what] += 1
         pause = self.random.uniform(0.1, 2.0)
         if what == "kill":
@@ -375,58 +478,101 @@ class Chaos:
             fresh.with_suffix(".new").rename(fresh)
             host.tell("rotate")
 
-    async def run(self, seconds: float) -> int:
+    async def run(self) -> int:
         """All of it; the exit code."""
         async with contextlib.AsyncExitStack() as stack:
             await self.prepare(stack)
-            await asyncio.sleep(3)
+            # In peace, until all have warmed up.
+            await asyncio.sleep(3 + self.warm)
             began = time.monotonic()
-            while time.monotonic() < began + seconds:
+            while time.monotonic() < began + self.seconds:
                 await self.one_thing()
                 await asyncio.sleep(self.random.uniform(0.2, 1.5))
             # In peace again, everybody reaches everybody.
-            before = {host.name: await host.ask() for host in self.hosts}
+            before = [await host.ask() for host in self.hosts]
             await asyncio.sleep(min(20.0, 5 + KEEPALIVE_SECONDS * 5))
-            after = {host.name: await host.ask() for host in self.hosts}
+            after = [await host.ask() for host in self.hosts]
             for host in self.hosts:
                 await host.stop()
         return self.report(time.monotonic() - began, before, after)
 
     def report(
-        self,
-        took: float,
-        before: dict[str, dict[str, Any]],
-        after: dict[str, dict[str, Any]],
+        self, took: float, before: list[dict[str, Any]], after: list[dict[str, Any]]
     ) -> int:
-        """Print the table; the exit code."""
-        deeds = ", ".join(f"{count} x {what}" for what, count in self.done.items())
-        print(f"{took:.0f} s: {deeds}")
-        faults = judge(self.folder)
+        """Print the tables; the exit code."""
+        faults: list[str] = []
         errors: Counter[str] = Counter()
-        for host in self.hosts:
-            # Of each run the last word: its counts only grow.
-            last = {state["run"]: state for state in host.states}
-            for state in last.values():
+        rows = []
+        for host, early, late in zip(self.hosts, before, after, strict=True):
+            # Of each run the last word: its counts only grow. One that was killed may
+            # have said none, but its files speak.
+            runs = list({state["run"]: state for state in host.states}.values())
+            for state in runs:
                 errors.update(state["errors"])
                 faults += [f"{host.name}: {what}" for what in state["strange"]]
                 if state["corrupt"]:
                     faults.append(f"{host.name}: {state['corrupt']} were corrupt")
-            sizes = [
-                f"{state['rss'] / 2**20:.0f} MiB/{state['descriptors']}"
-                for state in host.states[-6:]
-            ]
-            print(f"  {host.name}: memory and descriptors {', '.join(sizes)}")
-            if after[host.name]["confirmed"] <= before[host.name]["confirmed"]:
-                faults.append(f"{host.name}: nothing goes on after the storm")
-            if any(state["descriptors"] > 120 for state in host.states):
-                faults.append(f"{host.name}: descriptors grew")
-            if any(state["rss"] > 160 << 20 for state in host.states):
-                faults.append(f"{host.name}: memory grew")
-        print("  errors:", ", ".join(f"{n} x {what}" for what, n in errors.items()))
+            faults += [f"{host.name}: {what}" for what in not_flat(host.states)]
+            sent, heard = "confirmed", "handled"
+            for kind in MIX:
+                if late[sent].get(kind, 0) <= early[sent].get(kind, 0):
+                    faults.append(f"{host.name}: no {kind} goes on after the storm")
+            if late["links"] != len(NODES) - 1:
+                faults.append(f"{host.name}: {late['links']} links after the storm")
+            warm = late["warm"] or late["size"]
+            rows.append(
+                [
+                    host.name.partition("@")[0],
+                    host.starts,
+                    *(sum(s[sent].get(kind, 0) for s in runs) for kind in KINDS),
+                    sum(sum(s[heard].values()) for s in runs),
+                    late["links"],
+                    *(f"{each['rss'] / 2**20:.1f}" for each in (warm, late["size"])),
+                    *(each["descriptors"] for each in (warm, late["size"])),
+                ]
+            )
+        print(f"\nafter {took:.0f} s, of runs that could tell:")
+        head = "node,runs,{},handled,links,MiB warm,end,fds warm,end"
+        print_table(head.format(",".join(KINDS)).split(","), rows)
+        print()
+        print_table(["done to them", "times"], self.done.most_common())
+        print()
+        print_table(["error, documented", "times"], errors.most_common())
+        print()
+        faults += judge(self.folder)
         for fault in faults[:50]:
             print(f"FAULT: {fault}")
         print("0 passed, 1 failed" if faults else "1 passed, 0 failed")
         return 1 if faults else 0
+
+
+def not_flat(states: list[dict[str, Any]]) -> list[str]:
+    """What a process had more at any time than when it had warmed up."""
+    faults = []
+    for state in states:
+        warm, now = state["warm"], state["size"]
+        if not warm:
+            continue
+        if now["rss"] > warm["rss"] + FLAT_BYTES:
+            faults.append(f"memory grew from {warm['rss']} to {now['rss']} bytes")
+        if now["descriptors"] > warm["descriptors"] + FLAT_DESCRIPTORS:
+            faults.append(
+                f"from {warm['descriptors']} to {now['descriptors']} descriptors"
+            )
+    return faults
+
+
+def print_table(head: list[str], rows: Iterable[Iterable[object]]) -> None:
+    """Columns as wide as they have to be; the first one is words."""
+    cells = [head, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for number, row in enumerate(cells):
+        first, *others = zip(row, widths, strict=True)
+        texts = [first[0].ljust(first[1])]
+        texts += [cell.rjust(width) for cell, width in others]
+        print("  " + "  ".join(texts))
+        if number == 0:
+            print("  " + "  ".join("-" * width for width in widths))
 
 
 def records(folder: Path, suffix: str) -> list[tuple[bytes, bytes, int, int]]:
@@ -442,32 +588,40 @@ def records(folder: Path, suffix: str) -> list[tuple[bytes, bytes, int, int]]:
 
 def judge(folder: Path) -> list[str]:
     """Compare what was confirmed with what was taken; what is wrong with it."""
-    faults: list[str] = []
     taken = records(folder, "taken")
     handled = Counter((sender, number) for _run, sender, _link, number in taken)
     proved = records(folder, "confirmed")
-    confirmed = [(sender, number) for _run, sender, _link, number in proved]
-    lost = [key for key in confirmed if handled[key] == 0]
-    twice = [key for key, count in handled.items() if count > 1]
-    last: dict[tuple[bytes, bytes, int], int] = defaultdict(int)
-    disorder = 0
+    last: dict[tuple[bytes, bytes, int, int], int] = defaultdict(int)
+    disorder: Counter[int] = Counter()
+    links = set()
     for at, sender, link, number in taken:
-        key = (at, sender, link)
-        disorder += number <= last[key]
-        last[key] = number
-    print(
-        f"  {len(confirmed)} messages confirmed, {len(taken)} handled, over "
-        f"{len(last)} links; {len(lost)} lost, {len(twice)} doubled, {disorder} out "
-        "of order"
+        kind = number % len(KINDS)
+        key = (at, sender, link, kind)
+        links.add(key[:3])
+        if kind != UNORDERED:
+            disorder[kind] += number <= last[key]
+            last[key] = number
+    faults, rows = [], []
+    for kind, name in enumerate(KINDS):
+        confirmed = [
+            (sender, number)
+            for _run, sender, _link, number in proved
+            if number % len(KINDS) == kind
+        ]
+        of_kind = [n for key, n in handled.items() if key[1] % len(KINDS) == kind]
+        found = {
+            "lost": sum(handled[key] == 0 for key in confirmed),
+            "doubled": sum(count > 1 for count in of_kind),
+            "out of order": disorder[kind],
+        }
+        rows.append([name, len(confirmed), sum(of_kind), *found.values()])
+        faults += [f"{n} {name} were {what}" for what, n in found.items() if n]
+        if not confirmed:
+            faults.append(f"no {name} was confirmed")
+    print(f"all runs, over {len(links)} links:")
+    print_table(
+        ["endpoint", "confirmed", "handled", "lost", "doubled", "out of order"], rows
     )
-    if lost:
-        faults.append(f"{len(lost)} confirmed messages were not handled")
-    if twice:
-        faults.append(f"{len(twice)} messages were handled more than once")
-    if disorder:
-        faults.append(f"{disorder} messages were out of order on their link")
-    if not confirmed:
-        faults.append("nothing was confirmed")
     return faults
 
 
@@ -484,8 +638,8 @@ def main() -> int:
         return 0
     print(f"seed {arguments.seed}")
     with tempfile.TemporaryDirectory() as folder:
-        chaos = Chaos(Path(folder), arguments.seed)
-        return asyncio.run(chaos.run(arguments.minutes * 60))
+        chaos = Chaos(Path(folder), arguments.seed, arguments.minutes * 60)
+        return asyncio.run(chaos.run())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 from fastnode.buffers.slab cimport Slab
+from fastnode.buffers.spares cimport Spares
 
 
 cdef class BufferPool:
+    # Large payloads that nobody needs any more; they do not count as held.
+    cdef readonly Spares spares
     # Free slabs, one list for each size class; the last released is taken first,
     # while it is warm in the cache.
     cdef list free

@@ -1,12 +1,15 @@
 from typing import final
 
 from fastnode.buffers.slab import Slab
+from fastnode.buffers.spares import Spares
 
 class PoolExhausted(MemoryError): ...
 
 @final
 class BufferPool:
     def __init__(self, ceiling: int = ...) -> None: ...
+    @property
+    def spares(self) -> Spares: ...
     @property
     def held(self) -> int: ...
     @property

@@ -2,6 +2,7 @@
 
 cimport cython
 from fastnode.buffers.slab cimport DEBUG, Slab, make_slab
+from fastnode.buffers.spares cimport Spares
 
 from fastnode.limits import POOL_CEILING_BYTES
 
@@ -32,6 +33,7 @@ cdef class BufferPool:
 
     def __init__(self, size_t ceiling=POOL_CEILING_BYTES):
         cdef int i
+        self.spares = Spares()
         self.free = [[] for _ in range(CLASSES)]
         self.ceiling = ceiling
         for i in range(CLASSES):

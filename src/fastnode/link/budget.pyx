@@ -6,8 +6,6 @@ to replies and control frames, but they count.
 
 cimport cython
 
-from asyncio import get_running_loop
-
 from fastnode.limits import NODE_QUEUE_BYTES
 
 
@@ -50,13 +48,3 @@ cdef class QueueBudget:
         """Nobody waits for this future any more."""
         if waiter in self.waiters:
             self.waiters.remove(waiter)
-
-    async def room(self):
-        """Wait while the queues are crowded."""
-        while self.used > self.high:
-            waiter = get_running_loop().create_future()
-            self.waiters.append(waiter)
-            try:
-                await waiter
-            finally:
-                self.leave(waiter)

@@ -94,6 +94,17 @@ def too_slow(peer: str, seconds: float) -> HandshakeTimeout:
     )
 
 
+def judged_too_slowly(peer: str, seconds: float) -> HandshakeTimeout:
+    """The handshake's deadline has passed, and it was not for the peer to go on."""
+    return HandshakeTimeout(
+        f"the handshake was not complete within {seconds:g} s: this side had not "
+        f"judged the peer",
+        peer=peer,
+        side=Side.LOCAL,
+        hint="see what the authorize hook waits for",
+    )
+
+
 def given_up(peer: str) -> HandshakeError:
     """This node closes while the handshake is under way."""
     error = HandshakeError("the node is closing", peer=peer, side=Side.LOCAL)

@@ -4,6 +4,9 @@ cdef class Endpoint:
     cdef readonly object handler
     # The handler is declared with `async def`.
     cdef readonly bint asynchronous
+    # It is, or one of its handlers was found to have returned an awaitable; and its
+    # messages are handled one by one.
+    cdef bint awaits
     # How many asynchronous handlers may be under way at once, over all links of the
     # node; 0: no bound. How many are; of them, how many wait for calls of their own.
     cdef readonly Py_ssize_t most

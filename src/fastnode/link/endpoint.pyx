@@ -41,6 +41,7 @@ cdef class Endpoint:
             iscoroutinefunction(handler)
             or iscoroutinefunction(getattr(handler, "__call__", None))
         )
+        self.awaits = self.asynchronous and not batch
 
     cdef bint full(self, bint nested) noexcept:
         """What comes now has to wait: for a handler to finish, or for its turn."""

@@ -230,9 +230,12 @@ cdef class Handshake(Connection):
 
     def handshake_expired(self):
         """TLS and HELLO took too long."""
-        self.refuse(
-            endings.too_slow(self.peer_text(), self.settings.handshake_timeout)
+        ended = (
+            endings.judged_too_slowly
+            if self.state_ is State.DECIDING
+            else endings.too_slow
         )
+        self.refuse(ended(self.peer_text(), self.settings.handshake_timeout))
 
     # --- who ------------------------------------------------------------------
 

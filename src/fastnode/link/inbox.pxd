@@ -1,12 +1,12 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from fastnode.link.batches cimport Batches
 from fastnode.link.endpoint cimport Endpoint
 from fastnode.link.message cimport Message
+from fastnode.link.turns cimport Turns
 from fastnode.wire.decoder cimport Decoder
 
 
-cdef class Inbox(Batches):
+cdef class Inbox(Turns):
     # The message that a handler was given and did not keep, to be used again.
     cdef Message spare
     # (Endpoint, call or 0, payload, how), while the peer does not read its replies, or
@@ -36,21 +36,22 @@ cdef class Inbox(Batches):
         self, Endpoint endpoint, uint32_t call, bytes payload, int how
     ) except -1
     cdef int returned(
-        self, Endpoint endpoint, object result, size_t size, int lane
+        self, Endpoint endpoint, object result, bytes payload, int lane
+    ) except -1
+    cdef int start_with(
+        self,
+        bytes payload,
+        object awaitable,
+        object number,
+        Endpoint endpoint,
+        int lane,
     ) except -1
     cdef int raised(self, Endpoint endpoint) except -1
     cdef int nobody(self, Endpoint endpoint) except -1
     cdef int come_through(self) except -1
-    cdef int handle(
-        self, Endpoint endpoint, uint32_t call, bytes payload, int how
-    ) except -1
     cdef int later(
         self, Endpoint endpoint, uint32_t call, bytes payload, int how
     ) except -1
-    cdef int queue(
-        self, Endpoint endpoint, uint32_t call, bytes payload, int how
-    ) except -1
-    cdef int leave(self) except -1
     cdef int park(
         self, Endpoint endpoint, uint32_t call, bytes payload, int how
     ) except -1

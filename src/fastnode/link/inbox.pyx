@@ -9,8 +9,8 @@ it had sent is parked, in order, and it is granted nothing. Reading goes on, so 
 nodes that do this to each other do not block each other. A link that succeeds another
 parks in the same way until that one's messages are handled (fastnode.link.succession).
 
-`Batches`, below it, has what goes to batch endpoints, and `HandlerTasks`, below that,
-the asynchronous handlers that are under way.
+`Turns`, below it, has what waits its turn, `Batches` what goes to batch endpoints, and
+`HandlerTasks` the asynchronous handlers that are under way.
 """
 
 cimport cython
@@ -20,13 +20,14 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_REFCNT
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from fastnode.link.batches cimport Batches
 from fastnode.link.endpoint cimport Endpoint, EndpointRegistry
+from fastnode.link.handling cimport Handling
 from fastnode.link.message cimport Message, make_message
 from fastnode.link.numbers cimport EndpointNumbers
 from fastnode.link.outbox cimport Outbox
 from fastnode.link.stopwatch cimport Stopwatch
 from fastnode.link.tasks cimport TASK_BYTES
+from fastnode.link.turns cimport CONFIRMED, FROM_HANDLER, GONE, HOW_LANE, Turns
 from fastnode.link.windows cimport Windows
 from fastnode.wire.decoder cimport Decoder
 from fastnode.wire.frame cimport CONFIRM, DATA_LANE, INNER_LANE
@@ -39,20 +40,12 @@ from fastnode.errors import ProtocolError, Side
 from fastnode.limits import WINDOW_BYTES
 from fastnode.link.calls import HANDLER_RAISED, NO_SUCH_ENDPOINT
 
-# Not among the calls: it was cancelled.
-cdef object GONE = object()
 
 # Why a batch endpoint cannot be called.
 cdef str NO_REPLY = (
     "this endpoint takes batches and replies to nothing: send to it "
     "(confirm=True waits until it was handed over), or call another one"
 )
-
-cdef enum:
-    # Parts of `how`: the lane is in the bits above.
-    CONFIRMED = 1
-    FROM_HANDLER = 2
-    HOW_LANE = 2
 
 cdef extern from *:
     """
@@ -64,7 +57,7 @@ cdef extern from *:
 
 
 @cython.final
-cdef class Inbox(Batches):
+cdef class Inbox(Turns):
     """Dispatches what one link receives."""
 
     def __init__(
@@ -75,7 +68,7 @@ cdef class Inbox(Batches):
         Stopwatch watch not None,
         uint64_t window=WINDOW_BYTES,
     ):
-        Batches.__init__(
+        Turns.__init__(
             self, loop, outbox, registry, Windows(loop, outbox, window), watch
         )
         self.on_settled = self.settled
@@ -85,7 +78,7 @@ cdef class Inbox(Batches):
     cdef int message(self, int lane, uint16_t number, bytes payload) except -1:
         cdef Endpoint endpoint = self.numbers.find(lane, number)
         self.messages_received += 1
-        if self.parked is not None or endpoint.most:
+        if self.parked is not None or endpoint.most or endpoint.awaits:
             return self.later(endpoint, 0, payload, lane << HOW_LANE)
         return self.handle_message(endpoint, payload, lane)
 
@@ -112,7 +105,7 @@ cdef class Inbox(Batches):
             else:
                 endpoint = numbers.find(DATA_LANE, number)
             self.messages_received += 1
-            if self.parked is not None or endpoint.most:
+            if self.parked is not None or endpoint.most or endpoint.awaits:
                 self.later(endpoint, 0, payload, DATA_LANE << HOW_LANE)
             else:
                 self.handle_message(endpoint, payload, DATA_LANE)
@@ -146,17 +139,35 @@ cdef class Inbox(Batches):
         Py_DECREF(result)
         if result is None:
             return 0
-        return self.returned(endpoint, result, PyBytes_GET_SIZE(payload), lane)
+        return self.returned(endpoint, result, payload, lane)
 
     cdef int returned(
-        self, Endpoint endpoint, object result, size_t size, int lane
+        self, Endpoint endpoint, object result, bytes payload, int lane
     ) except -1:
         """What the handler of a one-way message returned: only a coroutine counts."""
         try:
             if endpoint.asynchronous or isawaitable(result):
-                self.start(result, None, endpoint, size + TASK_BYTES, lane)
+                self.start_with(payload, result, None, endpoint, lane)
         except Exception as error:
             self.handler_failed(endpoint, error)
+        return 0
+
+    cdef int start_with(
+        self,
+        bytes payload,
+        object awaitable,
+        object number,
+        Endpoint endpoint,
+        int lane,
+    ) except -1:
+        """Run what a handler returned that was given `payload`."""
+        endpoint.awaits = True
+        cdef size_t size = <size_t>PyBytes_GET_SIZE(payload)
+        cdef Handling handling = self.start(
+            awaitable, number, endpoint, size + TASK_BYTES, lane
+        )
+        if size >= self.outbox.pool.spares.least and not handling.done:
+            handling.payload = payload
         return 0
 
     cdef int raised(self, Endpoint endpoint) except -1:
@@ -205,7 +216,12 @@ cdef class Inbox(Batches):
         if self.early_cancels and call in self.early_cancels:
             self.early_cancels.discard(call)
             return 0
-        if self.parked is not None or endpoint.most or self.outbox.crowded():
+        if (
+            self.parked is not None
+            or endpoint.most
+            or endpoint.awaits
+            or self.outbox.crowded()
+        ):
             return self.later(
                 endpoint,
                 call,
@@ -236,9 +252,7 @@ cdef class Inbox(Batches):
             if PyBytes_CheckExact(result):
                 return self.reply(call, result)
             if endpoint.asynchronous or isawaitable(result):
-                self.start(
-                    result, call, endpoint, PyBytes_GET_SIZE(payload) + TASK_BYTES, lane
-                )
+                self.start_with(payload, result, call, endpoint, lane)
                 return 0
             return self.reply(call, result)
         except Exception as error:
@@ -261,9 +275,7 @@ cdef class Inbox(Batches):
         try:
             result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
             if result is not None and (endpoint.asynchronous or isawaitable(result)):
-                self.start(
-                    result, None, endpoint, PyBytes_GET_SIZE(payload) + TASK_BYTES, lane
-                )
+                self.start_with(payload, result, None, endpoint, lane)
         except Exception as error:
             self.handler_failed(endpoint, error)
             return self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
@@ -288,56 +300,7 @@ cdef class Inbox(Batches):
         cdef bint crowded = call and self.outbox.crowded()
         if crowded or (self.parked is not None and how >> HOW_LANE != INNER_LANE):
             return self.park(endpoint, call, payload, how)
-        if endpoint.most and endpoint.full(how & FROM_HANDLER):
-            return self.queue(endpoint, call, payload, how)
-        return self.handle(endpoint, call, payload, how)
-
-    cdef int queue(
-        self, Endpoint endpoint, uint32_t call, bytes payload, int how
-    ) except -1:
-        """Wait for a full endpoint, in order over all links, against our window."""
-        if call:
-            self.calls[call] = None
-        self.windows.held[how >> HOW_LANE] += (
-            <size_t>PyBytes_GET_SIZE(payload) + TASK_BYTES
-        )
-        self.waiting += 1
-        waiting = endpoint.nested if how & FROM_HANDLER else endpoint.waiting
-        waiting.append((self, call, payload, how))
-        return 0
-
-    def admit(self, Endpoint endpoint not None):
-        """There is room at a bounded endpoint: the next ones, of any link."""
-        cdef Inbox inbox
-        cdef uint32_t call
-        cdef int how
-        while True:
-            if endpoint.nested and endpoint.running < endpoint.most + endpoint.lent:
-                entry = endpoint.nested.popleft()
-            elif endpoint.waiting and endpoint.running < endpoint.most:
-                entry = endpoint.waiting.popleft()
-            else:
-                break
-            inbox, call, payload, how = entry
-            inbox.waiting -= 1
-            if call == 0 or inbox.calls.pop(call, GONE) is not GONE:
-                inbox.handle(endpoint, call, payload, how)
-            inbox.windows.release(how >> HOW_LANE, <size_t>len(payload) + TASK_BYTES)
-            inbox.rest()
-
-    cdef int leave(self) except -1:
-        """The link has ended: what waits at endpoints is given up."""
-        cdef Endpoint endpoint
-        for endpoint in self.registry.by_name.values():
-            if endpoint.most:
-                endpoint.waiting = self.others(endpoint.waiting)
-                endpoint.nested = self.others(endpoint.nested)
-        self.waiting = 0
-        return 0
-
-    def others(self, waiting):
-        """What waits and came over other links."""
-        return deque(entry for entry in waiting if entry[0] is not self)
+        return self.place(endpoint, call, payload, how)
 
     cdef int park(
         self, Endpoint endpoint, uint32_t call, bytes payload, int how
@@ -359,6 +322,7 @@ cdef class Inbox(Batches):
         cdef int how
         # Replies that are flushed in here must not come back here.
         self.outbox.on_room = None
+        self.unstall()
         while self.parked:
             if self.outbox.crowded():
                 self.outbox.on_room = self.resume
@@ -371,13 +335,11 @@ cdef class Inbox(Batches):
                 continue
             if call and self.calls.pop(call, GONE) is GONE:
                 continue
-            if endpoint.most and endpoint.full(how & FROM_HANDLER):
-                self.queue(endpoint, call, payload, how)
-            else:
-                self.handle(endpoint, call, payload, how)
+            self.place(endpoint, call, payload, how)
         self.parked = None
         self.windows.open()
         self.hand_over()
+        self.go_on_late()
         self.rest()
 
     cdef int hold(self) except -1:
@@ -421,9 +383,8 @@ cdef class Inbox(Batches):
 
     cdef bint busy(self) noexcept:
         return (
-            bool(self.tasks)
+            Turns.busy(self)
             or self.parked is not None
-            or self.waiting > 0
             or bool(self.gathered)
             or bool(self.lines)
         )
@@ -434,9 +395,7 @@ cdef class Inbox(Batches):
         self.calls = {}
         self.on_idle = self.on_through = self.on_settled = self.parked = None
         self.drop()
-        if self.waiting:
-            self.leave()
-        for task in calls.values():
-            if task is not None:
-                task.cancel()
+        self.give_up()
+        for handling in calls.values():
+            self.cancel_task(handling)
         return 0

@@ -75,6 +75,8 @@ cdef class Link:
         """Send a one-way message and wait until the peer's node has handed it to its
         handler: a plain handler has returned, an ``async`` one has its task.
 
+        It does not wait for room in the queue: ``Node.send(confirm=True)`` does.
+
         Args:
             timeout: seconds; None waits as long as the link lasts.
 

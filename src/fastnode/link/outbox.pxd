@@ -14,6 +14,8 @@ cdef class Outbox:
     cdef object loop
     cdef object write
     cdef unsigned long thread
+    # Who is at the other end; named in errors.
+    cdef object peer
 
     # Why users can queue nothing: None while the link is up.
     cdef object closed

@@ -151,6 +151,7 @@ cdef class Outbox:
             raise MessageTooLarge(
                 f"a payload of {size} bytes: the peer takes {self.max_message}, "
                 f"this node {self.own_max_message}",
+                peer=self.peer,
                 side=Side.LOCAL,
                 hint="raise max_message_size on both nodes, or send it in parts",
             )
@@ -159,6 +160,7 @@ cdef class Outbox:
             raise SendQueueFull(
                 f"{queued} bytes are queued on this link and at most {self.most} "
                 f"may be; nothing was queued",
+                peer=self.peer,
                 side=Side.LOCAL,
                 hint="await link.drain(), or raise max_queued",
             )
@@ -166,6 +168,7 @@ cdef class Outbox:
             raise SendQueueFull(
                 f"{self.budget.used} bytes are queued on all links of this node and "
                 f"at most {self.budget.most} may be; nothing was queued",
+                peer=self.peer,
                 side=Side.LOCAL,
                 hint="await link.drain(), or raise max_node_queued",
             )

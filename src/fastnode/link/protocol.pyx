@@ -171,9 +171,11 @@ cdef class LinkProtocol(Handshake):
             )
         if kind == MESSAGE:
             self.inbox.message(self.decoder.lane, self.decoder.number, payload)
+            self.decoder.pool.spares.put(payload)
             return self.inbox.messages(self.decoder, self)
         if kind == CALL or kind == CONFIRM:
-            return self.inbox.call(self.decoder, payload)
+            self.inbox.call(self.decoder, payload)
+            return self.decoder.pool.spares.put(payload)
         if kind == REPLY:
             return self.calls.replied(self.decoder.call, payload)
         if kind == CREDIT:
@@ -221,6 +223,7 @@ cdef class LinkProtocol(Handshake):
         self.stop_timer()
         self.inbox.set_peer(self.peer)
         self.calls.set_peer(self.peer)
+        self.outbox.peer = self.peer
         self.engine.settle()
         self.decoder.max_frame = MAX_FRAME_BYTES
         self.decoder.max_message = self.settings.hello.max_message
@@ -408,6 +411,8 @@ cdef class LinkProtocol(Handshake):
         if self.state_ is State.CLOSED:
             return
         was = self.state_
+        if error.peer is None:
+            error.peer = self.peer or self.peer_text()
         cdef size_t queued = self.outbox.size()
         cdef size_t messages = self.outbox.encoder.unsent()
         if reason is not None and was is not State.TLS:

@@ -1,24 +1,23 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastnode.link.endpoint cimport Endpoint, EndpointRegistry
-from fastnode.link.handling cimport Handling
+from fastnode.link.handling cimport Handling, HandlingOwner
 from fastnode.link.outbox cimport Outbox
-from fastnode.link.windows cimport Windows
 
 cdef enum:
     # What a message under way costs besides its payload: task, message, bookkeeping.
     TASK_BYTES = 1024
 
 
-cdef class HandlerTasks:
+cdef class HandlerTasks(HandlingOwner):
     cdef object loop
     cdef Outbox outbox
     cdef object peer
-    # Flow control.
-    cdef Windows windows
+    # For what follows the end of a handler: contextvars of one must not reach another.
+    cdef object context
 
-    # Handlers under way: task -> (Handling, awaitable); and those of calls by number,
-    # None while parked or waiting.
+    # Handlers under way: Handling -> task; and those of calls by number, None while
+    # parked or waiting.
     cdef dict tasks
     cdef dict calls
     cdef object on_idle
@@ -40,7 +39,10 @@ cdef class HandlerTasks:
         size_t size,
         int lane,
     )
+    cdef int free_of(self, Handling handling) except -1
+    cdef int answer(self, uint32_t call, object result, object error) except -1
     cdef int cancel(self, uint32_t call) except -1
+    cdef int cancel_task(self, object handling) except -1
     cdef int batch_done(self, object batch) except -1
     cdef int handler_failed(self, Endpoint endpoint, object error) except -1
     cdef bint busy(self) noexcept

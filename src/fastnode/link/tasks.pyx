@@ -7,14 +7,14 @@ from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from fastnode.link.endpoint cimport Endpoint, EndpointRegistry
-from fastnode.link.handling cimport Handling
+from fastnode.link.handling cimport Handling, new_handling
 from fastnode.link.outbox cimport Outbox, as_bytes
 from fastnode.link.windows cimport Windows
 from fastnode.wire.frame cimport ERROR
 
 import logging
 from asyncio import CancelledError
-from collections.abc import Coroutine
+from contextvars import copy_context
 
 from fastnode.limits import MAX_EARLY_CANCELS
 from fastnode.link.calls import HANDLER_RAISED, REPLY_TOO_LARGE, encode_error
@@ -36,6 +36,7 @@ cdef class HandlerTasks:
         self.registry = registry
         self.outbox = outbox
         self.windows = windows
+        self.context = copy_context()
         self.tasks = {}
         self.calls = {}
         self.early_cancels = set()
@@ -80,44 +81,61 @@ cdef class HandlerTasks:
     ):
         """Run what a handler returned in a task; `number` is the call that it answers.
         """
-        cdef Handling handling = Handling(
-            self.windows, endpoint, self.admit, lane, size
+        cdef Handling handling = new_handling(
+            self, awaitable, number, endpoint, size, lane
         )
-        task = self.loop.create_task(self.run(awaitable, number, handling))
-        self.tasks[task] = handling, awaitable
-        task.add_done_callback(self.finished)
         if number is not None:
-            self.calls[number] = task
+            self.calls[number] = handling
+        task = handling.begin(self.loop)
+        if handling.done:
+            return handling
+        self.tasks[handling] = task
+        if number is not None and number not in self.calls:
+            # It has begun, and its caller gave up meanwhile.
+            task.cancel()
         return handling
 
-    async def run(self, awaitable, number, Handling handling):
-        """One asynchronous handler, to its end."""
-        handling.enter()
+    cdef int end(self, Handling handling, object result, object error) except -1:
+        cdef object number = handling.number
+        cdef Endpoint endpoint = handling.endpoint
         try:
-            result = await awaitable
-            if number is not None and self.calls.pop(number, None) is not None:
-                self.reply(number, result)
-        except CancelledError:
-            if number is not None and self.calls.pop(number, None) is not None:
-                self.refuse(
-                    number, HANDLER_RAISED, "CancelledError", "it was cancelled"
-                )
-            raise
-        except Exception as error:
-            if number is None:
-                self.handler_failed(handling.endpoint, error)
+            if number is not None:
+                if self.calls.pop(number, None) is not None:
+                    self.answer(number, result, error)
+            elif error is not None and isinstance(error, Exception):
+                self.handler_failed(endpoint, error)
+        finally:
+            if endpoint.most or endpoint.batch or self.on_idle is not None:
+                # What follows is nothing for the task and the context of this handler.
+                self.loop.call_soon(self.go_past, handling, context=self.context)
             else:
-                self.calls.pop(number, None)
-                self.refuse(number, HANDLER_RAISED, type(error).__name__, str(error))
+                self.free_of(handling)
+        return 0
 
-    def finished(self, task):
-        """A handler's task is done, even if it was cancelled before it began."""
-        cdef Handling handling
-        handling, awaitable = self.tasks.pop(task)
-        if task.cancelled() and isinstance(awaitable, Coroutine):
-            # One that never began would complain that nobody awaited it.
-            awaitable.close()
-        handling.finish()
+    cdef int answer(self, uint32_t call, object result, object error) except -1:
+        """Reply with what a handler returned or raised."""
+        if error is None:
+            try:
+                return self.reply(call, result)
+            except Exception as wrong:
+                error = wrong
+        cdef str text = (
+            "it was cancelled" if isinstance(error, CancelledError) else str(error)
+        )
+        return self.refuse(call, HANDLER_RAISED, type(error).__name__, text)
+
+    cdef int free_of(self, Handling handling) except -1:
+        """A handler has ended: what it held is free."""
+        cdef bytes payload = handling.payload
+        self.tasks.pop(handling, None)
+        if payload is not None:
+            handling.payload = None
+            self.outbox.pool.spares.put(payload)
+        return handling.finish()
+
+    def go_past(self, Handling handling not None):
+        """A handler has ended that something waits for."""
+        self.free_of(handling)
         if handling.batch is not None:
             self.batch_done(handling.batch)
         elif handling.endpoint.most:
@@ -127,11 +145,8 @@ cdef class HandlerTasks:
     cdef int cancel(self, uint32_t call) except -1:
         """The caller gave up: a handler that is still at it is cancelled, one that
         has not begun never does."""
-        cdef object task
         if call in self.calls:
-            task = self.calls.pop(call)
-            if task is not None:
-                task.cancel()
+            self.cancel_task(self.calls.pop(call))
         elif (
             # Numbers ascend, modulo 2**32: this call is still on its way.
             <int32_t>(call - self.last_call) > 0
@@ -140,11 +155,19 @@ cdef class HandlerTasks:
             self.early_cancels.add(call)
         return 0
 
+    cdef int cancel_task(self, object handling) except -1:
+        """Cancel a handler; None: it has not begun."""
+        cdef object task = self.tasks.get(handling)
+        if task is not None:
+            task.cancel()
+        return 0
+
     def stop(self):
         """Cancel the handlers that are under way; returns their tasks."""
-        for task in self.tasks:
+        cdef list tasks = list(self.tasks.values())
+        for task in tasks:
             task.cancel()
-        return list(self.tasks)
+        return tasks
 
     cdef bint busy(self) noexcept:
         """Something that was received is not handled yet."""
@@ -174,10 +197,6 @@ cdef class HandlerTasks:
         return 0
 
     # --- what a subclass does with it --------------------------------------------
-
-    def admit(self, Endpoint endpoint not None):
-        """There is room at a bounded endpoint."""
-        raise NotImplementedError
 
     cdef int batch_done(self, object batch) except -1:
         """The handler of a batch has finished."""

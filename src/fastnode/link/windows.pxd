@@ -8,15 +8,20 @@ from fastnode.wire.frame cimport LANES
 cdef class Windows:
     cdef Outbox outbox
     # Bytes by lane. owed: received and not yet granted again. held: payloads whose
-    # handlers have not finished. Granting stops while held > room.
+    # handlers have not finished. Granting stops while held > room. under_way: of what
+    # is held, that of asynchronous handlers that have begun.
     cdef uint64_t[LANES] window
     cdef uint64_t room
     cdef uint64_t[LANES] owed
     cdef uint64_t[LANES] held
+    cdef uint64_t[LANES] under_way
     # Bytes of handlers that wait for calls of their own and are not held.
     cdef uint64_t excused
     # Nothing but calls of handlers, and replies, is granted: what was received is parked.
     cdef bint shut
+
+    # Called when less is held, if somebody waits for it.
+    cdef object on_less
 
     # Sees the incomplete messages; one of them waits for others.
     cdef Decoder decoder

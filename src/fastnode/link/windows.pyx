@@ -205,6 +205,8 @@ cdef class Windows:
     cdef int release(self, int lane, size_t size) except -1:
         """A handler has finished."""
         self.held[lane] -= size
+        if self.on_less is not None:
+            self.on_less()
         return self.grant(lane)
 
     cdef bint excuse(self, int lane, size_t size) except? False:
@@ -218,6 +220,9 @@ cdef class Windows:
             return False
         self.excused += size
         self.held[lane] -= size
+        self.under_way[lane] -= size
+        if self.on_less is not None:
+            self.on_less()
         self.grant(lane)
         return True
 

@@ -26,6 +26,7 @@ from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.log_limit import LogLimit
 from fastnode.node.gate import Gate
 from fastnode.node.lobby import Arrival, Lobby
+from fastnode.node.places import Places
 from fastnode.node.port import open_port
 from fastnode.node.refusal import Refusal
 from fastnode.tls.choice import make_engine
@@ -98,7 +99,7 @@ class Acceptor:
             refuse=self._dropped,
         )
         foundation.links.lobbies.append(self._lobby)
-        self._links: set[LinkProtocol] = set()
+        self._places = Places(options.max_links)
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
@@ -280,18 +281,24 @@ class Acceptor:
         peer = await self._foundation.admission.judge(
             protocol, verified=verified, expected=None
         )
-        if await self._foundation.links.admit_successor(protocol, peer):
-            return peer
-        if len(self._links) >= self._options.max_links:
+        if protocol.state is not State.DECIDING:
+            return peer  # it ended, and a hook did not care that it was cancelled
+        links = self._foundation.links
+        succeeds = await links.admit_successor(protocol, peer)
+        predecessor = protocol.succession.predecessor
+        old = [predecessor] if predecessor is not None else links.displaced(peer)
+        if not self._places.take(protocol, old):
             error = HandshakeError(
-                f"this acceptor has {len(self._links)} links, its maximum",
+                f"this acceptor has {len(self._places)} links, its maximum; those "
+                f"that are about to come up count",
                 peer=peer,
                 side=Side.LOCAL,
                 hint="raise max_links",
             )
             error.close_reason = CloseReason.TOO_MANY_LINKS
             raise error
-        await self._foundation.links.admit_inbound(peer)
+        if not succeeds:
+            await links.admit_inbound(protocol, peer)
         return peer
 
     def explain(self, protocol: LinkProtocol, error: ssl.SSLError) -> FastnodeError:
@@ -311,7 +318,6 @@ class Acceptor:
     def link_up(self, protocol: LinkProtocol) -> None:
         """See `LinkOwner`."""
         self._gate.leave(protocol)
-        self._links.add(protocol)
         self.stats.links += 1
         self._foundation.links.came_up(protocol)
 
@@ -323,14 +329,15 @@ class Acceptor:
         self, protocol: LinkProtocol, was: State, error: FastnodeError
     ) -> None:
         """See `LinkOwner`."""
-        self._links.discard(protocol)
+        self._places.leave(protocol)
         self._foundation.links.ended(protocol)
         try:
             if was < State.UP:
                 self._handshake_failed(protocol, error)
-        except Exception:
+        except Exception as raised:
             # What a stranger shows must not keep the acceptor from going on.
-            log.exception("a refusal was not told of: %s", type(error).__name__)
+            reason, text = type(error).__name__, "a refusal was not told of: %s"
+            self._limit.say(logging.ERROR, "untold of", text, reason, error=raised)
         finally:
             self._gate.stirred()
 
@@ -364,8 +371,11 @@ class Acceptor:
         if told and self._on_refused is not None:
             try:
                 self._foundation.slow.call("on_refused", self._on_refused, refusal)
-            except Exception:
-                log.exception("on_refused raised on %s", refusal)
+            except Exception as raised:
+                text = "on_refused raised on %s"
+                self._limit.say(
+                    logging.ERROR, "on_refused", text, refusal, error=raised
+                )
 
 
 def most_waiting() -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
 from fastnode.errors import HandshakeError, NotAuthorized, PeerNameMismatch, Side
 from fastnode.link.peer import Peer
+from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
 from fastnode.tls.identity import covers, describe, readable
 
@@ -31,12 +32,14 @@ class Admission:
         verify_peer_name: a verified certificate must cover the name that is used.
         authorize: the user's hook, asked last.
         slow: times it.
+        limit: logs what it raises.
     """
 
     own: NodeName
     verify_peer_name: bool
     authorize: Authorize | None
     slow: SlowCallbacks
+    limit: LogLimit = field(default_factory=lambda: LogLimit(log))
 
     async def judge(
         self, protocol: LinkProtocol, *, verified: bool, expected: NodeName | None
@@ -111,8 +114,9 @@ class Admission:
             answer = self.slow.call("authorize", self.authorize, peer)
             if isawaitable(answer):
                 answer = await answer
-        except Exception:
-            log.exception("the authorize hook raised on %s", peer)
+        except Exception as error:
+            text = "the authorize hook raised on %s"
+            self.limit.say(logging.ERROR, "authorize", text, peer, error=error)
             answer = False
         if answer is not True:
             raise NotAuthorized(

@@ -139,7 +139,8 @@ class Dial:
             except DuplicateLink as error:
                 duplicate = error.with_traceback(None)
             except asyncio.CancelledError:
-                if not self._superseded:
+                task = asyncio.current_task()
+                if not self._superseded or (task is not None and task.cancelling()):
                     self._attempt.cancel()
                     raise
                 duplicate = DuplicateLink("superseded by an inbound link")
@@ -234,15 +235,26 @@ class Dial:
         )
 
     async def _resolve(self, resolver: Resolver) -> Sequence[tuple[str, int]]:
+        seconds = self._foundation.settings.handshake_timeout
+        scope = asyncio.timeout(seconds)
         try:
             found = self._foundation.slow.call("resolver", resolver, str(self._name))
-            addresses = await found if isawaitable(found) else found
+            async with scope:
+                addresses = await found if isawaitable(found) else found
             addresses = list(addresses or ())
             for host, port in addresses:
                 check_port(port, f"the resolver's port for {host!r}")
         except FastnodeError:
             raise
         except Exception as error:
+            if scope.expired():
+                raise NoRoute(
+                    f"the resolver did not say within {seconds:g} s where {self._name} "
+                    f"is",
+                    peer=str(self._name),
+                    side=Side.LOCAL,
+                    hint="see what the resolver waits for, or add a route",
+                ) from error
             raise NoRoute(
                 f"the resolver failed on {self._name}: {type(error).__name__}: {error}",
                 peer=str(self._name),
@@ -345,6 +357,8 @@ class Dial:
         return self._foundation.protocol(engine, self, dialer=True)
 
     def _give_up(self, protocol: LinkProtocol) -> None:
+        if protocol.state >= State.UP:
+            return  # too late: others have been told of it by now
         protocol.end(
             DialGivenUp("the dial was given up", peer=str(self._name), side=Side.LOCAL)
         )
@@ -417,16 +431,18 @@ class Dial:
             return
         ours = error.side is Side.LOCAL
         stats = self._foundation.dial_stats
-        (stats.refused if ours else stats.failed)[type(error).__name__] += 1
-        log.log(
+        reason = type(error).__name__
+        (stats.refused if ours else stats.failed)[reason] += 1
+        self._foundation.dial_limit.say(
             # What the peer refuses is raised from connect(); what we refuse is news.
             logging.WARNING if ours else logging.INFO,
+            f"{reason} here" if ours else reason,
             "%s %s %s at %s: %s: %s",
             self._foundation.name,
             "refused" if ours else "was not linked with",
             self._name,
             self._target,
-            type(error).__name__,
+            reason,
             error,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastnode.errors import ConfigError, LinkClosed, Side
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["Dials"]
 
 
+@dataclass(slots=True)
+class Pursuit:
+    """A dial, and those who want the link.
+
+    Attributes:
+        waiters: how many there are; when the last one goes, the dial is given up.
+    """
+
+    task: asyncio.Task[Link]
+    waiters: int = 0
+
+
 class Dials:
     """Connects one node with others."""
 
@@ -29,7 +42,9 @@ class Dials:
         self._links = foundation.links
         self._routes = routes
         self._network = network
-        self._tasks: dict[str, asyncio.Task[Link]] = {}
+        self._pursuits: dict[str, Pursuit] = {}
+        # Also of dials that were given up and have not ended yet.
+        self._tasks: set[asyncio.Task[Link]] = set()
         self._closed = False
 
     def check(self, name: str) -> NodeName:
@@ -57,22 +72,25 @@ class Dials:
     async def connect(self, name: str) -> Link:
         """See `Node.connect`."""
         parsed = self.check(name)
-        task: asyncio.Task[Link] | None = self._tasks.get(name)
-        if task is None:
-            task = self._start(name, parsed)
+        pursuit = self._pursuits.get(name) or self._start(name, parsed)
+        pursuit.waiters += 1
         try:
-            link = await asyncio.shield(task)
+            link = await asyncio.shield(pursuit.task)
             # It may have been replaced before we came to run.
             return self._links.find(name) or link
         except asyncio.CancelledError:
-            if task.cancelled() and self._closed:
+            if pursuit.task.cancelled() and self._closed:
                 raise self.stopped() from None
             raise
         finally:
+            pursuit.waiters -= 1
+            if not pursuit.waiters and not pursuit.task.done():
+                self._forget(name, pursuit)
+                pursuit.task.cancel()
             # Its error has this frame in its traceback.
-            task = None
+            del pursuit
 
-    def _start(self, name: str, parsed: NodeName) -> asyncio.Task[Link]:
+    def _start(self, name: str, parsed: NodeName) -> Pursuit:
         dial = Dial(
             self._foundation,
             parsed,
@@ -81,25 +99,33 @@ class Dials:
             insecure_skip_verify=self._network.insecure_skip_verify,
         )
         task = asyncio.get_running_loop().create_task(dial.run())
-        self._tasks[name] = task
+        pursuit = Pursuit(task)
+        self._tasks.add(task)
+        self._pursuits[name] = pursuit
         self._links.dials[name] = dial
 
         def over(task: asyncio.Task[Link]) -> None:
-            del self._tasks[name]
-            del self._links.dials[name]
+            self._tasks.discard(task)
+            self._forget(name, pursuit)
             if not task.cancelled():
                 task.exception()  # whoever waited has it; nobody may be left
 
         task.add_done_callback(over)
-        return task
+        return pursuit
+
+    def _forget(self, name: str, pursuit: Pursuit) -> None:
+        """Whoever connects from now on begins a dial of his own."""
+        if self._pursuits.get(name) is pursuit:
+            del self._pursuits[name]
+            del self._links.dials[name]
 
     async def close(self) -> None:
         """Give up all dials, for good."""
         self._closed = True
         self.cancel()
-        await wait_cancelled(str(self._foundation.name), self._tasks.values())
+        await wait_cancelled(str(self._foundation.name), tuple(self._tasks))
 
     def cancel(self) -> None:
         """Give up the dials that are under way."""
-        for task in self._tasks.values():
+        for task in self._tasks:
             task.cancel()

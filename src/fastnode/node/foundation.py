@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastnode.link.endpoint import EndpointRegistry
     from fastnode.link.owner import LinkOwner
     from fastnode.link.settings import LinkSettings
+    from fastnode.log_limit import LogLimit
     from fastnode.names import NodeName
     from fastnode.node.admission import Admission
     from fastnode.node.dial import DialStats
@@ -39,6 +40,7 @@ class Foundation:
         pool: slabs.
         receive_buffer: ciphertext of whatever link is being read.
         dial_stats: what became of the node's dials.
+        dial_limit: logs those that came to nothing.
         on_refused: told of connections to acceptors that did not become links.
         slow: warns of callbacks that block the loop.
     """
@@ -53,6 +55,7 @@ class Foundation:
     pool: BufferPool
     receive_buffer: bytearray
     dial_stats: DialStats
+    dial_limit: LogLimit
     on_refused: OnRefused | None
     slow: SlowCallbacks
 

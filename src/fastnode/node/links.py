@@ -107,7 +107,7 @@ class LinkRegistry:
         # Links that were told to be up, or that have succeeded one that was.
         self._told: set[LinkProtocol] = set()
         # Peers whose inbound links we have accepted and that have not answered yet.
-        self._welcomed: dict[str, list[Peer]] = {}
+        self._welcomed: dict[str, list[LinkProtocol]] = {}
         self._by_ticket: dict[bytes, LinkProtocol] = {}
         self.dials: dict[str, PendingDial] = {}
         self.on_asked: Callable[[LinkProtocol], None] | None = None
@@ -197,7 +197,15 @@ class LinkRegistry:
             return False
         return dial is None or not dial.verifies
 
-    async def admit_inbound(self, peer: Peer) -> None:
+    def displaced(self, peer: Peer) -> list[LinkProtocol]:
+        """The links that make way when one with this peer comes up; also inbound ones
+        that only have to be confirmed."""
+        if not self.addressable(peer):
+            return []
+        olds = self._links_of(peer.name) + self._welcomed.get(peer.name, [])
+        return [old for old in olds if not is_beside(peer, old)]
+
+    async def admit_inbound(self, protocol: LinkProtocol, peer: Peer) -> None:
         """Say whether a further link with this peer may come up.
 
         Raises:
@@ -224,7 +232,7 @@ class LinkRegistry:
             if peer.name < self._own:
                 break
             await dial.attempt_over()
-        self._welcomed.setdefault(peer.name, []).append(peer)
+        self._welcomed.setdefault(peer.name, []).append(protocol)
 
     def welcomed(self, name: str) -> bool:
         """Whether an inbound link of this peer only has to be confirmed by it."""
@@ -235,7 +243,7 @@ class LinkRegistry:
         peer = protocol.peer
         if peer is None or peer.name not in self._welcomed:
             return
-        left = [each for each in self._welcomed[peer.name] if each is not peer]
+        left = [each for each in self._welcomed[peer.name] if each is not protocol]
         if left:
             self._welcomed[peer.name] = left
         else:

@@ -13,6 +13,7 @@ from fastnode.buffers.pool import BufferPool
 from fastnode.errors import ConfigError, Side
 from fastnode.link.endpoint import EndpointRegistry
 from fastnode.link.settings import LinkSettings
+from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
@@ -24,6 +25,7 @@ from fastnode.node.foundation import Foundation
 from fastnode.node.handover import Handover
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkRegistry
+from fastnode.node.sending import Sending
 from fastnode.node.slow import SlowCallbacks
 from fastnode.node.upkeep import Upkeep
 from fastnode.node.within import connected_within, within
@@ -93,10 +95,12 @@ class Node:
             pool=BufferPool(),
             receive_buffer=bytearray(limits.RECEIVE_BUFFER_BYTES),
             dial_stats=DialStats(),
+            dial_limit=LogLimit(log),
             on_refused=network.on_refused,
             slow=slow,
         )
         self._budget = self._foundation.settings.budget
+        self._sending = Sending(self._links, self._budget)
         self._handover = Handover(self._foundation, self._routes, network)
         self._acceptors: tuple[Acceptor, ...] = ()
         self._dials = Dials(self._foundation, self._routes, network)
@@ -304,16 +308,19 @@ class Node:
     async def connect(self, name: str) -> Link:
         """The link with a node: the one that is up, or a new one.
 
+        A resolver and each address that is tried may take ``handshake_timeout``. When
+        all who wait for the link have been cancelled, the dial is given up.
+
         Raises:
             ConfigError: `name` is no node name, or this node's own.
             HandshakeError: refused, by either side; a subclass says why.
             NoRoute: no address is known, or none could be reached.
             LinkClosed: this node stops.
         """
+        self._check_loop()
         link = self._links.find(name)
         if link is not None:
             return link
-        self._check_loop()
         return await self._dials.connect(name)
 
     def keep_connected(self, name: str) -> Keeper:
@@ -403,7 +410,8 @@ class Node:
         timeout: float | None = None,
     ) -> None:
         """Send a one-way message; connects first where needed, and waits while the
-        link, or all links together, are over their high-water mark.
+        link, or all links together, are over their high-water mark or have no room
+        for it. Those who wait at the same time go on in the order of their calls.
 
         Args:
             confirm: wait until the other node has handed it to its handler; see
@@ -414,25 +422,19 @@ class Node:
 
         Raises:
             CallTimeout: not done in time.
-            As `connect`, `Link.send`, `Link.drain` and `Link.send_confirmed`.
+            LinkLost: the link was lost meanwhile, while it waited for room too.
+            As `connect`, `Link.send` (but `SendQueueFull`), `Link.drain` and
+            `Link.send_confirmed`.
         """
-
-        async def sending() -> None:
-            if self._budget.crowded:
-                await self._budget.room()
-            link = self._links.find(name) or await self.connect(name)
-            if confirm:
-                await link.send_confirmed(endpoint, payload, priority=priority)
-            else:
-                link.send(endpoint, payload, priority=priority)
-                await link.drain()
-
+        sending = self._sending.send(
+            self.connect, name, endpoint, payload, confirm=confirm, priority=priority
+        )
         if timeout is None:
-            await sending()
+            await sending
         else:
             what = "confirmed" if confirm else "taken"
             text = f"a message to {endpoint!r} of {name} was not {what}"
-            await within(timeout, sending(), text, name)
+            await within(timeout, sending, text, name)
 
     async def call(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from fastnode.limits import SPARE_SECONDS
 from fastnode.node.expiry import ExpiryCheck
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Upkeep:
         self._acceptors: Sequence[Acceptor] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticker: asyncio.TimerHandle | None = None
+        self._aging: asyncio.TimerHandle | None = None
+        self._giving: asyncio.Handle | None = None
 
     def refuse_expired(self) -> None:
         """Raise `CertificateError` if a certificate of the options has expired."""
@@ -63,6 +66,7 @@ class Upkeep:
         """Tick from now on."""
         self._loop = loop
         self._acceptors = acceptors
+        self._pool.spares.on_kept = self._spare_kept
         self._tick()
 
     def _tick(self) -> None:
@@ -70,6 +74,27 @@ class Upkeep:
         self._pool.trim()
         self._expiry.log_due(self._cert_managers())
         self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def _spare_kept(self) -> None:
+        """A large payload was kept: see that it goes back some time, and older ones
+        now, a piece in each turn of the loop."""
+        assert self._loop is not None
+        if self._aging is None:
+            self._aging = self._loop.call_later(SPARE_SECONDS, self._age_spares)
+        if self._giving is None and self._pool.spares.due:
+            self._giving = self._loop.call_soon(self._give_back)
+
+    def _age_spares(self) -> None:
+        self._aging = None
+        self._pool.spares.age()
+        if self._pool.spares:
+            self._spare_kept()
+
+    def _give_back(self) -> None:
+        self._giving = None
+        self._pool.spares.give_back()
+        if self._pool.spares:
+            self._spare_kept()
 
     def _cert_managers(self) -> Iterator[CertManager | None]:
         if not self._network.plaintext:
@@ -83,7 +108,11 @@ class Upkeep:
             self._ticker.cancel()
 
     def end(self) -> None:
-        """All links are gone: give back all slabs that are free."""
+        """All links are gone: give back all memory that is free."""
+        for handle in (self._aging, self._giving):
+            if handle is not None:
+                handle.cancel()
+        self._pool.spares.clear()
         # What was used since the last time stays for one more.
         self._pool.trim()
         self._pool.trim()

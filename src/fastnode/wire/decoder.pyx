@@ -12,7 +12,7 @@ part lands in the slab.
 Rules for whoever edits this: a length from the wire is unsigned and is compared with
 its limit before anything is narrowed, added to or allocated; an assembly's object is
 as large as announced, but untouched memory costs nothing, so what a peer can make us
-hold grows with what it sends.
+hold grows with what it sends. A spare that is used for it was filled by peers before.
 """
 
 cimport cython
@@ -376,7 +376,7 @@ cdef class Decoder:
                 raise self.too_long(total)
             if size == 0 or total <= size:
                 raise malformed(f"{size} bytes as the first part of {total}")
-            into = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>total)
+            into = self.pool.spares.get(total)
             self.assembling += 1
             self.assemblies[lane].kind = self.kind
             self.assemblies[lane].nested = self.nested

@@ -153,6 +153,8 @@ cdef class Lane:
         Py_DECREF(owner)
         if of_slab:
             self.unuse(<Slab>owner)
+        else:
+            self.pool.spares.put(<bytes>owner)
         return 0
 
     cdef int clear(self) except -1:

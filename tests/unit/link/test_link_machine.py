@@ -32,9 +32,10 @@ BODIES = {
     frames.ACCEPT: b"",
     frames.ENDPOINT: b"echo",
     frames.MESSAGE: b"hi",
-    frames.CALL: b"",
+    frames.CALL: bytes(4),
     frames.REPLY: bytes(4),
     frames.ERROR: bytes(8),
+    frames.CONTINUE: b"part",
     frames.CREDIT: bytes(4),
     frames.CANCEL: bytes(4),
     frames.PING: bytes(8),
@@ -43,8 +44,16 @@ BODIES = {
     frames.MOVED: b"",
     frames.RECONNECT: b"",
     frames.STAY: frames.reason(28),
+    frames.CONFIRM: bytes(4),
 }
+#: What is begun by a frame of these is numbered.
+NUMBERED = (frames.CALL, frames.CONFIRM)
 REACHED = {State.TLS, *TRANSITIONS.values()}
+
+
+def test_no_kind_is_left_out() -> None:
+    # HELLO has a rule of its own.
+    assert {*BODIES, frames.HELLO} == set().union(*FRAMES.values())
 
 
 class StatesMachine(RuleBasedStateMachine):
@@ -78,11 +87,13 @@ class StatesMachine(RuleBasedStateMachine):
         if self.said_goodbye and self.end.state is State.CLOSING:
             return kind in (frames.CREDIT, frames.CANCEL)
         if self.moved and kind in (
-            frames.ENDPOINT, frames.MESSAGE, frames.CALL, frames.MOVED,
+            frames.ENDPOINT, frames.MESSAGE, *NUMBERED, frames.MOVED,
         ):  # fmt: skip
             return False
-        if kind in (frames.MESSAGE, frames.CALL):
+        if kind in (frames.MESSAGE, *NUMBERED):
             return self.named
+        if kind == frames.CONTINUE:
+            return False  # nothing was begun
         return kind != (frames.STAY if self.dialer else frames.RECONNECT)
 
     @precondition(lambda self: self.alive)
@@ -90,7 +101,7 @@ class StatesMachine(RuleBasedStateMachine):
     def frame(self, kind: int, piece: int) -> None:
         taken, before = self.taken(kind), self.end.state
         body = BODIES[kind]
-        if kind == frames.CALL:
+        if kind in NUMBERED:
             self.call += 1
             body = struct.pack(">I", self.call)
         self.end.feed(frames.frame(kind, body), piece)
@@ -117,6 +128,22 @@ class StatesMachine(RuleBasedStateMachine):
             assert isinstance(self.end.error, ProtocolError)
         else:
             assert self.end.state is (State.UP if self.dialer else State.ACCEPTED)
+
+    @precondition(
+        lambda self: self.end.state is State.UP and not (self.dialer or self.moved)
+    )
+    @rule()
+    def succeed(self) -> None:
+        """A newer link takes the place of this one."""
+        ticket = self.end.protocol.succession.ticket
+        newer = self.node.end()
+        newer.connect()
+        claim = frames.feature(frames.SUCCEEDS, ticket)
+        offer = frames.feature(frames.HANDOVER)
+        newer.feed(frames.hello(A, features=offer + claim))
+        newer.feed(frames.frame(frames.ACCEPT))
+        assert newer.state is State.UP
+        assert self.end.state is State.RETIRING
 
     @precondition(lambda self: self.alive)
     @rule()

@@ -1,0 +1,3 @@
+from fastnode.link.link import Link
+
+async def room(link: Link, size: int) -> None: ...

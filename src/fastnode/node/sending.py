@@ -1,0 +1,105 @@
+"""Messages whose senders can wait: `Node.send`.
+
+Whoever finds no room in the queue of a link waits in a line, one for each peer and
+priority, and whoever comes later stands behind, also when there is room again: so the
+messages to one endpoint stay in the order in which they were sent. A line outlasts the
+link: when a newer one has succeeded it, what waits takes that one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fastnode.errors import LinkClosed, LinkLost, SendQueueFull
+from fastnode.link.room import room
+
+if TYPE_CHECKING:
+    from fastnode.link.budget import QueueBudget
+    from fastnode.link.link import Link
+    from fastnode.node.links import LinkRegistry
+    from fastnode.options import Priority
+
+__all__ = ["Sending"]
+
+
+@dataclass(slots=True)
+class Line:
+    """Senders that wait for room; one has its turn, the others come after it.
+
+    Attributes:
+        turn: held by the first; others get it in the order in which they came.
+        length: how many there are.
+    """
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    length: int = 0
+
+
+class Sending:
+    """Sends for one node."""
+
+    def __init__(self, links: LinkRegistry, budget: QueueBudget) -> None:
+        self._links = links
+        self._budget = budget
+        self._lines: dict[tuple[str, bool], Line] = {}
+
+    async def send(
+        self,
+        connect: Callable[[str], Awaitable[Link]],
+        name: str,
+        endpoint: str,
+        payload: bytes | bytearray | memoryview,
+        *,
+        confirm: bool,
+        priority: Priority | None,
+    ) -> None:
+        """See `Node.send`; `connect` makes a link."""
+        link = self._links.find(name) or await connect(name)
+        high = priority == "high"
+        waits = self._budget.crowded or (name, high) in self._lines
+        while True:
+            if waits:
+                link = await self._wait(name, high, link, payload)
+            try:
+                # Either has queued it before anything else runs.
+                if confirm:
+                    await link.send_confirmed(endpoint, payload, priority=priority)
+                    return
+                link.send(endpoint, payload, priority=priority)
+                break
+            except SendQueueFull:
+                waits = True
+        await link.drain()
+
+    async def _wait(
+        self,
+        name: str,
+        high: bool,
+        link: Link,
+        payload: bytes | bytearray | memoryview,
+    ) -> Link:
+        """Wait in line until a link with the peer, mostly `link`, has room."""
+        size = payload.nbytes if isinstance(payload, memoryview) else len(payload)
+        line = self._lines.setdefault((name, high), Line())
+        line.length += 1
+        try:
+            async with line.turn:
+                while True:
+                    try:
+                        await room(link, size)
+                    except LinkLost:
+                        raise
+                    except LinkClosed:
+                        newer = self._links.find(name)
+                        if newer is None or newer is link:
+                            raise
+                        link = newer
+                    else:
+                        return link
+        finally:
+            line.length -= 1
+            if not line.length:
+                del self._lines[name, high]

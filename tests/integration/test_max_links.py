@@ -1,0 +1,161 @@
+"""`max_links`: what counts, and what takes the place of another link."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+
+import pytest
+
+from fastnode import AcceptorOptions, HandshakeError, Link, Peer, Route
+from fastnode.errors import CloseReason
+from helpers import frames
+from helpers.nodes import A, B, introduce, running, start, until
+from helpers.proxy import Proxy
+from helpers.raw import Raw
+
+HERD = 12
+
+
+def room_for(count: int) -> list[AcceptorOptions]:
+    return [AcceptorOptions(port=0, max_links=count)]
+
+
+async def test_handshakes_that_are_under_way_count() -> None:
+    async with AsyncExitStack() as stack:
+        b = await stack.enter_async_context(running(B, acceptors=room_for(2)))
+        herd = []
+        for number in range(HERD):
+            node = running(f"n{number}@127.0.0.1", listens=False)
+            herd.append(await stack.enter_async_context(node))
+            introduce(herd[-1], b)
+        outcomes = await asyncio.gather(
+            *(node.connect(B) for node in herd), return_exceptions=True
+        )
+        refused = [each for each in outcomes if isinstance(each, HandshakeError)]
+        assert len(refused) == HERD - 2
+        assert all(each.close_reason is CloseReason.TOO_MANY_LINKS for each in refused)
+        await until(lambda: len(b.links) == 2)
+        stats = b.acceptors[0].stats
+        assert (stats.links, stats.refused["HandshakeError"]) == (2, HERD - 2)
+        # One goes, one comes.
+        link = next(each for each in outcomes if isinstance(each, Link))
+        await link.close()
+        await until(lambda: len(b.links) == 1)
+        again = await asyncio.gather(
+            *(node.connect(B) for node in herd), return_exceptions=True
+        )
+        assert sum(isinstance(each, Link) for each in again) == 2
+        await until(lambda: len(b.links) == 2)
+        assert stats.links == 3
+
+
+async def test_who_was_admitted_and_never_comes_up_leaves_its_place() -> None:
+    async with running(B, acceptors=room_for(1), plaintext=True) as b:
+        address = b.acceptors[0].address
+        admitted, other = [
+            Raw(*await asyncio.open_connection(*address)) for _ in range(2)
+        ]
+        try:
+            admitted.writer.write(frames.hello(A))
+            await admitted.hello()
+            # It does not say ACCEPT: the place is taken all the same.
+            other.writer.write(frames.hello("gamma@127.0.0.1"))
+            kind, body = await other.frame()
+            assert kind == frames.GOODBYE
+            assert int.from_bytes(body[:2]) == CloseReason.TOO_MANY_LINKS
+            assert b.links == ()
+            admitted.close()
+            await until(lambda: b.acceptors[0].stats.failed["HandshakeError"] == 1)
+            async with running("delta@127.0.0.1", listens=False, plaintext=True) as d:
+                introduce(d, b)
+                assert await (await d.connect(B)).ping() < 10
+        finally:
+            admitted.close()
+            other.close()
+
+
+async def test_a_restarted_peer_takes_its_own_place() -> None:
+    async with running(B, acceptors=room_for(1)) as b:
+        first = await start(A, listens=False)
+        introduce(first, b)
+        old = await first.connect(B)
+        await until(lambda: b.links)
+        # As after a crash: the old instance is still thought to be there.
+        async with running(A, listens=False) as second:
+            introduce(second, b)
+            assert not (await second.connect(B)).closed
+            await until(lambda: old.closed)
+            await until(lambda: len(b.links) == 1)
+            assert b.links[0].peer.instance == second.instance
+            async with running("gamma@127.0.0.1", listens=False) as c:
+                introduce(c, b)
+                with pytest.raises(HandshakeError, match="maximum"):
+                    await c.connect(B)
+        await first.stop()
+
+
+async def test_a_link_that_only_one_side_has_lost_is_replaced() -> None:
+    async with (
+        running(B, acceptors=room_for(1)) as b,
+        running(A, listens=False) as a,
+        Proxy() as proxy,
+    ):
+        await proxy.start(b.acceptors[0].address)
+        a.add_route(Route("^beta@", *proxy.address))
+        old = await a.connect(B)
+        await until(lambda: b.links)
+        (seen,) = b.links
+        proxy.reset_one(0)
+        await until(lambda: old.closed)
+        assert not seen.closed
+        assert await (await a.connect(B)).ping() < 10
+        await until(lambda: seen.closed)
+        assert len(b.links) == 1
+
+
+async def test_a_hook_that_swallows_its_cancellation_takes_no_place() -> None:
+    seen: list[str] = []
+
+    async def stubborn(peer: Peer) -> bool:
+        seen.append(peer.name)
+        if peer.name == A:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            seen.append("cancelled")
+        return True
+
+    async with running(
+        B, acceptors=room_for(1), plaintext=True, authorize=stubborn
+    ) as b:
+        peer = Raw(*await asyncio.open_connection(*b.acceptors[0].address))
+        try:
+            peer.writer.write(frames.hello(A))
+            await until(lambda: seen == [A])
+        finally:
+            peer.close()
+        await until(lambda: seen == [A, "cancelled"])
+        async with running("gamma@127.0.0.1", listens=False, plaintext=True) as c:
+            introduce(c, b)
+            assert await (await c.connect(B)).ping() < 10
+            # Nor does it wait for a link of alpha that never comes up.
+            assert not b._links.welcomed(A)
+
+
+async def test_two_restarts_at_once_share_one_place() -> None:
+    async with running(B, acceptors=room_for(1), plaintext=True) as b:
+        address = b.acceptors[0].address
+        peers = [Raw(*await asyncio.open_connection(*address)) for _ in range(3)]
+        try:
+            for number, peer in enumerate(peers):
+                # Each is another run of alpha.
+                peer.writer.write(frames.hello(A, instance=bytes([number + 1]) * 16))
+                await peer.hello()
+            for peer in peers:
+                peer.send(frames.ACCEPT)
+            await until(lambda: b.acceptors[0].stats.links == 3)
+            await until(lambda: len(b.links) == 1)
+            assert b.acceptors[0].stats.refused.total() == 0
+        finally:
+            for peer in peers:
+                peer.close()

@@ -1,0 +1,114 @@
+"""What waits though its window is open: behind handlers, or for replies to be read."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+
+from fastnode import Message
+from fastnode.limits import MAX_UNDER_WAY_BYTES
+from helpers import frames
+from helpers.nodes import B, pair, running, until
+from helpers.raw import raw_peer
+
+KIB, MIB = 1 << 10, 1 << 20
+#: Handlers of empty messages that one lane may have under way, and one more.
+MOST = MAX_UNDER_WAY_BYTES // KIB + 1
+
+
+async def test_guarantee_9_a_window_of_empty_messages_is_not_all_begun() -> None:
+    count = MOST + 5_000
+    async with pair() as (a, b):
+        begun = 0
+        ended: list[bytes] = []
+        go_on = asyncio.Event()
+
+        @b.handler("slow")
+        async def slow(message: Message) -> None:
+            nonlocal begun
+            begun += 1
+            await go_on.wait()
+            ended.append(message.payload)
+
+        @b.handler("plain")
+        def plain(message: Message) -> bytes:
+            return message.payload
+
+        link = await a.connect(B)
+        for _ in range(count - 5):
+            link.send("slow", b"")
+        for number in range(5):
+            link.send("slow", b"%d" % number)
+        await link.drain()
+        (other,) = b.links
+        await until(lambda: other.stats.messages_received == count)
+        await until(lambda: begun == MOST)
+        # Others are not behind them: what is not asynchronous, what is urgent.
+        assert await link.call("plain", b"x") == b"x"
+        urgent = asyncio.ensure_future(link.call("slow", b"", priority="high"))
+        await until(lambda: begun == MOST + 1)
+        # One that gives up while it waits is not begun.
+        for late in (asyncio.ensure_future(link.call("slow", b"late")),):
+            await until(lambda: other.stats.calls_received == 3)
+            late.cancel()
+            await asyncio.wait([late])
+            await link.ping()
+        assert begun == MOST + 1
+        go_on.set()
+        await until(lambda: len(ended) == count + 1)
+        assert await urgent == b""
+        assert begun == count + 1
+        assert ended[-5:] == [b"0", b"1", b"2", b"3", b"4"]
+        assert b"late" not in ended
+
+
+async def test_what_waits_is_handled_before_a_node_has_stopped() -> None:
+    async with pair() as (a, b):
+        handled = 0
+
+        @b.handler("slow")
+        async def slow(_: Message) -> None:
+            nonlocal handled
+            await asyncio.sleep(0)
+            handled += 1
+
+        link = await a.connect(B)
+        for _ in range(MOST + 500):
+            link.send("slow", b"")
+        await link.close()
+        await until(lambda: handled == MOST + 500)
+
+
+async def test_guarantee_9_bounded_handlers_and_replies_that_nobody_reads() -> None:
+    """Handlers whose replies are not read take no further calls, in any order."""
+    async with running(B, plaintext=True) as node:
+        begun: list[bytes] = []
+
+        @node.handler("big", concurrency=2)
+        async def big(message: Message) -> bytes:
+            begun.append(message.payload)
+            await asyncio.sleep(0)
+            return bytes(MIB)
+
+        async with raw_peer(node) as peer:
+            peer.writer.write(frames.frame(frames.ENDPOINT, b"big", number=0))
+            sent = []
+            for number in range(1, 100):
+                sent.append(b"%d" % number)
+                peer.writer.write(frames.call(0, number, sent[-1]))
+            (link,) = node.links
+            await until(lambda: link.stats.calls_received == 99)
+            await until(lambda: link.stats.queued_bytes > MIB)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert link.stats.queued_bytes <= 5 * MIB
+            assert len(begun) < 40
+            peer.writer.write(frames.frame(frames.CANCEL, struct.pack(">I", 99)))
+            read = 0
+            while read < 98 * MIB:
+                kind, _, _, body = await peer.whole_frame()
+                if kind == frames.REPLY:
+                    read += len(body) - 12
+                elif kind == frames.CONTINUE:
+                    read += len(body)
+            assert begun == sent[:-1]
