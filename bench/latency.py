@@ -1,6 +1,7 @@
 """Pings and small calls on a link, idle and while large messages move over it.
 
     python bench/latency.py                  messages of 1, 16 and 48 MiB
+    python bench/latency.py --replies        the same as replies to calls, one at a time
     python bench/latency.py --bar            exit 1 where a loaded p99 is above 5 x idle
 
 A client and a server process, mutual TLS 1.3 on loopback, as in run.py. Idle and
@@ -50,6 +51,12 @@ async def bulk(contender: FastnodeLink, payload: bytes, moved: list[int]) -> Non
         moved[0] += len(payload)
 
 
+async def large_replies(contender: FastnodeLink, size: int, moved: list[int]) -> None:
+    """The same, the other way."""
+    while True:
+        moved[0] += len(await contender.link.call("make", b"%d" % size))
+
+
 async def measure(
     folder: Path, port: int, options: argparse.Namespace, size: int
 ) -> bool:
@@ -71,7 +78,12 @@ async def measure(
         await sample(what, 0.1)
         for _ in range(options.rounds):
             idle += await sample(what, options.seconds)
-            load = asyncio.create_task(bulk(contender, payload, moved))
+            moving = (
+                large_replies(contender, size, moved)
+                if options.replies
+                else (bulk(contender, payload, moved))
+            )
+            load = asyncio.create_task(moving)
             await asyncio.sleep(0.05)
             began, before = time.perf_counter(), moved[0]
             loaded += await sample(what, options.seconds)
@@ -83,6 +95,8 @@ async def measure(
             # 64 MiB in all: it is idle again.
             await link.drain()
             await link.send_confirmed("sink", bytes(1 << 20))
+            if options.replies:
+                await link.call("make", b"%d" % size)
         ratio = percentile(loaded, 0.99) / percentile(idle, 0.99)
         good = good and ratio <= BAR
         print(
@@ -102,6 +116,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.4, help="for each turn")
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, metavar="BYTES")
+    parser.add_argument(
+        "--replies", action="store_true", help="large replies, not large messages"
+    )
     parser.add_argument("--bar", action="store_true", help="exit 1 above the bar")
     options = parser.parse_args()
     good = True

@@ -29,6 +29,8 @@ BATCH = 64
 class FastnodeLink(Contender):
     node: Node
     link: Link
+    #: What "make" replies.
+    made = b""
 
     @staticmethod
     def new_loop() -> asyncio.AbstractEventLoop:
@@ -41,6 +43,13 @@ class FastnodeLink(Contender):
         @self.node.handler("echo")
         def echo(message: Message) -> bytes:
             return message.payload
+
+        @self.node.handler("make")
+        def make(message: Message) -> bytes:
+            size = int(message.payload)
+            if len(self.made) != size:
+                self.made = bytes(size)
+            return self.made
 
         return self.node.acceptors[0].address[1]
 

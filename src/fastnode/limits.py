@@ -84,11 +84,12 @@ MAX_REASON_BYTES: Final = 1 * KIB
 
 #: What a peer may send on one link before it is granted more.
 WINDOW_BYTES: Final = 1 * MIB
-#: Where the window of the bulk lane begins, and into how many grants it is divided:
-#: what is under way there is what a ping has to wait for, and what a sender has to wait
-#: for when it is used up. Measured on loopback, messages of 1 MiB: p99 of a ping beside
-#: them over that of an idle link, and their rate, are 2.0 and 0.87 at 256 KiB, 2.7 and
-#: 0.90 at 384 KiB, 3.4 and 0.96 at 512 KiB, 6 to 10 and 1 at 1 MiB in two grants.
+#: Where the windows of large messages and of large replies begin, and into how many
+#: grants each is divided: what is under way there is what a ping has to wait for, and
+#: what a sender has to wait for when it is used up. Measured on loopback, messages of
+#: 1 MiB: p99 of a ping beside them over that of an idle link, and their rate, are 2.0
+#: and 0.87 at 256 KiB, 2.7 and 0.90 at 384 KiB, 3.4 and 0.96 at 512 KiB, 6 to 10 and 1
+#: at 1 MiB in two grants.
 BULK_WINDOW_BYTES: Final = 512 * KIB
 BULK_GRANTS: Final = 4
 #: How far windows grow where the round trip is long: 320 MB/s at 50 ms.
@@ -98,8 +99,9 @@ WINDOW_LIMIT_BYTES: Final = 1 << 30
 #: Windows do not grow where the round trip is shorter: 250 MB/s go through the least. A
 #: window that is full makes a round trip longer by itself, on loopback 0.4 ms.
 GROWTH_LEAST_ROUND_TRIP_SECONDS: Final = 0.002
-#: Round trips that are measured before a window grows; the shortest counts.
-GROWTH_SAMPLES: Final = 3
+#: Round trips that are measured before a window grows, and one more each time that it
+#: has grown; the shortest counts.
+GROWTH_SAMPLES: Final = 8
 #: ``drain()`` waits above the high mark until the queue is below the low mark.
 HIGH_WATER_BYTES: Final = 1 * MIB
 LOW_WATER_BYTES: Final = 256 * KIB
@@ -109,8 +111,9 @@ SEND_QUEUE_BYTES: Final = 64 * MIB
 #: The same for all links of a node together: two receivers that stand still may fill
 #: their queues, and two more begin to be felt by everybody (`drain` waits above 3/4).
 NODE_QUEUE_BYTES: Final = 256 * MIB
-#: Replies and other control frames that may be queued before no further calls are
-#: handled: what a peer that calls and does not read can make a node hold.
+#: Replies and other control frames that may be queued, behind the one large reply that
+#: is being sent, before no further calls are handled: what a peer that calls and does
+#: not read can make a node hold.
 CONTROL_HIGH_WATER_BYTES: Final = 1 * MIB
 #: Calls of the inner lane that may be under way on a link beyond its window, because
 #: their handlers wait for calls of their own: chains of calls between two nodes.

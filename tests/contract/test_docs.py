@@ -267,7 +267,7 @@ def test_limits() -> None:
         "endpoint dictionary": {limits.ENDPOINT_DICTIONARY_SIZE},
         "each text of ERROR and GOODBYE": {limits.MAX_REASON_BYTES},
         "window": {limits.WINDOW_BYTES},
-        "window of the bulk lane, at first": {limits.BULK_WINDOW_BYTES},
+        "window of bulk and bulk reply, at first": {limits.BULK_WINDOW_BYTES},
         "credit": {limits.WINDOW_LIMIT_BYTES},
     }
 

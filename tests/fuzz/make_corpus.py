@@ -46,9 +46,24 @@ FRAMES = {
         frames.REPLY, NUMBER + struct.pack(">Q", 4) + b"ab", flags=frames.MORE
     )
     + frames.frame(frames.MESSAGE, b"between")
-    + frames.frame(frames.CONTINUE, b"cd", number=1),
+    + frames.frame(frames.CONTINUE, b"cd", number=frames.BULK_REPLIES),
+    "replies_between": frames.frame(
+        frames.REPLY, NUMBER + struct.pack(">Q", 4) + b"ab", flags=frames.MORE
+    )
+    + frames.reply(2, b"whole")
+    + frames.frame(frames.CONTINUE, b"c", flags=frames.MORE, number=frames.BULK_REPLIES)
+    + frames.frame(frames.PING, bytes(8))
+    + frames.frame(frames.CONTINUE, b"d", number=frames.BULK_REPLIES),
+    "replies_inside": frames.frame(
+        frames.REPLY, NUMBER + struct.pack(">Q", 4) + b"ab", flags=frames.MORE
+    )
+    * 2,
     "error": frames.frame(frames.ERROR, NUMBER + b"\0\1\0\3ValueError"),
     "credit": frames.frame(frames.CREDIT, struct.pack(">I", 70_000)),
+    "credit_replies": frames.frame(
+        frames.CREDIT, struct.pack(">I", 70_000), number=frames.BULK_REPLIES
+    )
+    + frames.frame(frames.CREDIT, bytes(4), number=frames.REPLIES),
     # Found: the handler's task was cancelled before its first step.
     "call_cancelled": frames.call(1, 1, b"") + frames.frame(frames.CANCEL, NUMBER),
     "cancel": frames.frame(frames.CANCEL, NUMBER),
@@ -78,7 +93,9 @@ def _codec() -> dict[str, dict[str, bytes]]:
         if len(data) < 500:
             found["handshake_decoder"][name] = b"\3" + data
     found["decoder"]["all"] = b"\5" + b"".join(
-        data for name, data in FRAMES.items() if name not in ("huge", "unknown")
+        data
+        for name, data in FRAMES.items()
+        if name not in ("huge", "unknown", "replies_inside")
     )
     body = HELLO[8:]
     found["hello"] = {
@@ -141,7 +158,7 @@ def _links() -> dict[str, dict[str, bytes]]:
         "call_parts": [(e, 2, 0), (e, 0, 0), (c | more, 5, 50), (part, 0, 50)],
         "inside": [(e, 0, 0), (m | more, 0, 50), (m, 0, 3)],
         "largest": [(e, 0, 0), (m, 0, 255), (m, 0, 255), (c, 0, 200)],
-        "reply_lane": [(part, 1, 4)],
+        "reply_lane": [(part, 6, 4)],
     }  # fmt: skip
     for name, script in scripts.items():
         found["assembly"][name] = b"".join(bytes(step) for step in script)

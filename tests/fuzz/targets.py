@@ -156,7 +156,7 @@ def _assembled(kind: int, number: int, size: int) -> bytes:
         name = (b"echo", b"slow", b"soon", b"large", b"%d" % size)[size % 5]
         return frames.frame(kind, name, number=number)
     if kind == frames.CONTINUE:
-        return frames.frame(kind, bytes(size), flags=more, number=number & 1)
+        return frames.frame(kind, bytes(size), flags=more, number=number % 7)
     body = struct.pack(">I", number) if kind == frames.CALL else b""
     if more:
         body += struct.pack(">Q", 2 * size)

@@ -11,7 +11,9 @@ MOVED, RECONNECT, STAY, CONFIRM = range(14, 18)
 #: Types of features.
 HANDOVER, SUCCEEDS = 1, 2
 MORE, NESTED = 1, 16
-DATA, CONTROL, HIGH, BULK, INNER = range(5)
+DATA, CONTROL, HIGH, BULK, INNER, REPLIES, BULK_REPLIES = range(7)
+#: Lanes in which the receiver grants credit.
+CREDITED = (DATA, HIGH, BULK, INNER, BULK_REPLIES)
 MAX_FRAME = 64 * 1024
 
 
@@ -45,13 +47,13 @@ def endpoint(number: int, name: bytes, lane: int = DATA) -> bytes:
 
 def reply(call_number: int, payload: bytes) -> bytes:
     """A reply."""
-    return _split(REPLY, 0, struct.pack(">I", call_number), payload, CONTROL)
+    return _split(REPLY, 0, struct.pack(">I", call_number), payload, BULK_REPLIES)
 
 
 def _split(
     kind: int, number: int, prefix: bytes, payload: bytes, lane: int, flags: int = 0
 ) -> bytes:
-    if lane != CONTROL:
+    if kind != REPLY:
         flags |= lane << 1
     if 8 + len(prefix) + len(payload) <= MAX_FRAME:
         return frame(kind, prefix + payload, number=number, flags=flags)

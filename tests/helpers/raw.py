@@ -48,6 +48,19 @@ class Raw:
             if kind == wanted:
                 return body
 
+    async def reply_part(self) -> int:
+        """Bytes of a large reply in the next frame, for which as many are granted."""
+        kind, flags, number, body = await self.whole_frame()
+        if kind == frames.REPLY and flags & frames.MORE:
+            size = len(body) - 12
+        elif kind == frames.CONTINUE and number == frames.BULK_REPLIES:
+            size = len(body)
+        else:
+            return 0
+        credit = struct.pack(">I", 8 + len(body))
+        self.send(frames.CREDIT, credit, frames.BULK_REPLIES)
+        return size
+
     async def hello(self) -> Hello:
         """The HELLO, which is the next frame."""
         kind, body = await self.frame()

@@ -402,6 +402,20 @@ BAD = {
     "call number in use": frames.frame(ENDPOINT, b"wait", number=1)
     + frames.call(1, 5, b"") + frames.call(1, 5, b""),
     "largest credit": frames.frame(CREDIT, b"\xff" * 4),
+    "credit for control": frames.frame(CREDIT, bytes(4), number=frames.CONTROL),
+    "credit for whole replies": frames.frame(CREDIT, bytes(4), number=frames.REPLIES),
+    "credit for no lane": frames.frame(CREDIT, bytes(4), number=7),
+    "reply inside a reply": frames.frame(
+        frames.REPLY, NUMBER + SIZES + b"x", flags=MORE) * 2,
+    "part of a reply in control": frames.frame(
+        frames.REPLY, NUMBER + SIZES + b"x", flags=MORE)
+    + frames.frame(CONTINUE, bytes(9), number=frames.CONTROL),
+    "part of a reply among whole ones": frames.frame(
+        frames.REPLY, NUMBER + SIZES + b"x", flags=MORE)
+    + frames.frame(CONTINUE, bytes(9), number=frames.REPLIES),
+    "reply in the lane of messages": frames.frame(
+        frames.REPLY, NUMBER, flags=frames.BULK << 1),
+    "message in the lane of replies": frames.message(0, b"", frames.BULK_REPLIES),
     "unknown flag": frames.frame(MESSAGE, flags=0x80),
     "more on a ping": frames.frame(frames.PING, bytes(8), flags=MORE),
     "unknown kind": frames.frame(18),
@@ -479,6 +493,7 @@ FLOODS = {
     "pongs": frames.frame(frames.PONG, bytes(8)) * 2000,
     "credits of 0": frames.frame(CREDIT, bytes(4)) * 2000,
     "replies that nobody waits for": frames.reply(9, bytes(1000)) * 100,
+    "large replies that nobody waits for": frames.reply(9, bytes(200_000)),
     "errors that nobody waits for": frames.frame(frames.ERROR, NUMBER + bytes(4)) * 900,
     "calls to nobody": frames.frame(ENDPOINT, b"none", number=1)
     + b"".join(frames.call(1, number, b"") for number in range(1, 2000)),

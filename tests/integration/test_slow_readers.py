@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from fastnode import Message, ProtocolError
+from fastnode.limits import BULK_WINDOW_BYTES
 from helpers import frames
 from helpers.nodes import B, running, until
 from helpers.raw import raw_peer
@@ -41,34 +42,71 @@ async def test_guarantee_9_replies_that_nobody_reads() -> None:
                 )
             (link,) = node.links
             await until(lambda: link.stats.calls_received == 199)
-            # The socket's buffers, the high mark, and the one that went over it.
+            # The one that is being sent, the high mark, and the one that went over it.
             assert link.stats.queued_bytes <= 3 * MIB
             assert len(handled) < 40
             # A cancelled one is not handled at all.
             peer.writer.write(frames.frame(frames.CANCEL, struct.pack(">I", 199)))
             replies = 0
             while replies < 198 * MIB:
-                kind, _, _, body = await peer.whole_frame()
-                if kind == frames.REPLY:
-                    replies += len(body) - 12
-                elif kind == frames.CONTINUE:
-                    replies += len(body)
+                replies += await peer.reply_part()
             await until(lambda: len(handled) == len(sent) - 1)
             sent.remove(b"c199")
             assert handled == sent
+
+
+async def test_guarantee_9_a_large_reply_that_nobody_reads_holds_up_no_small_call() -> (
+    None
+):
+    async with running(B, plaintext=True) as node:
+        handled: list[int] = []
+
+        @node.handler("big")
+        def big(message: Message) -> bytes:
+            handled.append(8 * MIB)
+            return bytes(8 * MIB)
+
+        node.handler("echo")(lambda message: message.payload)
+        async with raw_peer(node) as peer:
+            peer.writer.write(
+                frames.frame(frames.ENDPOINT, b"big", number=0)
+                + frames.frame(frames.ENDPOINT, b"echo", number=1)
+                + frames.call(0, 1, b"")
+            )
+            # Without any credit for more: it stands still in the middle of the first.
+            large = 0
+            for number in range(2, 22):
+                peer.writer.write(frames.call(1, number, b"%d" % number))
+                while True:
+                    kind, flags, lane, body = await peer.whole_frame()
+                    if kind == frames.REPLY and not flags & frames.MORE:
+                        break
+                    assert kind == frames.REPLY or lane == frames.BULK_REPLIES
+                    large += 8 + len(body)
+                assert body == struct.pack(">I", number) + b"%d" % number
+            assert large <= BULK_WINDOW_BYTES + 64 * KIB
+            assert handled == [8 * MIB]
+            # A second one is the one that goes over the mark: the third is not made.
+            (link,) = node.links
+            for number in range(22, 30):
+                peer.writer.write(frames.call(0, number, b""))
+            await until(lambda: link.stats.calls_received == 29)
+            assert len(handled) == 2
+            assert link.stats.queued_bytes <= 17 * MIB
 
 
 async def test_guarantee_9_pings_whose_answers_nobody_reads(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with running(B, plaintext=True) as node:
-        node.handler("big")(lambda message: bytes(32 * MIB))
+        node.handler("big")(lambda message: bytes(60 * KIB))
         async with raw_peer(node) as peer:
             (link,) = node.links
             peer.writer.write(
-                frames.frame(frames.ENDPOINT, b"big") + frames.call(0, 1, b"")
+                frames.frame(frames.ENDPOINT, b"big")
+                + b"".join(frames.call(0, number, b"") for number in range(1, 1000))
             )
-            await until(lambda: link.stats.queued_bytes)
+            await until(lambda: link.stats.queued_bytes > MIB)
             with caplog.at_level(logging.INFO):
                 peer.writer.write(frames.frame(frames.PING, bytes(8)) * 10_000)
                 await until(lambda: link.error)

@@ -19,6 +19,8 @@ cdef class Connection:
     cdef const unsigned char[::1] receive
 
     cdef object transport
+    # Reads of this loop turn that filled the buffer.
+    cdef int full_reads
     cdef public object address
     cdef uint64_t bytes_received
 
@@ -31,6 +33,8 @@ cdef class Connection:
     cdef public double began
     cdef readonly object gone
 
+    cdef int filled(self) except -1
+    cdef bint may_read(self) except? True
     cdef int receive_guarded(self, Py_ssize_t nbytes, bint eof) except -1
     cdef int advance(self) except -1
     cdef int read_frames(self) except -1

@@ -117,6 +117,26 @@ cdef class Connection:
 
     # --- receiving ------------------------------------------------------------
 
+    cdef int filled(self) except -1:
+        """There is more: uvloop would read up to 32 times before anything else on the
+        loop has its turn, and who waits for a ping or call is resumed there."""
+        self.full_reads += 1
+        if self.full_reads == 1:
+            self.loop.call_soon(self.turned)
+        elif self.full_reads == 2 and self.may_read():
+            self.transport.pause_reading()
+        return 0
+
+    def turned(self):
+        """The others had their turn: read on."""
+        cdef bint paused = self.full_reads > 1
+        self.full_reads = 0
+        if paused and self.may_read():
+            self.transport.resume_reading()
+
+    cdef bint may_read(self) except? True:
+        return self.transport is not None and not self.transport.is_closing()
+
     cdef int receive_guarded(self, Py_ssize_t nbytes, bint eof) except -1:
         self.on_bytes()
         self.watch.start()
@@ -137,6 +157,8 @@ cdef class Connection:
         if self.outbox.scheduled:
             self.outbox.scheduled = False
             self.outbox.flush()
+        if nbytes == self.receive.shape[0]:
+            self.filled()
         return 0
 
     def failed(self, error):

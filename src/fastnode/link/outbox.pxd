@@ -34,7 +34,7 @@ cdef class Outbox:
     cdef bint goodbye_said
     # Called when all that was queued has been written.
     cdef object on_empty
-    # Called when the control lane is not crowded any more.
+    # Called when not too many replies are queued any more.
     cdef object on_room
     # Called with the exception when the engine fails.
     cdef object on_error
@@ -86,7 +86,7 @@ cdef class Outbox:
     cdef int close(self, error) except -1
     cdef int check_loop(self) except -1
     cdef int wake(self) except -1
-    cdef bint crowded(self) noexcept
+    cdef bint crowded(self) except? True
     cdef size_t size(self) noexcept
 
 

@@ -2,8 +2,8 @@
 
 Everything queued in one loop turn leaves together: the first frame schedules a flush
 for the end of the turn, and FLUSH_BYTES queued are flushed at once, while they are
-warm in the cache. A flush stops where the transport asks for a pause, and each lane but
-control also where the peer's credit for it ends.
+warm in the cache. A flush stops where the transport asks for a pause, and each lane
+that has credit also where that ends.
 """
 
 cimport cython
@@ -19,11 +19,11 @@ from fastnode.wire.encoder cimport Encoder
 from fastnode.wire.frame cimport (
     CALL,
     CANCEL,
-    CONTROL_LANE,
     CREDIT,
     GOODBYE,
     LANES,
     MOVED,
+    has_credit,
 )
 from fastnode.wire.lane cimport Lane, Segment
 
@@ -85,6 +85,7 @@ cdef class Outbox:
         for lane in self.encoder.lanes:
             lane.credit = peer_hello.window
         self.encoder.bulk.credit = min(self.window, FIRST_BULK)
+        self.encoder.bulk_replies.credit = self.encoder.bulk.credit
         return 0
 
     # --- queueing -------------------------------------------------------------
@@ -131,8 +132,8 @@ cdef class Outbox:
         return self.queued()
 
     cdef int frame(self, uint8_t kind, uint16_t number, bytes body) except -1:
-        """Queue a frame of the control lane. After a goodbye only those leave that help
-        the peer to come to its own: room to send, and calls that need no reply."""
+        """Queue a frame without a user's payload. After a goodbye only those leave that
+        help the peer to come to its own: room to send, and calls that need no reply."""
         if self.ended or (self.goodbye_said and kind not in (CREDIT, CANCEL)):
             return 0
         self.goodbye_said = kind == GOODBYE or self.goodbye_said
@@ -141,7 +142,7 @@ cdef class Outbox:
 
     cdef int check(self, size_t size) except -1:
         """Raise unless a payload of `size` bytes may be queued now."""
-        cdef size_t queued = self.counted - self.encoder.control.size
+        cdef size_t queued = self.counted - self.encoder.answers()
         if self.closed is not None:
             raise renewed(self.closed)
         if PyThread_get_thread_ident() != self.thread:
@@ -191,6 +192,8 @@ cdef class Outbox:
             or ripe(self.encoder.bulk)
             or ripe(self.encoder.high)
             or ripe(self.encoder.inner)
+            or ripe(self.encoder.bulk_replies)
+            or self.encoder.replies.size >= FLUSH_AT
             or self.encoder.control.size >= FLUSH_AT
         ):
             self.flush()
@@ -303,7 +306,7 @@ cdef class Outbox:
     cdef int add_credit(self, uint16_t number, uint32_t credit) except -1:
         """The peer takes so many bytes more in a lane."""
         cdef Lane lane
-        if number >= LANES or number == CONTROL_LANE:
+        if number >= LANES or not has_credit(number):
             raise ProtocolError(
                 f"the peer granted credit for lane {number}", side=Side.REMOTE
             )
@@ -403,9 +406,9 @@ cdef class Outbox:
                 waiter.set_exception(renewed(error))
         return 0
 
-    cdef bint crowded(self) noexcept:
+    cdef bint crowded(self) except? True:
         """The peer does not read its replies as fast as it asks for them."""
-        return self.encoder.control.size > CROWDED_AT
+        return self.encoder.unread() > CROWDED_AT
 
     cdef size_t size(self) noexcept:
         return self.encoder.size()

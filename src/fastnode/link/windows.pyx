@@ -1,11 +1,22 @@
-"""What the peer may send before it is granted more, in each lane but control."""
+"""What the peer may send before it is granted more, in each lane that has credit.
+
+Messages and calls are granted again as their handlers finish; replies of several frames
+as they arrive, whatever else is under way: nothing but their way bounds them.
+"""
 
 cimport cython
 from libc.stdint cimport uint16_t, uint64_t
 
 from fastnode.link.outbox cimport Outbox
 from fastnode.wire.decoder cimport Decoder
-from fastnode.wire.frame cimport BULK_LANE, CONTROL_LANE, CREDIT, INNER_LANE, LANES
+from fastnode.wire.frame cimport (
+    BULK_LANE,
+    BULK_REPLY_LANE,
+    CREDIT,
+    INNER_LANE,
+    LANES,
+    has_credit,
+)
 
 from struct import Struct
 from time import perf_counter
@@ -43,6 +54,7 @@ cdef class Windows:
         for lane in range(LANES):
             self.window[lane] = window
         self.window[BULK_LANE] = min(window, FIRST_BULK)
+        self.window[BULK_REPLY_LANE] = self.window[BULK_LANE]
         self.first = -1
 
     cdef int follow(self, Decoder decoder) noexcept:
@@ -61,7 +73,7 @@ cdef class Windows:
         """Count what the decoder has taken in."""
         cdef int lane
         for lane in range(LANES):
-            if decoder.received[lane] and lane != CONTROL_LANE:
+            if decoder.received[lane] and has_credit(lane):
                 self.received(lane, decoder.received[lane])
             decoder.received[lane] = 0
         if self.waiting:
@@ -83,7 +95,7 @@ cdef class Windows:
 
     cdef uint64_t least_grant(self, int lane) noexcept:
         """What must be owed before it is worth a frame."""
-        return self.window[lane] // (BULK_PARTS if lane == BULK_LANE else 2)
+        return self.window[lane] // (BULK_PARTS if bulky(lane) else 2)
 
     cdef int grant(self, int lane) except -1:
         """Let the peer send more, if enough is owed and not too much is held."""
@@ -91,7 +103,7 @@ cdef class Windows:
         if (
             self.owed[lane] >= self.least_grant(lane)
             and self.held[lane] <= self.room
-            and (not self.shut or lane == INNER_LANE)
+            and (not self.shut or lane == INNER_LANE or lane == BULK_REPLY_LANE)
             and not self.waits(lane)
         ):
             extra = self.grow(lane)
@@ -99,7 +111,7 @@ cdef class Windows:
                 CREDIT, <uint16_t>lane, CREDIT_BODY.pack(self.owed[lane] + extra)
             )
             self.owed[lane] = 0
-            if lane == BULK_LANE:
+            if bulky(lane):
                 # At once, not when all is handled that was read with it: until then
                 # the sender may stand still.
                 self.outbox.flush()
@@ -111,7 +123,7 @@ cdef class Windows:
         There may be as many bytes of incomplete messages as one message may have. Above
         that, only the one goes on that lacks least, of those that are not held up by
         their handlers, until it is complete. Calls of handlers never wait: those
-        handlers hold up others.
+        handlers hold up others. Nor do replies: we asked for them.
         """
         cdef Decoder decoder = self.decoder
         cdef uint64_t here = 0
@@ -119,14 +131,14 @@ cdef class Windows:
         cdef uint64_t least = 0
         cdef int each
         cdef int first = -1
-        if decoder is None or lane == INNER_LANE or not decoder.assemblies[lane].kind:
+        if (
+            decoder is None
+            or lane >= INNER_LANE
+            or not decoder.assemblies[lane].kind
+        ):
             return False
-        for each in range(LANES):
-            if (
-                each == CONTROL_LANE
-                or each == INNER_LANE
-                or not decoder.assemblies[each].kind
-            ):
+        for each in range(INNER_LANE):
+            if not decoder.assemblies[each].kind:
                 continue
             here += decoder.assemblies[each].filled
             lacks = decoder.assemblies[each].total - decoder.assemblies[each].filled
@@ -168,6 +180,10 @@ cdef class Windows:
         self.window[lane] = next_window(
             window, self.owed[lane], now - before, self.round_trip, self.ceiling
         )
+        if self.window[lane] > window:
+            # By chance, or beside much else, some are slow: before it grows again, one
+            # more is to say that the way is long.
+            self.samples = NEEDED_SAMPLES - 1
         return <int>(self.window[lane] - window)
 
     def measured(self, task):
@@ -209,3 +225,8 @@ cdef class Windows:
             self.on_less()
         self.grant(lane)
         return True
+
+
+cdef inline bint bulky(int lane) noexcept:
+    """Lanes of what has several frames."""
+    return lane == BULK_LANE or lane == BULK_REPLY_LANE

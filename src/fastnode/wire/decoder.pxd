@@ -25,7 +25,7 @@ cdef class Decoder:
     cdef bint nested
 
     # Bytes by lane, headers included, since they were last read: what flow control
-    # gives back to the sender. Of the control lane, nobody asks.
+    # gives back to the sender. Of a lane without credit, nobody asks.
     cdef size_t[LANES] received
 
     # Limits. max_frame counts the header; max_message is 0 until the link is up.

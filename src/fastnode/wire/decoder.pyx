@@ -26,6 +26,7 @@ from libc.string cimport memcpy, memmove
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.wire.frame cimport (
     ACCEPT,
+    BULK_REPLY_LANE,
     CALL,
     CALL_BYTES,
     CANCEL,
@@ -40,6 +41,7 @@ from fastnode.wire.frame cimport (
     GOODBYE,
     HEADER_BYTES,
     HELLO,
+    INNER_LANE,
     KIND_END,
     LANE_BITS,
     LANE_SHIFT,
@@ -53,6 +55,7 @@ from fastnode.wire.frame cimport (
     PONG,
     RECONNECT,
     REPLY,
+    REPLY_LANE,
     STAY,
     TOTAL_BYTES,
     get16,
@@ -246,7 +249,7 @@ cdef class Decoder:
             if at[1] & ~FLAGS[self.kind]:
                 raise malformed(f"flags {at[1]:#x} on kind {self.kind}")
             self.lane = (at[1] & LANE_BITS) >> LANE_SHIFT
-            if self.lane >= LANES or (self.lane == CONTROL_LANE and at[1]):
+            if self.lane > INNER_LANE or (self.lane == CONTROL_LANE and at[1]):
                 raise malformed(f"lane {self.lane} in flags {at[1]:#x}")
             if self.kind == CONTINUE:
                 found = self.open_part(at, available, at[1], length)
@@ -333,7 +336,7 @@ cdef class Decoder:
             <const char *>at + offset, <Py_ssize_t>(HEADER_BYTES + length - offset)
         )
         if self.kind == MOVED and self.assembling > (
-            1 if self.assemblies[CONTROL_LANE].kind else 0
+            1 if self.assemblies[BULK_REPLY_LANE].kind else 0
         ):
             raise malformed("MOVED inside a message of several frames")
         if self.kind == ENDPOINT or self.kind == MOVED:
@@ -346,10 +349,13 @@ cdef class Decoder:
     ) except -1:
         """The first or only frame of a message, call or reply."""
         cdef size_t prefix = 0 if self.kind == MESSAGE else CALL_BYTES
-        cdef int lane = CONTROL_LANE if self.kind == REPLY else self.lane
+        cdef int lane
         cdef uint64_t total
         cdef size_t size
         cdef bytes into
+        if self.kind == REPLY:
+            self.lane = BULK_REPLY_LANE if flags & MORE else REPLY_LANE
+        lane = self.lane
         if flags & MORE:
             prefix += TOTAL_BYTES
         if length < prefix:
@@ -386,9 +392,7 @@ cdef class Decoder:
                 return 0
             into = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
             lane = -1
-        self.received[self.lane if self.kind != REPLY else CONTROL_LANE] += (
-            HEADER_BYTES + length
-        )
+        self.received[self.lane] += HEADER_BYTES + length
         self.start += HEADER_BYTES + prefix
         return self.fill(
             into,

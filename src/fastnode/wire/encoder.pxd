@@ -11,14 +11,16 @@ cdef class Encoder:
     cdef readonly Lane high
     cdef readonly Lane bulk
     cdef readonly Lane inner
+    cdef readonly Lane replies
+    cdef readonly Lane bulk_replies
     # All of them, by number.
     cdef readonly tuple lanes
     # The largest frame the peer takes, header included.
     cdef size_t max_frame
 
-    # Between data and bulk: whose turn it is. Until where in bulk (bytes ever sent)
-    # something to an endpoint is queued.
-    cdef bint bulk_turn
+    # Of data, bulk and bulk replies: whose turn it is. Until where in bulk (bytes ever
+    # sent) something to an endpoint is queued.
+    cdef int turn
     cdef dict pending
     # Barriers, oldest first: (where in bulk, where in data has to be reached before);
     # the first of them, if there is one.
@@ -26,6 +28,9 @@ cdef class Encoder:
     cdef bint barred
     cdef uint64_t barrier
     cdef uint64_t behind
+    # Where in bulk_replies (bytes ever sent) each reply ends; those that are queued are
+    # among them.
+    cdef object ends
 
     cdef int set_limits(self, size_t max_frame, Py_ssize_t endpoints) except -1
     cdef inline size_t waiting(self) noexcept:
@@ -33,9 +38,14 @@ cdef class Encoder:
         return self.data.size + self.bulk.size + self.high.size + self.inner.size
 
     cdef inline size_t size(self) noexcept:
-        return self.control.size + self.waiting()
+        return self.answers() + self.waiting()
+
+    cdef inline size_t answers(self) noexcept:
+        """The rest: what the peer asked for, or needs."""
+        return self.control.size + self.replies.size + self.bulk_replies.size
 
     cdef Lane next_lane(self)
+    cdef Lane next_in_turn(self)
     cdef bint bulk_ready(self) noexcept
     cdef int pass_barriers(self) except -1
     cdef int next_barrier(self) except -1
@@ -54,8 +64,8 @@ cdef class Encoder:
         bint nested,
     ) except -1
     cdef size_t unsent(self) noexcept
-    cdef size_t unsent_in(self, Lane lane) noexcept
     cdef int reply(self, uint32_t call, bytes payload) except -1
+    cdef size_t unread(self) except? 0
     cdef int frame(
         self, Lane lane, uint8_t kind, uint16_t number, const unsigned char *body,
         size_t size

@@ -4,12 +4,13 @@ Payloads up to COPY_BYTES are copied into a slab behind their header. Larger one
 cut into frames of `max_frame` bytes; the frames refer to the user's `bytes` object.
 
 Theory of operation. Between any two frames the next may be one of another lane:
-control (replies, and all that keeps a link going) before inner before high, then data
-and bulk in turn. A message of several frames goes into bulk, one that fits a frame
-into data, so that the small ones pass between the frames of the large ones. The order
-of messages to one endpoint holds across the two: while something to an endpoint is
-queued in bulk, all that follows to it goes there too; and a message of several frames
-waits at a *barrier* until the data lane has sent what was queued before it.
+control (all that keeps a link going) before replies before inner before high, then
+data, bulk and bulk replies in turn. A message of several frames goes into bulk, one
+that fits a frame into data, and so it is with replies: the small ones pass between the
+frames of the large ones. The order of messages to one endpoint holds across data and
+bulk: while something to an endpoint is queued in bulk, all that follows to it goes
+there too; and a message of several frames waits at a *barrier* until the data lane has
+sent what was queued before it.
 """
 
 cimport cython
@@ -26,17 +27,20 @@ from fastnode.wire.frame cimport (
     CONTROL_LANE,
     DATA_LANE,
     BULK_LANE,
+    BULK_REPLY_LANE,
     ENDPOINT,
+    ERROR,
     HEADER_BYTES,
     HIGH_LANE,
     INNER_LANE,
+    LANES,
     LANE_SHIFT,
     MESSAGE,
     MORE,
     NESTED,
     REPLY,
+    REPLY_LANE,
     TOTAL_BYTES,
-    get32,
     put32,
     put64,
     put_header,
@@ -67,15 +71,19 @@ cdef class Encoder:
     """
 
     def __init__(self, BufferPool pool not None):
-        self.data = Lane(pool, DATA_LANE)
-        self.control = Lane(pool, CONTROL_LANE)
-        self.high = Lane(pool, HIGH_LANE)
-        self.bulk = Lane(pool, BULK_LANE)
-        self.inner = Lane(pool, INNER_LANE)
-        self.lanes = (self.data, self.control, self.high, self.bulk, self.inner)
+        self.lanes = tuple([Lane(pool, number) for number in range(LANES)])
+        self.data = self.lanes[DATA_LANE]
+        self.control = self.lanes[CONTROL_LANE]
+        self.high = self.lanes[HIGH_LANE]
+        self.bulk = self.lanes[BULK_LANE]
+        self.inner = self.lanes[INNER_LANE]
+        self.replies = self.lanes[REPLY_LANE]
+        self.bulk_replies = self.lanes[BULK_REPLY_LANE]
         self.max_frame = MAX_FRAME_BYTES
+        self.turn = DATA_LANE
         self.pending = {}
         self.barriers = deque()
+        self.ends = deque()
 
     # --- the view from Python: tests, benchmarks ------------------------------
 
@@ -110,9 +118,9 @@ cdef class Encoder:
         self.reply(call, payload)
 
     def add_frame(self, uint8_t kind, uint16_t number, bytes body not None):
-        """Queue a frame without a user's payload in the control lane."""
+        """Queue a frame without a user's payload."""
         self.frame(
-            self.control,
+            self.replies if kind == ERROR else self.control,
             kind,
             number,
             <const unsigned char *>PyBytes_AS_STRING(body),
@@ -164,6 +172,7 @@ cdef class Encoder:
             lane.clear()
         self.pending.clear()
         self.barriers.clear()
+        self.ends.clear()
         self.barred = False
 
     # --- the view from Cython -------------------------------------------------
@@ -183,18 +192,30 @@ cdef class Encoder:
             self.pass_barriers()
         if self.control.count:
             return self.control
+        if self.replies.count:
+            return self.replies
         if self.inner.count and self.inner.credit > 0:
             return self.inner
         if self.high.count and self.high.credit > 0:
             return self.high
-        if self.data.count and self.data.credit > 0 and not (
-            self.bulk_turn and self.bulk_ready()
-        ):
-            self.bulk_turn = True
-            return self.data
-        if self.bulk_ready():
-            self.bulk_turn = False
-            return self.bulk
+        return self.next_in_turn()
+
+    cdef Lane next_in_turn(self):
+        """Data, bulk or bulk replies, the one whose turn it is first; or None."""
+        cdef int _
+        for _ in range(3):
+            if self.turn == DATA_LANE:
+                self.turn = BULK_LANE
+                if self.data.count and self.data.credit > 0:
+                    return self.data
+            elif self.turn == BULK_LANE:
+                self.turn = BULK_REPLY_LANE
+                if self.bulk_ready():
+                    return self.bulk
+            else:
+                self.turn = DATA_LANE
+                if self.bulk_replies.count and self.bulk_replies.credit > 0:
+                    return self.bulk_replies
         return None
 
     cdef bint bulk_ready(self) noexcept:
@@ -333,7 +354,26 @@ cdef class Encoder:
         return lane.credit < <int64_t>(lane.size + size + size // 1024)
 
     cdef int reply(self, uint32_t call, bytes payload) except -1:
-        return self.payload(self.control, REPLY, 0, 0, call, payload)
+        cdef Lane lane = self.bulk_replies
+        cdef size_t size = PyBytes_GET_SIZE(payload)
+        if HEADER_BYTES + CALL_BYTES + size <= self.max_frame:
+            return self.payload(self.replies, REPLY, 0, 0, call, payload)
+        if lane.count == 0:
+            self.ends.clear()
+        self.payload(lane, REPLY, 0, 0, call, payload)
+        self.ends.append(lane.sent + lane.size)
+        return 0
+
+    cdef size_t unread(self) except? 0:
+        """What is queued for a peer that asked for it, but for the large reply that is
+        being sent."""
+        cdef size_t size = self.control.size + self.replies.size
+        cdef uint64_t sent = self.bulk_replies.sent
+        if self.bulk_replies.count == 0:
+            return size
+        while <uint64_t>self.ends[0] <= sent:
+            self.ends.popleft()
+        return size + self.bulk_replies.size - <size_t>(<uint64_t>self.ends[0] - sent)
 
     cdef int frame(
         self,
@@ -453,34 +493,8 @@ cdef class Encoder:
         Walks over all frames: for the end of a link.
         """
         return (
-            self.unsent_in(self.data)
-            + self.unsent_in(self.high)
-            + self.unsent_in(self.bulk)
-            + self.unsent_in(self.inner)
+            self.data.messages()
+            + self.high.messages()
+            + self.bulk.messages()
+            + self.inner.messages()
         )
-
-    cdef size_t unsent_in(self, Lane lane) noexcept:
-        cdef unsigned char header[HEADER_BYTES]
-        cdef size_t have = 0, skip = 0, found = 0, left, part, i
-        cdef Segment *segment
-        cdef const unsigned char *at
-        for i in range(lane.count):
-            segment = &lane.ring[(lane.first + i) & (lane.slots - 1)]
-            at = segment.data
-            left = segment.size
-            while left:
-                if skip:
-                    part = min(skip, left)
-                    skip -= part
-                else:
-                    part = min(HEADER_BYTES - have, left)
-                    memcpy(header + have, at, part)
-                    have += part
-                    if have == HEADER_BYTES:
-                        have = 0
-                        skip = get32(header + 4)
-                        if header[0] in (MESSAGE, CALL, CONFIRM, CONTINUE):
-                            found += not header[1] & MORE
-                at += part
-                left -= part
-        return found

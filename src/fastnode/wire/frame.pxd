@@ -50,14 +50,23 @@ cdef enum:
     # A handler waits for the answer.
     NESTED = 16
 
-# The lanes: frames of one lane stay in order. All but control have their own credit.
+# The lanes: frames of one lane stay in order. Up to inner, but for control, they are
+# those of messages and calls.
 cdef enum:
     DATA_LANE = 0
     CONTROL_LANE = 1
     HIGH_LANE = 2
     BULK_LANE = 3
     INNER_LANE = 4
-    LANES = 5
+    # Replies of one frame, and errors; replies of several.
+    REPLY_LANE = 5
+    BULK_REPLY_LANE = 6
+    LANES = 7
+
+
+cdef inline bint has_credit(int lane) noexcept nogil:
+    """Whether a lane has a window, which the receiver grants anew."""
+    return lane != CONTROL_LANE and lane != REPLY_LANE
 
 
 cdef inline void put16(unsigned char *at, uint16_t value) noexcept nogil:

@@ -45,6 +45,7 @@ cdef class Lane:
         self, bytes owner, const unsigned char *data, size_t size, bint ends
     ) except -1
     cdef Segment *front(self) noexcept
+    cdef size_t messages(self) noexcept
     cdef int pop(self) except -1
     cdef int clear(self) except -1
     cdef int rest(self) except -1

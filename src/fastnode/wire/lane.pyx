@@ -15,6 +15,15 @@ from libc.string cimport memcpy
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.buffers.slab cimport Slab
 from fastnode.wire.book cimport Book
+from fastnode.wire.frame cimport (
+    CALL,
+    CONFIRM,
+    CONTINUE,
+    HEADER_BYTES,
+    MESSAGE,
+    MORE,
+    get32,
+)
 
 cdef enum:
     # Four full TLS records, and the amount that is flushed at once.
@@ -102,6 +111,33 @@ cdef class Lane:
     cdef Segment *front(self) noexcept:
         """The oldest segment, or NULL."""
         return &self.ring[self.first] if self.count else NULL
+
+    cdef size_t messages(self) noexcept:
+        """Messages and calls that are queued, or whose last frame is; walks over it."""
+        cdef unsigned char header[HEADER_BYTES]
+        cdef size_t have = 0, skip = 0, found = 0, left, part, i
+        cdef Segment *segment
+        cdef const unsigned char *at
+        for i in range(self.count):
+            segment = &self.ring[(self.first + i) & (self.slots - 1)]
+            at = segment.data
+            left = segment.size
+            while left:
+                if skip:
+                    part = min(skip, left)
+                    skip -= part
+                else:
+                    part = min(HEADER_BYTES - have, left)
+                    memcpy(header + have, at, part)
+                    have += part
+                    if have == HEADER_BYTES:
+                        have = 0
+                        skip = get32(header + 4)
+                        if header[0] in (MESSAGE, CALL, CONFIRM, CONTINUE):
+                            found += not header[1] & MORE
+                at += part
+                left -= part
+        return found
 
     cdef int pop(self) except -1:
         """Drop the front segment: its bytes were sent, or are given up."""

@@ -199,13 +199,13 @@ def test_what_was_parked_is_handed_over_too() -> None:
     """While the peer does not read its replies, nothing is handled, batches too."""
     with link_up() as (loop, node, end):
         receiver = Receiver(node)
-        node.node.handler("large")(lambda message: bytes(300_000))
+        node.node.handler("large")(lambda message: bytes(60_000))
         end.feed(frames.endpoint(3, b"large"))
         end.protocol.pause_writing()
-        for number in range(1, 9):
+        for number in range(1, 31):
             end.feed(frames.call(3, number, b""))
-        end.feed(frames.confirm(BATCH, 9, b"1"))
-        end.feed(frames.message(BATCH, b"2") + frames.call(PLAIN, 10, b"3"))
+        end.feed(frames.confirm(BATCH, 31, b"1"))
+        end.feed(frames.message(BATCH, b"2") + frames.call(PLAIN, 32, b"3"))
         end.feed(frames.message(BATCH, b"4"))
         assert receiver.batches == []
         end.protocol.resume_writing()

@@ -184,6 +184,48 @@ def test_two_large_messages_in_different_lanes_are_assembled_at_once(
     assert found == [(4, 1, 0, sent), (6, 0, 2, answered)]
 
 
+def test_a_large_reply_between_other_frames_byte_by_byte(pool: BufferPool) -> None:
+    """A large message, a large reply, and small replies and pings between them."""
+    sent, answered = os.urandom(150_000), os.urandom(160_000)
+    ping = frames.frame(frames.PING, bytes(8))
+    data = b"".join(
+        one + two + ping + frames.reply(number, b"quick")
+        for number, (one, two) in enumerate(
+            zip(
+                split_frames(frames.message(1, sent, frames.BULK)),
+                split_frames(frames.reply(99, answered)),
+                strict=True,
+            )
+        )
+    )
+    between = [(frames.PING, 0, 0, bytes(8)), (frames.REPLY, 0, 0, b"quick")]
+    expected = [
+        *between,
+        (frames.PING, 0, 0, bytes(8)),
+        (frames.REPLY, 0, 1, b"quick"),
+        (frames.MESSAGE, 1, 0, sent),
+        (frames.REPLY, 0, 99, answered),
+        (frames.PING, 0, 0, bytes(8)),
+        (frames.REPLY, 0, 2, b"quick"),
+    ]
+    assert decode(data) == expected
+    decoder = Decoder(pool)
+    found = []
+    for at in range(len(data)):
+        found += decoder.feed(data[at : at + 1], lanes=True)
+    assert [frame for _, frame in found] == expected
+    assert [lane for lane, (kind, *_) in found if kind != frames.PING] == [
+        frames.REPLIES,
+        frames.REPLIES,
+        frames.BULK,
+        frames.BULK_REPLIES,
+        frames.REPLIES,
+    ]
+    assert not decoder.unfinished
+    decoder.close()
+    assert pool.outstanding == 0
+
+
 def split_frames(data: bytes) -> list[bytes]:
     """One `bytes` for each frame."""
     found = []
@@ -239,9 +281,41 @@ HOSTILE = {
     "unknown flag": frames.frame(frames.MESSAGE, b"x", flags=0x20),
     "a message from a handler": frames.frame(frames.MESSAGE, b"x", flags=frames.NESTED),
     "a message in the control lane": frames.frame(frames.MESSAGE, b"x", flags=2),
-    "a message in lane 5": frames.frame(frames.MESSAGE, b"x", flags=10),
+    "a message in the lane of replies": frames.frame(
+        frames.MESSAGE, b"x", flags=frames.REPLIES << 1
+    ),
+    "a message in bulk replies": frames.frame(
+        frames.MESSAGE, b"x", flags=frames.BULK_REPLIES << 1
+    ),
+    "a name in bulk replies": frames.endpoint(0, b"x", frames.BULK_REPLIES),
     "a call in lane 7": frames.call(0, 1, b"", 7),
     "a reply in a lane": frames.frame(frames.REPLY, bytes(4), flags=4),
+    "a reply that names its lane": frames.frame(
+        frames.REPLY, bytes(4), flags=frames.REPLIES << 1
+    ),
+    "a large reply that names its lane": frames.frame(
+        frames.REPLY, bytes(11) + b"\x02x", flags=1 | frames.BULK_REPLIES << 1
+    ),
+    "a large reply inside a large reply": frames.frame(
+        frames.REPLY, bytes(11) + b"\x02x", flags=1
+    )
+    * 2,
+    "a part of a reply in the lane of whole ones": frames.frame(
+        frames.REPLY, bytes(11) + b"\x02x", flags=1
+    )
+    + frames.frame(frames.CONTINUE, b"x", number=frames.REPLIES),
+    "a part of a reply in control": frames.frame(
+        frames.REPLY, bytes(11) + b"\x02x", flags=1
+    )
+    + frames.frame(frames.CONTINUE, b"x", number=frames.CONTROL),
+    "a part of a reply too long": frames.frame(
+        frames.REPLY, bytes(11) + b"\x02x", flags=1
+    )
+    + frames.frame(frames.CONTINUE, b"xy", number=frames.BULK_REPLIES),
+    "a large reply above the limit": frames.frame(
+        frames.REPLY, bytes(4) + struct.pack(">Q", (64 << 20) + 1) + b"x", flags=1
+    ),
+    "a reply of half a total": frames.frame(frames.REPLY, bytes(11), flags=1),
     "moved inside a message in bulk": frames.frame(
         frames.MESSAGE, struct.pack(">Q", 9) + b"abc", flags=1 | frames.BULK << 1
     )
@@ -275,7 +349,8 @@ HOSTILE = {
     "short error": frames.frame(frames.ERROR, bytes(7)),
     "continuation of nothing": frames.frame(frames.CONTINUE, b"x"),
     "continuation of lane 4": frames.frame(frames.CONTINUE, b"x", number=4),
-    "continuation of lane 5": frames.frame(frames.CONTINUE, b"x", number=5),
+    "continuation of lane 6": frames.frame(frames.CONTINUE, b"x", number=6),
+    "continuation of lane 7": frames.frame(frames.CONTINUE, b"x", number=7),
     "continuation of lane 65535": frames.frame(frames.CONTINUE, b"x", number=65535),
     "more without a total": frames.frame(frames.MESSAGE, b"1234567", flags=1),
     "first part as long as all": frames.frame(

@@ -29,7 +29,7 @@ sizes = st.one_of(
 
 
 class DecoderMachine(RuleBasedStateMachine):
-    """Frames are queued in both lanes, cut into parts, and fed in pieces."""
+    """Frames are queued in three lanes, cut into parts, and fed in pieces."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class DecoderMachine(RuleBasedStateMachine):
             self.send(data, (frames.MESSAGE, number, 0, payload))
 
     @rule(
-        lane=st.integers(0, 1),
+        lane=st.sampled_from([frames.DATA, frames.BULK, frames.BULK_REPLIES]),
         first=st.integers(1, 9000),
         rest=st.integers(1, 20_000),
     )
@@ -74,12 +74,12 @@ class DecoderMachine(RuleBasedStateMachine):
             return
         payload = bytes([first % 256]) * first + bytes([rest % 256]) * rest
         head = struct.pack(">Q", len(payload))
-        kind, call, number = frames.MESSAGE, 0, 2
-        if lane == 1:
-            kind, call, number = frames.REPLY, 9, 0
+        kind, call, number, flags = frames.MESSAGE, 0, 2, frames.MORE | lane << 1
+        if lane == frames.BULK_REPLIES:
+            kind, call, number, flags = frames.REPLY, 9, 0, frames.MORE
             head = struct.pack(">I", call) + head
         body = head + payload[:first]
-        self.send(frames.frame(kind, body, flags=frames.MORE, number=number))
+        self.send(frames.frame(kind, body, flags=flags, number=number))
         self.open[lane] = ((kind, number, call, payload), payload[first:])
 
     @precondition(lambda self: self.open)
@@ -96,6 +96,11 @@ class DecoderMachine(RuleBasedStateMachine):
         )
         if rest:
             self.open[lane] = (frame, rest)
+
+    @rule(size=sizes.filter(lambda size: size <= 65_524))
+    def reply(self, size: int) -> None:
+        payload = bytes(size)
+        self.send(frames.reply(8, payload), (frames.REPLY, 0, 8, payload))
 
     @rule(body=st.binary(min_size=8, max_size=8), kind=st.sampled_from([11, 12]))
     def small(self, body: bytes, kind: int) -> None:
@@ -120,6 +125,9 @@ class DecoderMachine(RuleBasedStateMachine):
                 struct.pack(">BBHI", frames.CALL, 0, 0, (1 << 32) - 1),
                 frames.frame(frames.CONTINUE, b"", number=1),
                 frames.frame(frames.CONTINUE, b"x", number=2),
+                frames.frame(frames.CONTINUE, b"x", number=frames.REPLIES),
+                frames.frame(frames.REPLY, bytes(4), flags=frames.REPLIES << 1),
+                frames.frame(frames.REPLY, bytes(11) + b"\2x", flags=1) * 2,
             ]
         )
     )

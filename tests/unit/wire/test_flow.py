@@ -15,7 +15,7 @@ from helpers import frames
 
 WINDOW = 128 << 10
 OVERRUN = 128 << 10
-CREDITED = (frames.DATA, frames.HIGH, frames.BULK, frames.INNER)
+CREDITED = frames.CREDITED
 
 
 class FlowControl(RuleBasedStateMachine):
@@ -29,7 +29,7 @@ class FlowControl(RuleBasedStateMachine):
         self.window = dict.fromkeys(CREDITED, WINDOW)
         self.sent = 0
         self.got = 0
-        for lane in range(5):
+        for lane in range(7):
             self.encoder.grant(lane, WINDOW)
 
     @rule(
@@ -40,6 +40,11 @@ class FlowControl(RuleBasedStateMachine):
     def send(self, size: int, name: str, *, high: bool) -> None:
         lane = frames.HIGH if high else frames.DATA
         self.encoder.add_message(name, bytes(size), lane)
+        self.sent += 1
+
+    @rule(size=st.sampled_from([0, 60_000, 66_000, 400_000]))
+    def reply(self, size: int) -> None:
+        self.encoder.add_reply(1, bytes(size))
         self.sent += 1
 
     @rule(runs=st.integers(1, 30))
@@ -53,9 +58,14 @@ class FlowControl(RuleBasedStateMachine):
                 int.from_bytes(data[at + 2 : at + 4]),
             )
             size = 8 + int.from_bytes(data[at + 4 : at + 8])
-            self.owed[number if kind == frames.CONTINUE else flags >> 1] += size
+            lane = number if kind == frames.CONTINUE else flags >> 1
+            if kind == frames.REPLY:
+                lane = frames.BULK_REPLIES if flags & frames.MORE else frames.REPLIES
+            if lane in CREDITED:
+                self.owed[lane] += size
             at += size
-        self.got += sum(f[0] == frames.MESSAGE for f in self.decoder.feed(data))
+        kinds = [f[0] for f in self.decoder.feed(data)]
+        self.got += kinds.count(frames.MESSAGE) + kinds.count(frames.REPLY)
 
     @rule(lane=st.sampled_from(CREDITED), grows=st.booleans())
     def grant(self, lane: int, *, grows: bool) -> None:

@@ -28,9 +28,10 @@ steps = st.one_of(
     st.tuples(st.just("take"), st.integers(1, 6)),
     st.tuples(
         st.just("grant"),
-        st.sampled_from([frames.DATA, frames.HIGH, frames.BULK, frames.INNER]),
+        st.sampled_from(frames.CREDITED),
         st.sampled_from([0, 1, 70_000, WINDOW]),
     ),
+    st.tuples(st.just("reply"), st.sampled_from([5, 40_000, LARGE])),
     st.just(("control",)),
 )
 
@@ -43,9 +44,10 @@ class Receiver:
         self.books: dict[int, dict[int, bytes]] = defaultdict(dict)
         self.got: list[tuple[str, bool, bytes]] = []
         self.lanes: list[int] = []
+        self.replies: list[tuple[int, bytes]] = []
 
     def feed(self, data: bytes) -> None:
-        for lane, (kind, number, _, payload) in self.decoder.feed(data, lanes=True):
+        for lane, (kind, number, call, payload) in self.decoder.feed(data, lanes=True):
             assert payload is not None
             if kind == frames.ENDPOINT:
                 self.books[lane][number] = payload
@@ -53,6 +55,8 @@ class Receiver:
                 name = self.books[lane][number].decode()
                 self.got.append((name, lane == frames.HIGH, payload))
                 self.lanes.append(lane)
+            elif kind == frames.REPLY:
+                self.replies.append((call, payload))
 
 
 @settings(max_examples=200, deadline=None)
@@ -63,7 +67,8 @@ def test_guarantee_8_order_per_endpoint_and_priority(
     encoder = Encoder(BufferPool())
     receiver = Receiver()
     sent: list[tuple[str, bool, bytes]] = []
-    for lane in range(5):
+    replied: list[tuple[int, bytes]] = []
+    for lane in range(7):
         encoder.grant(lane, WINDOW)
     for number, (what, *values) in enumerate(plan):
         if what == "send":
@@ -75,6 +80,9 @@ def test_guarantee_8_order_per_endpoint_and_priority(
             receiver.feed(encoder.take(int(values[0])))
         elif what == "grant":
             encoder.grant(int(values[0]), int(values[1]))
+        elif what == "reply":
+            replied.append((number, number.to_bytes(4) + bytes(int(values[0]))))
+            encoder.add_reply(*replied[-1])
         else:
             encoder.add_frame(frames.PING, 0, bytes(8))
     receiver.feed(encoder.take())
@@ -84,6 +92,7 @@ def test_guarantee_8_order_per_endpoint_and_priority(
         for high in (False, True):
             wanted = [p for n, h, p in sent if (n, h) == (name, high)]
             assert [p for n, h, p in receiver.got if (n, h) == (name, high)] == wanted
+    assert sorted(receiver.replies) == replied
     receiver.decoder.close()
     encoder.clear()
 
@@ -91,7 +100,7 @@ def test_guarantee_8_order_per_endpoint_and_priority(
 @pytest.fixture
 def encoder() -> Encoder:
     made = Encoder(BufferPool())
-    for lane in range(5):
+    for lane in range(7):
         made.grant(lane, WINDOW)
     return made
 
@@ -102,6 +111,8 @@ def kinds(data: bytes) -> list[tuple[int, int]]:
     while data:
         kind, flags, number = data[0], data[1], int.from_bytes(data[2:4])
         lane = number if kind == frames.CONTINUE else flags >> 1 & 7
+        if kind == frames.REPLY:
+            lane = frames.BULK_REPLIES if flags & frames.MORE else frames.REPLIES
         if kind != frames.ENDPOINT:
             found.append((kind, lane))
         data = data[8 + int.from_bytes(data[4:8]) :]
@@ -132,6 +143,80 @@ def test_data_and_bulk_take_turns(encoder: Encoder) -> None:
         encoder.add_message("data", bytes(60_000))
     lanes = [lane for _, lane in kinds(encoder.take(6))]
     assert lanes == [0, 3, 0, 3, 0, 3]
+    encoder.clear()
+
+
+def test_all_that_is_small_passes_between_the_frames_of_a_large_reply(
+    encoder: Encoder,
+) -> None:
+    encoder.add_reply(1, bytes(10 * 65536))
+    assert kinds(encoder.take(2)) == [
+        (frames.REPLY, frames.BULK_REPLIES),
+        (frames.CONTINUE, frames.BULK_REPLIES),
+    ]
+    encoder.add_reply(2, b"small")
+    encoder.add_frame(frames.ERROR, 0, bytes(8))
+    encoder.add_reply(3, bytes(60_000))
+    encoder.add_reply(4, bytes(70_000))
+    encoder.add_message("urgent", b"", frames.HIGH)
+    encoder.add_message("small", b"")
+    encoder.add_frame(frames.CREDIT, 0, bytes(4))
+    encoder.add_frame(frames.PONG, 0, bytes(8))
+    found = kinds(encoder.take(5))
+    # What keeps the link going first, then replies in their order.
+    assert [kind for kind, _ in found] == [
+        frames.CREDIT,
+        frames.PONG,
+        frames.REPLY,
+        frames.ERROR,
+        frames.REPLY,
+        frames.MESSAGE,
+        frames.MESSAGE,
+        frames.CONTINUE,
+    ]
+    assert [lane for _, lane in found[5:]] == [
+        frames.HIGH,
+        frames.DATA,
+        frames.BULK_REPLIES,
+    ]
+    encoder.clear()
+
+
+def test_data_bulk_and_large_replies_take_turns(encoder: Encoder) -> None:
+    encoder.add_reply(1, bytes(4 * 65536))
+    encoder.add_message("bulk", bytes(4 * 65536))
+    for _ in range(3):
+        encoder.add_message("data", bytes(60_000))
+    lanes = [lane for _, lane in kinds(encoder.take(9))]
+    data, bulk, reply = frames.DATA, frames.BULK, frames.BULK_REPLIES
+    assert sorted(lanes[:3]) == [data, bulk, reply]
+    assert lanes == lanes[:3] * 3
+    # Who has nothing to send, or no credit, gives up its turn.
+    encoder.grant(bulk, 0)
+    assert {lane for _, lane in kinds(encoder.take(9))} == {reply}
+    encoder.grant(bulk, WINDOW)
+    encoder.grant(reply, 0)
+    assert {lane for _, lane in kinds(encoder.take(9))} == {bulk}
+    encoder.clear()
+
+
+def test_replies_do_not_wait_for_the_credit_of_messages(encoder: Encoder) -> None:
+    for lane in (frames.DATA, frames.HIGH, frames.BULK, frames.INNER):
+        encoder.grant(lane, 0)
+    encoder.add_message("a", bytes(LARGE))
+    encoder.add_reply(1, bytes(LARGE))
+    encoder.add_reply(2, bytes(10))
+    found = kinds(encoder.take(9))
+    assert found == [
+        (frames.REPLY, frames.REPLIES),
+        (frames.REPLY, frames.BULK_REPLIES),
+        *[(frames.CONTINUE, frames.BULK_REPLIES)] * 2,
+    ]
+    # A large one waits for its own, and holds up nothing.
+    encoder.grant(frames.BULK_REPLIES, 0)
+    encoder.add_reply(3, bytes(LARGE))
+    encoder.add_reply(4, bytes(10))
+    assert kinds(encoder.take(9)) == [(frames.REPLY, frames.REPLIES)]
     encoder.clear()
 
 
@@ -209,7 +294,7 @@ def test_a_call_of_a_handler_takes_its_own_lane_only_if_all_of_it_can_leave(
 ) -> None:
     """Half of it would wait for credit, which may depend on its reply."""
     encoder = Encoder(BufferPool())
-    for lane in range(5):
+    for lane in range(7):
         encoder.grant(lane, WINDOW if lane == frames.INNER else size * 3 // 2)
     decoder = Decoder(BufferPool())
     lanes = []
