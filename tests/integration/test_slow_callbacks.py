@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Awaitable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from fastnode import Message, Peer
+from fastnode import Message, Peer, RemoteError
 from helpers.nodes import WAIT_SECONDS, B, pair, running, until
 
 #: Longer than a busy machine leaves a process waiting for a processor.
@@ -18,6 +21,14 @@ SLOW = 0.25
 
 def slow(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [text for text in caplog.messages if "blocked the loop" in text]
+
+
+def block() -> None:
+    time.sleep(SLOW)
+
+
+def any_says(caplog: pytest.LogCaptureFixture, words: str) -> bool:
+    return any(words in text for text in slow(caplog))
 
 
 async def test_a_handler_that_blocks_is_named(caplog: pytest.LogCaptureFixture) -> None:
@@ -85,3 +96,83 @@ async def test_hooks_that_block_are_named(caplog: pytest.LogCaptureFixture) -> N
                 await a.connect(B)
     for name in ("authorize", "on_refused", "resolver"):
         assert any(f"the {name} hook blocked" in text for text in slow(caplog)), name
+
+
+async def test_asynchronous_handlers_that_block_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with pair({}, {"slow_callback_seconds": LIMIT}) as (a, b):
+
+        @b.handler("first")
+        async def first(_: Message) -> None:
+            block()
+
+        @b.handler("later")
+        async def later(_: Message) -> None:
+            await asyncio.sleep(0)
+            block()
+
+        @b.handler("raises")
+        async def raises(_: Message) -> None:
+            block()
+            raise ValueError
+
+        @b.handler("waits")
+        async def waits(_: Message) -> None:
+            await asyncio.sleep(SLOW)
+
+        link = await a.connect(B)
+        for name in ("first", "later", "waits"):
+            await link.call(name, b"", timeout=WAIT_SECONDS)
+        with pytest.raises(RemoteError):
+            await link.call("raises", b"", timeout=WAIT_SECONDS)
+    for name in ("first", "later", "raises"):
+        assert any(f"handler of '{name}' blocked" in text for text in slow(caplog)), (
+            name
+        )
+    assert not any("'waits'" in text for text in slow(caplog))
+
+
+async def test_handlers_that_were_waiting_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with pair({}, {"slow_callback_seconds": LIMIT}) as (a, b):
+        go_on = asyncio.Event()
+
+        async def wait() -> None:
+            await go_on.wait()
+
+        @b.handler("bounded", concurrency=1)
+        def bounded(message: Message) -> Awaitable[None] | None:
+            if not message.payload:
+                return wait()
+            block()
+            return None
+
+        @b.handler("batch", batch=True)
+        def batch(_: list[Message]) -> None:
+            time.sleep(SLOW)
+
+        link = await a.connect(B)
+        waiting = [asyncio.ensure_future(link.call("bounded", p)) for p in (b"", b"x")]
+        await until(lambda: b.links and b.links[0].stats.calls_received == 2)
+        go_on.set()
+        await asyncio.gather(*waiting)
+        await link.send_confirmed("batch", b"")
+    for name in ("bounded", "batch"):
+        assert any(f"handler of '{name}'" in text for text in slow(caplog)), name
+
+
+async def test_callbacks_for_links_that_block_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    options: dict[str, Any] = {
+        "slow_callback_seconds": LIMIT,
+        "on_link_up": lambda link: time.sleep(SLOW),
+        "on_link_down": lambda link, reason: time.sleep(SLOW),
+    }
+    async with pair({}, options) as (a, _):
+        await (await a.connect(B)).close()
+        for name in ("on_link_up", "on_link_down"):
+            said = f"the {name} hook blocked"
+            await until(partial(any_says, caplog, said))

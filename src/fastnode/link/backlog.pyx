@@ -30,7 +30,6 @@ cdef class Backlog:
 
     def __init__(self, Windows windows not None):
         self.windows = windows
-        self.lines = [None] * LANES
 
     cdef bint holds(self, int lane) noexcept:
         """Something waits before whatever comes in this lane now."""
@@ -43,6 +42,8 @@ cdef class Backlog:
     cdef int put(self, tuple entry, int lane, size_t size) except -1:
         """Have something of `size` bytes wait."""
         cdef int line = line_of(lane)
+        if self.lines is None:
+            self.lines = [None] * LANES
         if self.lines[line] is None:
             self.lines[line] = deque()
         self.lines[line].append(entry)
@@ -53,7 +54,7 @@ cdef class Backlog:
 
     cdef tuple first(self, int line):
         """What has waited longest, or None."""
-        cdef object waiting = self.lines[line]
+        cdef object waiting = self.lines[line] if self.count else None
         return <tuple>waiting[0] if waiting else None
 
     cdef int drop_first(self, int lane, size_t size) except -1:
@@ -67,8 +68,8 @@ cdef class Backlog:
         """Nothing of it will be handled."""
         cdef int lane
         for lane in range(LANES):
-            self.lines[lane] = None
             self.windows.held[lane] -= self.sizes[lane]
             self.sizes[lane] = 0
+        self.lines = None
         self.count = 0
         return 0

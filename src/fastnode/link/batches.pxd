@@ -3,13 +3,11 @@ from libc.stdint cimport uint32_t
 from fastnode.link.batch cimport Batch, BatchLine
 from fastnode.link.endpoint cimport Endpoint
 from fastnode.link.numbers cimport EndpointNumbers
-from fastnode.link.stopwatch cimport Stopwatch
 from fastnode.link.tasks cimport HandlerTasks
 
 
 cdef class Batches(HandlerTasks):
     cdef EndpointNumbers numbers
-    cdef Stopwatch watch
     # What is being gathered: Endpoint -> Batch; the one that was added to last.
     cdef dict gathered
     cdef Batch newest
@@ -34,5 +32,4 @@ cdef class Batches(HandlerTasks):
     cdef int free(self, Batch batch) except -1
     cdef int go_on(self, Endpoint endpoint, bint admitted) except -1
     cdef int enqueue(self, Endpoint endpoint) except -1
-    cdef int mark(self, Endpoint endpoint) except -1
     cdef int drop(self) except -1

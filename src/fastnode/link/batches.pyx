@@ -131,6 +131,7 @@ cdef class Batches(HandlerTasks):
         cdef BatchLine line = None
         cdef Handling handling
         cdef object result
+        cdef double began
         if batch.confirms is not None:
             batch.drop_cancelled(self.calls)
         messages = batch.messages
@@ -138,7 +139,7 @@ cdef class Batches(HandlerTasks):
         batch.messages = None
         if not messages:
             return self.free(batch)
-        self.mark(endpoint)
+        began = self.watch.now()
         try:
             result = endpoint.handler(messages)
             messages = None
@@ -157,6 +158,8 @@ cdef class Batches(HandlerTasks):
                 for call, _ in batch.confirms:
                     self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
             return self.free(batch)
+        finally:
+            self.watch.tell(endpoint.name, began)
         if batch.confirms is not None:
             for call, _ in batch.confirms:
                 self.outbox.reply(call, b"")
@@ -172,17 +175,6 @@ cdef class Batches(HandlerTasks):
             if held:
                 batch.held[lane] = 0
                 self.windows.release(lane, held)
-        return 0
-
-    cdef int mark(self, Endpoint endpoint) except -1:
-        """Tell the stopwatch whose handler runs."""
-        cdef Py_ssize_t number
-        cdef list book = self.numbers.book
-        if self.watch.limit > 0:
-            for number in range(len(book)):
-                if book[number] is endpoint:
-                    self.watch.seen |= <uint64_t>1 << (number & 63)
-                    break
         return 0
 
     # --- taking turns -----------------------------------------------------------

@@ -1,7 +1,7 @@
 """What all send queues of a node may hold together.
 
-Each outbox adds and subtracts whenever its queue has changed. Nothing is refused
-to replies and control frames, but they count.
+Each outbox adds and subtracts whenever its queue has changed. Replies and control
+frames do not count.
 """
 
 cimport cython

@@ -1,11 +1,14 @@
 from cpython.object cimport PyObject
 
 from fastnode.link.endpoint cimport Endpoint
+from fastnode.link.stopwatch cimport Stopwatch
 from fastnode.link.windows cimport Windows
 
 
 cdef class HandlingOwner:
     cdef Windows windows
+    # Times handlers.
+    cdef Stopwatch watch
 
     cdef int end(self, Handling handling, object result, object error) except -1
 

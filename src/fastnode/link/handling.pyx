@@ -21,6 +21,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 
 from fastnode.link.endpoint cimport Endpoint
+from fastnode.link.stopwatch cimport Stopwatch
 
 from collections.abc import Coroutine
 from contextvars import ContextVar
@@ -78,16 +79,18 @@ cdef class Handling:
     cdef PyObject *step(self, object value) except? NULL:
         """Run it up to its next wait; NULL without an exception: it has ended."""
         cdef PyObject *given = NULL
+        cdef Stopwatch watch = self.owner.watch
+        cdef double began = watch.now()
         cdef PySendResult sent = PyIter_Send(self.coroutine, value, &given)
-        if sent == PYGEN_NEXT:
-            return given
         if sent == PYGEN_ERROR:
             self.raised()
-            return NULL
-        result = <object>given
-        Py_DECREF(result)
-        self.owner.end(self, result, None)
-        return NULL
+        elif sent == PYGEN_RETURN:
+            result = <object>given
+            Py_DECREF(result)
+            given = NULL
+            self.owner.end(self, result, None)
+        watch.tell(self.endpoint.name, began)
+        return given
 
     cdef int raised(self) except -1:
         """The handler raised what is set as exception. Its task ends well but for what

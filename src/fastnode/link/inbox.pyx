@@ -321,6 +321,7 @@ cdef class Inbox(Turns):
         cdef Endpoint endpoint
         cdef uint32_t call
         cdef int how
+        cdef double began
         # Replies that are flushed in here must not come back here.
         self.outbox.on_room = None
         self.unstall()
@@ -336,7 +337,9 @@ cdef class Inbox(Turns):
                 continue
             if call and self.calls.pop(call, GONE) is GONE:
                 continue
+            began = self.watch.now()
             self.place(endpoint, call, payload, how)
+            self.watch.tell(endpoint.name, began)
         self.parked = None
         self.windows.open()
         self.hand_over()

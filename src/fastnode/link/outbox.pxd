@@ -51,6 +51,8 @@ cdef class Outbox:
     cdef list drainers
     # What all links of the node may queue together, and what it knows of this one.
     cdef QueueBudget budget
+    cdef size_t charged
+    # All that is queued.
     cdef size_t counted
 
     cdef uint64_t bytes_written

@@ -171,13 +171,15 @@ cdef class Outbox:
         return 0
 
     cdef int count(self) except -1:
-        """Tell the node how much is queued."""
-        cdef size_t size = self.encoder.size()
-        if size > self.counted:
-            self.budget.used += size - self.counted
-        elif size < self.counted:
-            self.budget.shrink(self.counted - size)
-        self.counted = size
+        """Tell the node how much users have queued: replies, which a peer may leave
+        unread, take no room from other links."""
+        cdef size_t size = self.encoder.waiting()
+        if size > self.charged:
+            self.budget.used += size - self.charged
+        elif size < self.charged:
+            self.budget.shrink(self.charged - size)
+        self.charged = size
+        self.counted = self.encoder.size()
         return 0
 
     cdef int queued(self) except -1:

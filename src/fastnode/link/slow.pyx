@@ -6,9 +6,13 @@ from fastnode.link.endpoint cimport Endpoint
 from fastnode.link.protocol cimport LinkProtocol
 
 
-def watch_callbacks(LinkProtocol protocol not None, double limit, on_slow):
-    """Tell `on_slow` (link, seconds, endpoint bits) of what takes `limit` seconds."""
+def watch_callbacks(
+    LinkProtocol protocol not None, double limit, on_slow, on_slow_handler
+):
+    """Tell `on_slow` (link, seconds, endpoint bits) of what takes `limit` seconds where
+    a link receives, and `on_slow_handler` (endpoint, seconds) of handlers elsewhere."""
     protocol.watch.on_slow = on_slow
+    protocol.watch.on_slow_handler = on_slow_handler
     protocol.watch.limit = limit
 
 

@@ -5,6 +5,7 @@ cdef class Stopwatch:
     # Seconds from which on a callback is slow; 0: none is.
     cdef double limit
     cdef object on_slow
+    cdef object on_slow_handler
     cdef double began
     # The endpoints that were reached since then: bit n for the numbers n modulo 64.
     cdef uint64_t seen
@@ -14,3 +15,5 @@ cdef class Stopwatch:
     cdef int start(self) noexcept
     cdef int message(self, object link, uint16_t number) except -1
     cdef int lap(self, object link) except -1
+    cdef double now(self) noexcept
+    cdef int tell(self, str name, double began) except -1

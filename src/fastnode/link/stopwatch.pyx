@@ -62,3 +62,22 @@ cdef class Stopwatch:
             self.close = CLOSE_LAPS
             self.on_slow(link, took, seen)
         return 0
+
+    # --- one handler ------------------------------------------------------------
+
+    cdef double now(self) noexcept:
+        """When a handler begins, for `tell`."""
+        return seconds() if self.limit > 0 else 0
+
+    cdef int tell(self, str name, double began) except -1:
+        """A handler of endpoint `name` has been at it since `began`."""
+        cdef double now
+        if self.limit <= 0:
+            return 0
+        now = seconds()
+        if now - began >= self.limit:
+            # Not to be told again with what else this callback does.
+            self.began = now
+            self.seen = 0
+            self.on_slow_handler(name, now - began)
+        return 0

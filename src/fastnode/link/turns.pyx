@@ -78,6 +78,7 @@ cdef class Turns(Batches):
         cdef uint32_t call
         cdef int how, lane, line
         cdef size_t size
+        cdef double began
         self.going_on = False
         for line in range(LANES):
             while not self.closed:
@@ -98,7 +99,9 @@ cdef class Turns(Batches):
                 elif endpoint.most and endpoint.full(how & FROM_HANDLER):
                     self.queue(endpoint, call, payload, how)
                 else:
+                    began = self.watch.now()
                     self.handle(endpoint, call, payload, how)
+                    self.watch.tell(endpoint.name, began)
                 self.windows.release(lane, size)
         if self.backlog.count == 0:
             self.windows.on_less = None
@@ -123,6 +126,7 @@ cdef class Turns(Batches):
     def admit(self, Endpoint endpoint not None):
         """There is room at a bounded endpoint: the next ones, of any link."""
         cdef Turns inbox
+        cdef double began
         cdef uint32_t call
         cdef int how
         while True:
@@ -137,7 +141,9 @@ cdef class Turns(Batches):
                 continue
             inbox.waiting -= 1
             if call == 0 or inbox.calls.pop(call, GONE) is not GONE:
+                began = inbox.watch.now()
                 inbox.handle(endpoint, call, payload, how)
+                inbox.watch.tell(endpoint.name, began)
             inbox.windows.release(how >> HOW_LANE, <size_t>len(payload) + TASK_BYTES)
             inbox.rest()
 

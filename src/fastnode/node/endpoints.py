@@ -72,7 +72,7 @@ class Endpoints:
 
         Raises:
             ConfigError: the endpoint has a handler already; `concurrency` is no number
-                from 1 upward, or the function is not ``async``; there is no name
+                from 1 upward; there is no name
                 (``@node.handler`` without parentheses); or this is another thread than
                 the one that started the node.
         """

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from fastnode.errors import FastnodeError
     from fastnode.link.link import Link
+    from fastnode.node.slow import SlowCallbacks
     from fastnode.options import OnLinkDown, OnLinkUp
 
 __all__ = ["LinkEvents"]
@@ -22,8 +23,12 @@ class LinkEvents:
     """Tells callbacks, in the order of the events and never in the middle of one."""
 
     def __init__(
-        self, on_up: OnLinkUp | None = None, on_down: OnLinkDown | None = None
+        self,
+        slow: SlowCallbacks,
+        on_up: OnLinkUp | None = None,
+        on_down: OnLinkDown | None = None,
     ) -> None:
+        self._slow = slow
         self._on_up = [on_up] if on_up is not None else []
         self._on_down = [on_down] if on_down is not None else []
 
@@ -38,16 +43,19 @@ class LinkEvents:
     def up(self, link: Link) -> None:
         """A link is up."""
         for callback in self._on_up:
-            asyncio.get_running_loop().call_soon(_tell, callback, link)
+            asyncio.get_running_loop().call_soon(
+                self._tell, "on_link_up", callback, link
+            )
 
     def down(self, link: Link, reason: FastnodeError) -> None:
         """It is not any more."""
         for callback in self._on_down:
-            asyncio.get_running_loop().call_soon(_tell, callback, link, reason)
+            asyncio.get_running_loop().call_soon(
+                self._tell, "on_link_down", callback, link, reason
+            )
 
-
-def _tell(callback: Callable[..., object], *what: Any) -> None:
-    try:
-        callback(*what)
-    except Exception:
-        log.exception("a callback for links raised: %r", callback)
+    def _tell(self, hook: str, callback: Callable[..., object], *what: Any) -> None:
+        try:
+            self._slow.call(hook, callback, *what)
+        except Exception:
+            log.exception("a callback for links raised: %r", callback)

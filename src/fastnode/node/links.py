@@ -32,10 +32,9 @@ restart: its link comes up beside the first, as its sibling. One of them has the
 when it closes, the next one takes it. Whatever is said of "the link of a peer" above is
 said of the link with one worker; a new group ends all links of the one before.
 
-An inbound HELLO with the ticket of a link that is up succeeds that link, and no other
-(fastnode.link.succession): if it comes from the same run of the same peer, and is as
-well verified. Neither rule above applies then, and nothing is lost. A ticket that does
-not fit is as none.
+An inbound HELLO with the ticket of a link that is up succeeds that link and no other
+(fastnode.link.succession), if it comes from the same run of the peer and is as well
+verified. No rule above applies then. A ticket that does not fit is as none.
 
 Only links of verified peers are addressable, unless this node verifies nobody: a
 stranger who uses a name can talk to us but is never spoken to under that name.

@@ -81,9 +81,9 @@ class Node(Endpoints):
         Endpoints.__init__(self, str(self._name))
         self._instance = new_instance(self._options.group)
         verifies = not network.plaintext and not network.insecure_skip_verify
-        events = LinkEvents(network.on_link_up, network.on_link_down)
-        self._links = LinkRegistry(str(self._name), events, verifies=verifies)
         slow = SlowCallbacks(network.slow_callback_seconds)
+        events = LinkEvents(slow, network.on_link_up, network.on_link_down)
+        self._links = LinkRegistry(str(self._name), events, verifies=verifies)
         self._foundation = Foundation(
             name=self._name,
             plaintext=network.plaintext,

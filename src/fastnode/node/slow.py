@@ -38,7 +38,7 @@ class SlowCallbacks:
     def watch(self, protocol: LinkProtocol) -> None:
         """Time what the handlers of a link take."""
         if self._seconds is not None:
-            watch_callbacks(protocol, self._seconds, self._handlers)
+            watch_callbacks(protocol, self._seconds, self._handlers, self._handler)
 
     def call(
         self,
@@ -67,11 +67,14 @@ class SlowCallbacks:
             text = f"handlers, of {which}{', ...' if len(names) > MOST_NAMED else ''}"
         self._warn(which, f"{text}, on what {protocol.peer_text()} sent,", took)
 
+    def _handler(self, endpoint: str, took: float) -> None:
+        self._warn(repr(endpoint), f"the handler of {endpoint!r}", took)
+
     def _warn(self, reason: str, what: str, took: float) -> None:
         self._limit.say(
             logging.WARNING,
             reason,
-            "%s blocked the loop for %.2f s: make it async, or use a thread",
+            "%s blocked the loop for %.2f s: await what takes so long, or use a thread",
             what,
             took,
         )

@@ -2,7 +2,8 @@ from libc.stdint cimport uint16_t
 
 
 cdef class Book:
-    # name -> number < size; the names by number; the number that is given next.
+    # name -> number < size; the names by number; both None as long as there is none.
+    # The number that is given next.
     cdef dict numbers
     cdef list names
     cdef Py_ssize_t size

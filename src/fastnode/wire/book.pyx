@@ -11,8 +11,6 @@ cdef class Book:
     """Gives the names of endpoints their numbers."""
 
     def __init__(self):
-        self.numbers = {}
-        self.names = []
         self.size = ENDPOINT_DICTIONARY_SIZE
 
     cdef int find(self, str name) except -2:
@@ -20,7 +18,7 @@ cdef class Book:
         cdef object known
         if name is self.last_name:
             return self.last_number
-        known = self.numbers.get(name)
+        known = None if self.numbers is None else self.numbers.get(name)
         if known is None:
             return -1
         self.last_name = name
@@ -34,6 +32,9 @@ cdef class Book:
         order, so they agree at every frame.
         """
         cdef Py_ssize_t number = self.next
+        if self.numbers is None:
+            self.numbers = {}
+            self.names = []
         if number < len(self.names):
             del self.numbers[self.names[number]]
             self.names[number] = name

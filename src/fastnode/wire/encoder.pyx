@@ -82,8 +82,6 @@ cdef class Encoder:
         self.max_frame = MAX_FRAME_BYTES
         self.turn = DATA_LANE
         self.pending = {}
-        self.barriers = deque()
-        self.ends = deque()
 
     # --- the view from Python: tests, benchmarks ------------------------------
 
@@ -171,8 +169,7 @@ cdef class Encoder:
         for lane in self.lanes:
             lane.clear()
         self.pending.clear()
-        self.barriers.clear()
-        self.ends.clear()
+        self.barriers = self.ends = None
         self.barred = False
 
     # --- the view from Cython -------------------------------------------------
@@ -242,6 +239,8 @@ cdef class Encoder:
         cdef object until
         if size > self.max_frame:
             if self.data.count:
+                if self.barriers is None:
+                    self.barriers = deque()
                 self.barriers.append(
                     (self.bulk.sent + self.bulk.size, self.data.sent + self.data.size)
                 )
@@ -359,7 +358,7 @@ cdef class Encoder:
         if HEADER_BYTES + CALL_BYTES + size <= self.max_frame:
             return self.payload(self.replies, REPLY, 0, 0, call, payload)
         if lane.count == 0:
-            self.ends.clear()
+            self.ends = deque()
         self.payload(lane, REPLY, 0, 0, call, payload)
         self.ends.append(lane.sent + lane.size)
         return 0
