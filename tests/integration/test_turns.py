@@ -8,7 +8,7 @@ import struct
 from fastnode import Message
 from fastnode.limits import MAX_UNDER_WAY_BYTES
 from helpers import frames
-from helpers.nodes import B, pair, running, until
+from helpers.nodes import B, introduce, pair, running, until
 from helpers.raw import raw_peer
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -108,3 +108,36 @@ async def test_guarantee_9_bounded_handlers_and_replies_that_nobody_reads() -> N
             while read < 98 * MIB:
                 read += await peer.reply_part()
             assert begun == sent[:-1]
+
+
+async def test_guarantee_9_unread_replies_take_no_room_from_other_links() -> None:
+    async with (
+        running(B, plaintext=True, max_node_queued=2 * MIB) as node,
+        running("gamma@127.0.0.1", plaintext=True, listens=False) as other,
+    ):
+        replied = 0
+
+        @node.handler("big")
+        async def big(_: Message) -> bytes:
+            nonlocal replied
+            await asyncio.sleep(0)
+            replied += 1
+            return bytes(MIB)
+
+        got: list[int] = []
+        other.handler("take")(lambda m: got.append(len(m.payload)))
+        introduce(other, node)
+        link = await other.connect(B)
+        await link.ping()
+        (back,) = node.links
+        async with raw_peer(node) as peer:
+            peer.writer.write(
+                frames.frame(frames.ENDPOINT, b"big", number=0)
+                + b"".join(frames.call(0, number, b"") for number in range(1, 21))
+            )
+            await until(lambda: replied == 20)
+            await until(lambda: sum(x.stats.queued_bytes for x in node.links) > 8 * MIB)
+            assert node.queued_bytes == 0
+            back.send("take", bytes(MIB))
+            back.send("take", bytes(MIB // 2))
+            await until(lambda: len(got) == 2)
