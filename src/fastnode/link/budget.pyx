@@ -20,14 +20,14 @@ cdef class QueueBudget:
     def __init__(self, size_t most=NODE_QUEUE_BYTES):
         self.most = most
         self.high = most - most // 4
-        self.low = most // 2
         self.waiters = []
 
     cdef int shrink(self, size_t size) except -1:
         """So many bytes are not queued any more."""
         cdef list waiters
         self.used -= size
-        if self.used <= self.low and self.waiters:
+        # Not lower: peers that stand still may keep it there for ever.
+        if self.used <= self.high and self.waiters:
             waiters = self.waiters
             self.waiters = []
             for waiter in waiters:

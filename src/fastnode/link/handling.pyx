@@ -6,6 +6,7 @@ So while a handler waits for a call of its own
 - that call passes messages that wait for credit, in the inner lane;
 - its place at a bounded endpoint is lent to calls that handlers of the peers make: one
   of them may be what it waits for;
+- it is not among the handlers that what comes in its lane waits for;
 - what it holds, if it came in the inner lane itself, is not counted.
 """
 
@@ -22,6 +23,7 @@ from cpython.ref cimport Py_DECREF
 
 from fastnode.link.endpoint cimport Endpoint
 from fastnode.link.stopwatch cimport Stopwatch
+from fastnode.link.windows cimport Windows
 
 from collections.abc import Coroutine
 from contextvars import ContextVar
@@ -146,9 +148,14 @@ cdef class Handling:
 
     cdef int wait(self) except -1:
         """It has made a call."""
+        cdef Windows windows = self.owner.windows
         self.calls += 1
         if self.calls == 1:
-            self.excused = self.owner.windows.excuse(self.lane, self.size)
+            # What the call is about may stand behind it.
+            windows.under_way[self.lane] -= self.size
+            if windows.on_less is not None:
+                windows.on_less()
+            self.excused = windows.excuse(self.lane, self.size)
             self.endpoint.lent += 1
             if self.endpoint.nested:
                 self.owner.admit(self.endpoint)
@@ -163,11 +170,11 @@ cdef class Handling:
 
     cdef int count_again(self) except -1:
         self.endpoint.lent -= 1
+        self.owner.windows.under_way[self.lane] += self.size
         if self.excused:
             self.excused = False
             self.owner.windows.excused -= self.size
             self.owner.windows.held[self.lane] += self.size
-            self.owner.windows.under_way[self.lane] += self.size
         return 0
 
     cdef int finish(self) except -1:

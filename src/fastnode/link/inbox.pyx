@@ -325,6 +325,9 @@ cdef class Inbox(Turns):
         # Replies that are flushed in here must not come back here.
         self.outbox.on_room = None
         self.unstall()
+        if self.holding:
+            self.go_on_late()
+            return
         while self.parked:
             if self.outbox.crowded():
                 self.outbox.on_room = self.resume
@@ -374,13 +377,19 @@ cdef class Inbox(Turns):
         """The last of the peer's messages has been handled, or its handler runs; but
         for batches: those of the next link follow when ours are done."""
         self.all_came = True
-        if not self.lines:
-            self.settled()
+        self.settled()
         return 0
 
     def settled(self):
-        """No batch is under way or waits."""
-        if self.all_came and not self.through:
+        """No batch is under way or waits, nothing is put off or stalled: if all of them
+        are so, what follows ours on another link may begin."""
+        if (
+            self.all_came
+            and not self.through
+            and not self.lines
+            and self.backlog.count == 0
+            and self.stalled is None
+        ):
             self.through = True
             if self.on_through is not None:
                 self.on_through()

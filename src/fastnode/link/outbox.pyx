@@ -229,7 +229,7 @@ cdef class Outbox:
         if (
             self.drainers
             and self.encoder.waiting() <= self.low_water
-            and self.budget.used <= self.budget.low
+            and self.budget.used <= self.budget.high
         ):
             self.wake()
         if self.on_room is not None and not self.crowded():

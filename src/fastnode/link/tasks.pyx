@@ -91,7 +91,13 @@ cdef class HandlerTasks:
         )
         if number is not None:
             self.calls[number] = handling
-        task = handling.begin(self.loop)
+        try:
+            task = handling.begin(self.loop)
+        except BaseException:
+            self.calls.pop(number, None)
+            handling.finish()
+            handling.close()
+            raise
         if handling.done:
             return handling
         self.tasks[handling] = task

@@ -33,6 +33,8 @@ cdef class Turns(Batches):
     ) except -1
     cdef bint stall(self, Endpoint endpoint, uint32_t call, tuple entry) except? False
     cdef int unstall(self) except -1
+    cdef bint has_to_queue(self, Endpoint endpoint, int how) except? False
+    cdef int tell_settled(self) except -1
     cdef int leave(self) except -1
     cdef int give_up(self) except -1
     cdef int handle(

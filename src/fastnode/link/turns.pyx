@@ -45,7 +45,7 @@ cdef class Turns(Batches):
         cdef int lane = how >> HOW_LANE
         if endpoint.awaits and self.backlog.holds(lane):
             return self.put_off(endpoint, call, payload, how)
-        if endpoint.most and endpoint.full(how & FROM_HANDLER):
+        if self.has_to_queue(endpoint, how):
             return self.queue(endpoint, call, payload, how)
         if endpoint.awaits and self.backlog.full(lane):
             return self.put_off(endpoint, call, payload, how)
@@ -96,7 +96,7 @@ cdef class Turns(Batches):
                 self.backlog.drop_first(lane, size)
                 if call and self.calls.pop(call, GONE) is GONE:
                     pass
-                elif endpoint.most and endpoint.full(how & FROM_HANDLER):
+                elif self.has_to_queue(endpoint, how):
                     self.queue(endpoint, call, payload, how)
                 else:
                     began = self.watch.now()
@@ -105,6 +105,7 @@ cdef class Turns(Batches):
                 self.windows.release(lane, size)
         if self.backlog.count == 0:
             self.windows.on_less = None
+            self.tell_settled()
             self.rest()
 
     # --- at a full endpoint -------------------------------------------------------
@@ -119,9 +120,19 @@ cdef class Turns(Batches):
             <size_t>PyBytes_GET_SIZE(payload) + TASK_BYTES
         )
         self.waiting += 1
-        waiting = endpoint.nested if how & FROM_HANDLER else endpoint.waiting
+        if self.stalled is not None and endpoint in self.stalled:
+            # It would pass those.
+            waiting = self.stalled[endpoint]
+        else:
+            waiting = endpoint.nested if how & FROM_HANDLER else endpoint.waiting
         waiting.append((self, call, payload, how))
         return 0
+
+    cdef bint has_to_queue(self, Endpoint endpoint, int how) except? False:
+        return endpoint.most > 0 and (
+            endpoint.full(how & FROM_HANDLER)
+            or (self.stalled is not None and endpoint in self.stalled)
+        )
 
     def admit(self, Endpoint endpoint not None):
         """There is room at a bounded endpoint: the next ones, of any link."""
@@ -167,12 +178,20 @@ cdef class Turns(Batches):
             return 0
         self.stalled = None
         for endpoint, entries in stalled.items():
+            if self.closed:
+                return 0
             for entry in reversed(entries):
                 if entry[3] & FROM_HANDLER:
                     endpoint.nested.appendleft(entry)
                 else:
                     endpoint.waiting.appendleft(entry)
             self.admit(endpoint)
+        self.tell_settled()
+        return 0
+
+    cdef int tell_settled(self) except -1:
+        if self.on_settled is not None:
+            self.on_settled()
         return 0
 
     cdef int leave(self) except -1:

@@ -9,7 +9,7 @@ cdef class Windows:
     cdef Outbox outbox
     # Bytes by lane. owed: received and not yet granted again. held: payloads whose
     # handlers have not finished. Granting stops while held > room. under_way: of what
-    # is held, that of asynchronous handlers that have begun.
+    # is held, that of asynchronous handlers that have begun and wait for no call.
     cdef uint64_t[LANES] window
     cdef uint64_t room
     cdef uint64_t[LANES] owed

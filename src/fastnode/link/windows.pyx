@@ -220,9 +220,6 @@ cdef class Windows:
             return False
         self.excused += size
         self.held[lane] -= size
-        self.under_way[lane] -= size
-        if self.on_less is not None:
-            self.on_less()
         self.grant(lane)
         return True
 
