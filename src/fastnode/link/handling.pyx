@@ -110,14 +110,12 @@ cdef class Handling:
         return self
 
     def __next__(self):
-        cdef PyObject *given = self.step(None)
-        if given == NULL:
-            raise StopIteration
-        result = <object>given
-        Py_DECREF(result)
-        return result
+        return self.advance(None)
 
     def send(self, value):
+        return self.advance(value)
+
+    cdef object advance(self, object value):
         cdef PyObject *given = self.step(value)
         if given == NULL:
             raise StopIteration

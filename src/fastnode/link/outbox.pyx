@@ -179,7 +179,7 @@ cdef class Outbox:
         elif size < self.charged:
             self.budget.shrink(self.charged - size)
         self.charged = size
-        self.counted = self.encoder.size()
+        self.counted = size + self.encoder.answers()
         return 0
 
     cdef int queued(self) except -1:
@@ -336,16 +336,21 @@ cdef class Outbox:
                 and self.budget.used <= self.budget.high
             ):
                 return
-            self.check_loop()
-            waiter = self.loop.create_future()
-            self.drainers.append(waiter)
-            self.budget.enter(waiter)
-            try:
-                await waiter
-            finally:
-                self.budget.leave(waiter)
-                if waiter in self.drainers:
-                    self.drainers.remove(waiter)
+            await self.less()
+
+    async def less(self):
+        """Wait until less is queued, here or on the node: at the low-water mark, and
+        from there on whenever there is less. Whoever waits looks again."""
+        self.check_loop()
+        waiter = self.loop.create_future()
+        self.drainers.append(waiter)
+        self.budget.enter(waiter)
+        try:
+            await waiter
+        finally:
+            self.budget.leave(waiter)
+            if waiter in self.drainers:
+                self.drainers.remove(waiter)
 
     cdef int check_loop(self) except -1:
         """Raise unless the running loop is the link's."""

@@ -16,18 +16,8 @@ async def room(Link link not None, size_t size):
     """
     cdef Outbox outbox = link.outbox
     while is_full(outbox, size):
-        outbox.check_loop()
-        # Done when either is at its low-water mark, and from there on whenever there is
-        # less: it may take an empty queue.
-        waiter = outbox.loop.create_future()
-        outbox.drainers.append(waiter)
-        outbox.budget.enter(waiter)
-        try:
-            await waiter
-        finally:
-            outbox.budget.leave(waiter)
-            if waiter in outbox.drainers:
-                outbox.drainers.remove(waiter)
+        # It may take an empty queue.
+        await outbox.less()
 
 
 cdef bint is_full(Outbox outbox, size_t size) except -1:
