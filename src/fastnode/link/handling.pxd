@@ -32,7 +32,6 @@ cdef class Handling:
     cdef bint done
 
     cdef object begin(self, object loop)
-    cdef object advance(self, object value)
     cdef PyObject *step(self, object value) except? NULL
     cdef int raised(self) except -1
     cdef int wait(self) except -1

@@ -110,12 +110,16 @@ cdef class Handling:
         return self
 
     def __next__(self):
-        return self.advance(None)
+        cdef PyObject *given = self.step(None)
+        if given == NULL:
+            # Here, and only here, no exception is made of it: the type's `tp_iternext`
+            # returns NULL. An exception is a seventh of a task's instructions.
+            raise StopIteration
+        result = <object>given
+        Py_DECREF(result)
+        return result
 
     def send(self, value):
-        return self.advance(value)
-
-    cdef object advance(self, object value):
         cdef PyObject *given = self.step(value)
         if given == NULL:
             raise StopIteration
