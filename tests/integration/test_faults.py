@@ -151,7 +151,8 @@ async def test_delay_is_measured() -> None:
     async with through_a_proxy(QUIET) as (a, _b, proxy):
         link = await a.connect(B)
         proxy.up.delay = proxy.down.delay = 0.05
-        assert await link.ping() >= 0.1
+        # Loops round timers to milliseconds, and count from when their turn began.
+        assert await link.ping() > 0.09
 
 
 @pytest.mark.parametrize("most", [128 << 10, 4 << 20], ids=["fixed", "growing"])

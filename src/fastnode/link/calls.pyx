@@ -93,9 +93,12 @@ cdef class CallTable:
         if under_way == 1 or (
             self.unsent >= LEAST_HALF and self.unsent * 2 >= under_way
         ):
+            # At once, without a flush scheduled: that would cost a turn of the loop more,
+            # and with it a system call. May end the link, and with it this call.
             self.unsent = 0
-            # May end the link, and with it this call.
             self.outbox.flush()
+        else:
+            self.outbox.queued()
         if timeout is not None:
             timer = self.loop.call_later(
                 timeout, self.expire, number, endpoint, timeout

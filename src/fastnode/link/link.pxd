@@ -1,8 +1,10 @@
+from fastnode.link.calls cimport CallTable
 from fastnode.link.outbox cimport Outbox
 
 
 cdef class Link:
     cdef Outbox outbox
+    cdef CallTable calls
     cdef object protocol
     cdef readonly object peer
     cdef object __weakref__

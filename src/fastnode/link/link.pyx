@@ -2,6 +2,7 @@
 
 cimport cython
 
+from fastnode.link.calls cimport CallTable
 from fastnode.link.outbox cimport Outbox
 from fastnode.wire.frame cimport DATA_LANE, HIGH_LANE
 
@@ -31,9 +32,12 @@ cdef class Link:
             verified.
     """
 
-    def __init__(self, protocol, Outbox outbox not None, peer):
+    def __init__(
+        self, protocol, Outbox outbox not None, CallTable calls not None, peer
+    ):
         self.protocol = protocol
         self.outbox = outbox
+        self.calls = calls
         self.peer = peer
 
     def send(self, str endpoint not None, payload, *, priority=None):
@@ -72,8 +76,12 @@ cdef class Link:
             LinkClosed, MessageTooLarge, SendQueueFull, TypeError, ConfigError: as for
                 `send`; ConfigError also for a `timeout` below 0.
         """
-        return self.protocol.call(
-            endpoint, payload, timeout, False, lane_of(priority)
+        return self.calls.call(
+            endpoint,
+            payload,
+            timeout,
+            False,
+            DATA_LANE if priority is None else lane_of(priority),
         )
 
     async def send_confirmed(
@@ -96,9 +104,7 @@ cdef class Link:
             LinkClosed, MessageTooLarge, SendQueueFull, TypeError, ConfigError: as for
                 `send`; ConfigError also for a `timeout` below 0.
         """
-        await self.protocol.call(
-            endpoint, payload, timeout, True, lane_of(priority)
-        )
+        await self.calls.call(endpoint, payload, timeout, True, lane_of(priority))
 
     def drain(self):
         """Wait while more than the high-water mark is queued, until it is below

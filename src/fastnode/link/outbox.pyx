@@ -110,7 +110,7 @@ cdef class Outbox:
         int priority,
         bint nested,
     ) except -1:
-        """Queue a CALL or CONFIRM."""
+        """Queue a CALL or CONFIRM; the caller sees that it leaves."""
         cdef bytes data
         if PyBytes_CheckExact(payload):
             data = <bytes>payload
@@ -122,7 +122,7 @@ cdef class Outbox:
             self.calls += 1
         else:
             self.messages += 1
-        return self.queued()
+        return 0
 
     cdef int reply(self, uint32_t number, bytes payload) except -1:
         """Queue a reply; the caller has checked its size."""
@@ -255,6 +255,9 @@ cdef class Outbox:
         cdef size_t moved
         if lane is None:
             return 0
+        if lane.front().size == self.encoder.size():
+            # All there is: nothing to gather.
+            return self.pack(lane, NULL, budget)
         stage = self.pool.get(RECORD_BYTES)
         try:
             moved = self.pack(lane, stage.data, budget)
@@ -290,7 +293,9 @@ cdef class Outbox:
                 at += part
                 left -= part
             if left:
-                if staged == 0 and self.encoder.size() == segment.size:
+                if staged == 0 and (
+                    stage == NULL or self.encoder.size() == segment.size
+                ):
                     self.engine.write(at, left)
                 else:
                     memcpy(stage + staged, at, left)

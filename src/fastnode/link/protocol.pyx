@@ -227,7 +227,7 @@ cdef class LinkProtocol(Handshake):
         self.engine.settle()
         self.decoder.max_frame = MAX_FRAME_BYTES
         self.decoder.max_message = self.settings.hello.max_message
-        self.link = Link(self, self.outbox, self.peer)
+        self.link = Link(self, self.outbox, self.calls, self.peer)
         self.succession.agree(self.hello, self.peer_hello)
         self.keepalive.start(self.settings.interval_with(self.peer_hello))
         self.limit_unacknowledged(self.keepalive.limit)
@@ -241,10 +241,6 @@ cdef class LinkProtocol(Handshake):
         if not self.established.done():
             self.established.set_result(self.link)
         return 0
-
-    def call(self, *args):
-        """See `CallTable.call`."""
-        return self.calls.call(*args)
 
     def ping(self):
         """See `Link.ping`."""
