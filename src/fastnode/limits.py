@@ -14,6 +14,11 @@ DEFAULT_PORT: Final = 15000
 DEFAULT_PORT_RANGE: Final = 16
 #: DNS limits a host to 253 octets; the rest is for the name before the ``@``.
 MAX_NODE_NAME_BYTES: Final = 512
+#: Names of nodes that are remembered in their parts: peers dial again and again.
+PARSED_NAMES: Final = 1024
+#: Verified certificates that are remembered as they were read, and whether they cover
+#: a name, for the same reason: that is a twentieth of a handshake. Strangers' are not.
+READ_CERTIFICATES: Final = 256
 LISTEN_BACKLOG: Final = 1024
 #: The first bytes of an instance id, which the workers of one group share. Two runs of
 #: a name that share them by chance, once in 2**64, would keep a link each.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fastnode.errors import ConfigError
-from fastnode.limits import MAX_NODE_NAME_BYTES
+from fastnode.limits import MAX_NODE_NAME_BYTES, PARSED_NAMES
 
 __all__ = ["NodeName"]
 
@@ -34,26 +35,7 @@ class NodeName:
         """
         if not isinstance(text, str):
             raise ConfigError(f"a node name is a str, not {type(text).__name__}")
-        name, at, host = text.partition("@")
-        if not at or not name or not host:
-            raise ConfigError(
-                f"{text!r} is not a node name", hint="write it as name@host"
-            )
-        if len(text.encode("utf-8", "replace")) > MAX_NODE_NAME_BYTES:
-            raise ConfigError(f"a node name has at most {MAX_NODE_NAME_BYTES} bytes")
-        if not _NAME.match(name):
-            raise ConfigError(
-                f"{text!r} is not a node name: {name!r} before the @ is not allowed",
-                hint="use letters, digits, '_', '-' and '.'",
-            )
-        if not _HOST.match(host) and not _is_ip(host):
-            raise ConfigError(
-                f"{text!r} is not a node name: {host!r} is no host",
-                hint="the port belongs into a Route, or into AcceptorOptions.port"
-                if _PORT.search(host)
-                else "use a DNS name or an IP address after the @",
-            )
-        return cls(name, host)
+        return _parse(text)
 
     @property
     def uri(self) -> str:
@@ -62,6 +44,28 @@ class NodeName:
 
     def __str__(self) -> str:
         return f"{self.name}@{self.host}"
+
+
+@lru_cache(PARSED_NAMES)
+def _parse(text: str) -> NodeName:
+    name, at, host = text.partition("@")
+    if not at or not name or not host:
+        raise ConfigError(f"{text!r} is not a node name", hint="write it as name@host")
+    if len(text.encode("utf-8", "replace")) > MAX_NODE_NAME_BYTES:
+        raise ConfigError(f"a node name has at most {MAX_NODE_NAME_BYTES} bytes")
+    if not _NAME.match(name):
+        raise ConfigError(
+            f"{text!r} is not a node name: {name!r} before the @ is not allowed",
+            hint="use letters, digits, '_', '-' and '.'",
+        )
+    if not _HOST.match(host) and not _is_ip(host):
+        raise ConfigError(
+            f"{text!r} is not a node name: {host!r} is no host",
+            hint="the port belongs into a Route, or into AcceptorOptions.port"
+            if _PORT.search(host)
+            else "use a DNS name or an IP address after the @",
+        )
+    return NodeName(name, host)
 
 
 def _is_ip(host: str) -> bool:

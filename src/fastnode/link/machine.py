@@ -84,6 +84,11 @@ FRAMES: Final[dict[State, frozenset[int]]] = {
 }
 
 
+_MASKS: Final = {
+    state: sum(1 << kind for kind in kinds) for state, kinds in FRAMES.items()
+}
+
+
 def next_state(state: State, event: Event) -> State:
     """The state after `event`.
 
@@ -101,4 +106,4 @@ def next_state(state: State, event: Event) -> State:
 
 def frame_mask(state: State) -> int:
     """`FRAMES` of a state as a bit mask: bit k is set if kind k is allowed."""
-    return sum(1 << kind for kind in FRAMES[state])
+    return _MASKS[state]

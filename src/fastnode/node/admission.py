@@ -12,7 +12,7 @@ from fastnode.limits import GROUP_BYTES
 from fastnode.link.peer import Peer
 from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
-from fastnode.tls.identity import covers, describe, readable
+from fastnode.tls.identity import covers, describe, read_again, readable
 
 if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
@@ -60,7 +60,7 @@ class Admission:
         engine = protocol.presented
         name = protocol.peer_hello.name
         der = engine.certificate
-        certificate = readable(der)
+        certificate = read_again(der) if verified else readable(der)
         if der and certificate is None:
             raise HandshakeError(
                 "the peer's certificate cannot be read",

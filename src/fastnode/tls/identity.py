@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from fastnode.certs.sans import read_sans, sans_of
+from fastnode.limits import READ_CERTIFICATES
 from fastnode.names import NodeName
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ __all__ = [
     "listed",
     "parse",
     "printable",
+    "read_again",
     "readable",
     "subject_text",
 ]
@@ -39,6 +42,7 @@ def parse(der: bytes) -> x509.Certificate:
     return x509.load_der_x509_certificate(der)
 
 
+@lru_cache(READ_CERTIFICATES)
 def covers(certificate: x509.Certificate, name: NodeName) -> bool:
     """Whether a certificate allows its holder to use a node name.
 
@@ -83,6 +87,12 @@ def readable(der: bytes | None) -> x509.Certificate | None:
         return parse(der)
     except Exception:  # not all of the library's errors are ValueErrors
         return None
+
+
+@lru_cache(READ_CERTIFICATES)
+def read_again(der: bytes | None) -> x509.Certificate | None:
+    """`readable`, once for each certificate: of peers that TLS has verified."""
+    return readable(der)
 
 
 def subject_text(certificate: x509.Certificate) -> str:
