@@ -221,11 +221,8 @@ cdef class Outbox:
             self.on_error(error)
             return 0
         self.count()
-        if self.size() == 0:
-            for lane in self.encoder.lanes:
-                (<Lane>lane).rest()
-            if self.on_empty is not None:
-                self.on_empty()
+        if self.on_empty is not None and self.size() == 0:
+            self.on_empty()
         if (
             self.drainers
             and self.encoder.waiting() <= self.low_water

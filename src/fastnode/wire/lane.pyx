@@ -148,13 +148,14 @@ cdef class Lane:
         self.sent += segment.size
         self.first = (self.first + 1) & (self.slots - 1)
         self.count -= 1
-        if self.count == 0:
-            self.open = False
         Py_DECREF(owner)
         if of_slab:
             self.unuse(<Slab>owner)
         else:
             self.pool.spares.put(<bytes>owner)
+        if self.count == 0:
+            self.open = False
+            self.rest()
         return 0
 
     cdef int clear(self) except -1:
@@ -165,8 +166,6 @@ cdef class Lane:
 
     cdef int rest(self) except -1:
         """Give back what an empty lane does not need."""
-        if self.count:
-            return 0
         if self.tail is not None:
             self.pool.put(self.tail)
             self.tail = None
