@@ -21,6 +21,9 @@ UNLIMITED = [
     ("grpc.max_send_message_length", -1),
     # A connection for each channel, though they lead to one server.
     ("grpc.use_local_subchannel_pool", 1),
+    # Servers refuse some of what is above a thousand calls that wait.
+    ("grpc.server.max_pending_requests", 1 << 16),
+    ("grpc.server.max_pending_requests_hard_limit", 1 << 16),
 ]
 
 
