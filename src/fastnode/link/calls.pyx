@@ -93,8 +93,8 @@ cdef class CallTable:
         if under_way == 1 or (
             self.unsent >= LEAST_HALF and self.unsent * 2 >= under_way
         ):
-            # At once, without a flush scheduled: that would cost a turn of the loop more,
-            # and with it a system call. May end the link, and with it this call.
+            # At once, without a flush scheduled: that would cost another turn of the
+            # loop, and a system call. May end the link, and with it this call.
             self.unsent = 0
             self.outbox.flush()
         else:
