@@ -12,7 +12,7 @@ from fastnode.limits import GROUP_BYTES
 from fastnode.link.peer import Peer
 from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
-from fastnode.tls.identity import covers, describe, read_again, readable
+from fastnode.tls.identity import covers_again, describe, read_again, readable
 
 if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
@@ -95,9 +95,10 @@ class Admission:
         # as what it is, and never takes the place of a verified one.
         if (
             verified
+            and der is not None
             and certificate is not None
             and self.verify_peer_name
-            and not covers(certificate, name)
+            and not covers_again(der, name)
         ):
             raise PeerNameMismatch(
                 f"the peer calls itself {name}, which its certificate does not "

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "covers",
+    "covers_again",
     "describe",
     "issuer_text",
     "listed",
@@ -42,7 +43,6 @@ def parse(der: bytes) -> x509.Certificate:
     return x509.load_der_x509_certificate(der)
 
 
-@lru_cache(READ_CERTIFICATES)
 def covers(certificate: x509.Certificate, name: NodeName) -> bool:
     """Whether a certificate allows its holder to use a node name.
 
@@ -93,6 +93,13 @@ def readable(der: bytes | None) -> x509.Certificate | None:
 def read_again(der: bytes | None) -> x509.Certificate | None:
     """`readable`, once for each certificate: of peers that TLS has verified."""
     return readable(der)
+
+
+@lru_cache(READ_CERTIFICATES)
+def covers_again(der: bytes, name: NodeName) -> bool:
+    """`covers`, likewise. By `der`, for to hash a certificate object takes its time."""
+    certificate = read_again(der)
+    return certificate is not None and covers(certificate, name)
 
 
 def subject_text(certificate: x509.Certificate) -> str:
