@@ -76,13 +76,7 @@ cdef class Link:
             LinkClosed, MessageTooLarge, SendQueueFull, TypeError, ConfigError: as for
                 `send`; ConfigError also for a `timeout` below 0.
         """
-        return self.calls.call(
-            endpoint,
-            payload,
-            timeout,
-            False,
-            DATA_LANE if priority is None else lane_of(priority),
-        )
+        return self.calls.call(endpoint, payload, timeout, False, lane_of(priority))
 
     async def send_confirmed(
         self, str endpoint not None, payload, *, timeout=None, priority=None

@@ -253,7 +253,7 @@ cdef class Outbox:
         if lane is None:
             return 0
         if lane.front().size == self.encoder.size():
-            # All there is: nothing to gather.
+            # All there is: `pack` gathers nothing.
             return self.pack(lane, NULL, budget)
         stage = self.pool.get(RECORD_BYTES)
         try:
@@ -290,9 +290,7 @@ cdef class Outbox:
                 at += part
                 left -= part
             if left:
-                if staged == 0 and (
-                    stage == NULL or self.encoder.size() == segment.size
-                ):
+                if staged == 0 and self.encoder.size() == segment.size:
                     self.engine.write(at, left)
                 else:
                     memcpy(stage + staged, at, left)

@@ -95,7 +95,6 @@ class Admission:
         # as what it is, and never takes the place of a verified one.
         if (
             verified
-            and der is not None
             and certificate is not None
             and self.verify_peer_name
             and not covers_again(der, name)

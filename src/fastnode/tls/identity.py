@@ -96,7 +96,7 @@ def read_again(der: bytes | None) -> x509.Certificate | None:
 
 
 @lru_cache(READ_CERTIFICATES)
-def covers_again(der: bytes, name: NodeName) -> bool:
+def covers_again(der: bytes | None, name: NodeName) -> bool:
     """`covers`, likewise. By `der`, for to hash a certificate object takes its time."""
     certificate = read_again(der)
     return certificate is not None and covers(certificate, name)
