@@ -39,6 +39,10 @@ SHUTDOWN_TIMEOUT_SECONDS: Final = 30.0
 #: so after a minute at the earliest.
 KEEPALIVE_INTERVAL_SECONDS: Final = 15.0
 KEEPALIVE_MISSES: Final = 3
+#: A link that reads so often between two looks of the keepalive is busy, and OpenSSL
+#: keeps two buffers of 17 KiB on it: to make and free them takes 2,300 instructions of
+#: a call. An idle link reads a ping and an answer or two.
+BUSY_LINK_READS: Final = 16
 #: An interval of a peer below it counts as this: ten probes a second cost nothing.
 LEAST_PEER_KEEPALIVE_SECONDS: Final = 0.1
 #: How long a link may be silent when its peer behaves as if it did not know it: TCP
@@ -84,6 +88,10 @@ MAX_ENDPOINT_NAME_BYTES: Final = 255
 ENDPOINT_DICTIONARY_SIZE: Final = 1024
 #: Text of a remote error or goodbye is cut to this.
 MAX_REASON_BYTES: Final = 1 * KIB
+
+#: TLS records that are sent under one key: half of what RFC 8446, section 5.5, allows
+#: AES-GCM (2**24.5), rounded down. 137 GB of full ones, a few minutes of full speed.
+RECORDS_OF_KEY: Final = 1 << 23
 
 # --- flow and memory ---------------------------------------------------------
 

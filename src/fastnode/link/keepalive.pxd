@@ -13,6 +13,8 @@ cdef class Keepalive:
     # Times of `monotonic`: the last sign of life; when the timer is to fire.
     cdef double heard_at
     cdef double due
+    # How often something was heard since the last look.
+    cdef unsigned int reads
     # Probes sent since the last sign of life. The next look is the last.
     cdef unsigned int probes
     cdef bint doubting
@@ -25,7 +27,7 @@ cdef class Keepalive:
     # Answers queued since none was.
     cdef unsigned int pongs
 
-    cdef int heard(self) noexcept
+    cdef int heard(self) except -1
     cdef int wait(self, double seconds) except -1
     cdef int pinged(self, bytes number) except -1
     cdef int pong(self, bytes number) except -1

@@ -5,6 +5,8 @@ interval, and dead after KEEPALIVE_MISSES of them. Only silence counts, and only
 this process runs: after it was stopped, or the loop was blocked, what waits in the
 socket is read before anybody is judged. So every verdict takes two looks, with a turn
 of the loop between them, and one that comes late counts for nothing.
+
+The same clock tells busy links from idle ones: TLS may keep its buffers on the former.
 """
 
 cimport cython
@@ -17,7 +19,7 @@ from struct import Struct
 from time import perf_counter
 
 from fastnode.errors import ProtocolError, Side, renewed
-from fastnode.limits import KEEPALIVE_MISSES, MAX_QUEUED_PONGS
+from fastnode.limits import BUSY_LINK_READS, KEEPALIVE_MISSES, MAX_QUEUED_PONGS
 
 cdef extern from "<time.h>" nogil:
     ctypedef int clockid_t
@@ -30,6 +32,7 @@ cdef extern from "<time.h>" nogil:
 cdef object NUMBER = Struct(">Q")
 cdef unsigned int MOST_PONGS = MAX_QUEUED_PONGS
 cdef double MISSES = KEEPALIVE_MISSES
+cdef unsigned int BUSY = BUSY_LINK_READS
 
 # A look that comes so much later than it should, seconds or part of the interval,
 # says that this process did not run.
@@ -76,6 +79,7 @@ cdef class Keepalive:
         self.limit = interval * MISSES
         self.heard()
         self.wait(interval)
+        self.reads = 0
 
     def pace(self, double interval):
         """Go on with another interval, as if something was heard now."""
@@ -93,9 +97,12 @@ cdef class Keepalive:
                 timer.cancel()
         self.timer = self.check_timer = None
 
-    cdef int heard(self) noexcept:
+    cdef int heard(self) except -1:
         """Something was received."""
         self.heard_at = monotonic()
+        self.reads += 1
+        if self.reads == BUSY and self.timer is not None:
+            self.outbox.engine.hold(True)
         return 0
 
     cdef int wait(self, double seconds) except -1:
@@ -110,6 +117,9 @@ cdef class Keepalive:
         cdef double silence = now - self.heard_at
         cdef double last_look = self.limit - self.interval * LAST_LOOK
         self.timer = None
+        if self.reads < BUSY and self.outbox.engine.holding:
+            self.outbox.engine.hold(False)
+        self.reads = 0
         if silence + TICK_SECONDS < self.interval:
             self.probes = 0
             self.doubting = False

@@ -33,7 +33,7 @@ cdef enum:
     CTRL_PENDING = 10
     CTRL_FLUSH = 11
     # Room for an alert or an answer.
-    LEAST_OUT = 512
+    LEAST_OUT = 128
     # What the last flush took, and a little more, is taken at once: up to this, which
     # malloc does not ask the system for each time.
     MOST_AT_ONCE = 100 << 10

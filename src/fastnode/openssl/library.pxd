@@ -71,6 +71,9 @@ cdef struct Library:
     int (*read)(void *ssl, void *into, size_t size, size_t *got) noexcept nogil
     int (*write)(void *ssl, const void *data, size_t size, size_t *taken) noexcept nogil
     int (*has_pending)(const void *ssl) noexcept nogil
+    long (*ssl_ctrl)(void *ssl, int command, long number, void *arg) noexcept nogil
+    int (*get_version)(const void *ssl) noexcept nogil
+    int (*key_update)(void *ssl, int kind) noexcept nogil
     int (*outcome)(const void *ssl, int returned) noexcept nogil
     unsigned long (*peek_error)() noexcept nogil
     unsigned long (*peek_last_error)() noexcept nogil

@@ -1,3 +1,5 @@
+from libc.stdint cimport uint64_t
+
 from fastnode.openssl.bio cimport Bio
 from fastnode.openssl.handle cimport Handle
 from fastnode.tls.ssl_object cimport SslObjectEngine
@@ -10,5 +12,10 @@ cdef class DirectEngine(SslObjectEngine):
     cdef Bio bio
     # Records are read and written without Python.
     cdef bint direct
+    # Records sent under the key of this direction, and how many may be; whether it can
+    # be renewed.
+    cdef uint64_t records
+    cdef uint64_t records_of_key
+    cdef bint renews_keys
 
     cdef int fail(self, int outcome) except -1

@@ -11,6 +11,7 @@ The object still owns the `SSL`, and answers for the certificate, version and ci
 """
 
 cimport cython
+from libc.stdint cimport uint64_t
 
 from fastnode.openssl.bio cimport Bio
 from fastnode.openssl.handle cimport Handle
@@ -20,11 +21,20 @@ from fastnode.tls.ssl_object cimport SslObjectEngine
 
 import ssl
 
+from fastnode.limits import RECORDS_OF_KEY
+
 cdef enum:
     # openssl/ssl.h
+    ERROR_SSL = 1
     ERROR_SYSCALL = 5
     ERROR_WANT_READ = 2
     ERROR_ZERO_RETURN = 6
+    CTRL_MODE = 33
+    CTRL_CLEAR_MODE = 78
+    RELEASE_BUFFERS = 0x10
+    KEY_UPDATE_NOT_REQUESTED = 0
+    # openssl/prov_ssl.h
+    TLS1_3 = 0x0304
     # OpenSSL writes at most one record at a time.
     RECORD_BYTES = 16 << 10
 
@@ -38,9 +48,18 @@ cdef class DirectEngine(SslObjectEngine):
     Args:
         handle: of `fastnode.openssl.handle.wrap`; fresh.
         server_side: whether we are the server.
+        records_of_key: how many records are sent under one key of TLS 1.3; then it is
+            renewed (RFC 8446, section 4.6.3).
     """
 
-    def __init__(self, Handle handle not None, *, bint server_side):
+    def __init__(
+        self,
+        Handle handle not None,
+        *,
+        bint server_side,
+        uint64_t records_of_key=RECORDS_OF_KEY,
+    ):
+        self.records_of_key = records_of_key
         self.handle = handle
         self.pointer = handle.pointer
         self.bio = Bio()
@@ -59,7 +78,15 @@ cdef class DirectEngine(SslObjectEngine):
 
     cdef int settle(self) except -1:
         self.direct = True
+        self.renews_keys = lib.get_version(self.pointer) == TLS1_3
         return SslObjectEngine.settle(self)
+
+    cdef int hold(self, bint held) except -1:
+        if held:
+            lib.ssl_ctrl(self.pointer, CTRL_CLEAR_MODE, RELEASE_BUFFERS, NULL)
+        # From OpenSSL 3.2 on only this one tells those who read records.
+        lib.ssl_ctrl(self.pointer, CTRL_MODE, 0 if held else RELEASE_BUFFERS, NULL)
+        return SslObjectEngine.hold(self, held)
 
     cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1:
         cdef size_t got = 0
@@ -92,6 +119,12 @@ cdef class DirectEngine(SslObjectEngine):
         while size:
             if lib.peek_error():
                 lib.clear_errors()
+            self.records += 1
+            if self.records > self.records_of_key and self.renews_keys:
+                self.records = 1
+                # Goes out with what is written next.
+                if not lib.key_update(self.pointer, KEY_UPDATE_NOT_REQUESTED):
+                    return self.fail(ERROR_SSL)
             if lib.write(
                 self.pointer, data, min(size, <size_t>RECORD_BYTES), &taken
             ) <= 0:

@@ -5,11 +5,15 @@ cdef enum:
 
 
 cdef class TlsEngine:
+    # See `hold`.
+    cdef readonly bint holding
+
     cdef int feed(self, const unsigned char *data, size_t size) except -1
     cdef int keep(self) except -1
     cdef int feed_eof(self) except -1
     cdef int handshake(self) except -1
     cdef int settle(self) except -1
+    cdef int hold(self, bint held) except -1
     cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1
     cdef int write(self, const unsigned char *data, size_t size) except -1
     cdef bytes output(self)

@@ -47,6 +47,12 @@ cdef class TlsEngine:
         """The peer was judged: forget what only that was for."""
         return 0
 
+    cdef int hold(self, bint held) except -1:
+        """Keep the memory that records are read and written in, from one to the next:
+        for connections that are busy. Else, and at first, it is freed with each."""
+        self.holding = held
+        return 0
+
     cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1:
         """Decrypt into borrowed memory: the number of bytes, WANT_MORE or ENDED.
 
@@ -121,6 +127,10 @@ cdef class TlsEngine:
     def judged(self):
         """The peer was judged, see `settle`."""
         self.settle()
+
+    def busy(self, bint busy):
+        """See `hold`."""
+        self.hold(busy)
 
     def end(self):
         """See `close`."""

@@ -10,6 +10,7 @@ import pytest
 
 from fastnode import LinkLost, NetworkOptions
 from fastnode.errors import CloseReason
+from fastnode.limits import BUSY_LINK_READS
 from fastnode.link.machine import State
 from helpers import frames
 from helpers.memory import MemoryEnd, MemoryNode, TurnLoop, running_loop
@@ -248,3 +249,45 @@ def test_a_link_that_closes_is_not_probed(loop: TurnLoop) -> None:
     assert at.pings == []
     assert at.end.state is State.CLOSING
     at.finish()
+
+
+def test_tls_keeps_its_buffers_on_a_busy_link_only(loop: TurnLoop) -> None:
+    at = Watched(loop, 10.0)
+    engine = at.end.protocol.presented
+    at.end.feed(frames.frame(frames.ENDPOINT, b"e"))
+    message = frames.message(0, b"payload")
+
+    def hear(times: int) -> None:
+        for _ in range(times):
+            at.end.feed(message)
+
+    # Some messages are not much.
+    hear(BUSY_LINK_READS - 2)
+    assert not engine.holding
+    at.pass_to(at.now + 10.1, 0.1)
+    hear(BUSY_LINK_READS - 1)
+    assert not engine.holding
+    hear(1)
+    assert engine.holding
+    # Until there was a whole interval of which that cannot be said.
+    at.pass_to(at.now + 9.0, 0.1)
+    hear(BUSY_LINK_READS)
+    at.pass_to(at.now + 9.0, 0.1)
+    assert engine.holding
+    at.pass_to(at.now + 12.0, 0.1)
+    assert not engine.holding
+    hear(BUSY_LINK_READS)
+    assert engine.holding
+    at.finish()
+
+
+def test_nobody_is_busy_before_the_link_is_up(loop: TurnLoop) -> None:
+    node = MemoryNode(loop, name=B)
+    end = node.end(dialer=False)
+    end.connect()
+    hello = frames.hello(A)
+    assert len(hello) > 2 * BUSY_LINK_READS
+    end.feed(hello + frames.frame(frames.ACCEPT), 1)
+    assert end.state is State.UP
+    assert not end.protocol.presented.holding
+    node.finish()

@@ -1,0 +1,199 @@
+"""The direct engine on links that live long: keys that are renewed, buffers that are
+kept while there is something to do."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import ssl
+from pathlib import Path
+
+import pytest
+from cryptography.exceptions import InvalidTag
+
+from fastnode.certs.context import make_client_context, make_server_context
+from fastnode.limits import RECORDS_OF_KEY
+from fastnode.openssl.handle import wrap
+from fastnode.tls.choice import make_engine, why_not_direct
+from fastnode.tls.direct import DirectEngine
+from fastnode.tls.engine import TlsEngine
+from fastnode.tls.memory_bio import MemoryBioEngine
+from helpers.forge import HANDSHAKE, KEY_UPDATE, Traffic, traffic_secret
+from helpers.nodes import A
+from helpers.pki import certificate, pool
+
+pytestmark = pytest.mark.skipif(
+    why_not_direct() is not None, reason=f"the direct engine: {why_not_direct()}"
+)
+
+TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+HOST = A.partition("@")[2]
+RECORD = 16 << 10
+#: Records under one key, in these tests.
+FEW = 5
+#: What two buffers of OpenSSL take, one for each direction: a record and some more.
+BUFFERS = 2 * RECORD
+
+
+def contexts(version: ssl.TLSVersion = TLS13) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    dialing = make_client_context(
+        certificate(A),
+        root_cas=pool(),
+        minimum_version=version,
+        insecure_skip_verify=False,
+    )
+    accepting = make_server_context(
+        certificate(A),
+        verify_mode=ssl.CERT_REQUIRED,
+        client_cas=pool(),
+        minimum_version=version,
+    )
+    dialing.maximum_version = version
+    return dialing, accepting
+
+
+def direct(context: ssl.SSLContext, name: str | None, records: int) -> TlsEngine:
+    handle = wrap(context, server_side=name is None, server_name=name)
+    assert handle is not None
+    return DirectEngine(handle, server_side=name is None, records_of_key=records)
+
+
+def shaken(near: TlsEngine, far: TlsEngine) -> None:
+    near.receive(b"")
+    for _ in range(3):
+        far.receive(near.sent())
+        near.receive(far.sent())
+    near.judged()
+    far.judged()
+
+
+def records_in(wire: bytes) -> list[bytes]:
+    found = []
+    while wire:
+        size = 5 + int.from_bytes(wire[3:5])
+        found.append(wire[:size])
+        wire = wire[size:]
+    return found
+
+
+# --- keys ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("far_kind", ["direct", "memory-bio"])
+def test_a_key_encrypts_so_many_records_and_no_more(
+    tmp_path: Path, far_kind: str
+) -> None:
+    dialing, accepting = contexts()
+    dialing.keylog_filename = str(tmp_path / "keys")
+    near = direct(dialing, HOST, FEW)
+    far = (
+        direct(accepting, None, FEW)
+        if far_kind == "direct"
+        else MemoryBioEngine(accepting, server_side=True)
+    )
+    shaken(near, far)
+    opened = Traffic(traffic_secret(tmp_path / "keys"))
+    under_key, keys, sent, got = 0, 1, b"", b""
+    source = random.Random(1)
+    for number in range(60):
+        data = source.randbytes(1 if number % 3 else 2 * RECORD + 7)
+        near.send(data)
+        sent += data
+        wire = near.sent()
+        _, part, ended = far.receive(wire)
+        got += part
+        assert not ended
+        for record in records_in(wire):
+            _, kind = content = opened.open(record)
+            if kind == HANDSHAKE:
+                # It does not ask that the other side do the same.
+                assert content[0] == bytes([KEY_UPDATE, 0, 0, 1, 0])
+                assert under_key == FEW
+                opened.renew()
+                under_key, keys = 0, keys + 1
+            else:
+                under_key += 1
+                assert under_key <= FEW
+        # And the other way: each renews its own.
+        far.send(data)
+        assert near.receive(far.sent())[1] == data
+    assert got == sent
+    assert keys == 20
+
+
+def test_the_old_key_opens_nothing_after_it(tmp_path: Path) -> None:
+    dialing, accepting = contexts()
+    dialing.keylog_filename = str(tmp_path / "keys")
+    near, far = direct(dialing, HOST, 1), direct(accepting, None, 1)
+    shaken(near, far)
+    opened = Traffic(traffic_secret(tmp_path / "keys"))
+    near.send(b"one")
+    near.send(b"two")
+    first, update, second = records_in(near.sent())
+    assert opened.open(first) == (b"one", 23)
+    assert opened.open(update)[1] == HANDSHAKE
+    with pytest.raises(InvalidTag):
+        opened.open(second)
+
+
+def test_tls_1_2_has_no_such_thing() -> None:
+    dialing, accepting = contexts(TLS12)
+    near, far = direct(dialing, HOST, FEW), direct(accepting, None, FEW)
+    shaken(near, far)
+    for _ in range(4 * FEW):
+        near.send(b"data")
+        assert far.receive(near.sent()) == (True, b"data", False)
+
+
+def test_the_default_is_within_what_aes_gcm_allows() -> None:
+    """RFC 8446, section 5.5: 2**24.5 full records."""
+    assert RECORDS_OF_KEY <= 2**24.5 / 2
+    dialing, _ = contexts()
+    assert type(make_engine(dialing, server_side=False, server_name=HOST)) is (
+        DirectEngine
+    )
+
+
+# --- buffers ------------------------------------------------------------------
+
+
+class _Mallinfo2(ctypes.Structure):
+    _fields_ = (
+        ("before", ctypes.c_size_t * 7),
+        ("uordblks", ctypes.c_size_t),
+        ("after", ctypes.c_size_t * 2),
+    )
+
+
+def taken_bytes() -> int:
+    """What malloc has given out, and did not get back."""
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = _Mallinfo2
+    return int(mallinfo2().uordblks)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="asks glibc")
+@pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer has its own malloc")
+def test_a_busy_connection_keeps_its_buffers_and_an_idle_one_does_not() -> None:
+    dialing, accepting = contexts()
+    near, far = direct(dialing, HOST, 1 << 20), direct(accepting, None, 1 << 20)
+    shaken(near, far)
+
+    def there_and_back() -> None:
+        near.send(b"data")
+        far.receive(near.sent())
+        far.send(b"data")
+        near.receive(far.sent())
+
+    there_and_back()
+    idle = taken_bytes()
+    near.busy(True)
+    assert near.holding
+    there_and_back()
+    # OpenSSL 3.2 and newer keeps the one for reading only.
+    assert RECORD < taken_bytes() - idle < BUFFERS + 8192
+    near.busy(False)
+    assert not near.holding
+    there_and_back()
+    assert abs(taken_bytes() - idle) < 4096
