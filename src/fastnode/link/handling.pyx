@@ -23,7 +23,6 @@ from cpython.ref cimport Py_DECREF
 
 from fastnode.link.endpoint cimport Endpoint
 from fastnode.link.stopwatch cimport Stopwatch
-from fastnode.link.windows cimport Windows
 
 from collections.abc import Coroutine
 from contextvars import ContextVar
@@ -150,14 +149,9 @@ cdef class Handling:
 
     cdef int wait(self) except -1:
         """It has made a call."""
-        cdef Windows windows = self.owner.windows
         self.calls += 1
         if self.calls == 1:
-            # What the call is about may stand behind it.
-            windows.under_way[self.lane] -= self.size
-            if windows.on_less is not None:
-                windows.on_less()
-            self.excused = windows.excuse(self.lane, self.size)
+            self.excused = self.owner.windows.excuse(self.lane, self.size)
             self.endpoint.lent += 1
             if self.endpoint.nested:
                 self.owner.admit(self.endpoint)
@@ -172,12 +166,7 @@ cdef class Handling:
 
     cdef int count_again(self) except -1:
         self.endpoint.lent -= 1
-        self.owner.windows.under_way[self.lane] += self.size
-        if self.excused:
-            self.excused = False
-            self.owner.windows.excused -= self.size
-            self.owner.windows.held[self.lane] += self.size
-        return 0
+        return self.owner.windows.go_on(self.lane, self.size, self.excused)
 
     cdef int finish(self) except -1:
         """It has ended; calls of tasks that it left behind are not its own."""
@@ -185,8 +174,7 @@ cdef class Handling:
             self.count_again()
         self.done = True
         self.endpoint.running -= 1
-        self.owner.windows.under_way[self.lane] -= self.size
-        return self.owner.windows.release(self.lane, self.size)
+        return self.owner.windows.end(self.lane, self.size)
 
 
 cdef Handling new_handling(
@@ -207,8 +195,7 @@ cdef Handling new_handling(
     handling.endpoint = endpoint
     handling.size = size
     handling.lane = lane
-    owner.windows.held[lane] += size
-    owner.windows.under_way[lane] += size
+    owner.windows.begin(lane, size)
     endpoint.running += 1
     return handling
 

@@ -50,4 +50,7 @@ cdef class Windows:
     cdef int grant(self, int lane) except -1
     cdef int open(self) except -1
     cdef int release(self, int lane, size_t size) except -1
+    cdef int begin(self, int lane, size_t size) except -1
     cdef bint excuse(self, int lane, size_t size) except? False
+    cdef int go_on(self, int lane, size_t size, bint excused) except -1
+    cdef int end(self, int lane, size_t size) except -1

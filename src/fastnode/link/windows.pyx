@@ -209,19 +209,44 @@ cdef class Windows:
             self.on_less()
         return self.grant(lane)
 
+    # --- asynchronous handlers ------------------------------------------------------
+
+    cdef int begin(self, int lane, size_t size) except -1:
+        """One begins, and holds this from now on."""
+        self.held[lane] += size
+        self.under_way[lane] += size
+        return 0
+
     cdef bint excuse(self, int lane, size_t size) except? False:
-        """A handler waits for a call of its own, so what it holds must not keep that
-        call from being answered: it is not counted meanwhile. False: too much is not.
+        """It waits for a call of its own. What the call is about may stand behind it,
+        and what it holds must not keep the call from being answered: that is not
+        counted meanwhile. False: it is, for too much is not.
 
         Only in the inner lane: calls from handlers that came in another one travel in
         that one when they have to.
         """
+        self.under_way[lane] -= size
+        if self.on_less is not None:
+            self.on_less()
         if lane != INNER_LANE or self.excused + size > MOST_EXCUSED:
             return False
         self.excused += size
         self.held[lane] -= size
         self.grant(lane)
         return True
+
+    cdef int go_on(self, int lane, size_t size, bint excused) except -1:
+        """It waits no more; `excused` is what `excuse` returned."""
+        self.under_way[lane] += size
+        if excused:
+            self.excused -= size
+            self.held[lane] += size
+        return 0
+
+    cdef int end(self, int lane, size_t size) except -1:
+        """It has ended."""
+        self.under_way[lane] -= size
+        return self.release(lane, size)
 
 
 cdef inline bint bulky(int lane) noexcept:
