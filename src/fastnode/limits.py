@@ -89,8 +89,8 @@ ENDPOINT_DICTIONARY_SIZE: Final = 1024
 #: Text of a remote error or goodbye is cut to this.
 MAX_REASON_BYTES: Final = 1 * KIB
 
-#: TLS records that are sent under one key: a third of what RFC 8446, section 5.5, allows
-#: AES-GCM (2**24.5). 137 GB of full ones, a minute or two of full speed.
+#: TLS records that are sent under one key: a third of what RFC 8446, section 5.5,
+#: allows AES-GCM (2**24.5). 137 GB of full ones, a minute or two of full speed.
 RECORDS_OF_KEY: Final = 1 << 23
 
 # --- flow and memory ---------------------------------------------------------
