@@ -43,7 +43,7 @@ print(os.environ.get("CC") or sysconfig.get_config_var("CC"))')
   *clang*) export LDSHARED="$compiler -shared -shared-libasan" ;;
   esac
   short="unit/wire unit/buffers unit/link unit/tls/test_engines.py
-    unit/test_fuzz_corpus.py
+    unit/tls/test_long_connections.py unit/test_fuzz_corpus.py
     integration/test_hostile_peer.py"
   # No leaks: CPython keeps much until its end, and tests/conftest.py looks for ours.
   run=(env "LD_PRELOAD=${runtimes[*]}" ASAN_OPTIONS=detect_leaks=0
