@@ -14,6 +14,7 @@ import argparse
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import emulator
-from contenders.floor import FLAGS, NotBuilt, library_flags
+from contenders.floor import FLAGS, NotBuilt, compiler, library_flags
 
 SOURCE = Path(__file__).with_suffix(".c")
 #: What the kernel encrypts with, by the instructions of the processor, and its TLS.
@@ -37,10 +38,12 @@ def build(program: Path, *, static: bool) -> None:
     """
     found = next(library_flags())
     if static:
+        if shutil.which("pkg-config") is None:
+            raise NotBuilt("install pkg-config: it knows what a static OpenSSL needs")
         asked = ["pkg-config", "--static", "--cflags", "--libs", "openssl"]
         output = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=False)
         found = ["-static", *shlex.split(output.stdout)]
-    command = ["cc", *FLAGS, "-o", str(program), str(SOURCE), *found]
+    command = [*compiler(), *FLAGS, "-o", str(program), str(SOURCE), *found]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode:
         raise NotBuilt(made.stderr)

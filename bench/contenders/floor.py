@@ -58,14 +58,12 @@ def build() -> Floor:
     """
     if sys.platform != "linux":
         raise NotBuilt("it needs epoll, that is Linux")
-    compiler = os.environ.get("CC") or shutil.which("cc")
-    if compiler is None:
-        raise NotBuilt("there is no C compiler: install cc, or name one in CC")
+    command = compiler()
     found: Floor | None = None
     errors: list[str] = []
     for flags in library_flags():
         try:
-            floor = compiled([*shlex.split(compiler), *FLAGS], flags)
+            floor = compiled([*command, *FLAGS], flags)
         except NotBuilt as error:
             errors.append(str(error))
             continue
@@ -75,6 +73,18 @@ def build() -> Floor:
     if found is None:
         raise NotBuilt(errors[0])
     return found
+
+
+def compiler() -> list[str]:
+    """The command that compiles C.
+
+    Raises:
+        NotBuilt: there is none.
+    """
+    found = os.environ.get("CC") or shutil.which("cc")
+    if found is None:
+        raise NotBuilt("there is no C compiler: install cc, or name one in CC")
+    return shlex.split(found)
 
 
 def library_flags() -> Iterator[list[str]]:

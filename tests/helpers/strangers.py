@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["Crowd", "Impostor", "client_hello", "many_descriptors"]
+__all__ = ["Crowd", "Impostor", "client_hello", "many_descriptors", "records"]
 
 #: Connects under way at once: fewer than an acceptor's backlog.
 AT_ONCE = 100

@@ -6,8 +6,7 @@ import asyncio
 import gc
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
@@ -20,6 +19,7 @@ from fastnode import (
     Node,
     Route,
 )
+from helpers.collector import without_collector
 from helpers.nodes import WAIT_SECONDS, B, pair, running, until
 from helpers.pki import manager
 from helpers.proxy import Proxy
@@ -46,16 +46,6 @@ def parts() -> Counter[str]:
     """How many of each are alive."""
     names = Counter(type(each).__name__ for each in gc.get_objects())
     return Counter({name: names[name] for name in PARTS if names[name]})
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 async def freed(before: Counter[str]) -> None:

@@ -12,10 +12,8 @@ cdef class DirectEngine(SslObjectEngine):
     cdef Bio bio
     # Records are read and written without Python.
     cdef bint direct
-    # Records sent under the key of this direction, and how many may be; whether it can
-    # be renewed.
+    # Records sent under the key of this direction, and how many may be.
     cdef uint64_t records
     cdef uint64_t records_of_key
-    cdef bint renews_keys
 
     cdef int fail(self, int outcome) except -1

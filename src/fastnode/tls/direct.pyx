@@ -11,7 +11,7 @@ The object still owns the `SSL`, and answers for the certificate, version and ci
 """
 
 cimport cython
-from libc.stdint cimport uint64_t
+from libc.stdint cimport UINT64_MAX, uint64_t
 
 from fastnode.openssl.bio cimport Bio
 from fastnode.openssl.handle cimport Handle
@@ -78,7 +78,9 @@ cdef class DirectEngine(SslObjectEngine):
 
     cdef int settle(self) except -1:
         self.direct = True
-        self.renews_keys = lib.get_version(self.pointer) == TLS1_3
+        if lib.get_version(self.pointer) != TLS1_3:
+            # It has no KeyUpdate.
+            self.records_of_key = UINT64_MAX
         return SslObjectEngine.settle(self)
 
     cdef int hold(self, bint held) except -1:
@@ -120,7 +122,7 @@ cdef class DirectEngine(SslObjectEngine):
             if lib.peek_error():
                 lib.clear_errors()
             self.records += 1
-            if self.records > self.records_of_key and self.renews_keys:
+            if self.records > self.records_of_key:
                 self.records = 1
                 # Goes out with what is written next.
                 if not lib.key_update(self.pointer, KEY_UPDATE_NOT_REQUESTED):

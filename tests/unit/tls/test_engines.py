@@ -10,7 +10,7 @@ import random
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fastnode.certs.certificate import Certificate
-from fastnode.certs.context import make_client_context, make_server_context
 from fastnode.errors import ProtocolError
 from fastnode.limits import MAX_CLIENT_HANDSHAKE_BYTES
 from fastnode.openssl.handle import wrap
@@ -26,11 +25,19 @@ from fastnode.tls.choice import ENGINE_VARIABLE, make_engine, why_not_direct
 from fastnode.tls.direct import DirectEngine
 from fastnode.tls.engine import TlsEngine
 from fastnode.tls.memory_bio import MemoryBioEngine
+from helpers.collector import without_collector
+from helpers.engines import (
+    HOST,
+    TLS12,
+    TLS13,
+    contexts,
+    direct,
+    memory_bio,
+    shake,
+)
 from helpers.nodes import A
-from helpers.pki import certificate, pool
+from helpers.pki import certificate
 
-TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
-HOST = A.partition("@")[2]
 RECORD = 16 << 10
 
 reachable = pytest.mark.skipif(
@@ -39,16 +46,6 @@ reachable = pytest.mark.skipif(
 
 #: Of a context, and of a name where it dials.
 Make = Callable[[ssl.SSLContext, str | None], TlsEngine]
-
-
-def direct(context: ssl.SSLContext, name: str | None) -> TlsEngine:
-    handle = wrap(context, server_side=name is None, server_name=name)
-    assert handle is not None
-    return DirectEngine(handle, server_side=name is None)
-
-
-def memory_bio(context: ssl.SSLContext, name: str | None) -> TlsEngine:
-    return MemoryBioEngine(context, server_side=name is None, server_name=name)
 
 
 KINDS: dict[str, Make] = {"direct": direct, "memory-bio": memory_bio}
@@ -63,40 +60,13 @@ def make(request: pytest.FixtureRequest) -> Make:
     return KINDS[request.param]
 
 
-def contexts(
-    shown: Certificate | None = None, version: ssl.TLSVersion = TLS13
-) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Of a dialer that shows this certificate, and of an acceptor."""
-    dialing = make_client_context(
-        shown or certificate(A),
-        root_cas=pool(),
-        minimum_version=version,
-        insecure_skip_verify=False,
-    )
-    accepting = make_server_context(
-        certificate(A),
-        verify_mode=ssl.CERT_REQUIRED,
-        client_cas=pool(),
-        minimum_version=version,
-    )
-    if version is TLS12:
-        dialing.maximum_version = TLS12
-    return dialing, accepting
-
-
 class Pair:
     """Two engines; what they say is carried between them when a test says so."""
 
     def __init__(self, make: Make, *, judged: bool = True, **details: Any) -> None:
         dialing, accepting = contexts(**details)
         self.near, self.far = make(dialing, HOST), make(accepting, None)
-        self.near.receive(b"")
-        for _ in range(3):
-            self.far.receive(self.near.sent())
-            self.near.receive(self.far.sent())
-        if judged:
-            self.near.judged()
-            self.far.judged()
+        shake(self.near, self.far, judged=judged)
 
     def to_far(self) -> bytes:
         return self.far.receive(self.near.sent())[1]
@@ -426,13 +396,7 @@ def shaken(
     make: Make, dialing: ssl.SSLContext, accepting: ssl.SSLContext
 ) -> tuple[TlsEngine, TlsEngine]:
     near, far = make(dialing, HOST), make(accepting, None)
-    near.receive(b"")
-    far.receive(near.sent())
-    near.receive(far.sent())
-    far.receive(near.sent())
-    near.receive(far.sent())
-    near.judged()
-    far.judged()
+    shake(near, far)
     return near, far
 
 
@@ -447,16 +411,6 @@ def pairs() -> dict[Make, Any]:
 def resident_bytes() -> int:
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     return int(pages) * 4096
-
-
-@contextlib.contextmanager
-def without_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

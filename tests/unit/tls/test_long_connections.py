@@ -4,79 +4,30 @@ kept while there is something to do."""
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import random
-import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from fastnode.certs.context import make_client_context, make_server_context
 from fastnode.limits import RECORDS_OF_KEY
-from fastnode.openssl.handle import wrap
 from fastnode.tls.choice import make_engine, why_not_direct
 from fastnode.tls.direct import DirectEngine
-from fastnode.tls.engine import TlsEngine
-from fastnode.tls.memory_bio import MemoryBioEngine
+from helpers.collector import without_collector
+from helpers.engines import HOST, TLS12, contexts, direct, memory_bio, shake
 from helpers.forge import HANDSHAKE, KEY_UPDATE, Traffic, traffic_secret
-from helpers.nodes import A
-from helpers.pki import certificate, pool
+from helpers.strangers import records
 
 pytestmark = pytest.mark.skipif(
     why_not_direct() is not None, reason=f"the direct engine: {why_not_direct()}"
 )
 
-TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
-HOST = A.partition("@")[2]
 RECORD = 16 << 10
 #: Records under one key, in these tests.
 FEW = 5
 #: What two buffers of OpenSSL take, one for each direction: a record and some more.
 BUFFERS = 2 * RECORD
-
-
-def contexts(version: ssl.TLSVersion = TLS13) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    dialing = make_client_context(
-        certificate(A),
-        root_cas=pool(),
-        minimum_version=version,
-        insecure_skip_verify=False,
-    )
-    accepting = make_server_context(
-        certificate(A),
-        verify_mode=ssl.CERT_REQUIRED,
-        client_cas=pool(),
-        minimum_version=version,
-    )
-    dialing.maximum_version = version
-    return dialing, accepting
-
-
-def direct(context: ssl.SSLContext, name: str | None, records: int) -> TlsEngine:
-    handle = wrap(context, server_side=name is None, server_name=name)
-    assert handle is not None
-    return DirectEngine(handle, server_side=name is None, records_of_key=records)
-
-
-def shaken(near: TlsEngine, far: TlsEngine) -> None:
-    near.receive(b"")
-    for _ in range(3):
-        far.receive(near.sent())
-        near.receive(far.sent())
-    near.judged()
-    far.judged()
-
-
-def records_in(wire: bytes) -> list[bytes]:
-    found = []
-    while wire:
-        size = 5 + int.from_bytes(wire[3:5])
-        found.append(wire[:size])
-        wire = wire[size:]
-    return found
 
 
 # --- keys ---------------------------------------------------------------------
@@ -88,13 +39,13 @@ def test_a_key_encrypts_so_many_records_and_no_more(
 ) -> None:
     dialing, accepting = contexts()
     dialing.keylog_filename = str(tmp_path / "keys")
-    near = direct(dialing, HOST, FEW)
+    near = direct(dialing, HOST, records_of_key=FEW)
     far = (
-        direct(accepting, None, FEW)
+        direct(accepting, None, records_of_key=FEW)
         if far_kind == "direct"
-        else MemoryBioEngine(accepting, server_side=True)
+        else memory_bio(accepting, None)
     )
-    shaken(near, far)
+    shake(near, far)
     opened = Traffic(traffic_secret(tmp_path / "keys"))
     under_key, keys, sent, got = 0, 1, b"", b""
     source = random.Random(1)
@@ -106,7 +57,7 @@ def test_a_key_encrypts_so_many_records_and_no_more(
         _, part, ended = far.receive(wire)
         got += part
         assert not ended
-        for record in records_in(wire):
+        for record in records(wire):
             _, kind = content = opened.open(record)
             if kind == HANDSHAKE:
                 # It does not ask that the other side do the same.
@@ -127,12 +78,15 @@ def test_a_key_encrypts_so_many_records_and_no_more(
 def test_the_old_key_opens_nothing_after_it(tmp_path: Path) -> None:
     dialing, accepting = contexts()
     dialing.keylog_filename = str(tmp_path / "keys")
-    near, far = direct(dialing, HOST, 1), direct(accepting, None, 1)
-    shaken(near, far)
+    near, far = (
+        direct(dialing, HOST, records_of_key=1),
+        direct(accepting, None, records_of_key=1),
+    )
+    shake(near, far)
     opened = Traffic(traffic_secret(tmp_path / "keys"))
     near.send(b"one")
     near.send(b"two")
-    first, update, second = records_in(near.sent())
+    first, update, second = records(near.sent())
     assert opened.open(first) == (b"one", 23)
     assert opened.open(update)[1] == HANDSHAKE
     with pytest.raises(InvalidTag):
@@ -140,9 +94,12 @@ def test_the_old_key_opens_nothing_after_it(tmp_path: Path) -> None:
 
 
 def test_tls_1_2_has_no_such_thing() -> None:
-    dialing, accepting = contexts(TLS12)
-    near, far = direct(dialing, HOST, FEW), direct(accepting, None, FEW)
-    shaken(near, far)
+    dialing, accepting = contexts(version=TLS12)
+    near, far = (
+        direct(dialing, HOST, records_of_key=FEW),
+        direct(accepting, None, records_of_key=FEW),
+    )
+    shake(near, far)
     for _ in range(4 * FEW):
         near.send(b"data")
         assert far.receive(near.sent()) == (True, b"data", False)
@@ -175,25 +132,15 @@ def taken_bytes() -> int:
     return int(mallinfo2().uordblks)
 
 
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    """Nothing that others have left is freed meanwhile."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="asks glibc")
 @pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="a sanitizer has its own malloc")
-def test_a_busy_connection_keeps_its_buffers_and_an_idle_one_does_not(
-    uncollected: None,
-) -> None:
+def test_a_busy_connection_keeps_its_buffers_and_an_idle_one_does_not() -> None:
     dialing, accepting = contexts()
-    near, far = direct(dialing, HOST, 1 << 20), direct(accepting, None, 1 << 20)
-    shaken(near, far)
+    near, far = (
+        direct(dialing, HOST, records_of_key=1 << 20),
+        direct(accepting, None, records_of_key=1 << 20),
+    )
+    shake(near, far)
 
     def there_and_back() -> None:
         near.send(b"data")
@@ -201,14 +148,15 @@ def test_a_busy_connection_keeps_its_buffers_and_an_idle_one_does_not(
         far.send(b"data")
         near.receive(far.sent())
 
-    there_and_back()
-    idle = taken_bytes()
-    near.busy(True)
-    assert near.holding
-    there_and_back()
-    # OpenSSL 3.2 and newer keeps the one for reading only.
-    assert RECORD < taken_bytes() - idle < BUFFERS + 8192
-    near.busy(False)
-    assert not near.holding
-    there_and_back()
-    assert abs(taken_bytes() - idle) < 4096
+    with without_collector():
+        there_and_back()
+        idle = taken_bytes()
+        near.busy(True)
+        assert near.holding
+        there_and_back()
+        # OpenSSL 3.2 and newer keeps the one for reading only.
+        assert RECORD < taken_bytes() - idle < BUFFERS + 8192
+        near.busy(False)
+        assert not near.holding
+        there_and_back()
+        assert abs(taken_bytes() - idle) < 4096
