@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastnode import AcceptorOptions, CertManager, NetworkOptions, Node, NodeOptions
 from fastnode.buffers.pool import live_slabs
-from fastnode.link.keepalive import tell_time
+from fastnode.link.clock import tell_time
 from fastnode.link.machine import State
 from fastnode.node.acceptor import Acceptor
 from fastnode.tls.choice import make_engine

@@ -10,8 +10,7 @@ The same clock tells busy links from idle ones: TLS may keep its buffers on the 
 """
 
 cimport cython
-from libc.stdint cimport int64_t
-
+from fastnode.link.clock cimport monotonic
 from fastnode.link.outbox cimport Outbox
 from fastnode.wire.frame cimport PING, PONG
 
@@ -20,14 +19,6 @@ from time import perf_counter
 
 from fastnode.errors import ProtocolError, Side, renewed
 from fastnode.limits import BUSY_LINK_READS, KEEPALIVE_MISSES, MAX_QUEUED_PONGS
-
-cdef extern from "<time.h>" nogil:
-    ctypedef int clockid_t
-    cdef struct timespec:
-        int64_t tv_sec
-        long tv_nsec
-    int clock_gettime(clockid_t clock, timespec *now) noexcept
-    clockid_t CLOCK_MONOTONIC
 
 cdef object NUMBER = Struct(">Q")
 cdef unsigned int MOST_PONGS = MAX_QUEUED_PONGS
@@ -42,25 +33,6 @@ cdef double LATE_PART = 0.25
 cdef double LAST_LOOK = 0.125
 # Loops round their timers to milliseconds.
 cdef double TICK_SECONDS = 0.002
-
-
-# What the clock says, seconds, where it was told what; negative: it runs by itself.
-cdef double told = -1.0
-
-
-def tell_time(double seconds):
-    """Stop the clock of all keepalives of this process at that time; negative: let it
-    run. For links that live in a time of their own, in the memory of a test."""
-    global told
-    told = seconds
-
-
-cdef inline double monotonic() noexcept nogil:
-    cdef timespec now
-    if told >= 0:
-        return told
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <double>now.tv_sec + <double>now.tv_nsec * 1e-9
 
 
 @cython.final
