@@ -124,8 +124,11 @@ class LinkPair:
         return LinkProtocol(
             PlaintextEngine(),
             Welcoming(),
+            # Nobody else has to run for a reply here.
             LinkSettings.of(
-                NetworkOptions(), NodeName.parse(name), os.urandom(INSTANCE_BYTES)
+                NetworkOptions(busy_poll=0),
+                NodeName.parse(name),
+                os.urandom(INSTANCE_BYTES),
             ),
             EndpointRegistry() if dialer else self.registry,
             self._pool,

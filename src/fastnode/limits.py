@@ -75,6 +75,25 @@ REDIAL_STABLE_SECONDS: Final = 10.0
 #: as long, and a person begins to notice. asyncio's debug mode takes the same.
 SLOW_CALLBACK_SECONDS: Final = 0.1
 
+#: How long a loop does without sleep while the reply of a call is expected. To sleep
+#: and be woken costs 50 us and more, of time and of CPU time: who waits awake for about
+#: as long as that never pays more than twice what it costs to know when the reply comes
+#: (competitive spinning: Karlin, Li, Manasse, Owicki, SOSP 1991).
+BUSY_POLL_SECONDS: Final = 0.0001
+#: More than that is a core for every caller.
+BUSY_POLL_LIMIT_SECONDS: Final = 0.01
+#: Calls of a link that may be under way, so that a reply is polled for: with 64, loops
+#: have enough to do until the replies come, and polling costs them 2 %.
+BUSY_POLL_CALLS: Final = 16
+#: A turn that offers the processor to others, and has it back later than this, had
+#: others waiting: it takes less than 2 us where nobody wants it, else 10 to 4,000.
+BUSY_POLL_YIELD_SECONDS: Final = 0.00001
+#: How long nothing is polled for after that, on the node; and on a link after a reply
+#: that came too late: it doubles each time, and halves with each reply in time. Where
+#: it is always in vain, that is 100 us in a second.
+BUSY_POLL_LEAST_REST_SECONDS: Final = 0.001
+BUSY_POLL_MOST_REST_SECONDS: Final = 1.0
+
 # --- frames ------------------------------------------------------------------
 
 #: Header and body of the largest frame are together four full TLS records.

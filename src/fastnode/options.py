@@ -202,6 +202,9 @@ class NetworkOptions:
             three of them it is lost. A link has the smaller one of its two sides.
         slow_callback_seconds: a handler or hook that blocks the loop for so long is
             warned about, by name; None: none is.
+        busy_poll: seconds that the loop does without sleep while the reply of a call is
+            expected; 0: it sleeps at once. It rests where others want the processor,
+            and for peers that take longer.
         window: bytes that a peer may have under way to us on one link, in each lane.
         max_window: bytes up to which that grows where the round trip is long.
         high_water, low_water: queued bytes of one link above which `drain` waits,
@@ -227,6 +230,7 @@ class NetworkOptions:
     handshake_timeout: float = limits.HANDSHAKE_TIMEOUT_SECONDS
     keepalive_interval: float = limits.KEEPALIVE_INTERVAL_SECONDS
     slow_callback_seconds: float | None = limits.SLOW_CALLBACK_SECONDS
+    busy_poll: float = limits.BUSY_POLL_SECONDS
     window: int = limits.WINDOW_BYTES
     max_window: int = limits.MAX_WINDOW_BYTES
     high_water: int = limits.HIGH_WATER_BYTES
@@ -249,6 +253,8 @@ class NetworkOptions:
         if self.slow_callback_seconds is not None:
             seconds = self.slow_callback_seconds
             _check_number(what + "slow_callback_seconds", seconds, 0.001, 3600)
+        most = limits.BUSY_POLL_LIMIT_SECONDS
+        _check_number(what + "busy_poll", self.busy_poll, 0, most)
         least = 2 * limits.MAX_FRAME_BYTES
         most = limits.WINDOW_LIMIT_BYTES
         _check_count(what + "window", self.window, least, most)

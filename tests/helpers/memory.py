@@ -245,6 +245,8 @@ class MemoryNode:
         self.manager = manager
         self._errors = _Errors()
         logging.getLogger("fastnode").addHandler(self._errors)
+        # Its time stands still while the loop turns: polling would never end.
+        network.setdefault("busy_poll", 0)
         options = NetworkOptions(plaintext=manager is None, acceptors=(), **network)
         self.node = Node(name, NodeOptions(cert_manager=manager, network=options))
         self.foundation = self.node._foundation

@@ -26,7 +26,8 @@ def test_acceptor_options(values: dict[str, Any]) -> None:
     [{"max_message_size": 0}, {"handshake_timeout": 0}, {"handshake_timeout": "1"},
      {"handshake_timeout": float("nan")}, {"keepalive_interval": -1}, {"window": 1},
      {"window": 1 << 40}, {"low_water": 2 << 20}, {"max_queued": 1},
-     {"slow_callback_seconds": 0}],
+     {"slow_callback_seconds": 0}, {"busy_poll": -0.0001}, {"busy_poll": 1},
+     {"busy_poll": "100us"}],
 )  # fmt: skip
 def test_network_options(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):

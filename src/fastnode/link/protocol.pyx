@@ -102,7 +102,7 @@ cdef class LinkProtocol(Handshake):
         self.inbox = Inbox(
             self.loop, self.outbox, registry, self.watch, settings.hello.window
         )
-        self.calls = CallTable(self.loop, self.outbox)
+        self.calls = CallTable(self.loop, self.outbox, settings.poll)
         self.succession = Succession(self, self.outbox, self.inbox, self.calls)
         self.keepalive = Keepalive(self.loop, self.outbox, self.peer_silent)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from fastnode import limits
 from fastnode.limits import LEAST_PEER_KEEPALIVE_SECONDS
 from fastnode.link.budget import QueueBudget
+from fastnode.link.busy_poll import BusyPoll
 from fastnode.wire.hello import Hello
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class LinkSettings:
     Attributes:
         hello: what we tell the peer.
         budget: what all links of the node may queue; shared by them.
+        poll: keeps the node's loop awake for replies; shared by them.
     """
 
     hello: Hello
@@ -34,6 +36,7 @@ class LinkSettings:
     max_queued: int
     max_window: int
     budget: QueueBudget = field(default_factory=QueueBudget)
+    poll: BusyPoll = field(default_factory=BusyPoll)
 
     @classmethod
     def of(cls, network: NetworkOptions, name: NodeName, instance: bytes) -> Self:
@@ -55,6 +58,7 @@ class LinkSettings:
             max_queued=network.max_queued,
             max_window=network.max_window,
             budget=QueueBudget(network.max_node_queued),
+            poll=BusyPoll(network.busy_poll),
         )
 
     def interval_with(self, peer: Hello) -> float:
