@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
 import uvloop
 
@@ -29,6 +29,8 @@ BATCH = 64
 class FastnodeLink(Contender):
     node: Node
     link: Link
+    #: Of `NetworkOptions`, beyond the defaults.
+    network: ClassVar[dict[str, Any]] = {}
     #: What "make" replies.
     made = b""
 
@@ -79,7 +81,7 @@ class FastnodeLink(Contender):
             name,
             NodeOptions(
                 cert_manager=certificates.manager(self.trust, name),
-                network=NetworkOptions(acceptors=acceptors),
+                network=NetworkOptions(acceptors=acceptors, **self.network),
             ),
         )
 
@@ -107,6 +109,12 @@ class FastnodeLink(Contender):
 
     async def close(self) -> None:
         await self.node.stop()
+
+
+class SleepingLink(FastnodeLink):
+    """A client that sleeps while it waits for a reply, as others do."""
+
+    network: ClassVar[dict[str, Any]] = {"busy_poll": 0}
 
 
 class FastnodeBatch(FastnodeLink):

@@ -91,7 +91,7 @@ BUSY_POLL_YIELD_SECONDS: Final = 0.00001
 #: How long nothing is polled for after that, on the node; and on a link after a reply
 #: that came too late: it doubles each time, and halves with each reply in time. Where
 #: it is always in vain, that is 100 us in a second.
-BUSY_POLL_LEAST_REST_SECONDS: Final = 0.001
+BUSY_POLL_LEAST_REST_SECONDS: Final = 0.00025
 BUSY_POLL_MOST_REST_SECONDS: Final = 1.0
 
 # --- frames ------------------------------------------------------------------

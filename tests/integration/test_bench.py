@@ -140,6 +140,16 @@ def test_latency() -> None:
     assert all("p99 ratio" in line for line in lines)
 
 
+def test_busy_poll() -> None:
+    printed = run(
+        "bench/busy_poll.py", "--rounds", "1", "--seconds", "0.05", "--busy", "0", "1"
+    )
+    titles = [line for line in printed.splitlines() if line.startswith("beside")]
+    assert titles == ["beside 0 busy processes", "beside 1 busy processes"]
+    for name in ("fastnode", "fastnode, busy_poll=0"):
+        assert printed.count(f"  {name:28} ") == 2
+
+
 def test_kernel_tls() -> None:
     """Whether this kernel has it is not known here: it prints a table, or why not."""
     result = subprocess.run(

@@ -102,7 +102,11 @@ async def test_awake_until_the_reply_is_there() -> None:
             assert first > 0
             assert await stands(poll)
             await link.send_confirmed("echo", b"x")
-            assert poll.turns > first
+            second = poll.turns
+            assert second > first
+            await link.ping()
+            assert poll.turns > second
+            assert await stands(poll)
             waiting = asyncio.ensure_future(link.call("late", b"y"))
             assert not await stands(poll)
             # Whatever else there is to do on the loop has its turn.

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint32_t
 
 from fastnode.link.outbox cimport Outbox
-from fastnode.link.polled_call cimport PolledCall
+from fastnode.link.polled_reply cimport PolledReply
 
 
 cdef class CallTable:
@@ -12,7 +12,7 @@ cdef class CallTable:
     cdef uint32_t last
     # Calls that were queued since some left early.
     cdef Py_ssize_t unsent
-    cdef PolledCall polled
+    cdef PolledReply polled
     cdef object peer
     # Calls that were under way when the link, or the peer's part of it, ended.
     cdef Py_ssize_t unanswered

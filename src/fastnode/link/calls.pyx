@@ -6,7 +6,7 @@ from libc.stdint cimport uint32_t
 from fastnode.link.busy_poll cimport BusyPoll
 from fastnode.link.handling cimport Handling, current
 from fastnode.link.outbox cimport Outbox
-from fastnode.link.polled_call cimport PolledCall
+from fastnode.link.polled_reply cimport PolledReply
 from fastnode.wire.frame cimport CALL, CANCEL, CONFIRM, DATA_LANE
 
 from asyncio import CancelledError
@@ -56,7 +56,7 @@ cdef class CallTable:
     def __init__(self, loop, Outbox outbox not None, BusyPoll poll not None):
         self.loop = loop
         self.outbox = outbox
-        self.polled = PolledCall(poll)
+        self.polled = PolledReply(poll)
         self.waiting = {}
 
     def set_peer(self, peer):

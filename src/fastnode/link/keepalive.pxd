@@ -1,4 +1,7 @@
+from libc.stdint cimport uint64_t
+
 from fastnode.link.outbox cimport Outbox
+from fastnode.link.polled_reply cimport PolledReply
 
 
 cdef class Keepalive:
@@ -23,7 +26,8 @@ cdef class Keepalive:
 
     # Pings that users wait for: body -> Future.
     cdef dict pings
-    cdef unsigned long long last
+    cdef uint64_t last
+    cdef PolledReply polled
     # Answers queued since none was.
     cdef unsigned int pongs
 

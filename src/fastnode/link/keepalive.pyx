@@ -10,8 +10,12 @@ The same clock tells busy links from idle ones: TLS may keep its buffers on the 
 """
 
 cimport cython
+from libc.stdint cimport uint64_t
+
+from fastnode.link.busy_poll cimport BusyPoll
 from fastnode.link.clock cimport monotonic
 from fastnode.link.outbox cimport Outbox
+from fastnode.link.polled_reply cimport PolledReply
 from fastnode.wire.frame cimport PING, PONG
 
 from struct import Struct
@@ -39,11 +43,14 @@ cdef double TICK_SECONDS = 0.002
 cdef class Keepalive:
     """Probes a silent peer and gives up a dead one."""
 
-    def __init__(self, loop, Outbox outbox not None, on_dead):
+    def __init__(
+        self, loop, Outbox outbox not None, on_dead, BusyPoll poll not None
+    ):
         self.loop = loop
         self.outbox = outbox
         self.on_dead = on_dead
         self.pings = {}
+        self.polled = PolledReply(poll)
 
     def start(self, double interval):
         """Probe after `interval` seconds of silence."""
@@ -140,16 +147,22 @@ cdef class Keepalive:
         if self.outbox.closed is not None:
             raise renewed(self.outbox.closed)
         self.outbox.check_loop()
+        cdef uint64_t last
         self.last += 1
-        number = NUMBER.pack(self.last)
+        last = self.last
+        number = NUMBER.pack(last)
         waiter = self.loop.create_future()
         self.pings[number] = waiter
         began = perf_counter()
         try:
             self.outbox.frame(PING, 0, number)
+            if not self.polled.number:
+                self.polled.begin(self.loop, last)
             await waiter
         finally:
             self.pings.pop(number, None)
+            if self.polled.number == last:
+                self.polled.end(False)
         return perf_counter() - began
 
     cdef int pinged(self, bytes number) except -1:
@@ -167,6 +180,8 @@ cdef class Keepalive:
     cdef int pong(self, bytes number) except -1:
         cdef object waiter = self.pings.get(number)
         if waiter is not None and not waiter.done():
+            if self.polled.number and self.polled.number == NUMBER.unpack(number)[0]:
+                self.polled.end(True)
             waiter.set_result(None)
         return 0
 

@@ -104,7 +104,9 @@ cdef class LinkProtocol(Handshake):
         )
         self.calls = CallTable(self.loop, self.outbox, settings.poll)
         self.succession = Succession(self, self.outbox, self.inbox, self.calls)
-        self.keepalive = Keepalive(self.loop, self.outbox, self.peer_silent)
+        self.keepalive = Keepalive(
+            self.loop, self.outbox, self.peer_silent, settings.poll
+        )
 
     # --- what the connection tells -------------------------------------------
 

@@ -1,7 +1,7 @@
-"""The call of a link whose reply is polled for."""
+"""The reply of a link that is polled for."""
 
 cimport cython
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint64_t
 
 from fastnode.link.busy_poll cimport BusyPoll
 from fastnode.link.clock cimport monotonic
@@ -9,19 +9,18 @@ from fastnode.link.patience cimport Patience
 
 
 @cython.final
-cdef class PolledCall:
-    """One call of a link at a time, `number`; 0 while there is none. Where a reply came
-    too late to be worth it, the link does without for a while: its peer is far, or
-    slow.
+cdef class PolledReply:
+    """Of one kind of a link, to calls or to pings: one at a time, to number `number`; 0
+    while there is none. Where a reply came too late to be worth it, the link does
+    without for a while: its peer is far, or slow.
     """
 
     def __init__(self, BusyPoll poll not None):
         self.poll = poll
         self.patience = Patience()
 
-    cdef int begin(self, loop, uint32_t number) except -1:
-        """Call `number` has been sent, and there is no other: poll for its reply, where
-        that is worth it."""
+    cdef int begin(self, loop, uint64_t number) except -1:
+        """Poll for the reply to `number`, if that is worth it; there is no other."""
         cdef double now
         if self.poll.limit <= 0:
             return 0
@@ -32,7 +31,7 @@ cdef class PolledCall:
         return 0
 
     cdef int end(self, bint replied) except -1:
-        """The call is over, with or without a reply."""
+        """It is not waited for any more, with or without a reply."""
         cdef double now = monotonic()
         self.number = 0
         self.poll.end()
