@@ -149,6 +149,27 @@ async def test_a_late_reply_is_not_polled_for_nor_the_next_ones() -> None:
             assert poll.turns > before
 
 
+async def test_a_call_that_takes_for_ever_keeps_no_other_from_it() -> None:
+    with stopped_clock() as go_on:
+        async with two() as (a, _, event):
+            link, poll = await a.connect(B), polling(a)
+            late = asyncio.ensure_future(link.call("late", b""))
+            await until(lambda: poll.turns > 0)
+            go_on(LATE)
+            assert await stands(poll)
+            before = poll.turns
+            # That it is late is found now.
+            await link.call("echo", b"")
+            assert poll.turns == before
+            go_on(LONG)
+            for _ in range(2):
+                await link.call("echo", b"")
+                assert poll.turns > before
+                before = poll.turns
+            event.set()
+            await late
+
+
 async def test_late_replies_of_one_peer_are_nothing_to_another() -> None:
     name = "gamma@127.0.0.1"
     with stopped_clock() as go_on:

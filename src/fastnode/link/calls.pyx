@@ -104,7 +104,7 @@ cdef class CallTable:
             self.outbox.flush()
         else:
             self.outbox.queued()
-        if under_way <= FEW and not self.polled.number:
+        if under_way <= FEW:
             self.polled.begin(self.loop, number)
         if timeout is not None:
             timer = self.loop.call_later(

@@ -156,8 +156,7 @@ cdef class Keepalive:
         began = perf_counter()
         try:
             self.outbox.frame(PING, 0, number)
-            if not self.polled.number:
-                self.polled.begin(self.loop, last)
+            self.polled.begin(self.loop, last)
             await waiter
         finally:
             self.pings.pop(number, None)

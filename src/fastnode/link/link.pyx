@@ -110,7 +110,8 @@ cdef class Link:
         return self.outbox.drain()
 
     def ping(self):
-        """Wait for an answer of the peer's node and return the round trip, seconds.
+        """Wait for an answer of the peer's node and return the round trip, seconds;
+        as for a reply, the loop polls for it (``NetworkOptions.busy_poll``).
 
         Raises:
             LinkClosed: the link ended.

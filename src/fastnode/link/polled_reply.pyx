@@ -20,11 +20,16 @@ cdef class PolledReply:
         self.patience = Patience()
 
     cdef int begin(self, loop, uint64_t number) except -1:
-        """Poll for the reply to `number`, if that is worth it; there is no other."""
+        """Poll for the reply to `number`, if that is worth it and there is no other."""
         cdef double now
         if self.poll.limit <= 0:
             return 0
         now = monotonic()
+        if self.number:
+            if now < self.until:
+                return 0
+            # It may take for ever: it is not to keep others from being polled for.
+            self.end(False)
         if self.patience.ready(now) and self.poll.begin(loop, now):
             self.number = number
             self.until = now + self.poll.limit
