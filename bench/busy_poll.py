@@ -35,8 +35,8 @@ PAYLOAD = b"x" * 64
 #: Counts until its standard input ends, then says how far it came.
 BUSY = """
 import sys, threading
-threading.Thread(target=lambda: (sys.stdin.read(), over.append(1)), daemon=True).start()
 over, count = [], 0
+threading.Thread(target=lambda: (sys.stdin.read(), over.append(1)), daemon=True).start()
 print(flush=True)
 while not over:
     count += 1
@@ -139,8 +139,10 @@ async def take_turn(
     with awake(way.awake), busy(number) as done:
         before = process.progress().cpu
         used, began = time.process_time(), time.perf_counter()
-        while (took := time.perf_counter() - began) < options.seconds:
+        took = 0.0
+        while took < options.seconds:
             times += await contender.calls(PAYLOAD, 100, options.calls)
+            took = time.perf_counter() - began
         used = time.process_time() - used
         answered = process.progress().cpu - before
     await contender.close()

@@ -76,9 +76,9 @@ REDIAL_STABLE_SECONDS: Final = 10.0
 SLOW_CALLBACK_SECONDS: Final = 0.1
 
 #: How long a loop does without sleep while the reply of a call is expected. To sleep
-#: and be woken costs 50 us and more, of time and of CPU time: who waits awake for about
-#: as long as that never pays more than twice what it costs to know when the reply comes
-#: (competitive spinning: Karlin, Li, Manasse, Owicki, SOSP 1991).
+#: and be woken costs 50 us of time, and as much CPU time of both sides. Who waits awake
+#: about as long as that, and then sleeps, pays a small multiple of what it costs to
+#: know when the reply comes (Karlin, Li, Manasse, Owicki, SOSP 1991).
 BUSY_POLL_SECONDS: Final = 0.0001
 #: More than that is a core for every caller.
 BUSY_POLL_LIMIT_SECONDS: Final = 0.01
@@ -89,9 +89,10 @@ BUSY_POLL_CALLS: Final = 8
 #: A turn that offers the processor to others, and has it back later than this, had
 #: others waiting: it takes less than 2 us where nobody wants it, else 10 to 4,000.
 BUSY_POLL_YIELD_SECONDS: Final = 0.00001
-#: How long nothing is polled for after that, on the node; and on a link after a reply
-#: that came too late: it doubles each time, and halves with each reply in time. Where
-#: it is always in vain, that is 100 us in a second.
+#: How long nothing is polled for after that, on the node; and for calls, or pings, of a
+#: link after a reply that came too late: it doubles each time, and halves with each
+#: reply in time. At least twice `busy_poll`; where it is always in vain, a link polls
+#: for that once in the longest rest.
 BUSY_POLL_LEAST_REST_SECONDS: Final = 0.00025
 BUSY_POLL_MOST_REST_SECONDS: Final = 1.0
 

@@ -72,13 +72,14 @@ def crowded() -> Iterator[None]:
     """One processor for this thread and another process, which never sleeps."""
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(mine)})
-    hog = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        yield
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as hog:
+            try:
+                yield
+            finally:
+                hog.kill()
     finally:
         os.sched_setaffinity(0, mine)
-        hog.kill()
-        hog.wait()
 
 
 async def stands(poll: BusyPoll) -> bool:
@@ -166,6 +167,26 @@ async def test_a_call_that_takes_for_ever_keeps_no_other_from_it() -> None:
                 await link.call("echo", b"")
                 assert poll.turns > before
                 before = poll.turns
+            event.set()
+            await late
+
+
+async def test_a_late_reply_on_one_link_is_nothing_to_what_another_expects() -> None:
+    name = "gamma@127.0.0.1"
+    with stopped_clock() as go_on:
+        async with two() as (a, _, event), running(name) as c:
+            serve(c, event)
+            introduce(a, c)
+            link, other, poll = await a.connect(B), await a.connect(name), polling(a)
+            # Its link has no other call that would find it late.
+            late = asyncio.ensure_future(link.call("late", b""))
+            await until(lambda: poll.turns > 0)
+            go_on(LATE)
+            for _ in range(2):
+                before = poll.turns
+                await other.call("echo", b"")
+                assert poll.turns > before
+                assert await stands(poll)
             event.set()
             await late
 
@@ -259,7 +280,7 @@ async def test_a_call_that_ends_without_a_reply_is_not_waited_for(how: str) -> N
             assert await stands(poll)
             before = poll.turns
             if how != "closed":
-                # It was not in vain, either: the next one is polled for.
+                # It was not too late: the next one is polled for.
                 await link.call("echo", b"")
                 assert poll.turns > before
 

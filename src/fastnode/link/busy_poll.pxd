@@ -7,13 +7,12 @@ cdef class BusyPoll:
     cdef object loop
     # A turn is scheduled.
     cdef bint turning
-    # Replies that are polled for, and when the last of them is given up.
-    cdef Py_ssize_t awaited
-    cdef double until
+    # What is polled for: whatever `begin` was given -> when it is given up, in order.
+    cdef dict awaited
     cdef Patience patience
     # Counters: turns that the loop took for it; how often others wanted the processor.
     cdef readonly unsigned long long turns
     cdef readonly unsigned long long yielded
 
-    cdef bint begin(self, loop, double now) except -1
-    cdef int end(self) except -1
+    cdef bint begin(self, loop, reply, double now) except -1
+    cdef int end(self, reply, bint in_time) except -1

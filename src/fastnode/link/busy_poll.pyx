@@ -35,24 +35,26 @@ cdef class BusyPoll:
 
     def __init__(self, double limit=0):
         self.limit = limit
-        self.patience = Patience()
+        self.patience = Patience(limit)
+        self.awaited = {}
 
-    cdef bint begin(self, loop, double now) except -1:
-        """A reply is expected from `now` on. False: it is not polled for."""
+    cdef bint begin(self, loop, reply, double now) except -1:
+        """`reply`, which stands for one, is expected from `now` on. False: it is not
+        polled for."""
         if not self.patience.ready(now):
             return False
-        self.awaited += 1
-        self.until = now + self.limit
         if not self.turning or loop is not self.loop:
+            loop.call_soon(self.turn)
             self.loop = loop
             self.turning = True
-            loop.call_soon(self.turn)
+        self.awaited[reply] = now + self.limit
         return True
 
-    cdef int end(self) except -1:
-        """A reply for which `begin` was True is not expected any more."""
-        self.awaited -= 1
-        if self.turning and not self.awaited:
+    cdef int end(self, reply, bint in_time) except -1:
+        """It is not expected any more. To be called once for each `begin` that was
+        True, late or not."""
+        self.awaited.pop(reply, None)
+        if in_time and self.turning:
             self.patience.won()
         return 0
 
@@ -60,17 +62,23 @@ cdef class BusyPoll:
         """The loop has looked at its sockets; have it look again."""
         cdef double began = monotonic()
         cdef double now
-        if not self.awaited or began >= self.until:
-            self.turning = False
+        self.turning = False
+        while self.awaited:
+            first, until = next(iter(self.awaited.items()))
+            if began < until:
+                break
+            # It is late. Others may be expected still, and for ever.
+            del self.awaited[first]
+        else:
             return
         self.turns += 1
-        # Without the interpreter's lock: it may be another thread that wants to run.
+        # Without the interpreter's lock: others may wait for it, in this process.
         with nogil:
             sched_yield()
         now = monotonic()
         if now - began >= YIELDED:
             self.yielded += 1
-            self.turning = False
             self.patience.lost(now)
             return
         self.loop.call_soon(self.turn)
+        self.turning = True

@@ -104,14 +104,14 @@ cdef class CallTable:
             self.outbox.flush()
         else:
             self.outbox.queued()
-        if under_way <= FEW:
-            self.polled.begin(self.loop, number)
         if timeout is not None:
             timer = self.loop.call_later(
                 timeout, self.expire, number, endpoint, timeout
             )
         if handling is not None:
             handling.wait()
+        if under_way <= FEW:
+            self.polled.begin(self.loop, number)
         try:
             return await future
         except CancelledError:
@@ -173,6 +173,8 @@ cdef class CallTable:
             raise ProtocolError(
                 "the peer sent a malformed ERROR frame", side=Side.REMOTE
             )
+        if self.polled.number == number:
+            self.polled.end(True)
         if future is None or future.done():
             return 0
         name = body[ERROR_HEAD.size:ERROR_HEAD.size + size].decode("utf-8", "replace")

@@ -142,8 +142,12 @@ cdef class Keepalive:
         else:
             self.on_dead(now - began)
 
-    async def ping(self):
-        """The time from a ping to its pong, seconds."""
+    async def ping(self, bint polled=False):
+        """The time from a ping to its pong, seconds.
+
+        Args:
+            polled: poll for it, as for the reply of a call: somebody waits.
+        """
         if self.outbox.closed is not None:
             raise renewed(self.outbox.closed)
         self.outbox.check_loop()
@@ -156,7 +160,8 @@ cdef class Keepalive:
         began = perf_counter()
         try:
             self.outbox.frame(PING, 0, number)
-            self.polled.begin(self.loop, last)
+            if polled:
+                self.polled.begin(self.loop, last)
             await waiter
         finally:
             self.pings.pop(number, None)

@@ -1,5 +1,6 @@
 cdef class Patience:
-    # Seconds: how long to rest after the next loss, and until when.
+    # Seconds: the shortest rest, that after the next loss, and until when it rests.
+    cdef double least
     cdef readonly double rest
     cdef double rests_until
 

@@ -11,14 +11,18 @@ cdef double MOST = BUSY_POLL_MOST_REST_SECONDS
 @cython.final
 cdef class Patience:
     """Rests after each loss, twice as long as after the one before; each success
-    halves that. Where losses are as many as successes it rests most of the time, where
-    they are few hardly ever.
+    halves that. It rests more than half of the time where every second one is a loss,
+    nearly always where most are, and hardly ever where few are.
 
     It has no clock of its own; times are in seconds. Nothing here raises.
+
+    Args:
+        cost: what a loss takes. The shortest rest is twice as long.
     """
 
-    def __init__(self):
-        self.rest = LEAST
+    def __init__(self, double cost=0):
+        self.least = max(2 * cost, LEAST)
+        self.rest = self.least
 
     cpdef bint ready(self, double now) noexcept:
         """Whether it does not rest."""
@@ -26,7 +30,7 @@ cdef class Patience:
 
     cpdef void won(self) noexcept:
         """It was not in vain."""
-        self.rest = max(self.rest / 2, LEAST)
+        self.rest = max(self.rest / 2, self.least)
 
     cpdef void lost(self, double now) noexcept:
         """It was in vain: rest from `now` on."""

@@ -246,7 +246,7 @@ cdef class LinkProtocol(Handshake):
 
     def ping(self):
         """See `Link.ping`."""
-        return self.keepalive.ping()
+        return self.keepalive.ping(True)
 
     def check(self, seconds):
         """Take the peer for dead unless something is heard of it within `seconds`."""
