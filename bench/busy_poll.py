@@ -29,6 +29,7 @@ from contenders import ENTRANTS, FASTNODE
 from contenders.contender import Contender
 from contenders.fastnode_link import FastnodeLink, SleepingLink
 from entrant import PythonEntrant
+from latency import percentile
 from process import ServerProcess, server
 
 PAYLOAD = b"x" * 64
@@ -76,11 +77,11 @@ def ways() -> Iterator[Way]:
     """All that can be compared here."""
     yield Way("fastnode", FASTNODE, FastnodeLink)
     yield Way("fastnode, busy_poll=0", FASTNODE, SleepingLink)
-    for name, entrant in ENTRANTS.items():
-        if name == "picows" and not entrant.missing():
-            assert isinstance(entrant, PythonEntrant)
-            yield Way(name, name, entrant.kind())
-            yield Way(f"{name}, kept awake by hand", name, entrant.kind(), awake=True)
+    picows = ENTRANTS["picows"]
+    if not picows.missing():
+        assert isinstance(picows, PythonEntrant)
+        yield Way("picows", "picows", picows.kind())
+        yield Way("picows, kept awake by hand", "picows", picows.kind(), awake=True)
 
 
 @contextmanager
@@ -146,12 +147,11 @@ async def take_turn(
         used = time.process_time() - used
         answered = process.progress().cpu - before
     await contender.close()
-    times.sort()
     count = len(times)
     return Turn(
         count / took,
-        times[count // 2] * 1e6,
-        times[count * 99 // 100] * 1e6,
+        percentile(times, 0.5),
+        percentile(times, 0.99),
         used / count * 1e6,
         answered / count * 1e6,
         sum(done) / took / 1e6,
@@ -162,9 +162,8 @@ def compare(folder: Path, number: int, options: argparse.Namespace) -> None:
     """Rounds beside `number` busy processes, and their medians."""
     turns: dict[str, list[Turn]] = {}
     order = list(ways())
-    for _ in range(options.rounds):
-        order.reverse()
-        for way in order:
+    for number_of_round in range(options.rounds):
+        for way in order[:: -1 if number_of_round % 2 else 1]:
             command = ENTRANTS[way.server].server_command(folder)
             with (
                 server(command) as process,
@@ -173,7 +172,7 @@ def compare(folder: Path, number: int, options: argparse.Namespace) -> None:
                 turn = runner.run(take_turn(way, folder, process, number, options))
             turns.setdefault(way.name, []).append(turn)
     print(f"beside {number} busy processes")
-    for way in ways():
+    for way in order:
         each = Turn(*(median(column) for column in zip(*turns[way.name], strict=True)))
         print(
             f"  {way.name:28} {each.rate:7,.0f} calls/s  p50 {each.p50:5.0f}  "

@@ -24,6 +24,8 @@ LATE = 2 * LIMIT
 #: After it nothing rests any more.
 LONG = 5.0
 
+C = "gamma@127.0.0.1"
+
 
 def polling(node: Node) -> BusyPoll:
     return node._foundation.settings.poll
@@ -54,6 +56,15 @@ async def two() -> AsyncIterator[tuple[Node, Node, asyncio.Event]]:
         event = asyncio.Event()
         serve(b, event)
         yield a, b, event
+
+
+@asynccontextmanager
+async def three() -> AsyncIterator[tuple[Node, asyncio.Event]]:
+    """The first of them, which knows a third one: gamma, the same as beta."""
+    async with two() as (a, _, event), running(C) as c:
+        serve(c, event)
+        introduce(a, c)
+        yield a, event
 
 
 def serve(node: Node, event: asyncio.Event) -> None:
@@ -172,12 +183,9 @@ async def test_a_call_that_takes_for_ever_keeps_no_other_from_it() -> None:
 
 
 async def test_a_late_reply_on_one_link_is_nothing_to_what_another_expects() -> None:
-    name = "gamma@127.0.0.1"
     with stopped_clock() as go_on:
-        async with two() as (a, _, event), running(name) as c:
-            serve(c, event)
-            introduce(a, c)
-            link, other, poll = await a.connect(B), await a.connect(name), polling(a)
+        async with three() as (a, event):
+            link, other, poll = await a.connect(B), await a.connect(C), polling(a)
             # Its link has no other call that would find it late.
             late = asyncio.ensure_future(link.call("late", b""))
             await until(lambda: poll.turns > 0)
@@ -192,12 +200,9 @@ async def test_a_late_reply_on_one_link_is_nothing_to_what_another_expects() -> 
 
 
 async def test_late_replies_of_one_peer_are_nothing_to_another() -> None:
-    name = "gamma@127.0.0.1"
     with stopped_clock() as go_on:
-        async with two() as (a, _, event), running(name) as c:
-            serve(c, event)
-            introduce(a, c)
-            link, other, poll = await a.connect(B), await a.connect(name), polling(a)
+        async with three() as (a, event):
+            link, other, poll = await a.connect(B), await a.connect(C), polling(a)
             late = asyncio.ensure_future(link.call("late", b""))
             await until(lambda: poll.turns > 0)
             go_on(LATE)
@@ -211,14 +216,11 @@ async def test_late_replies_of_one_peer_are_nothing_to_another() -> None:
 
 
 async def test_one_turn_for_all_links() -> None:
-    name = "gamma@127.0.0.1"
     with stopped_clock():
-        async with two() as (a, _, event), running(name) as c:
-            serve(c, event)
-            introduce(a, c)
+        async with three() as (a, event):
             calls = [
                 asyncio.ensure_future((await a.connect(each)).call("late", b""))
-                for each in (B, name)
+                for each in (B, C)
             ]
             poll = polling(a)
             assert not await stands(poll)
