@@ -89,6 +89,55 @@ def check_port(port: object, what: str) -> None:
         raise ConfigError(f"{what} is {port!r}", hint="a port is a number, 0 to 65535")
 
 
+def check_host(host: object, what: str) -> None:
+    """Raise `ConfigError` unless `host` is a host that can be looked up: a DNS name, or
+    an IP address without brackets."""
+    if not isinstance(host, str) or not host:
+        raise ConfigError(
+            f"{what} is {host!r}, not a host",
+            hint="a host is a str: a DNS name or an IP address",
+        )
+    try:
+        # The codec by which Python's sockets encode names.
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ConfigError(
+            f"{what} is {host!r}, which is no DNS name: {error}",
+            hint="each label of a DNS name has 1 to 63 characters",
+        ) from None
+    if any(char <= " " or char == "\x7f" or char in "[]/@" for char in host):
+        raise ConfigError(
+            f"{what} is {host!r}, which is no host",
+            hint="leave out spaces, brackets and control characters; an IPv6 address "
+            "stands without brackets",
+        )
+
+
+def check_address(address: object) -> Address:
+    """Return an address as (host, port), checked.
+
+    Raises:
+        ConfigError: it is no pair of a host and a port from 1 to 65535.
+    """
+    if not isinstance(address, (tuple, list)) or len(address) != 2:
+        raise ConfigError(
+            f"{address!r} is no address", hint="an address is (host, port)"
+        )
+    host, port = address
+    check_host(host, f"the host of {address!r}")
+    check_port(port, f"the port of {address!r}")
+    if port == 0:
+        raise ConfigError(f"the port of {address!r} is 0: nothing can be reached there")
+    return host, port
+
+
+def check_flag(what: str, value: object, *, or_none: bool = False) -> None:
+    """Raise `ConfigError` unless `value` is True or False: what else is false would
+    switch a check off that nobody meant to switch off."""
+    if not isinstance(value, bool) and not (or_none and value is None):
+        raise ConfigError(f"{what} is {value!r}", hint="it is True or False")
+
+
 def _check_number(what: str, value: float, least: float, most: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(f"{what} is a number, not {value!r}")
@@ -164,6 +213,10 @@ class AcceptorOptions:
 
     def __post_init__(self) -> None:
         _check_manager("AcceptorOptions.cert_manager", self.cert_manager)
+        if self.host is not None:
+            check_host(self.host, "AcceptorOptions.host")
+        insecure = self.insecure_skip_verify
+        check_flag("AcceptorOptions.insecure_skip_verify", insecure, or_none=True)
         check_port(self.port, "AcceptorOptions.port")
         _check_count("AcceptorOptions.port_range", self.port_range, 1, 65536)
         _check_count("AcceptorOptions.max_links", self.max_links, 1, 1 << 30)
@@ -243,6 +296,9 @@ class NetworkOptions:
         for name, of in (("acceptors", "AcceptorOptions"), ("routes", "Route")):
             given = _sequence(what + name, getattr(self, name), of)
             object.__setattr__(self, name, given)
+        for name in ("insecure_skip_verify", "plaintext", "verify_peer_name"):
+            check_flag(what + name, getattr(self, name))
+        _check_callable(what + "resolver", self.resolver)
         _check_callable(what + "authorize", self.authorize)
         _check_callable(what + "on_refused", self.on_refused)
         _check_callable(what + "on_link_up", self.on_link_up)

@@ -229,7 +229,7 @@ async def test_without_a_route_the_name_says_where(
     async with running(B) as b, running(A, listens=False) as a:
         # In place of 15000, which may be taken here.
         port = b.acceptors[0].address[1]
-        monkeypatch.setattr("fastnode.node.dial.DEFAULT_PORT", port)
+        monkeypatch.setattr("fastnode.node.targets.DEFAULT_PORT", port)
         assert (await a.connect(B)).peer.address == ("127.0.0.1", port)
 
 

@@ -24,6 +24,7 @@ from fastnode.certs.private_key import Password
 from fastnode.certs.trust import check_live, check_replacement
 from fastnode.certs.watch import CertificateWatch
 from fastnode.errors import CertificateError, ConfigError
+from fastnode.options import check_flag, check_host
 
 __all__ = ["CertAuthManager", "CertManager"]
 
@@ -282,6 +283,11 @@ class CertManager:
         """The name that is sent as SNI and verified; None: the host that is dialed."""
         return self._server_name
 
+    @property
+    def verifies_server_name(self) -> bool:
+        """Whether the host name of a server is verified, and not its chain alone."""
+        return self._verify_server_name
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self._certificate!r}>"
 
@@ -325,6 +331,7 @@ class CertAuthManager(CertManager):
         minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     ) -> None:
         super().__init__(certificate, minimum_version=minimum_version)
+        check_flag("verify_server_name", verify_server_name)
         self._verify_server_name = verify_server_name
         self._live_trust = bool(live_trust)
         self.client_cas = client_cas
@@ -399,8 +406,8 @@ class CertAuthManager(CertManager):
 
     @server_name.setter
     def server_name(self, value: str | None) -> None:
-        if value is not None and (not isinstance(value, str) or not value):
-            raise ConfigError(f"server_name is {value!r}, not a name")
+        if value is not None:
+            check_host(value, "server_name")
         with self._changing("server_name"):
             self._server_name = value
 

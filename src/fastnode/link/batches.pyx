@@ -27,8 +27,6 @@ from fastnode.wire.frame cimport DATA_LANE, LANES
 
 from inspect import isawaitable
 
-from fastnode.link.calls import HANDLER_RAISED
-
 
 cdef class Batches(HandlerTasks):
     """The batches of one link."""
@@ -152,11 +150,11 @@ cdef class Batches(HandlerTasks):
                 if line is None:
                     line = self.lines[endpoint] = BatchLine()
                 line.running += 1
-        except Exception as error:
+        except BaseException as error:
             self.handler_failed(endpoint, error)
             if batch.confirms is not None:
                 for call, _ in batch.confirms:
-                    self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
+                    self.refuse_for(call, error)
             return self.free(batch)
         finally:
             self.watch.tell(endpoint.name, began)

@@ -116,7 +116,7 @@ def given_up(peer: str) -> HandshakeError:
     return error
 
 
-def no_verdict(peer: str, cause: Exception) -> HandshakeError:
+def no_verdict(peer: str, cause: BaseException) -> HandshakeError:
     """Judging the peer failed, which is our fault."""
     error = HandshakeError(
         f"internal error while judging the peer: {type(cause).__name__}",

@@ -24,6 +24,7 @@ from cpython.ref cimport Py_DECREF
 from fastnode.link.endpoint cimport Endpoint
 from fastnode.link.stopwatch cimport Stopwatch
 
+from asyncio import CancelledError
 from collections.abc import Coroutine
 from contextvars import ContextVar
 
@@ -94,15 +95,14 @@ cdef class Handling:
         return given
 
     cdef int raised(self) except -1:
-        """The handler raised what is set as exception. Its task ends well but for what
-        is no `Exception`: a cancellation, or the end of the program."""
+        """The handler raised what is set as exception. The owner answers the caller and
+        logs it, so the task ends well. Only a cancellation cancels the task too."""
         try:
             reraise()
-        except Exception as error:
-            self.owner.end(self, None, error)
         except BaseException as error:
             self.owner.end(self, None, error)
-            raise
+            if isinstance(error, CancelledError):
+                raise
         return 0
 
     def __await__(self):
@@ -131,11 +131,10 @@ cdef class Handling:
             return self.coroutine.throw(*exception)
         except StopIteration as stop:
             self.owner.end(self, stop.value, None)
-        except Exception as error:
-            self.owner.end(self, None, error)
         except BaseException as error:
             self.owner.end(self, None, error)
-            raise
+            if isinstance(error, CancelledError):
+                raise
         raise StopIteration
 
     def close(self):

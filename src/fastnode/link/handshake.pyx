@@ -27,6 +27,7 @@ from fastnode.errors import CloseReason, FastnodeError
 from fastnode.limits import HANDSHAKE_PART_BYTES
 from fastnode.link import endings
 from fastnode.link.machine import Event, State, frame_mask, next_state
+from fastnode.link.user_code import end_program, is_cancelled
 from fastnode.wire.hello import Hello
 
 log = logging.getLogger("fastnode.link")
@@ -203,9 +204,14 @@ cdef class Handshake(Connection):
             # Who judged has this link in the frames of the traceback.
             self.refuse(error.with_traceback(None))
             return
-        except Exception as error:
+        except BaseException as error:
+            # A cancellation comes from `end`. Everything else would leave the peer
+            # without an answer, and the handshake with its slot.
+            if is_cancelled(error) or isinstance(error, GeneratorExit):
+                raise
             log.exception("judging %s failed", self.peer_text())
             self.refuse(endings.no_verdict(self.peer_text(), error))
+            end_program(error)
             return
         if self.state_ is not State.DECIDING:
             return

@@ -148,7 +148,7 @@ cdef class Inbox(Turns):
         try:
             if endpoint.asynchronous or isawaitable(result):
                 self.start_with(payload, result, None, endpoint, lane)
-        except Exception as error:
+        except BaseException as error:
             self.handler_failed(endpoint, error)
         return 0
 
@@ -174,7 +174,7 @@ cdef class Inbox(Turns):
         """The handler of a one-way message raised what is set as exception."""
         try:
             reraise()
-        except Exception as error:
+        except BaseException as error:
             self.handler_failed(endpoint, error)
         return 0
 
@@ -255,9 +255,9 @@ cdef class Inbox(Turns):
                 self.start_with(payload, result, call, endpoint, lane)
                 return 0
             return self.reply(call, result)
-        except Exception as error:
+        except BaseException as error:
             self.handler_failed(endpoint, error)
-            self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
+            self.refuse_for(call, error)
         return 0
 
     cdef int handle_confirmed(
@@ -277,9 +277,9 @@ cdef class Inbox(Turns):
             result = endpoint.handler(make_message(payload, self.peer, endpoint.name))
             if result is not None and (endpoint.asynchronous or isawaitable(result)):
                 self.start_with(payload, result, None, endpoint, lane)
-        except Exception as error:
+        except BaseException as error:
             self.handler_failed(endpoint, error)
-            return self.refuse(call, HANDLER_RAISED, type(error).__name__, str(error))
+            return self.refuse_for(call, error)
         return self.outbox.reply(call, b"")
 
     cdef int handle(

@@ -31,6 +31,7 @@ cdef class HandlerTasks(HandlingOwner):
 
     cdef int reply(self, uint32_t call, object result) except -1
     cdef int refuse(self, uint32_t call, int code, str name, str text) except -1
+    cdef int refuse_for(self, uint32_t call, object error) except -1
     cdef Handling start(
         self,
         object awaitable,

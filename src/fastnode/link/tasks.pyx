@@ -18,6 +18,9 @@ from contextvars import copy_context
 
 from fastnode.limits import MAX_EARLY_CANCELS
 from fastnode.link.calls import HANDLER_RAISED, REPLY_TOO_LARGE, encode_error
+from fastnode.link.user_code import end_program, is_cancelled, name_of, text_of
+
+log = logging.getLogger("fastnode.link")
 
 cdef Py_ssize_t MOST_EARLY_CANCELS = MAX_EARLY_CANCELS
 
@@ -74,6 +77,10 @@ cdef class HandlerTasks:
     cdef int refuse(self, uint32_t call, int code, str name, str text) except -1:
         return self.outbox.frame(ERROR, 0, encode_error(call, code, name, text))
 
+    cdef int refuse_for(self, uint32_t call, object error) except -1:
+        """Answer a call with what its handler raised: the type's name and the text."""
+        return self.refuse(call, HANDLER_RAISED, name_of(error), text_of(error))
+
     # --- asynchronous handlers ------------------------------------------------
 
     cdef Handling start(
@@ -112,7 +119,7 @@ cdef class HandlerTasks:
         try:
             if number is not None and self.calls.pop(number, None) is not None:
                 self.answer(endpoint, number, result, error)
-            elif error is not None and isinstance(error, Exception):
+            elif error is not None and not is_cancelled(error):
                 self.handler_failed(endpoint, error)
         finally:
             if endpoint.most or endpoint.batch or self.on_idle is not None:
@@ -129,14 +136,14 @@ cdef class HandlerTasks:
         if error is None:
             try:
                 return self.reply(call, result)
-            except Exception as wrong:
+            except BaseException as wrong:
                 error = wrong
-        if isinstance(error, Exception):
+        if not is_cancelled(error):
             self.handler_failed(endpoint, error)
-        cdef str text = (
-            "it was cancelled" if isinstance(error, CancelledError) else str(error)
-        )
-        return self.refuse(call, HANDLER_RAISED, type(error).__name__, text)
+        if isinstance(error, CancelledError):
+            text = text_of(error) or "it was cancelled"
+            return self.refuse(call, HANDLER_RAISED, name_of(error), text)
+        return self.refuse_for(call, error)
 
     cdef int free_of(self, Handling handling) except -1:
         """A handler has ended: what it held is free."""
@@ -199,15 +206,21 @@ cdef class HandlerTasks:
         """A handler raised: its caller is told no traceback, the sender of a one-way
         message nothing, so log it, but not each of the many that a peer can cause."""
         cdef str name = "" if endpoint.invented else endpoint.name
+        cdef str kind = name_of(error)
         self.handler_errors += 1
-        self.registry.limited.say(
-            logging.ERROR,
-            f"{type(error).__name__} of {name}",
-            "the handler of %r raised on a message from %s",
-            endpoint.name,
-            self.peer.name,
-            error=error,
-        )
+        try:
+            self.registry.limited.say(
+                logging.ERROR,
+                f"{kind} of {name}",
+                "the handler of %r raised on a message from %s",
+                endpoint.name,
+                self.peer.name,
+                error=error,
+            )
+        except BaseException:
+            # What shows the exception calls code of the user too.
+            log.error("the handler of %r raised %s", endpoint.name, kind)
+        end_program(error)
         return 0
 
     # --- what a subclass does with it --------------------------------------------

@@ -23,6 +23,7 @@ from fastnode.limits import MAX_WAITING_CONNECTIONS, WAITING_SHARE_OF_DESCRIPTOR
 from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
+from fastnode.link.user_code import HookFailed
 from fastnode.log_limit import LogLimit
 from fastnode.node.gate import Gate
 from fastnode.node.lobby import Arrival, Lobby
@@ -371,10 +372,10 @@ class Acceptor:
         if told and self._on_refused is not None:
             try:
                 self._foundation.slow.call("on_refused", self._on_refused, refusal)
-            except Exception as raised:
+            except HookFailed as failed:
                 text = "on_refused raised on %s"
                 self._limit.say(
-                    logging.ERROR, "on_refused", text, refusal, error=raised
+                    logging.ERROR, "on_refused", text, refusal, error=failed.error
                 )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Final
 
 from fastnode.errors import HandshakeError, NotAuthorized, PeerNameMismatch, Side
 from fastnode.limits import GROUP_BYTES
 from fastnode.link.peer import Peer
+from fastnode.link.user_code import HookFailed
 from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
 from fastnode.tls.identity import covers_again, describe, read_again, readable
@@ -123,12 +123,10 @@ class Admission:
         if self.authorize is None:
             return
         try:
-            answer = self.slow.call("authorize", self.authorize, peer)
-            if isawaitable(answer):
-                answer = await answer
-        except Exception as error:
+            answer = await self.slow.ask("authorize", self.authorize, peer)
+        except HookFailed as failed:
             text = "the authorize hook raised on %s"
-            self.limit.say(logging.ERROR, "authorize", text, peer, error=error)
+            self.limit.say(logging.ERROR, "authorize", text, peer, error=failed.error)
             answer = False
         if answer is not True:
             raise NotAuthorized(

@@ -8,9 +8,7 @@ import os
 import random
 import socket
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from inspect import isawaitable
 from typing import TYPE_CHECKING
 
 from fastnode.certs.context import ALPN_PROTOCOL
@@ -26,11 +24,10 @@ from fastnode.errors import (
     ProtocolError,
     Side,
 )
-from fastnode.limits import DEFAULT_PORT
 from fastnode.link.machine import State
 from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.node.admission import ITSELF
-from fastnode.options import check_port
+from fastnode.node.targets import NOTHING_MATCHED
 from fastnode.tls.choice import make_engine
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.plaintext import PlaintextEngine
@@ -39,42 +36,23 @@ from fastnode.tls.refusal import local_refusal
 if TYPE_CHECKING:
     import ssl
 
-    from fastnode.certs.manager import CertManager
     from fastnode.link.link import Link
     from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol
     from fastnode.names import NodeName
     from fastnode.node.foundation import Foundation
-    from fastnode.options import Resolver
-    from fastnode.routing import RouteTable
+    from fastnode.node.targets import Target
     from fastnode.tls.engine import TlsEngine
 
-__all__ = ["Dial", "DialStats", "Target"]
+__all__ = ["Dial", "DialStats"]
 
 log = logging.getLogger("fastnode.node")
 
 #: How long the winner of two simultaneous dials may take to come up here: it has
 #: been accepted there, so that is half a round trip.
 WINNER_SECONDS = 1.0
-#: How an address was found that nobody named.
-NOTHING_MATCHED = "no route or resolver matched"
 #: Pause before dialing again when the winner did not come up, times the attempt.
 RETRY_SECONDS = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where to connect, by which trust, and how that was found."""
-
-    host: str
-    port: int
-    cert_manager: CertManager | None
-    server_name: str
-    insecure: bool
-    found: str
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 @dataclass(slots=True)
@@ -95,20 +73,9 @@ class DialStats:
 class Dial:
     """Connects to one node. Is the `LinkOwner` of the link that comes of it."""
 
-    def __init__(
-        self,
-        foundation: Foundation,
-        name: NodeName,
-        *,
-        routes: RouteTable,
-        resolver: Resolver | None,
-        insecure_skip_verify: bool,
-    ) -> None:
+    def __init__(self, foundation: Foundation, name: NodeName) -> None:
         self._foundation = foundation
         self._name = name
-        self._routes = routes
-        self._resolver = resolver
-        self._insecure = insecure_skip_verify
         self._target: Target | None = None
         self._protocol: LinkProtocol | None = None
         self._attempt: asyncio.Task[Link] | None = None
@@ -196,94 +163,11 @@ class Dial:
         if self._attempt is not None:
             await asyncio.wait([self._attempt])
 
-    # --- targets ---------------------------------------------------------------
-
-    async def targets(self) -> list[Target]:
-        """What to try, in order: routes by weight, else the resolver, else the
-        name's own host."""
-        manager = self._foundation.cert_manager
-        routes = self._routes.matching(str(self._name))
-        if routes:
-            return [
-                self._make_target(
-                    route.host,
-                    route.port,
-                    route.cert_manager or manager,
-                    route.server_name,
-                    route.insecure_skip_verify,
-                    f"by the route {route.match!r}",
-                )
-                for route in routes
-            ]
-        addresses: Sequence[tuple[str, int]] = [(self._name.host, DEFAULT_PORT)]
-        found = NOTHING_MATCHED
-        if self._resolver is not None:
-            addresses = await self._resolve(self._resolver)
-            found = "by the resolver"
-        return [
-            self._make_target(host, port, manager, None, None, found)
-            for host, port in addresses
-        ]
-
-    def _make_target(
-        self,
-        host: str,
-        port: int,
-        manager: CertManager | None,
-        server_name: str | None,
-        insecure: bool | None,
-        found: str,
-    ) -> Target:
-        known = manager.server_name if manager is not None else None
-        return Target(
-            host=host,
-            port=port,
-            cert_manager=manager,
-            server_name=server_name or known or host,
-            insecure=self._insecure if insecure is None else insecure,
-            found=found,
-        )
-
-    async def _resolve(self, resolver: Resolver) -> Sequence[tuple[str, int]]:
-        seconds = self._foundation.settings.handshake_timeout
-        scope = asyncio.timeout(seconds)
-        try:
-            found = self._foundation.slow.call("resolver", resolver, str(self._name))
-            async with scope:
-                addresses = await found if isawaitable(found) else found
-            addresses = list(addresses or ())
-            for host, port in addresses:
-                check_port(port, f"the resolver's port for {host!r}")
-        except FastnodeError:
-            raise
-        except Exception as error:
-            if scope.expired():
-                raise NoRoute(
-                    f"the resolver did not say within {seconds:g} s where {self._name} "
-                    f"is",
-                    peer=str(self._name),
-                    side=Side.LOCAL,
-                    hint="see what the resolver waits for, or add a route",
-                ) from error
-            raise NoRoute(
-                f"the resolver failed on {self._name}: {type(error).__name__}: {error}",
-                peer=str(self._name),
-                side=Side.LOCAL,
-            ) from error
-        if not addresses:
-            raise NoRoute(
-                f"the resolver knows no address of {self._name}",
-                peer=str(self._name),
-                side=Side.LOCAL,
-                hint="add a route, or register the node with the resolver",
-            )
-        return addresses
-
     # --- trying ----------------------------------------------------------------
 
     async def _try_targets(self) -> Link:
         failures: list[tuple[Target, Exception]] = []
-        for target in await self.targets():
+        for target in await self._foundation.targets.find(self._name):
             try:
                 return await self._try(target)
             except DuplicateLink:
@@ -392,6 +276,18 @@ class Dial:
             return PlaintextEngine()
         if target.cert_manager is None:
             raise ConfigError("there is no cert manager to dial with")
+        if not (
+            target.insecure
+            or target.cert_manager.verifies_server_name
+            or self._foundation.admission.verify_peer_name
+        ):
+            raise ConfigError(
+                f"{self._name} would be taken for verified though no name is: the "
+                "cert manager has verify_server_name=False, and the node "
+                "verify_peer_name=False",
+                side=Side.LOCAL,
+                hint="leave one of the two at True, or say insecure_skip_verify=True",
+            )
         context = target.cert_manager.client_context(
             insecure_skip_verify=target.insecure
         )
@@ -469,6 +365,16 @@ class Dial:
             reason,
             error,
         )
+
+
+def cancelled(name: str) -> HandshakeError:
+    """What callers are told whose dial was cancelled, though nobody cancelled them."""
+    return HandshakeError(
+        f"the dial of {name} was cancelled before it was complete",
+        peer=name,
+        side=Side.LOCAL,
+        hint="connect again",
+    )
 
 
 def describe_os(error: Exception) -> str:

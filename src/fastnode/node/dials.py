@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastnode.errors import ConfigError, LinkClosed, Side
+from fastnode.link.user_code import is_cancelled
 from fastnode.names import NodeName
-from fastnode.node.dial import Dial
+from fastnode.node.dial import Dial, cancelled
 from fastnode.node.stopping import wait_cancelled
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
     from fastnode.node.foundation import Foundation
-    from fastnode.options import NetworkOptions
-    from fastnode.routing import RouteTable
 
 __all__ = ["Dials"]
 
@@ -35,13 +34,9 @@ class Pursuit:
 class Dials:
     """Connects one node with others."""
 
-    def __init__(
-        self, foundation: Foundation, routes: RouteTable, network: NetworkOptions
-    ) -> None:
+    def __init__(self, foundation: Foundation) -> None:
         self._foundation = foundation
         self._links = foundation.links
-        self._routes = routes
-        self._network = network
         self._pursuits: dict[str, Pursuit] = {}
         # Also of dials that were given up and have not ended yet.
         self._tasks: set[asyncio.Task[Link]] = set()
@@ -82,10 +77,13 @@ class Dials:
             link = await asyncio.shield(pursuit.task)
             # It may have been replaced before we came to run.
             return self._links.find(name) or link
-        except asyncio.CancelledError:
-            if pursuit.task.cancelled() and self._closed:
+        except asyncio.CancelledError as error:
+            if not pursuit.task.cancelled() or is_cancelled(error):
+                raise
+            # Nobody cancelled the caller, so the caller gets an error.
+            if self._closed:
                 raise self.stopped() from None
-            raise
+            raise cancelled(name) from None
         finally:
             pursuit.waiters -= 1
             if not pursuit.waiters and not pursuit.task.done():
@@ -95,13 +93,7 @@ class Dials:
             del pursuit
 
     def _start(self, name: str, parsed: NodeName) -> Pursuit:
-        dial = Dial(
-            self._foundation,
-            parsed,
-            routes=self._routes,
-            resolver=self._network.resolver,
-            insecure_skip_verify=self._network.insecure_skip_verify,
-        )
+        dial = Dial(self._foundation, parsed)
         task = asyncio.get_running_loop().create_task(dial.run())
         pursuit = Pursuit(task)
         self._tasks.add(task)

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from fastnode.link.user_code import HookFailed
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -57,5 +59,7 @@ class LinkEvents:
     def _tell(self, hook: str, callback: Callable[..., object], *what: Any) -> None:
         try:
             self._slow.call(hook, callback, *what)
-        except Exception:
-            log.exception("a callback for links raised: %r", callback)
+        except HookFailed as failed:
+            log.error(
+                "a callback for links raised: %r", callback, exc_info=failed.error
+            )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastnode.node.dial import DialStats
     from fastnode.node.links import LinkRegistry
     from fastnode.node.slow import SlowCallbacks
+    from fastnode.node.targets import Targets
     from fastnode.options import OnRefused
     from fastnode.tls.engine import TlsEngine
 
@@ -36,6 +37,7 @@ class Foundation:
         settings: limits and times of links.
         registry: endpoints.
         admission: how peers are judged.
+        targets: finds where other nodes are.
         links: the links there are.
         pool: slabs.
         receive_buffer: ciphertext of whatever link is being read.
@@ -51,6 +53,7 @@ class Foundation:
     settings: LinkSettings
     registry: EndpointRegistry
     admission: Admission
+    targets: Targets
     links: LinkRegistry
     pool: BufferPool
     receive_buffer: bytearray

@@ -38,8 +38,9 @@ from fastnode.errors import (
 )
 from fastnode.limits import MAX_HANDSHAKES, MAX_RETIRING_LINKS
 from fastnode.link.machine import State
+from fastnode.link.user_code import is_cancelled
 from fastnode.names import NodeName
-from fastnode.node.dial import Dial
+from fastnode.node.dial import Dial, cancelled
 from fastnode.node.links import older
 from fastnode.node.stopping import wait_cancelled
 
@@ -48,8 +49,7 @@ if TYPE_CHECKING:
     from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol
     from fastnode.node.foundation import Foundation
-    from fastnode.options import Address, NetworkOptions
-    from fastnode.routing import RouteTable
+    from fastnode.options import Address
     from fastnode.tls.engine import TlsEngine
 
 __all__ = ["Handover"]
@@ -59,22 +59,9 @@ class Successor(Dial):
     """Dials the link that is to succeed another one. Judges more than a plain dial: the
     same run of the same peer, as well verified, that knows the old link."""
 
-    def __init__(
-        self,
-        foundation: Foundation,
-        old: LinkProtocol,
-        *,
-        routes: RouteTable,
-        network: NetworkOptions,
-    ) -> None:
+    def __init__(self, foundation: Foundation, old: LinkProtocol) -> None:
         assert old.peer is not None
-        super().__init__(
-            foundation,
-            NodeName.parse(old.peer.name),
-            routes=routes,
-            resolver=network.resolver,
-            insecure_skip_verify=network.insecure_skip_verify,
-        )
+        super().__init__(foundation, NodeName.parse(old.peer.name))
         self._old = old
 
     async def succeed(self) -> LinkProtocol:
@@ -154,13 +141,9 @@ class Round:
 class Handover:
     """Replaces the links of one node."""
 
-    def __init__(
-        self, foundation: Foundation, routes: RouteTable, network: NetworkOptions
-    ) -> None:
+    def __init__(self, foundation: Foundation) -> None:
         self._foundation = foundation
         self._links = foundation.links
-        self._routes = routes
-        self._network = network
         self._rounds: dict[LinkProtocol, tuple[Round, asyncio.Task[LinkProtocol]]] = {}
         self._closed = False
         self._turn = asyncio.Semaphore(MAX_HANDSHAKES)
@@ -259,10 +242,13 @@ class Handover:
             shared = not entry.begun
             try:
                 new = await asyncio.shield(task)
-            except asyncio.CancelledError:
-                if task.cancelled() and self._closed:
+            except asyncio.CancelledError as error:
+                if not task.cancelled() or is_cancelled(error):
+                    raise
+                # Nobody cancelled the caller, so the caller gets an error.
+                if self._closed:
                     raise self._stopped() from None
-                raise
+                raise cancelled(old.peer_text()) from None
             except FastnodeError:
                 if shared:
                     raise
@@ -329,9 +315,7 @@ class Handover:
                 await asyncio.wait([held])
             check(old)
             entry.begun = True
-            dial = Successor(
-                self._foundation, old, routes=self._routes, network=self._network
-            )
+            dial = Successor(self._foundation, old)
             new = await dial.succeed()
             self._part(old, new)
             return new

@@ -17,6 +17,7 @@ from fastnode.errors import (
     NoRoute,
     Side,
 )
+from fastnode.link.user_code import end_program, is_cancelled, name_of, text_of
 from fastnode.node.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ class Keeper:
     def _over(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("internal error: %r ended", self, exc_info=error)
+        elif not self._closing:
+            log.error("%r ended: its task was cancelled by something else", self)
         if not self._ended.done():
             self._ended.set_result(None)
 
@@ -167,9 +170,20 @@ class Keeper:
                 error,
             )
             return False
-        except Exception:
+        except BaseException as error:
+            if is_cancelled(error) or isinstance(error, GeneratorExit):
+                raise  # `close` was called
+            # Not expected, and no reason to leave the peer alone for good.
             self._backoff.give_time()
-            log.exception("connecting with %s failed", self.peer)
+            self._error = HandshakeError(
+                f"connecting with {self.peer} failed: {name_of(error)}: "
+                f"{text_of(error)}",
+                peer=self.peer,
+                side=Side.LOCAL,
+                hint="see the traceback in the log; a later attempt follows",
+            )
+            log.error("connecting with %s failed", self.peer, exc_info=error)
+            end_program(error)
             return False
         self._error = None
         return True

@@ -27,6 +27,7 @@ from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkRegistry
 from fastnode.node.sending import Sending
 from fastnode.node.slow import SlowCallbacks
+from fastnode.node.targets import Targets
 from fastnode.node.upkeep import Upkeep
 from fastnode.node.within import connected_within, within
 from fastnode.options import NodeOptions
@@ -96,6 +97,14 @@ class Node(Endpoints):
                 authorize=network.authorize,
                 slow=slow,
             ),
+            targets=Targets(
+                routes=self._routes,
+                resolver=network.resolver,
+                resolve_seconds=network.handshake_timeout,
+                cert_manager=manager,
+                insecure_skip_verify=network.insecure_skip_verify,
+                slow=slow,
+            ),
             links=self._links,
             pool=BufferPool(),
             receive_buffer=bytearray(limits.RECEIVE_BUFFER_BYTES),
@@ -106,9 +115,9 @@ class Node(Endpoints):
         )
         self._budget = self._foundation.settings.budget
         self._sending = Sending(self._links, self._budget)
-        self._handover = Handover(self._foundation, self._routes, network)
+        self._handover = Handover(self._foundation)
         self._acceptors: tuple[Acceptor, ...] = ()
-        self._dials = Dials(self._foundation, self._routes, network)
+        self._dials = Dials(self._foundation)
         self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[tuple[Undelivered, ...]] | None = None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from inspect import isawaitable
 from time import monotonic
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from fastnode.link.slow import names_of, watch_callbacks
+from fastnode.link.user_code import contain, settle
 from fastnode.log_limit import LogLimit
 
 if TYPE_CHECKING:
@@ -47,16 +49,38 @@ class SlowCallbacks:
         *args: Given.args,
         **kwargs: Given.kwargs,
     ) -> Result:
-        """Call a hook."""
-        if self._seconds is None:
-            return function(*args, **kwargs)
+        """Call a hook, and warn if it blocks the loop.
+
+        Raises:
+            HookFailed: whatever the hook raised, `BaseException` included.
+        """
         began = monotonic()
         try:
             return function(*args, **kwargs)
+        except BaseException as error:
+            raise contain(error) from error
         finally:
-            took = monotonic() - began
-            if took >= self._seconds:
-                self._warn(what, f"the {what} hook", took)
+            if self._seconds is not None:
+                took = monotonic() - began
+                if took >= self._seconds:
+                    self._warn(what, f"the {what} hook", took)
+
+    async def ask(
+        self,
+        what: str,
+        function: Callable[Given, object],
+        *args: Given.args,
+        **kwargs: Given.kwargs,
+    ) -> Any:
+        """Call a hook that may be asynchronous, and wait for its answer.
+
+        The caller bounds the time. A cancellation of the current task goes through.
+
+        Raises:
+            HookFailed: whatever the hook raised, `BaseException` included.
+        """
+        answer: Any = self.call(what, function, *args, **kwargs)
+        return await settle(answer) if self.call(what, isawaitable, answer) else answer
 
     def _handlers(self, protocol: LinkProtocol, took: float, seen: int) -> None:
         names = names_of(protocol, seen)

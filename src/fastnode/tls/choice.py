@@ -6,6 +6,7 @@ import os
 import ssl
 from typing import Final
 
+from fastnode.errors import ConfigError, Side
 from fastnode.openssl.handle import why_unreachable, wrap
 from fastnode.tls.direct import DirectEngine
 from fastnode.tls.engine import TlsEngine
@@ -41,7 +42,18 @@ def make_engine(
         context: is not changed any more.
         server_side: whether we are the server.
         server_name: sent as SNI and verified, as the context says; clients only.
+
+    Raises:
+        ConfigError: the context verifies the server's name, and there is none. Python
+            would verify any name then.
     """
+    if not server_side and context.check_hostname and not server_name:
+        raise ConfigError(
+            "there is no server name that the server's certificate could be verified "
+            "against",
+            side=Side.LOCAL,
+            hint="dial a host, or set server_name",
+        )
     if why_not_direct() is None:
         handle = wrap(context, server_side=server_side, server_name=server_name)
         if handle is not None:

@@ -1,0 +1,167 @@
+"""Where to dial a node, and by which trust: routes, a resolver, or the name's host."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fastnode.errors import FastnodeError, NoRoute, Side
+from fastnode.limits import DEFAULT_PORT
+from fastnode.link.user_code import HookFailed, text_of
+from fastnode.options import check_address
+
+if TYPE_CHECKING:
+    from fastnode.certs.manager import CertManager
+    from fastnode.names import NodeName
+    from fastnode.node.slow import SlowCallbacks
+    from fastnode.options import Address, Resolver
+    from fastnode.routing import RouteTable
+
+__all__ = ["NOTHING_MATCHED", "Target", "Targets"]
+
+log = logging.getLogger("fastnode.node")
+
+#: How an address was found that nobody named.
+NOTHING_MATCHED: Final = "no route or resolver matched"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to connect, by which trust, and how that was found."""
+
+    host: str
+    port: int
+    cert_manager: CertManager | None
+    server_name: str
+    insecure: bool
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Finds what to dial for the names of other nodes.
+
+    Attributes:
+        routes: asked first.
+        resolver: the user's hook, asked where no route matches.
+        resolve_seconds: how long the resolver may take.
+        cert_manager: the node's; a route may have one of its own.
+        insecure_skip_verify: the node's value, likewise.
+        slow: calls the resolver.
+    """
+
+    routes: RouteTable
+    resolver: Resolver | None
+    resolve_seconds: float
+    cert_manager: CertManager | None
+    insecure_skip_verify: bool
+    slow: SlowCallbacks
+
+    async def find(self, name: NodeName) -> list[Target]:
+        """Return what to try, in order: the routes that match by weight, else what the
+        resolver returns, else the name's own host at the default port.
+
+        Raises:
+            NoRoute: the resolver failed, took too long, or returned no good address.
+        """
+        routes = self.routes.matching(str(name))
+        if routes:
+            return [
+                self._target(
+                    (route.host, route.port),
+                    f"by the route {route.match!r}",
+                    route.cert_manager,
+                    route.server_name,
+                    route.insecure_skip_verify,
+                )
+                for route in routes
+            ]
+        if self.resolver is None:
+            return [self._target((name.host, DEFAULT_PORT), NOTHING_MATCHED)]
+        addresses = await self._resolve(self.resolver, str(name))
+        return [self._target(address, "by the resolver") for address in addresses]
+
+    def _target(
+        self,
+        address: Address,
+        found: str,
+        cert_manager: CertManager | None = None,
+        server_name: str | None = None,
+        insecure: bool | None = None,
+    ) -> Target:
+        host, port = address
+        manager = cert_manager or self.cert_manager
+        known = manager.server_name if manager is not None else None
+        return Target(
+            host=host,
+            port=port,
+            cert_manager=manager,
+            server_name=server_name or known or host,
+            insecure=self.insecure_skip_verify if insecure is None else insecure,
+            found=found,
+        )
+
+    async def _resolve(self, resolver: Resolver, name: str) -> Sequence[Address]:
+        """Return the addresses that the resolver knows, checked.
+
+        One bad address does not hide the good ones: it is left out with a warning.
+        """
+        scope = asyncio.timeout(self.resolve_seconds)
+        try:
+            async with scope:
+                answer = await self.slow.ask("resolver", resolver, name)
+            # The answer is an object of the user, whose iteration may raise.
+            entries = [] if answer is None else self.slow.call("resolver", list, answer)
+        except (TimeoutError, HookFailed) as failed:
+            if scope.expired():
+                raise _no_route(
+                    name,
+                    f"the resolver did not say within {self.resolve_seconds:g} s "
+                    f"where {name} is",
+                    "see what the resolver waits for, or add a route",
+                ) from failed
+            error = failed.error if isinstance(failed, HookFailed) else failed
+            if isinstance(error, FastnodeError):
+                raise error from None
+            raise _no_route(
+                name,
+                f"the resolver failed on {name}: {failed}",
+                "see the exception that caused this one, and mend the resolver",
+            ) from error
+        good, bad = self._sorted(entries)
+        if bad:
+            text = "%d of %d addresses that the resolver returned for %s are unusable: "
+            log.warning(text + "%s", len(bad), len(entries), name, bad[0])
+        if good:
+            return good
+        if bad:
+            raise _no_route(
+                name,
+                f"the resolver returned no usable address of {name}: {bad[0]}",
+                "return a sequence of (host, port): a str and an int",
+            )
+        raise _no_route(
+            name,
+            f"the resolver knows no address of {name}",
+            "add a route, or register the node with the resolver",
+        )
+
+    def _sorted(self, entries: Sequence[object]) -> tuple[list[Address], list[str]]:
+        """The good addresses, and what is wrong with the bad ones."""
+        good, bad = [], []
+        for entry in entries:
+            try:
+                good.append(self.slow.call("resolver", check_address, entry))
+            except HookFailed as failed:
+                bad.append(text_of(failed.error))
+        return good, bad
+
+
+def _no_route(name: str, text: str, hint: str) -> NoRoute:
+    return NoRoute(text, peer=name, side=Side.LOCAL, hint=hint)
