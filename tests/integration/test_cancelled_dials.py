@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from fastnode import CallTimeout, Link, Node, Route
+from fastnode import CallTimeout, HandshakeError, Link, Node, Route
 from fastnode.link.machine import State
 from helpers.nodes import A, B, running, until
 from helpers.proxy import Proxy
@@ -167,6 +167,7 @@ async def test_a_link_that_comes_in_does_not_keep_a_dial_alive() -> None:
         # Both in one turn, and the link never comes up.
         a._links.dials[B].supersede()
         a._dials.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        # An error, for nobody cancelled the task that waits.
+        with pytest.raises(HandshakeError, match="was cancelled"):
             await dial
         assert not a._dials._tasks
