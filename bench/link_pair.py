@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastnode import NetworkOptions
 from fastnode.buffers.pool import BufferPool
-from fastnode.link.endpoint import EndpointRegistry
+from fastnode.dispatch.endpoint import EndpointRegistry
 from fastnode.link.link import Link
 from fastnode.link.peer import Peer
 from fastnode.link.protocol import LinkProtocol
@@ -141,7 +141,7 @@ class LinkPair:
         loop = asyncio.get_running_loop()
         sides = [self._dialer, self._acceptor]
         transports = [MemoryTransport(loop) for _ in sides]
-        protocols = [TransportProtocol(side) for side in sides]
+        protocols = [TransportProtocol(side.connection) for side in sides]
         transports[0].other, transports[1].other = protocols[1], protocols[0]
         for protocol, transport in zip(protocols, transports, strict=True):
             protocol.connection_made(transport)

@@ -59,8 +59,8 @@ def end() -> Iterator[MemoryEnd]:
 
 def read(end: MemoryEnd, data: bytes) -> None:
     """One read of the socket; what is written in answer is thrown away."""
-    end.protocol.get_buffer(-1)[: len(data)] = data
-    end.protocol.buffer_updated(len(data))
+    end.callbacks.get_buffer(-1)[: len(data)] = data
+    end.callbacks.buffer_updated(len(data))
     end.transport.written.clear()
 
 

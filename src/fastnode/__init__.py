@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from fastnode.certs.pool import CertPool
     from fastnode.certs.spiffe import SpiffeId, SpiffeRule
     from fastnode.certs.watch import CertificateWatch
+    from fastnode.dispatch.message import Message
     from fastnode.link.link import Link
-    from fastnode.link.message import Message
     from fastnode.link.peer import Peer
     from fastnode.link.stats import LinkStats, Undelivered
     from fastnode.node.acceptor import Acceptor, AcceptorStats
@@ -155,7 +155,7 @@ _MODULES = {
     "Link": "fastnode.link.link",
     "LinkStats": "fastnode.link.stats",
     "Listener": "fastnode.options",
-    "Message": "fastnode.link.message",
+    "Message": "fastnode.dispatch.message",
     "NetworkOptions": "fastnode.options",
     "Node": "fastnode.node.node",
     "NodeOptions": "fastnode.options",

@@ -239,10 +239,10 @@ def test_states() -> None:
 
 
 def test_codes() -> None:
-    source = (ROOT / "src/fastnode/link/calls.pyx").read_text()
+    source = (ROOT / "src/fastnode/wire/call_error.py").read_text()
     errors = table(section(WIRE, "ERROR (7)"), "code")
     assert {row[1]: row[0] for row in errors} == dict(
-        re.findall(r"^([A-Z_]+) = (\d+)$", source, re.MULTILINE)
+        re.findall(r"^([A-Z_]+): Final = (\d+)$", source, re.MULTILINE)
     )
     goodbyes = table(section(WIRE, "GOODBYE (13)"), "code")
     assert {row[1]: int(row[0]) for row in goodbyes} == {

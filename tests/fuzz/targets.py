@@ -121,12 +121,12 @@ def link(data: bytes) -> None:
         node = _node(loop, holds=stage == "deciding")
         end = _reach(node, stage, dialer=bool(how & DIALER))
         if how & SLOW:
-            end.protocol.pause_writing()
+            end.callbacks.pause_writing()
         end.feed(data[2:], piece)
         if how & LATER:
             loop.advance(20.0)
         if how & SLOW and not end.transport.aborted:
-            end.protocol.resume_writing()
+            end.callbacks.resume_writing()
             loop.turn()
         node.finish()
 

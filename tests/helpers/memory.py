@@ -19,6 +19,7 @@ from fastnode import AcceptorOptions, CertManager, NetworkOptions, Node, NodeOpt
 from fastnode.buffers.pool import live_slabs
 from fastnode.link.clock import tell_time
 from fastnode.link.machine import State
+from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.node.acceptor import Acceptor
 from fastnode.tls.choice import make_engine
 from fastnode.tls.plaintext import PlaintextEngine
@@ -175,9 +176,13 @@ class MemoryTransport:
         self.written = bytearray()
         self.eof = False
         self.aborted = False
+        self.protocol: Any = None
 
     def get_extra_info(self, name: str) -> Any:
         return ("192.0.2.1", 15000) if name == "peername" else None
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
 
     def set_write_buffer_limits(self, high: int) -> None:
         """There is no limit here."""
@@ -313,31 +318,37 @@ class MemoryEnd:
         """Why it ended; None while it has not."""
         return self.protocol.error  # type: ignore[no-any-return]
 
+    @property
+    def callbacks(self) -> Any:
+        """What the transport calls now."""
+        return self.transport.protocol
+
     def connect(self) -> None:
         """The TCP connection is there."""
-        self.protocol.connection_made(self.transport)
+        self.transport.set_protocol(TransportProtocol(self.protocol.connection))
+        self.callbacks.connection_made(self.transport)
         self._loop.turn()
 
     def feed(self, data: bytes, piece: int = 0) -> None:
         """Bytes arrive, in pieces; the loop turns after each."""
         at = 0
         while at < len(data) and not self.transport.aborted:
-            view = self.protocol.get_buffer(-1)
+            view = self.callbacks.get_buffer(-1)
             part = data[at : at + min(piece or len(data), len(view))]
             view[: len(part)] = part
-            self.protocol.buffer_updated(len(part))
+            self.callbacks.buffer_updated(len(part))
             self._loop.turn()
             at += len(part)
 
     def hang_up(self) -> None:
         """The peer sends no more, and then the connection is gone."""
         if not self.transport.aborted:
-            self.protocol.eof_received()
+            self.callbacks.eof_received()
             self._loop.turn()
         assert self.state is State.CLOSED
         assert self.error is not None
         self.transport.aborted = True
-        self.protocol.connection_lost(None)
+        self.callbacks.connection_lost(None)
         self.protocol.cancel_handlers()
         self._loop.turn()
         assert self.protocol.gone.done()

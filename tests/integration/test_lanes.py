@@ -345,7 +345,7 @@ async def test_windows_that_grow(monkeypatch: pytest.MonkeyPatch) -> None:
         assert round_trip > 0
         return min(2 * window, ceiling)
 
-    monkeypatch.setattr("fastnode.link.windows.next_window", doubled)
+    monkeypatch.setattr("fastnode.dispatch.windows.next_window", doubled)
     async with pair({}, {"window": 128 * KIB, "max_window": MIB}) as (a, b):
         got: dict[str, int] = {"small": 0, "large": 0}
 

@@ -55,6 +55,34 @@ async def test_a_handler_that_blocks_is_named(caplog: pytest.LogCaptureFixture) 
         assert all("'sleeps'" in text for text in slow(caplog))
 
 
+async def test_numbers_of_endpoints_are_those_of_their_lane(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Number 0 of the lane of high priority is another endpoint than of the normal."""
+    async with pair({}, {"slow_callback_seconds": LIMIT}) as (a, b):
+        b.handler("quick")(lambda m: m.payload)
+        b.handler("sleeps")(lambda m: block())
+        link = await a.connect(B)
+        await link.call("quick", b"", timeout=WAIT_SECONDS)
+        link.send("sleeps", b"", priority="high")
+        await until(lambda: slow(caplog))
+        assert "'sleeps'" in slow(caplog)[0]
+        assert "'quick'" not in slow(caplog)[0]
+
+
+@pytest.mark.parametrize("priority", [None, "high"])
+async def test_confirmed_messages_that_block_are_named(
+    priority: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with pair({}, {"slow_callback_seconds": LIMIT}) as (a, b):
+        b.handler("sleeps")(lambda m: block())
+        link = await a.connect(B)
+        await link.send_confirmed(
+            "sleeps", b"", timeout=WAIT_SECONDS, priority=priority
+        )
+        assert "the handler of 'sleeps'" in slow(caplog)[0]
+
+
 async def test_several_in_one_record(caplog: pytest.LogCaptureFixture) -> None:
     async with pair({}, {"slow_callback_seconds": LIMIT}) as (a, b):
         b.handler("sleeps")(lambda m: time.sleep(SLOW))

@@ -27,7 +27,8 @@ from helpers.proxy import Proxy
 #: What a link consists of.
 PARTS = frozenset(
     {
-        *("LinkProtocol", "Link", "Outbox", "Inbox", "CallTable", "Keepalive"),
+        *("LinkProtocol", "Link", "Outbox", "CallTable", "Keepalive", "Connection"),
+        *("Handshake", "Dispatcher", "Handlers", "Batches", "DeliveryQueue"),
         *(
             "Succession",
             "Decoder",
@@ -122,6 +123,28 @@ async def test_a_link_is_freed_when_its_last_handler_ends() -> None:
             ends[1].set()
             await freed(before)
         assert not list(b._foundation.links)
+
+
+async def test_a_task_that_a_handler_left_does_not_keep_its_link() -> None:
+    """Its context refers to the handler, and that to nothing of the link."""
+    async with pair() as (a, b):
+        end, left = asyncio.Event(), []
+
+        @b.handler("leaves")
+        async def leaves(message: Message) -> bytes:
+            left.append(asyncio.ensure_future(end.wait()))
+            return b""
+
+        with without_collector():
+            before = parts()
+            link = await a.connect(B)
+            await link.call("leaves", b"", timeout=WAIT_SECONDS)
+            await link.close()
+            del link
+            await until(lambda: not a.links and not b.links)
+            await freed(before)
+        end.set()
+        await asyncio.gather(*left)
 
 
 async def test_refused_links_are_freed_without_the_collector(

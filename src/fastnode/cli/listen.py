@@ -13,7 +13,7 @@ from fastnode.cli.identity import Identity, identity_options
 from fastnode.cli.printable import printable
 
 if TYPE_CHECKING:
-    from fastnode.link.message import Message
+    from fastnode.dispatch.message import Message
 
 __all__ = ["listen"]
 

@@ -7,14 +7,22 @@ So the loop turns without sleeping, at most `limit` seconds for a reply. Everyth
 on the loop has its turn as ever.
 
 That is right only where nobody else wants the processor. So each turn offers it to
-others; where one takes it, this rests for a while, see `Patience`.
+others; where one takes it, polling rests for a while, see `PollBackoff`.
 """
 
 cimport cython
-from fastnode.link.clock cimport monotonic
-from fastnode.link.patience cimport Patience
+from libc.stdint cimport uint64_t
 
-from fastnode.limits import BUSY_POLL_YIELD_SECONDS
+from fastnode.link.clock cimport monotonic
+
+from fastnode.limits import (
+    BUSY_POLL_LEAST_REST_SECONDS,
+    BUSY_POLL_MOST_REST_SECONDS,
+    BUSY_POLL_YIELD_SECONDS,
+)
+
+cdef double LEAST = BUSY_POLL_LEAST_REST_SECONDS
+cdef double MOST = BUSY_POLL_MOST_REST_SECONDS
 
 cdef extern from "<sched.h>" nogil:
     int sched_yield() noexcept
@@ -22,6 +30,36 @@ cdef extern from "<sched.h>" nogil:
 # Of 1.2 million calls of sched_yield with nobody else there, 99.97 % took less than
 # 2 us; where somebody was there, all took more than 10, and many some milliseconds.
 cdef double YIELDED = BUSY_POLL_YIELD_SECONDS
+
+
+@cython.final
+cdef class PollBackoff:
+    """Rests after each loss, twice as long as after the one before; each success
+    halves that. It rests more than half of the time where every second one is a loss,
+    nearly always where most are, and hardly ever where few are.
+
+    It has no clock of its own; times are in seconds. Nothing here raises.
+
+    Args:
+        cost: what a loss takes. The shortest rest is twice as long.
+    """
+
+    def __init__(self, double cost=0):
+        self.least = max(2 * cost, LEAST)
+        self.rest = self.least
+
+    cpdef bint ready(self, double now) noexcept:
+        """Whether it does not rest."""
+        return now >= self.rests_until
+
+    cpdef void won(self) noexcept:
+        """It was not in vain."""
+        self.rest = max(self.rest / 2, self.least)
+
+    cpdef void lost(self, double now) noexcept:
+        """It was in vain: rest from `now` on."""
+        self.rests_until = now + self.rest
+        self.rest = min(self.rest * 2, MOST)
 
 
 @cython.final
@@ -35,13 +73,13 @@ cdef class BusyPoll:
 
     def __init__(self, double limit=0):
         self.limit = limit
-        self.patience = Patience(limit)
+        self.backoff = PollBackoff(limit)
         self.awaited = {}
 
     cdef bint begin(self, loop, reply, double now) except -1:
         """`reply`, which stands for one, is expected from `now` on. False: it is not
         polled for."""
-        if not self.patience.ready(now):
+        if not self.backoff.ready(now):
             return False
         if not self.turning or loop is not self.loop:
             loop.call_soon(self.turn)
@@ -55,7 +93,7 @@ cdef class BusyPoll:
         True, late or not."""
         self.awaited.pop(reply, None)
         if in_time and self.turning:
-            self.patience.won()
+            self.backoff.won()
         return 0
 
     def turn(self):
@@ -78,7 +116,47 @@ cdef class BusyPoll:
         now = monotonic()
         if now - began >= YIELDED:
             self.yielded += 1
-            self.patience.lost(now)
+            self.backoff.lost(now)
             return
         self.loop.call_soon(self.turn)
         self.turning = True
+
+
+@cython.final
+cdef class PolledReply:
+    """Of one kind on a link, to calls or to pings: one at a time, to number `number`; 0
+    while there is none. Where one came too late to be worth it, that kind does without
+    for a while: the peer is far, or slow.
+    """
+
+    def __init__(self, BusyPoll poll not None):
+        self.poll = poll
+        self.backoff = PollBackoff(poll.limit)
+
+    cdef int begin(self, loop, uint64_t number) except -1:
+        """Poll for the reply to `number`, if that is worth it and there is no other."""
+        cdef double now
+        if self.poll.limit <= 0:
+            return 0
+        now = monotonic()
+        if self.number:
+            if now < self.until:
+                return 0
+            # It may take for ever: it is not to keep others from being polled for.
+            self.end(False)
+        if self.backoff.ready(now) and self.poll.begin(loop, self, now):
+            self.number = number
+            self.until = now + self.poll.limit
+        return 0
+
+    cdef int end(self, bint replied) except -1:
+        """It is not waited for any more, with or without a reply."""
+        cdef double now = monotonic()
+        cdef bint in_time = now < self.until
+        self.number = 0
+        self.poll.end(self, in_time and replied)
+        if not in_time:
+            self.backoff.lost(now)
+        elif replied:
+            self.backoff.won()
+        return 0

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint32_t
 
-from fastnode.link.outbox cimport Outbox
-from fastnode.link.polled_reply cimport PolledReply
+from fastnode.link.busy_poll cimport PolledReply
+from fastnode.sending.outbox cimport Outbox
 
 
 cdef class CallTable:

@@ -3,10 +3,9 @@
 cimport cython
 from libc.stdint cimport uint32_t
 
-from fastnode.link.busy_poll cimport BusyPoll
-from fastnode.link.handling cimport Handling, current
-from fastnode.link.outbox cimport Outbox
-from fastnode.link.polled_reply cimport PolledReply
+from fastnode.dispatch.handler cimport Delivery, current
+from fastnode.link.busy_poll cimport BusyPoll, PolledReply
+from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.frame cimport CALL, CANCEL, CONFIRM, DATA_LANE
 
 from asyncio import CancelledError
@@ -16,14 +15,17 @@ from fastnode.errors import (
     CallTimeout,
     MessageTooLarge,
     NoSuchEndpoint,
-    ProtocolError,
     RemoteError,
     Side,
     no_timeout,
     renewed,
 )
-from fastnode.limits import BUSY_POLL_CALLS, MAX_REASON_BYTES
-from fastnode.wire.text import cut
+from fastnode.limits import BUSY_POLL_CALLS
+from fastnode.wire.call_error import (
+    NO_SUCH_ENDPOINT,
+    REPLY_TOO_LARGE,
+    decode_call_error,
+)
 
 # A call leaves at once where no other is under way. Where many are, they leave in two
 # halves: the peer works on one while we queue the other. Measured with 64 calls under
@@ -32,21 +34,8 @@ cdef Py_ssize_t LEAST_HALF = 16
 # Where more are under way, there is enough to do until the replies come.
 cdef Py_ssize_t FEW = BUSY_POLL_CALLS
 
-# The number in front of CANCEL and ERROR bodies, and what follows it in ERROR.
+# The body of CANCEL.
 cdef object NUMBER = Struct(">I")
-cdef object ERROR_HEAD = Struct(">HH")
-
-# Codes of an ERROR frame.
-HANDLER_RAISED = 1
-NO_SUCH_ENDPOINT = 2
-REPLY_TOO_LARGE = 3
-
-
-def encode_error(uint32_t number, int code, str type_name, str text):
-    """The body of an ERROR frame; both texts are cut to MAX_REASON_BYTES."""
-    cdef bytes name = cut(type_name, MAX_REASON_BYTES)
-    cdef bytes head = NUMBER.pack(number) + ERROR_HEAD.pack(code, len(name))
-    return head + name + cut(text, MAX_REASON_BYTES)
 
 
 @cython.final
@@ -82,7 +71,7 @@ cdef class CallTable:
         if timeout is not None and not timeout >= 0:
             raise no_timeout(timeout)
         number = self.free_number()
-        cdef Handling handling = current()
+        cdef Delivery handling = current()
         self.outbox.call(
             CONFIRM if confirm else CALL,
             endpoint,
@@ -91,6 +80,8 @@ cdef class CallTable:
             priority,
             handling is not None,
         )
+        # Not before: the peer counts the numbers that it sees.
+        self.last = number
         future = self.loop.create_future()
         self.waiting[number] = future
         self.unsent += 1
@@ -151,7 +142,6 @@ cdef class CallTable:
         while True:
             number += 1
             if number and number not in self.waiting:
-                self.last = number
                 return number
 
     cdef int replied(self, uint32_t number, bytes payload) except -1:
@@ -166,19 +156,12 @@ cdef class CallTable:
     cdef int failed(self, uint32_t number, bytes body) except -1:
         """An ERROR came instead of a reply: `body` is what follows the number."""
         cdef object future = self.waiting.get(number)
-        cdef int size
         cdef object error
-        code, size = ERROR_HEAD.unpack_from(body)
-        if size > len(body) - ERROR_HEAD.size:
-            raise ProtocolError(
-                "the peer sent a malformed ERROR frame", side=Side.REMOTE
-            )
+        code, name, text = decode_call_error(body)
         if self.polled.number == number:
             self.polled.end(True)
         if future is None or future.done():
             return 0
-        name = body[ERROR_HEAD.size:ERROR_HEAD.size + size].decode("utf-8", "replace")
-        text = body[ERROR_HEAD.size + size:].decode("utf-8", "replace")
         if code == NO_SUCH_ENDPOINT:
             error = NoSuchEndpoint(
                 f"{self.peer.name} has no endpoint {text!r}",

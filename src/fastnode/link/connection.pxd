@@ -1,9 +1,23 @@
 from libc.stdint cimport uint64_t
 
-from fastnode.link.outbox cimport Outbox
-from fastnode.link.stopwatch cimport Stopwatch
+from fastnode.dispatch.context cimport HandlerContext
+from fastnode.dispatch.stopwatch cimport Stopwatch
+from fastnode.sending.outbox cimport Outbox
 from fastnode.tls.engine cimport TlsEngine
 from fastnode.wire.decoder cimport Decoder
+
+
+cdef class FrameTaker:
+    cdef int on_made(self) except -1
+    cdef int on_secure(self) except -1
+    cdef int on_bytes(self) except -1
+    cdef int on_frame(self) except -1
+    cdef int on_read(self) except -1
+    cdef int on_dry(self) except -1
+    cdef int on_end_of_stream(self) except -1
+    cdef int on_failure(self, error) except -1
+    cdef int on_lost(self, exc) except -1
+    cdef int on_gone(self) except -1
 
 
 cdef class Connection:
@@ -12,6 +26,10 @@ cdef class Connection:
     cdef Decoder decoder
     cdef Outbox outbox
     cdef Stopwatch watch
+    # What takes the frames and hears of the rest; None when the connection is gone.
+    cdef FrameTaker taker
+    # In which everything runs that receiving leads to.
+    cdef HandlerContext context
 
     # Ciphertext is read into one buffer that all links of a node share: it is
     # consumed before control returns to the loop.
@@ -24,7 +42,7 @@ cdef class Connection:
     cdef public object address
     cdef uint64_t bytes_received
 
-    # TLS is up. Nothing more is to be read: set by the subclass, before `hang_up`.
+    # TLS is up. Nothing more is to be read: set by the taker, before `hang_up`.
     cdef bint secure
     cdef bint ended
     # The one deadline that runs: of the handshake, of the end, of the lingering.
@@ -35,21 +53,10 @@ cdef class Connection:
 
     cdef int filled(self) except -1
     cdef bint may_read(self) except? True
+    cdef int take_in(self, Py_ssize_t nbytes, bint eof) except -1
     cdef int receive_guarded(self, Py_ssize_t nbytes, bint eof) except -1
     cdef int advance(self) except -1
     cdef int read_frames(self) except -1
     cdef int stop_timer(self) except -1
     cdef int hang_up(self) except -1
     cdef int limit_unacknowledged(self, double seconds) except -1
-
-    # What a subclass does with it.
-    cdef int on_made(self) except -1
-    cdef int on_bytes(self) except -1
-    cdef int on_secure(self) except -1
-    cdef int on_frame(self) except -1
-    cdef int on_read(self) except -1
-    cdef int on_dry(self) except -1
-    cdef int on_end_of_stream(self) except -1
-    cdef int on_failure(self, error) except -1
-    cdef int on_lost(self, exc) except -1
-    cdef int on_gone(self) except -1

@@ -1,22 +1,24 @@
-"""Connection: the only place with transport callbacks.
+"""Connection: bytes of a transport to frames, and frames to bytes.
 
 It joins the engine (TLS), the decoder and the outbox (frames) above a plain TCP
-transport. What the frames mean is for the subclass, `LinkProtocol`.
+transport. What the frames mean is for its taker, a `LinkProtocol`.
 
-Rules for whoever edits this. The subclass may end the connection inside any of its
-`on_` methods: look at `ended` after each. After the end it half-closes, and reads and
-discards for LINGER_SECONDS, because closing a socket with unread bytes makes the
-kernel send a reset that destroys the alert or goodbye that was written last.
+Rules for whoever edits this. The taker may end the connection inside any of its `on_`
+methods: look at `ended` after each. After the end the connection half-closes, and reads
+and discards for LINGER_SECONDS. Closing a socket with unread bytes would make the
+kernel send a reset, which destroys the alert or goodbye that was written last.
 """
 
+cimport cython
 from libc.stdint cimport uint64_t
 
 from fastnode.buffers.pool cimport BufferPool
-from fastnode.link.outbox cimport Outbox
-from fastnode.link.stopwatch cimport Stopwatch
+from fastnode.dispatch.context cimport HandlerContext
+from fastnode.dispatch.stopwatch cimport Stopwatch
+from fastnode.sending.outbox cimport Outbox
 from fastnode.tls.engine cimport ENDED, WANT_MORE
 from fastnode.wire.decoder cimport Decoder
-from fastnode.wire.frame cimport CALL, MESSAGE
+from fastnode.wire.frame cimport CALL, CONFIRM, MESSAGE
 
 import asyncio
 import logging
@@ -34,17 +36,74 @@ log = logging.getLogger("fastnode.link")
 cdef object USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 
+cdef class FrameTaker:
+    """What a connection tells. Each method does nothing unless it is overridden."""
+
+    cdef int on_made(self) except -1:
+        """The TCP connection is there."""
+        return 0
+
+    cdef int on_secure(self) except -1:
+        """The TLS handshake is complete on this side."""
+        return 0
+
+    cdef int on_bytes(self) except -1:
+        """Something was heard of the peer."""
+        return 0
+
+    cdef int on_frame(self) except -1:
+        """The decoder holds a frame."""
+        return 0
+
+    cdef int on_read(self) except -1:
+        """All frames that had come are handled."""
+        return 0
+
+    cdef int on_dry(self) except -1:
+        """All that the socket had is read."""
+        return 0
+
+    cdef int on_end_of_stream(self) except -1:
+        """The peer's TLS said that it sends no more."""
+        return 0
+
+    cdef int on_failure(self, error) except -1:
+        """Receiving or the engine failed; ends the connection."""
+        return 0
+
+    cdef int on_lost(self, exc) except -1:
+        """The TCP connection is gone, and it had not ended before."""
+        return 0
+
+    cdef int on_gone(self) except -1:
+        """The TCP connection is gone: let go of whatever refers back to this object,
+        so that it is freed with its last user and not by the garbage collector."""
+        return 0
+
+
+@cython.final
 cdef class Connection:
     """The callbacks of an `asyncio.BufferedProtocol`: bytes to frames and back.
 
     Args:
+        taker: takes the frames.
         engine: a fresh `TlsEngine`.
         pool: slabs of the node.
         receive_buffer: a writable buffer, shared with other links of this loop.
+        context: in which the taker is called for what was received.
     """
 
-    def __init__(self, engine, BufferPool pool not None, receive_buffer):
+    def __init__(
+        self,
+        FrameTaker taker not None,
+        engine,
+        BufferPool pool not None,
+        receive_buffer,
+        HandlerContext context not None,
+    ):
         self.loop = asyncio.get_running_loop()
+        self.taker = taker
+        self.context = context
         self.engine = engine
         self.receive_view = memoryview(receive_buffer)
         self.receive = receive_buffer
@@ -54,11 +113,6 @@ cdef class Connection:
         self.watch = Stopwatch()
         self.gone = self.loop.create_future()
         self.began = self.loop.time()
-
-    @property
-    def presented(self):
-        """The engine, for who judges the peer: certificate, version, cipher, alpn."""
-        return self.engine
 
     # --- transport callbacks --------------------------------------------------
 
@@ -73,8 +127,8 @@ cdef class Connection:
         self.transport = transport
         self.outbox.write = transport.write
         transport.set_write_buffer_limits(high=TRANSPORT_HIGH_WATER_BYTES)
-        self.on_made()
-        self.receive_guarded(0, False)
+        self.taker.on_made()
+        self.take_in(0, False)
 
     def get_buffer(self, sizehint):
         """Where the transport puts ciphertext."""
@@ -83,12 +137,12 @@ cdef class Connection:
     def buffer_updated(self, Py_ssize_t nbytes):
         """Ciphertext has come."""
         if not self.ended:
-            self.receive_guarded(nbytes, False)
+            self.take_in(nbytes, False)
 
     def eof_received(self):
         """The peer sends no more; the transport closes itself after this."""
         if not self.ended:
-            self.receive_guarded(0, True)
+            self.take_in(0, True)
         return False
 
     def pause_writing(self):
@@ -104,7 +158,7 @@ cdef class Connection:
         """The TCP connection is gone."""
         try:
             if not self.ended:
-                self.on_lost(exc)
+                self.taker.on_lost(exc)
         finally:
             # Whatever went wrong, nobody waits for this connection any more.
             self.stop_timer()
@@ -113,7 +167,10 @@ cdef class Connection:
             self.receive_view = None
             if not self.gone.done():
                 self.gone.set_result(None)
-            self.on_gone()
+            self.outbox.on_error = None
+            taker, self.taker = self.taker, None
+            if taker is not None:
+                (<FrameTaker>taker).on_gone()
 
     # --- receiving ------------------------------------------------------------
 
@@ -137,8 +194,17 @@ cdef class Connection:
     cdef bint may_read(self) except? True:
         return self.transport is not None and not self.transport.is_closing()
 
+    cdef int take_in(self, Py_ssize_t nbytes, bint eof) except -1:
+        """Receive, in the node's own context."""
+        cdef bint entered = self.context.enter()
+        try:
+            return self.receive_guarded(nbytes, eof)
+        finally:
+            if entered:
+                self.context.leave()
+
     cdef int receive_guarded(self, Py_ssize_t nbytes, bint eof) except -1:
-        self.on_bytes()
+        self.taker.on_bytes()
         self.watch.start()
         self.outbox.in_read = True
         try:
@@ -149,7 +215,7 @@ cdef class Connection:
                 self.engine.feed_eof()
             self.advance()
         except Exception as error:
-            self.on_failure(error)
+            self.taker.on_failure(error)
         finally:
             self.outbox.in_read = False
             # The buffer is that of all links.
@@ -162,8 +228,10 @@ cdef class Connection:
         return 0
 
     def failed(self, error):
-        """The engine failed while it was given something to send."""
-        self.on_failure(error)
+        """The engine failed while it was given something to send, or a handler could
+        not be begun."""
+        if self.taker is not None:
+            self.taker.on_failure(error)
 
     cdef int advance(self) except -1:
         cdef int done
@@ -171,7 +239,7 @@ cdef class Connection:
             done = self.engine.handshake()
             if done:
                 self.secure = True
-                self.on_secure()
+                self.taker.on_secure()
             self.outbox.push_output()
             if not done:
                 return 0
@@ -187,20 +255,24 @@ cdef class Connection:
             if got == WANT_MORE:
                 break
             if got == ENDED:
-                self.on_end_of_stream()
+                self.taker.on_end_of_stream()
                 break
             self.decoder.commit(<size_t>got)
             while self.decoder.next():
-                if self.decoder.kind == MESSAGE or self.decoder.kind == CALL:
-                    self.watch.message(self, self.decoder.number)
-                self.on_frame()
+                if (
+                    self.decoder.kind == MESSAGE
+                    or self.decoder.kind == CALL
+                    or self.decoder.kind == CONFIRM
+                ):
+                    self.watch.message(self.decoder.lane, self.decoder.number)
+                self.taker.on_frame()
                 if self.ended:
                     return 0
-            self.on_read()
-            self.watch.lap(self)
+            self.taker.on_read()
+            self.watch.lap()
         if self.ended:
             return 0
-        self.on_dry()
+        self.taker.on_dry()
         if self.ended:
             return 0
         self.decoder.rest()
@@ -259,46 +331,3 @@ cdef class Connection:
             self.transport.abort()
         else:
             self.connection_lost(None)
-
-    # --- what a subclass does with it -----------------------------------------
-
-    cdef int on_made(self) except -1:
-        """The TCP connection is there."""
-        raise NotImplementedError
-
-    cdef int on_bytes(self) except -1:
-        """Something was heard of the peer."""
-        raise NotImplementedError
-
-    cdef int on_secure(self) except -1:
-        """The TLS handshake is complete on this side."""
-        raise NotImplementedError
-
-    cdef int on_frame(self) except -1:
-        """`decoder` holds a frame."""
-        raise NotImplementedError
-
-    cdef int on_read(self) except -1:
-        """All frames that had come are handled."""
-        raise NotImplementedError
-
-    cdef int on_dry(self) except -1:
-        """All that the socket had is read."""
-        raise NotImplementedError
-
-    cdef int on_end_of_stream(self) except -1:
-        """The peer's TLS said that it sends no more."""
-        raise NotImplementedError
-
-    cdef int on_failure(self, error) except -1:
-        """Receiving or the engine failed; ends the connection."""
-        raise NotImplementedError
-
-    cdef int on_lost(self, exc) except -1:
-        """The TCP connection is gone, and it had not ended before."""
-        raise NotImplementedError
-
-    cdef int on_gone(self) except -1:
-        """The TCP connection is gone: let go of whatever refers back to this object,
-        so that it is freed with its last user and not by the garbage collector."""
-        raise NotImplementedError

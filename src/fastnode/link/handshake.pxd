@@ -1,38 +1,40 @@
 from fastnode.link.connection cimport Connection
-from fastnode.link.succession cimport Succession
 
 
-cdef class Handshake(Connection):
-    cdef readonly object owner
-    cdef readonly object settings
-    cdef readonly bint dialer
-    cdef readonly Succession succession
+cdef class Handshake:
+    # The `LinkProtocol`, until its connection is gone.
+    cdef object protocol
+    cdef Connection connection
+    cdef object owner
+    cdef object settings
+    cdef bint dialer
 
-    # Where the link stands (machine.State) and which kinds may come (a bit mask).
-    cdef object state_
-    cdef unsigned int allowed
-
-    # Our HELLO, the peer's, and the judgement of it.
+    # The HELLOs of both sides, and the judgement of the peer's, a task.
     cdef readonly object hello
     cdef readonly object peer_hello
     cdef object decision
     # When we sent ours, and how long the peer took to answer it, seconds.
     cdef double spoke_at
     cdef double round_trip
-    cdef readonly object established
-    cdef readonly object peer
 
-    # Until a dialer's handshake is complete: how much is read at once, 0 afterwards;
-    # the beginning of a record that is not whole.
+    cdef int begin(self) except -1
+    cdef int secure(self) except -1
+    cdef int say_hello(self) except -1
+    cdef int on_hello(self, bytes body) except -1
+    cdef int on_accept(self) except -1
+    cdef int close(self) except -1
+
+
+cdef class StrangerReader:
+    cdef Connection connection
+    # How much is read at once; the beginning of a record that is not whole.
     cdef size_t readable
     cdef bytes held
     # What the kernel was told to wait for, bytes; 0: nothing.
     cdef size_t lowest
+    # The kernel cannot be told.
+    cdef bint deaf
 
     cdef size_t hold(self, size_t size) except? 0
     cdef int read_on(self, size_t size) except -1
-    cdef int enter(self, event) except -1
-    cdef int peer_moved(self) except -1
-    cdef int say_hello(self) except -1
-    cdef int on_hello(self, bytes body) except -1
-    cdef int come_up(self) except -1
+    cdef int hand_back(self) except -1

@@ -12,10 +12,9 @@ The same clock tells busy links from idle ones: TLS may keep its buffers on the 
 cimport cython
 from libc.stdint cimport uint64_t
 
-from fastnode.link.busy_poll cimport BusyPoll
+from fastnode.link.busy_poll cimport BusyPoll, PolledReply
 from fastnode.link.clock cimport monotonic
-from fastnode.link.outbox cimport Outbox
-from fastnode.link.polled_reply cimport PolledReply
+from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.frame cimport PING, PONG
 
 from struct import Struct

@@ -1,5 +1,5 @@
 from fastnode.link.calls cimport CallTable
-from fastnode.link.outbox cimport Outbox
+from fastnode.sending.outbox cimport Outbox
 
 
 cdef class Link:

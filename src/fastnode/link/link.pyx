@@ -3,10 +3,10 @@
 cimport cython
 
 from fastnode.link.calls cimport CallTable
-from fastnode.link.outbox cimport Outbox
+from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.frame cimport DATA_LANE, HIGH_LANE
 
-from fastnode.errors import CloseReason, ConfigError
+from fastnode.errors import CloseReason, ConfigError, SendQueueFull
 from fastnode.limits import CLOSE_TIMEOUT_SECONDS
 
 
@@ -153,3 +153,25 @@ cdef class Link:
     def __repr__(self):
         state = "closed" if self.closed else "up"
         return f"<Link to {self.peer}, {state}>"
+
+
+async def room(Link link not None, size_t size):
+    """Wait until a payload of `size` bytes may be queued, and the node is not so full
+    that whoever can wait should. Holds until the loop turns.
+
+    Raises:
+        LinkClosed: the link ended while waiting, or before.
+        MessageTooLarge: larger than this node or the peer allows.
+    """
+    cdef Outbox outbox = link.outbox
+    while is_full(outbox, size):
+        # It may take an empty queue.
+        await outbox.less()
+
+
+cdef bint is_full(Outbox outbox, size_t size) except -1:
+    try:
+        outbox.check(size)
+    except SendQueueFull:
+        return True
+    return outbox.budget.used > outbox.budget.high

@@ -1,16 +1,42 @@
+from fastnode.dispatch.dispatcher cimport Dispatcher
 from fastnode.link.calls cimport CallTable
+from fastnode.link.connection cimport Connection, FrameTaker
 from fastnode.link.handshake cimport Handshake
-from fastnode.link.inbox cimport Inbox
 from fastnode.link.keepalive cimport Keepalive
+from fastnode.link.succession cimport Succession
+from fastnode.sending.outbox cimport Outbox
+from fastnode.wire.decoder cimport Decoder
 
 
-cdef class LinkProtocol(Handshake):
-    cdef Inbox inbox
+cdef class LinkProtocol(FrameTaker):
+    # What it consists of. The last two are parts of the connection.
+    cdef readonly Connection connection
+    cdef Handshake handshake
+    cdef Dispatcher dispatcher
     cdef CallTable calls
     cdef Keepalive keepalive
+    cdef readonly Succession succession
+    cdef Outbox outbox
+    cdef Decoder decoder
 
-    # What users hold, once it is up.
+    cdef readonly object loop
+    cdef readonly object owner
+    cdef readonly object settings
+    cdef readonly bint dialer
+
+    # Where the link stands (machine.State) and which kinds may come (a bit mask).
+    cdef object state_
+    cdef unsigned int allowed
+
+    # Who is at the other end, once the peer was accepted.
+    cdef public object peer
+    # A future: the link, once it is up. What users hold then.
+    cdef readonly object established
     cdef readonly object link
+
+    # Called with the name of the peer, the seconds and the names of endpoints where a
+    # receive callback was slow.
+    cdef object on_slow
 
     # The orderly end.
     cdef bint goodbye_received
@@ -19,6 +45,7 @@ cdef class LinkProtocol(Handshake):
     # What was not done at the end: messages, bytes, calls, handlers.
     cdef tuple left
 
+    cdef int peer_moved(self) except -1
     cdef int on_rare_frame(self, int kind) except -1
     cdef int close_for(self, reason, timeout, error) except -1
     cdef int on_goodbye(self, bytes body) except -1

@@ -1,8 +1,9 @@
 """LinkProtocol: a connection that becomes a link, is one, and ends.
 
-Above `Connection` (TLS and frames) and `Handshake` (until both sides have accepted
-each other) it joins the inbox and the call table (handlers, callers): the traffic and
-the end. The states are those of `fastnode.link.machine`.
+It takes the frames of a `Connection` and joins its parts: `Handshake` until both sides
+have accepted each other, `Dispatcher` for what the peer sends, `CallTable` for what we
+call, `Keepalive`, and `Succession` for a newer link in the place of this one. The
+states are those of `fastnode.link.machine`.
 
 Rules for whoever edits this. Handlers run inside `on_frame`: after every call that
 may reach one, the state may have changed. All ways to the end lead through `end`.
@@ -11,10 +12,11 @@ Nothing is written after it but what it wrote itself: the alert or goodbye.
 
 cimport cython
 from fastnode.buffers.pool cimport BufferPool
+from fastnode.dispatch.dispatcher cimport Dispatcher
+from fastnode.dispatch.endpoint cimport EndpointRegistry
 from fastnode.link.calls cimport CallTable
-from fastnode.link.endpoint cimport EndpointRegistry
+from fastnode.link.connection cimport Connection, FrameTaker
 from fastnode.link.handshake cimport Handshake
-from fastnode.link.inbox cimport Inbox
 from fastnode.link.keepalive cimport Keepalive
 from fastnode.link.succession cimport Succession
 from fastnode.wire.frame cimport (
@@ -36,7 +38,6 @@ from fastnode.wire.frame cimport (
 )
 
 import logging
-from time import perf_counter
 
 from fastnode.errors import (
     CloseReason,
@@ -52,13 +53,17 @@ from fastnode.limits import (
 )
 from fastnode.link import endings
 from fastnode.link.link import Link
-from fastnode.link.machine import Event, State
+from fastnode.link.machine import Event, State, frame_mask, next_state
 from fastnode.link.stats import LinkStats, Undelivered
 from fastnode.tls.engine import TLS_ERRORS
 from fastnode.wire.goodbye import decode_goodbye, encode_goodbye
 
 log = logging.getLogger("fastnode.link")
 
+# What a peer sends no more after its MOVED.
+cdef unsigned int UNTIL_MOVED = (
+    1 << ENDPOINT | 1 << MESSAGE | 1 << CALL | 1 << CONFIRM | 1 << MOVED
+)
 # What a peer may send after its GOODBYE: what helps us to say ours.
 cdef unsigned int AFTER_GOODBYE = 1 << CREDIT | 1 << CANCEL
 
@@ -68,14 +73,14 @@ cdef enum:
 
 
 @cython.final
-cdef class LinkProtocol(Handshake):
+cdef class LinkProtocol(FrameTaker):
     """A connection to a peer, from the first byte to the last.
 
     Args:
         engine: a fresh `TlsEngine`.
         owner: judges the peer and hears how the link fares; see `LinkOwner`.
         settings: limits and times.
-        registry: the endpoints of the node.
+        registry: the endpoints of the node, and the context of its handlers.
         pool: slabs of the node.
         receive_buffer: a writable buffer, shared with other links of this loop.
         dialer: whether we made the connection.
@@ -92,36 +97,162 @@ cdef class LinkProtocol(Handshake):
         *,
         bint dialer,
     ):
-        Handshake.__init__(
-            self, engine, owner, settings, pool, receive_buffer, dialer=dialer
+        cdef Connection connection = Connection(
+            self, engine, pool, receive_buffer, registry.context
         )
+        self.connection = connection
+        self.loop = connection.loop
+        self.outbox = connection.outbox
+        self.decoder = connection.decoder
+        self.owner = owner
+        self.settings = settings
+        self.dialer = dialer
+        self.state_ = State.TLS
+        self.established = self.loop.create_future()
         self.outbox.high_water = settings.high_water
         self.outbox.low_water = settings.low_water
         self.outbox.most = settings.max_queued
         self.outbox.budget = settings.budget
-        self.inbox = Inbox(
-            self.loop, self.outbox, registry, self.watch, settings.hello.window
+        self.dispatcher = Dispatcher(
+            self.loop,
+            self.outbox,
+            registry,
+            connection.watch,
+            pool.spares,
+            connection.failed,
+            settings.hello.window,
         )
         self.calls = CallTable(self.loop, self.outbox, settings.poll)
-        self.succession = Succession(self, self.outbox, self.inbox, self.calls)
+        self.succession = Succession(self, self.outbox, self.dispatcher, self.calls)
+        self.handshake = Handshake(self, connection, owner, settings, dialer)
         self.keepalive = Keepalive(
             self.loop, self.outbox, self.peer_silent, settings.poll
         )
 
+    # --- what it shows of its parts ---------------------------------------------
+
+    @property
+    def state(self):
+        """Where the link stands."""
+        return self.state_
+
+    @property
+    def presented(self):
+        """The engine, for who judges the peer: certificate, version, cipher, alpn."""
+        return self.connection.engine
+
+    @property
+    def hello(self):
+        """What we have told the peer; None before that."""
+        return self.handshake.hello
+
+    @property
+    def peer_hello(self):
+        """What the peer has told us; None before that."""
+        return self.handshake.peer_hello
+
+    @property
+    def address(self):
+        """Host and port of the peer."""
+        return self.connection.address
+
+    @address.setter
+    def address(self, value):
+        self.connection.address = value
+
+    @property
+    def began(self):
+        """When the handshake's time began, in the loop's time."""
+        return self.connection.began
+
+    @began.setter
+    def began(self, double value):
+        self.connection.began = value
+
+    @property
+    def gone(self):
+        """A future: done when the connection is gone."""
+        return self.connection.gone
+
+    async def wait_gone(self):
+        """Wait until the connection is gone."""
+        await self.connection.wait_gone()
+
+    def abort(self):
+        """Cut the connection at once, without a word."""
+        self.connection.abort()
+
+    def connection_lost(self, exc):
+        """There is no connection, or not any more."""
+        self.connection.connection_lost(exc)
+
+    def peer_text(self):
+        """The best name for the peer that is known by now."""
+        if self.peer is not None:
+            return self.peer.name
+        if self.handshake.peer_hello is not None:
+            return str(self.handshake.peer_hello.name)
+        if self.connection.address:
+            return f"{self.connection.address[0]}:{self.connection.address[1]}"
+        return "the peer"
+
+    def watch_callbacks(self, double limit, on_slow, on_slow_handler):
+        """Tell of callbacks that block the loop for `limit` seconds.
+
+        Args:
+            on_slow: called with the peer's name, seconds and names of endpoints where
+                the link receives.
+            on_slow_handler: called with the name of an endpoint and seconds elsewhere.
+        """
+        self.on_slow = on_slow
+        self.connection.watch.on_slow = self.tell_slow
+        self.connection.watch.on_slow_handler = on_slow_handler
+        self.connection.watch.limit = limit
+
+    def tell_slow(self, double took):
+        """A receive callback took so many seconds."""
+        if self.on_slow is not None:
+            self.on_slow(self.peer_text(), took, self.dispatcher.names_seen())
+
+    # --- states -----------------------------------------------------------------
+
+    def enter(self, event):
+        """Enter the state that follows after `event`."""
+        self.state_ = next_state(self.state_, event)
+        self.allowed = frame_mask(self.state_)
+        if self.succession.moved:
+            self.peer_moved()
+
+    cdef int peer_moved(self) except -1:
+        """The peer begins no more messages and calls on this link."""
+        self.allowed &= ~UNTIL_MOVED
+        return 0
+
+    def refuse(self, error):
+        """Refuse the peer, and tell it why."""
+        self.end(
+            error,
+            getattr(error, "close_reason", CloseReason.REFUSED),
+            error.message,
+            error.hint,
+        )
+
     # --- what the connection tells -------------------------------------------
 
+    cdef int on_made(self) except -1:
+        return self.handshake.begin()
+
+    cdef int on_secure(self) except -1:
+        return self.handshake.secure()
+
     cdef int on_bytes(self) except -1:
-        self.keepalive.heard()
-        return 0
+        return self.keepalive.heard()
 
     cdef int on_read(self) except -1:
-        return self.inbox.windows.count(self.decoder)
+        return self.dispatcher.windows.count(self.decoder)
 
     cdef int on_dry(self) except -1:
-        if self.inbox.gathered:
-            self.inbox.hand_over()
-            self.watch.lap(self)
-        return 0
+        return self.dispatcher.dry()
 
     cdef int on_lost(self, exc) except -1:
         if self.state_ < State.UP:
@@ -132,13 +263,16 @@ cdef class LinkProtocol(Handshake):
 
     cdef int on_gone(self) except -1:
         self.owner = self.link = self.established = None
-        self.outbox.on_error = None
+        self.handshake.protocol = self.handshake.owner = None
+        self.on_slow = None
+        self.connection.watch.limit = 0
+        self.connection.watch.on_slow = None
         return 0
 
     cdef int on_failure(self, error) except -1:
         """Whatever goes wrong ends this link and nothing else."""
         # What came before it, and was good.
-        self.inbox.hand_over()
+        self.dispatcher.batches.hand_over()
         if isinstance(error, TLS_ERRORS):
             self.engine_failed(error)
         elif isinstance(error, ProtocolError):
@@ -172,11 +306,13 @@ cdef class LinkProtocol(Handshake):
                 side=Side.REMOTE,
             )
         if kind == MESSAGE:
-            self.inbox.message(self.decoder.lane, self.decoder.number, payload)
+            self.dispatcher.message(
+                self.decoder.lane, self.decoder.number, payload
+            )
             self.decoder.pool.spares.put(payload)
-            return self.inbox.messages(self.decoder, self)
+            return self.dispatcher.messages(self.decoder)
         if kind == CALL or kind == CONFIRM:
-            self.inbox.call(self.decoder, payload)
+            self.dispatcher.call(self.decoder, payload)
             return self.decoder.pool.spares.put(payload)
         if kind == REPLY:
             return self.calls.replied(self.decoder.call, payload)
@@ -186,7 +322,7 @@ cdef class LinkProtocol(Handshake):
                 get32(<const unsigned char *><const char *>payload),
             )
         if kind == ENDPOINT:
-            return self.inbox.numbers.define(
+            return self.dispatcher.numbers.define(
                 self.decoder.lane, self.decoder.number, payload
             )
         self.decoder.payload = payload
@@ -196,19 +332,17 @@ cdef class LinkProtocol(Handshake):
         cdef bytes payload = self.decoder.payload
         self.decoder.payload = None
         # What may end the link, or follows all messages, overtakes none.
-        self.inbox.hand_over()
-        if self.ended:
+        self.dispatcher.batches.hand_over()
+        if self.connection.ended:
             return 0
         if kind == HELLO:
-            return self.on_hello(payload)
+            return self.handshake.on_hello(payload)
         if kind == ACCEPT:
-            self.round_trip = perf_counter() - self.spoke_at
-            self.enter(Event.ACCEPT_RECEIVED)
-            return self.come_up()
+            return self.handshake.on_accept()
         if kind == ERROR:
             return self.calls.failed(self.decoder.call, payload)
         if kind == CANCEL:
-            return self.inbox.cancel(self.decoder.call)
+            return self.dispatcher.cancel(self.decoder.call)
         if kind == PING:
             return self.keepalive.pinged(payload)
         if kind == PONG:
@@ -221,28 +355,26 @@ cdef class LinkProtocol(Handshake):
 
     # --- traffic --------------------------------------------------------------
 
-    cdef int come_up(self) except -1:
-        self.stop_timer()
-        self.inbox.set_peer(self.peer)
+    def come_up(self):
+        """Both sides have accepted each other."""
+        self.connection.stop_timer()
+        self.dispatcher.set_peer(self.peer)
         self.calls.set_peer(self.peer)
         self.outbox.peer = self.peer
-        self.engine.settle()
+        self.connection.engine.settle()
         self.decoder.max_frame = MAX_FRAME_BYTES
         self.decoder.max_message = self.settings.hello.max_message
         self.link = Link(self, self.outbox, self.calls, self.peer)
         self.succession.agree(self.hello, self.peer_hello)
         self.keepalive.start(self.settings.interval_with(self.peer_hello))
-        self.limit_unacknowledged(self.keepalive.limit)
-        self.inbox.windows.follow(self.decoder)
-        self.inbox.windows.grows(
-            self.settings.max_window, self.round_trip, self.keepalive.ping
+        self.connection.limit_unacknowledged(self.keepalive.limit)
+        self.dispatcher.windows.follow(self.decoder)
+        self.dispatcher.windows.grows(
+            self.settings.max_window, self.handshake.round_trip, self.keepalive.ping
         )
         self.owner.link_up(self)
-        if self.state_ is not State.UP:
-            return 0
-        if not self.established.done():
+        if self.state_ is State.UP and not self.established.done():
             self.established.set_result(self.link)
-        return 0
 
     def ping(self):
         """See `Link.ping`."""
@@ -264,15 +396,15 @@ cdef class LinkProtocol(Handshake):
         """A snapshot of the counters."""
         return LinkStats(
             messages_sent=self.outbox.messages,
-            messages_received=self.inbox.messages_received,
+            messages_received=self.dispatcher.messages_received,
             calls_sent=self.outbox.calls,
-            calls_received=self.inbox.calls_received,
+            calls_received=self.dispatcher.calls_received,
             bytes_sent=self.outbox.bytes_written,
-            bytes_received=self.bytes_received,
+            bytes_received=self.connection.bytes_received,
             queued_bytes=self.outbox.size(),
             credit_bytes=max(self.outbox.encoder.data.credit, 0),
-            unhandled_messages=self.inbox.unhandled,
-            handler_errors=self.inbox.handler_errors,
+            unhandled_messages=self.dispatcher.handlers.unhandled,
+            handler_errors=self.dispatcher.handlers.errors,
         )
 
     # --- a newer link takes over, see fastnode.link.succession ------------------
@@ -283,7 +415,8 @@ cdef class LinkProtocol(Handshake):
         if self.state_ is not State.UP:
             return
         self.enter(Event.MOVE)
-        self.calls.on_idle = self.outbox.on_empty = self.inbox.on_idle = self.drained
+        self.calls.on_idle = self.outbox.on_empty = self.drained
+        self.dispatcher.tell_idle(self.drained)
         self.outbox.move(endings.replaced(self.peer))
         self.drained()
 
@@ -309,9 +442,9 @@ cdef class LinkProtocol(Handshake):
         self.close_reason = reason
         self.outbox.refuse_new(error)
         self.keepalive.stop()
-        self.timer = self.loop.call_later(timeout, self.close_expired)
+        self.connection.timer = self.loop.call_later(timeout, self.close_expired)
         self.outbox.on_empty = self.drained
-        self.inbox.on_idle = self.drained
+        self.dispatcher.tell_idle(self.drained)
         self.owner.link_closing(self)
         if self.state_ is State.CLOSING:
             self.say_goodbye_if_ready()
@@ -328,9 +461,9 @@ cdef class LinkProtocol(Handshake):
         if self.state_ is not State.CLOSING:
             return 0
         if not self.outbox.goodbye_said:
-            if self.outbox.size() or self.inbox.busy():
+            if self.outbox.size() or self.dispatcher.busy():
                 return 0
-            self.inbox.calls_refused = True
+            self.dispatcher.calls_refused = True
             text = "the node stops" if self.close_reason == CloseReason.SHUTDOWN else ""
             self.outbox.frame(GOODBYE, 0, encode_goodbye(self.close_reason, text, ""))
             self.outbox.flush()
@@ -370,14 +503,14 @@ cdef class LinkProtocol(Handshake):
                 self.close_for(CloseReason.CLOSED, CLOSE_TIMEOUT_SECONDS, closed)
             else:
                 self.say_goodbye_if_ready()
-            if not self.ended:
+            if not self.connection.ended:
                 self.allowed = AFTER_GOODBYE
         return 0
 
     cdef int on_end_of_stream(self) except -1:
         """The peer's TLS said that it sends no more."""
-        self.inbox.hand_over()
-        if self.ended:
+        self.dispatcher.batches.hand_over()
+        if self.connection.ended:
             return 0
         if self.state_ < State.UP:
             error = endings.cut_short(self.peer_text())
@@ -416,7 +549,7 @@ cdef class LinkProtocol(Handshake):
         if reason is not None and was is not State.TLS:
             self.outbox.last_goodbye(encode_goodbye(reason, text, hint or ""))
         self.enter(Event.END)
-        self.ended = True
+        self.connection.ended = True
         self.error = error
         if was >= State.UP and not isinstance(error, LinkClosed):
             # Whoever waits has lost the link, whatever was wrong with it.
@@ -424,13 +557,12 @@ cdef class LinkProtocol(Handshake):
         self.outbox.close(error)
         self.decoder.clear()
         self.calls.close(error)
-        self.inbox.close()
+        self.dispatcher.close()
         self.keepalive.close(error)
-        self.left = (messages, queued, self.calls.unanswered, len(self.inbox.tasks))
-        self.stop_timer()
-        if self.decision is not None:
-            self.decision.cancel()
-        self.hang_up()
+        self.left = (messages, queued, self.calls.unanswered, self.dispatcher.running)
+        self.connection.stop_timer()
+        self.handshake.close()
+        self.connection.hang_up()
         if not self.established.done():
             self.established.set_exception(error)
             # The acceptor's side has nobody waiting for it.
@@ -443,11 +575,11 @@ cdef class LinkProtocol(Handshake):
     @property
     def running(self):
         """Handlers of this link that have not finished."""
-        return len(self.inbox.tasks)
+        return self.dispatcher.running
 
     def when_idle(self, callback):
         """Have `callback` called when the last handler has finished; None: no more."""
-        self.inbox.on_idle = callback
+        self.dispatcher.tell_idle(callback)
 
     @property
     def undelivered(self):
@@ -464,4 +596,36 @@ cdef class LinkProtocol(Handshake):
 
     def cancel_handlers(self):
         """Cancel them; returns their tasks."""
-        return self.inbox.stop()
+        return self.dispatcher.stop()
+
+    # --- a fork -----------------------------------------------------------------
+
+    def orphan(self, error):
+        """Raise `error` wherever the link is used, and write nothing any more.
+
+        For a process that was forked from the link's own. The socket is shared with
+        the parent; TLS and counters are copies. One byte more or less, written or read
+        here, would end the link of the parent.
+
+        Returns:
+            The descriptor of its socket, -1 if there is none.
+        """
+        cdef object transport = self.connection.transport
+        cdef object sock = None
+        if transport is not None:
+            sock = transport.get_extra_info("socket")
+        self.connection.transport = None
+        self.outbox.write = None
+        self.outbox.close(error)
+        self.enter(Event.END)
+        self.connection.ended = True
+        self.error = error
+        self.decoder.clear()
+        self.calls.close(error)
+        self.keepalive.close(error)
+        self.connection.stop_timer()
+        for waiter in (self.established, self.connection.gone):
+            if not waiter.done():
+                waiter.set_exception(error)
+                waiter.exception()
+        return sock.fileno() if sock is not None else -1

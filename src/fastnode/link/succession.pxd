@@ -1,13 +1,13 @@
 from fastnode.link.calls cimport CallTable
-from fastnode.link.inbox cimport Inbox
-from fastnode.link.outbox cimport Outbox
+from fastnode.dispatch.dispatcher cimport Dispatcher
+from fastnode.sending.outbox cimport Outbox
 
 
 cdef class Succession:
     cdef object protocol
     cdef object loop
     cdef Outbox outbox
-    cdef Inbox inbox
+    cdef Dispatcher dispatcher
     cdef CallTable calls
 
     # Links (LinkProtocol) before and after this one, until either has ended.

@@ -27,8 +27,8 @@ does not hold up the traffic for as long as an idle link may be silent.
 
 cimport cython
 from fastnode.link.calls cimport CallTable
-from fastnode.link.inbox cimport Inbox
-from fastnode.link.outbox cimport Outbox
+from fastnode.dispatch.dispatcher cimport Dispatcher
+from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.frame cimport MOVED, RECONNECT, STAY
 
 import os
@@ -48,15 +48,15 @@ cdef class Succession:
         self,
         protocol,
         Outbox outbox not None,
-        Inbox inbox not None,
+        Dispatcher dispatcher not None,
         CallTable calls not None,
     ):
         self.protocol = protocol
         self.loop = protocol.loop
         self.outbox = outbox
-        self.inbox = inbox
+        self.dispatcher = dispatcher
         self.calls = calls
-        inbox.on_through = self.reached
+        dispatcher.on_through = self.reached
 
     def introduce(self, hello, bint dialer):
         """`hello` as this link says it."""
@@ -108,7 +108,7 @@ cdef class Succession:
             )
         if kind == MOVED:
             self.moved = True
-            return self.inbox.moved()
+            return self.dispatcher.moved()
         if (kind == RECONNECT) != self.protocol.dialer:
             raise ProtocolError(
                 f"the peer sent a frame of kind {kind}, which is for the other side",
@@ -142,7 +142,7 @@ cdef class Succession:
     cdef int succeed(self, object successor) except -1:
         """`successor` is up: it holds what it receives, unless all has come here."""
         self.successor = successor
-        if not self.inbox.through:
+        if not self.dispatcher.through:
             (<Succession>successor.succession).hold()
             self.protocol.hurry(True)
         self.answer(None, successor)
@@ -151,7 +151,7 @@ cdef class Succession:
     def hold(self):
         """Park what is received."""
         self.held = self.loop.create_future()
-        self.inbox.hold()
+        self.dispatcher.hold()
 
     def release(self):
         """The link before this one is through: handle what was parked."""
@@ -161,7 +161,7 @@ cdef class Succession:
         self.held.set_result(None)
         self.held = None
         try:
-            self.inbox.release()
+            self.dispatcher.release()
         except Exception as error:
             protocol.failed(error)
 
@@ -177,8 +177,8 @@ cdef class Succession:
     cdef bint finished(self) noexcept:
         """Nothing that was begun on this link is outstanding."""
         return (
-            (self.inbox.through or self.bereaved)
-            and not self.inbox.busy()
+            (self.dispatcher.through or self.bereaved)
+            and not self.dispatcher.busy()
             and self.outbox.size() == 0
             and not self.calls.waiting
         )
@@ -196,12 +196,12 @@ cdef class Succession:
         found = []
         if self.outbox.size():
             found.append(f"{self.outbox.size()} bytes are queued")
-        if not self.inbox.through:
+        if not self.dispatcher.through:
             found.append("not all that the peer had queued has been handled")
         if self.calls.waiting:
             found.append(f"{len(self.calls.waiting)} calls wait for their replies")
-        if self.inbox.tasks:
-            found.append(f"{len(self.inbox.tasks)} handlers run")
+        if self.dispatcher.running:
+            found.append(f"{self.dispatcher.running} handlers run")
         return ", ".join(found) or "the peer has not finished"
 
     cdef int end(self, object error) except -1:
@@ -225,7 +225,7 @@ cdef class Succession:
     def bereave(self):
         """The successor has ended first."""
         self.successor = None
-        if not self.inbox.through and self.protocol.dialer:
+        if not self.dispatcher.through and self.protocol.dialer:
             # The acceptor may never have seen it come up, and would go on here.
             self.bereaved = True
             self.protocol.drained()

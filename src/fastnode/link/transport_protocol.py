@@ -1,12 +1,9 @@
-"""A `LinkProtocol` as asyncio wants to see it."""
+"""A `Connection` as asyncio wants to see it."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from fastnode.link.protocol import LinkProtocol
+from typing import Any
 
 __all__ = ["TransportProtocol"]
 
@@ -22,7 +19,7 @@ _CALLBACKS = (
 
 
 class TransportProtocol(asyncio.BufferedProtocol):
-    """The callbacks of a `LinkProtocol`, as attributes of an instance.
+    """The callbacks of a `Connection`, as attributes of an instance.
 
     asyncio asks for an instance of `asyncio.BufferedProtocol`, which an extension
     type cannot be. The slots hold the extension type's bound methods, so that a
@@ -31,6 +28,6 @@ class TransportProtocol(asyncio.BufferedProtocol):
 
     __slots__ = _CALLBACKS
 
-    def __init__(self, protocol: LinkProtocol) -> None:
+    def __init__(self, connection: Any) -> None:
         for name in _CALLBACKS:
-            setattr(self, name, getattr(protocol, name))
+            setattr(self, name, getattr(connection, name))

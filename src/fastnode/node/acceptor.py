@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fastnode.certs.context import ALPN_PROTOCOL
+from fastnode.dispatch.user_code import HookFailed
 from fastnode.errors import (
     CloseReason,
     ConfigError,
@@ -23,7 +24,6 @@ from fastnode.limits import MAX_WAITING_CONNECTIONS, WAITING_SHARE_OF_DESCRIPTOR
 from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
-from fastnode.link.user_code import HookFailed
 from fastnode.log_limit import LogLimit
 from fastnode.node.gate import Gate
 from fastnode.node.lobby import Arrival, Lobby
@@ -255,7 +255,7 @@ class Acceptor:
     async def _open(self, connection: socket.socket, protocol: LinkProtocol) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: TransportProtocol(protocol), connection
+                lambda: TransportProtocol(protocol.connection), connection
             )
         except OSError as error:
             protocol.connection_lost(error)

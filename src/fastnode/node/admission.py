@@ -6,10 +6,10 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from fastnode.dispatch.user_code import HookFailed
 from fastnode.errors import HandshakeError, NotAuthorized, PeerNameMismatch, Side
 from fastnode.limits import GROUP_BYTES
 from fastnode.link.peer import Peer
-from fastnode.link.user_code import HookFailed
 from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
 from fastnode.tls.identity import covers_again, describe, read_again, readable

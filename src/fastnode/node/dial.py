@@ -216,7 +216,7 @@ class Dial:
             made.append(self._make(engine))
             made[0].began = began
             established.append(made[0].established)
-            return TransportProtocol(made[0])
+            return TransportProtocol(made[0].connection)
 
         try:
             async with asyncio.timeout(self._foundation.settings.handshake_timeout):

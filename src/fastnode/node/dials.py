@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fastnode.dispatch.user_code import is_cancelled
 from fastnode.errors import ConfigError, LinkClosed, Side
-from fastnode.link.user_code import is_cancelled
 from fastnode.names import NodeName
 from fastnode.node.dial import Dial, cancelled
 from fastnode.node.stopping import wait_cancelled
@@ -94,7 +94,9 @@ class Dials:
 
     def _start(self, name: str, parsed: NodeName) -> Pursuit:
         dial = Dial(self._foundation, parsed)
-        task = asyncio.get_running_loop().create_task(dial.run())
+        # In the node's context: what comes of the dial is not only for this caller.
+        loop, context = asyncio.get_running_loop(), self._foundation.registry.context
+        task = context.run(loop.create_task, dial.run())
         pursuit = Pursuit(task)
         self._tasks.add(task)
         self._pursuits[name] = pursuit

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
+from fastnode.dispatch.endpoint import EndpointRegistry
 from fastnode.errors import ConfigError, Side
-from fastnode.link.endpoint import EndpointRegistry
 
 if TYPE_CHECKING:
-    from fastnode.link.message import Message
+    from fastnode.dispatch.message import Message
 
 __all__ = ["Endpoints", "elsewhere"]
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from fastnode.link.user_code import HookFailed
+from fastnode.dispatch.user_code import HookFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

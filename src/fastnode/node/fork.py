@@ -27,7 +27,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fastnode.errors import ConfigError, Side, renewed
-from fastnode.link.orphan import orphan
 
 if TYPE_CHECKING:
     from fastnode.node.acceptor import Acceptor
@@ -79,7 +78,7 @@ class ForkGuard:
             side=Side.LOCAL,
             hint="one node, one process: start a node of its own after the fork",
         )
-        descriptors = [orphan(protocol, self.error) for protocol in self._links]
+        descriptors = [protocol.orphan(self.error) for protocol in self._links]
         for acceptor in self._acceptors:
             descriptors += [sock.fileno() for sock in acceptor.sockets()]
         self._dials.cancel()

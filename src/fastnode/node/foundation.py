@@ -10,7 +10,7 @@ from fastnode.link.protocol import LinkProtocol
 if TYPE_CHECKING:
     from fastnode.buffers.pool import BufferPool
     from fastnode.certs.manager import CertManager
-    from fastnode.link.endpoint import EndpointRegistry
+    from fastnode.dispatch.endpoint import EndpointRegistry
     from fastnode.link.owner import LinkOwner
     from fastnode.link.settings import LinkSettings
     from fastnode.log_limit import LogLimit

@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fastnode.dispatch.user_code import is_cancelled
 from fastnode.errors import (
     CallTimeout,
     CloseReason,
@@ -38,7 +39,6 @@ from fastnode.errors import (
 )
 from fastnode.limits import MAX_HANDSHAKES, MAX_RETIRING_LINKS
 from fastnode.link.machine import State
-from fastnode.link.user_code import is_cancelled
 from fastnode.names import NodeName
 from fastnode.node.dial import Dial, cancelled
 from fastnode.node.links import older
@@ -285,7 +285,9 @@ class Handover:
         if self._closed:
             raise self._stopped()
         entry = Round(old)
-        task = asyncio.get_running_loop().create_task(self._run(entry))
+        # In the node's context, as every dial.
+        loop, context = asyncio.get_running_loop(), self._foundation.registry.context
+        task = context.run(loop.create_task, self._run(entry))
         self._rounds[old] = entry, task
 
         def over(task: asyncio.Task[LinkProtocol]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from fastnode.dispatch.user_code import end_program, is_cancelled, name_of, text_of
 from fastnode.errors import (
     CloseReason,
     FastnodeError,
@@ -17,7 +18,6 @@ from fastnode.errors import (
     NoRoute,
     Side,
 )
-from fastnode.link.user_code import end_program, is_cancelled, name_of, text_of
 from fastnode.node.backoff import Backoff
 
 if TYPE_CHECKING:

@@ -82,7 +82,7 @@ class Node(Endpoints):
         Endpoints.__init__(self, str(self._name))
         self._instance = new_instance(self._options.group)
         verifies = not network.plaintext and not network.insecure_skip_verify
-        slow = SlowCallbacks(network.slow_callback_seconds)
+        slow = SlowCallbacks(network.slow_callback_seconds, self._endpoints.context)
         events = LinkEvents(slow, network.on_link_up, network.on_link_down)
         self._links = LinkRegistry(str(self._name), events, verifies=verifies)
         self._foundation = Foundation(
@@ -177,6 +177,7 @@ class Node(Endpoints):
         network = self._options.network
         self._upkeep.refuse_expired()
         self._loop = asyncio.get_running_loop()
+        self._endpoints.context.renew()
         self._belong_here()
         acceptors: list[Acceptor] = []
         try:

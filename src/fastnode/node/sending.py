@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fastnode.errors import LinkClosed, LinkLost, SendQueueFull
-from fastnode.link.room import room
+from fastnode.link.link import room
 
 if TYPE_CHECKING:
-    from fastnode.link.budget import QueueBudget
     from fastnode.link.link import Link
     from fastnode.node.links import LinkRegistry
     from fastnode.options import Priority
+    from fastnode.sending.budget import QueueBudget
 
 __all__ = ["Sending"]
 

@@ -8,11 +8,11 @@ from inspect import isawaitable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from fastnode.link.slow import names_of, watch_callbacks
-from fastnode.link.user_code import contain, settle
+from fastnode.dispatch.user_code import contain, settle
 from fastnode.log_limit import LogLimit
 
 if TYPE_CHECKING:
+    from fastnode.dispatch.context import HandlerContext
     from fastnode.link.protocol import LinkProtocol
 
 __all__ = ["SlowCallbacks"]
@@ -27,20 +27,22 @@ Result = TypeVar("Result")
 
 
 class SlowCallbacks:
-    """Warns of what keeps the loop from everything else.
+    """Calls hooks, in the node's own context, and warns of what blocks the loop.
 
     Args:
         seconds: from which on a callback is slow; None: none is.
+        context: in which handlers run; hooks run there too.
     """
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float | None, context: HandlerContext) -> None:
         self._seconds = seconds
+        self._context = context
         self._limit = LogLimit(log)
 
     def watch(self, protocol: LinkProtocol) -> None:
         """Time what the handlers of a link take."""
         if self._seconds is not None:
-            watch_callbacks(protocol, self._seconds, self._handlers, self._handler)
+            protocol.watch_callbacks(self._seconds, self._handlers, self._handler)
 
     def call(
         self,
@@ -56,7 +58,7 @@ class SlowCallbacks:
         """
         began = monotonic()
         try:
-            return function(*args, **kwargs)
+            return self._context.run(function, *args, **kwargs)
         except BaseException as error:
             raise contain(error) from error
         finally:
@@ -82,14 +84,13 @@ class SlowCallbacks:
         answer: Any = self.call(what, function, *args, **kwargs)
         return await settle(answer) if self.call(what, isawaitable, answer) else answer
 
-    def _handlers(self, protocol: LinkProtocol, took: float, seen: int) -> None:
-        names = names_of(protocol, seen)
+    def _handlers(self, peer: str, took: float, names: list[str]) -> None:
         which = ", ".join(map(repr, names[:MOST_NAMED]))
         if len(names) == 1:
             text = f"the handler of {which}"
         else:
             text = f"handlers, of {which}{', ...' if len(names) > MOST_NAMED else ''}"
-        self._warn(which, f"{text}, on what {protocol.peer_text()} sent,", took)
+        self._warn(which, f"{text}, on what {peer} sent,", took)
 
     def _handler(self, endpoint: str, took: float) -> None:
         self._warn(repr(endpoint), f"the handler of {endpoint!r}", took)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fastnode.dispatch.user_code import HookFailed, text_of
 from fastnode.errors import FastnodeError, NoRoute, Side
 from fastnode.limits import DEFAULT_PORT
-from fastnode.link.user_code import HookFailed, text_of
 from fastnode.options import check_address
 
 if TYPE_CHECKING:

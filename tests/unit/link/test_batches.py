@@ -201,14 +201,14 @@ def test_what_was_parked_is_handed_over_too() -> None:
         receiver = Receiver(node)
         node.node.handler("large")(lambda message: bytes(60_000))
         end.feed(frames.endpoint(3, b"large"))
-        end.protocol.pause_writing()
+        end.callbacks.pause_writing()
         for number in range(1, 31):
             end.feed(frames.call(3, number, b""))
         end.feed(frames.confirm(BATCH, 31, b"1"))
         end.feed(frames.message(BATCH, b"2") + frames.call(PLAIN, 32, b"3"))
         end.feed(frames.message(BATCH, b"4"))
         assert receiver.batches == []
-        end.protocol.resume_writing()
+        end.callbacks.resume_writing()
         loop.turn()
         assert receiver.of(BATCH) == [b"1", b"2", b"4"]
         assert receiver.of(PLAIN) == [b"3"]

@@ -38,11 +38,11 @@ def test_who_fills_the_buffer_twice_waits_for_the_next_turn(*, gone: bool) -> No
         end.feed(frames.frame(frames.ACCEPT))
         end.feed(frames.endpoint(0, b"e", frames.BULK))
         data = frames.message(0, bytes(600_000), frames.BULK)
-        view = end.protocol.get_buffer(-1)
+        view = end.callbacks.get_buffer(-1)
         at = 0
         for size, reads in ((len(view), True), (1000, True), (len(view), False)):
             view[:size] = data[at : at + size]
-            end.protocol.buffer_updated(size)
+            end.callbacks.buffer_updated(size)
             at += size
             assert transport.reads is reads
         if gone:

@@ -1,0 +1,54 @@
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from fastnode.dispatch.batches cimport Batches
+from fastnode.dispatch.endpoint cimport EndpointNumbers, EndpointRegistry
+from fastnode.dispatch.handler cimport Handlers
+from fastnode.dispatch.queue cimport DeliveryQueue
+from fastnode.dispatch.stopwatch cimport Stopwatch
+from fastnode.dispatch.windows cimport Windows
+from fastnode.sending.outbox cimport Outbox
+from fastnode.wire.decoder cimport Decoder
+
+
+cdef class Dispatcher:
+    cdef Outbox outbox
+    cdef EndpointRegistry registry
+    cdef EndpointNumbers numbers
+    cdef Stopwatch watch
+    cdef Windows windows
+    cdef Handlers handlers
+    cdef Batches batches
+    cdef DeliveryQueue queue
+
+    # Cancellations that came before their calls: the number of the call -> how many
+    # calls had come.
+    cdef dict early_cancels
+    # The link has ended.
+    cdef bint closed
+    # We said goodbye: a call that comes now cannot be replied any more.
+    cdef bint calls_refused
+    # The peer's MOVED has come and all before it was begun; and is handled, batches too.
+    cdef bint all_came
+    cdef readonly bint through
+    # Called when `through` becomes true, and when nothing is left to do.
+    cdef object on_through
+    cdef object on_idle
+
+    cdef uint64_t messages_received
+    cdef uint64_t calls_received
+    # Calls and confirmed messages together.
+    cdef uint64_t numbered
+
+    cdef int message(self, int lane, uint16_t number, bytes payload) except -1
+    cdef int messages(self, Decoder decoder) except -1
+    cdef int call(self, Decoder decoder, bytes payload) except -1
+    cdef int cancel(self, uint32_t call) except -1
+    cdef bint is_cancelled(self, uint32_t call) except? True
+    cdef int dry(self) except -1
+    cdef int hold(self) except -1
+    cdef int release(self) except -1
+    cdef int moved(self) except -1
+    cdef int tell_idle(self, callback) except -1
+    cdef bint busy(self) noexcept
+    cdef int close(self) except -1
+    cdef int let_go(self) except -1

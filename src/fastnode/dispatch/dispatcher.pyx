@@ -1,0 +1,293 @@
+"""The receiving side of a link: whole frames to the handlers of their endpoints.
+
+Handlers run in the order in which messages arrive; asynchronous ones are started in
+that order. What they have not finished counts against the peer's window, so a slow
+handler slows its senders, while replies and pings, which no window holds up, pass.
+
+`DeliveryQueue` has what cannot begin at once, `Batches` what goes to batch endpoints,
+and `Handlers` starts handlers and answers for them. Of the sending side they need three
+operations: `reply`, `refuse` and `crowded`.
+"""
+
+cimport cython
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from fastnode.buffers.spares cimport Spares
+from fastnode.dispatch.batches cimport Batches
+from fastnode.dispatch.context cimport HandlerContext
+from fastnode.dispatch.endpoint cimport Endpoint, EndpointNumbers, EndpointRegistry
+from fastnode.dispatch.handler cimport CONFIRMED, NESTED, Handlers
+from fastnode.dispatch.queue cimport DeliveryQueue
+from fastnode.dispatch.stopwatch cimport Stopwatch
+from fastnode.dispatch.windows cimport Windows
+from fastnode.sending.outbox cimport Outbox
+from fastnode.wire.decoder cimport Decoder
+from fastnode.wire.frame cimport CONFIRM, DATA_LANE, LANES
+
+from fastnode.errors import ProtocolError, Side
+from fastnode.limits import MAX_EARLY_CANCELS, WINDOW_BYTES
+
+cdef Py_ssize_t MOST_EARLY_CANCELS = MAX_EARLY_CANCELS
+# A number is used again after 2**32 calls. A cancellation that is half as old was for
+# a call that was over when it came.
+cdef uint64_t CANCEL_LASTS = <uint64_t>1 << 31
+
+
+@cython.final
+cdef class Dispatcher:
+    """Dispatches what one link receives."""
+
+    def __init__(
+        self,
+        loop,
+        Outbox outbox not None,
+        EndpointRegistry registry not None,
+        Stopwatch watch not None,
+        Spares spares not None,
+        on_error,
+        uint64_t window=WINDOW_BYTES,
+    ):
+        self.outbox = outbox
+        self.registry = registry
+        self.watch = watch
+        self.numbers = EndpointNumbers(registry)
+        self.windows = Windows(loop, outbox, window)
+        self.handlers = Handlers(loop, outbox, registry, self.windows, watch, spares)
+        self.batches = Batches(self.handlers)
+        self.queue = DeliveryQueue(self.handlers, self.batches)
+        self.early_cancels = {}
+        self.handlers.on_end = self.handler_ended
+        self.batches.on_rest = self.queue.on_rest = self.rest
+        self.queue.on_mark = self.come_through
+        self.queue.on_error = on_error
+
+    def set_peer(self, peer):
+        """Who sends: the `sender` of all messages."""
+        self.handlers.peer = peer
+
+    # --- frames -----------------------------------------------------------------
+
+    cdef int message(self, int lane, uint16_t number, bytes payload) except -1:
+        """A one-way message."""
+        cdef Endpoint endpoint = self.numbers.find(lane, number)
+        self.messages_received += 1
+        if self.queue.held is not None or endpoint.most or endpoint.awaits:
+            return self.queue.accept(endpoint, payload, lane, 0, 0)
+        return self.queue.begin(endpoint, payload, lane, 0, 0)
+
+    cdef int messages(self, Decoder decoder) except -1:
+        """The messages that follow in the decoder, as long as they are whole and plain:
+        as `message`, with nothing done for each that need not be."""
+        cdef EndpointNumbers numbers = self.numbers
+        cdef DeliveryQueue queue = self.queue
+        cdef Handlers handlers = self.handlers
+        cdef list book = numbers.book
+        cdef Stopwatch watch = self.watch
+        cdef Endpoint endpoint
+        cdef uint16_t number
+        # When a handler has ended the link, the decoder is empty.
+        cdef bytes payload = decoder.next_message()
+        while payload is not None:
+            number = decoder.number
+            if watch.close:
+                watch.message(DATA_LANE, number)
+            watch.seen[DATA_LANE] |= <uint64_t>1 << (number & 63)
+            if (
+                number < PyList_GET_SIZE(book)
+                and numbers.generation == self.registry.generation
+            ):
+                endpoint = <Endpoint>PyList_GET_ITEM(book, number)
+            else:
+                endpoint = numbers.find(DATA_LANE, number)
+            self.messages_received += 1
+            if queue.held is not None or endpoint.most or endpoint.awaits:
+                queue.accept(endpoint, payload, DATA_LANE, 0, 0)
+            elif endpoint.batch:
+                self.batches.gather(endpoint, payload, DATA_LANE, 0, 0)
+            else:
+                handlers.begin(endpoint, payload, DATA_LANE, 0, 0, None)
+            payload = decoder.next_message()
+        return 0
+
+    cdef int call(self, Decoder decoder, bytes payload) except -1:
+        """A call, or a message that is to be confirmed; `decoder` has its frame."""
+        cdef int lane = decoder.lane
+        cdef uint32_t call = decoder.call
+        cdef int flags = NESTED if decoder.nested else 0
+        cdef Endpoint endpoint = self.numbers.find(lane, decoder.number)
+        if decoder.kind == CONFIRM:
+            flags |= CONFIRMED
+            self.messages_received += 1
+        else:
+            self.calls_received += 1
+        if call == 0 or call in self.handlers.calls:
+            raise ProtocolError(
+                f"the peer used the number {call} for a new call", side=Side.REMOTE
+            )
+        self.numbered += 1
+        if self.calls_refused:
+            # The goodbye in flight tells the caller that nobody will reply.
+            return 0
+        if self.batches.gathered and not (flags & CONFIRMED and endpoint.batch):
+            self.batches.hand_over()
+            if self.queue.closed:
+                return 0
+        if self.early_cancels and self.is_cancelled(call):
+            return 0
+        if (
+            self.queue.held is not None
+            or endpoint.most
+            or endpoint.awaits
+            or self.outbox.crowded()
+        ):
+            return self.queue.accept(endpoint, payload, lane, call, flags)
+        return self.queue.begin(endpoint, payload, lane, call, flags)
+
+    cdef int cancel(self, uint32_t call) except -1:
+        """The caller gave up.
+
+        A cancellation overtakes its call where that is in another lane: a large call,
+        or one that waits for credit. So one that finds no call is kept for it. Most of
+        these are for calls that are over; the oldest make room for new ones.
+        """
+        if self.handlers.cancel(call):
+            return 0
+        self.early_cancels.pop(call, None)
+        if len(self.early_cancels) >= MOST_EARLY_CANCELS:
+            self.early_cancels.pop(next(iter(self.early_cancels)))
+        self.early_cancels[call] = self.numbered
+        return 0
+
+    cdef bint is_cancelled(self, uint32_t call) except? True:
+        """Whether the call that has come was cancelled before it came."""
+        cdef object when = self.early_cancels.pop(call, None)
+        return when is not None and self.numbered - <uint64_t>when < CANCEL_LASTS
+
+    cdef int dry(self) except -1:
+        """All that the socket had is read: hand over what is gathered."""
+        if self.batches.gathered:
+            self.batches.hand_over()
+            self.watch.lap()
+        return 0
+
+    # --- what handlers leave ------------------------------------------------------
+
+    def handler_ended(self, Endpoint endpoint not None, batch):
+        """An asynchronous handler has ended that something waits for."""
+        cdef HandlerContext context = self.registry.context
+        cdef bint entered = context.enter()
+        try:
+            if batch is not None:
+                self.batches.done(batch)
+            elif endpoint.most:
+                self.queue.run_endpoint(endpoint)
+            self.rest()
+        except Exception as error:
+            if self.queue.on_error is not None:
+                self.queue.on_error(error)
+        finally:
+            if entered:
+                context.leave()
+            if self.closed:
+                self.let_go()
+
+    def rest(self):
+        """Something was begun or has ended: tell who waits for the end of it all."""
+        self.settle()
+        if self.on_idle is not None and not self.busy():
+            self.on_idle()
+
+    cdef int tell_idle(self, callback) except -1:
+        """Have `callback` called when nothing is left to do; None: no more."""
+        self.on_idle = callback
+        self.handlers.tell_ends = callback is not None
+        return 0
+
+    cdef bint busy(self) noexcept:
+        """Something that was received is not handled yet."""
+        return (
+            self.handlers.running > 0 or self.queue.waits() or self.batches.busy()
+        )
+
+    # --- an older or newer link, see fastnode.link.succession -----------------------
+
+    cdef int hold(self) except -1:
+        """Hold all messages and calls until `release`."""
+        return self.queue.hold()
+
+    cdef int release(self) except -1:
+        """Handle what was held."""
+        return self.queue.release()
+
+    cdef int moved(self) except -1:
+        """The peer's MOVED: the last of its messages has come."""
+        if not self.queue.mark():
+            self.come_through()
+        return 0
+
+    def come_through(self):
+        """The last of the peer's messages has been handled, or its handler runs; but
+        for batches: those of the next link follow when ours are done."""
+        self.all_came = True
+        self.settle()
+
+    def settle(self):
+        """If no batch is under way or waits, and nothing is queued before its lane or
+        stalled, what follows ours on another link may begin."""
+        if (
+            self.all_came
+            and not self.through
+            and not self.batches.lines
+            and self.queue.in_lanes == 0
+            and self.queue.stalled is None
+        ):
+            self.through = True
+            if self.on_through is not None:
+                self.on_through()
+
+    # --- the end ----------------------------------------------------------------
+
+    @property
+    def running(self):
+        """How many handlers are under way."""
+        return self.handlers.running
+
+    def stop(self):
+        """Begin nothing more, and cancel the handlers that are under way; returns
+        their tasks."""
+        self.batches.close()
+        self.queue.closed = True
+        return self.handlers.stop()
+
+    cdef int close(self) except -1:
+        """The link has ended: nobody waits for replies any more."""
+        self.closed = True
+        self.on_idle = self.on_through = None
+        self.batches.close()
+        self.queue.close()
+        self.handlers.close()
+        return self.let_go()
+
+    cdef int let_go(self) except -1:
+        """When no handler is under way any more, nothing refers back to this object: it
+        is freed with its last user and not by the garbage collector."""
+        self.handlers.tell_ends = self.handlers.running > 0
+        if self.handlers.running == 0:
+            self.handlers.on_end = self.handlers.on_lent = None
+            self.batches.on_rest = None
+            self.queue.on_rest = self.queue.on_mark = self.queue.on_error = None
+        return 0
+
+    def names_seen(self):
+        """The names of the endpoints that the stopwatch has seen since its last lap."""
+        cdef int lane
+        cdef Py_ssize_t number
+        cdef list book
+        cdef dict names = {}
+        for lane in range(LANES):
+            book = self.numbers.books[lane]
+            for number in range(len(book)):
+                if self.watch.seen[lane] >> (number & 63) & 1:
+                    names[(<Endpoint>book[number]).name] = None
+        return list(names)

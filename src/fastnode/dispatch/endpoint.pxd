@@ -1,0 +1,61 @@
+from libc.stdint cimport uint16_t
+
+from fastnode.dispatch.context cimport HandlerContext
+
+
+cdef class Endpoint:
+    cdef readonly str name
+    # None for a name that a peer used and nobody handles (yet).
+    cdef readonly object handler
+    # The handler is declared with `async def`.
+    cdef readonly bint asynchronous
+    # It is, or one of its handlers was found to have returned an awaitable; and its
+    # messages are handled one by one.
+    cdef bint awaits
+    # How many asynchronous handlers may be under way at once, over all links of the
+    # node; 0: no bound. How many are; of them, how many wait for calls of their own.
+    cdef readonly Py_ssize_t most
+    cdef Py_ssize_t running
+    cdef Py_ssize_t lent
+    # It is given lists of messages; how many of these may be under way at once, over
+    # all links; 0: no bound.
+    cdef readonly bint batch
+    cdef Py_ssize_t batches
+    # Nobody registered it: a peer made the name up.
+    cdef readonly bint invented
+    # Deliveries of all links that wait for their turn, and calls of the peers' handlers,
+    # whose turn may come sooner; None where there is no bound.
+    cdef object waiting
+    cdef object nested
+    # Of a batch endpoint: each `Batches` that has a batch for it and waits.
+    cdef object turns
+
+    cdef bint full(self, bint nested) noexcept
+    cdef bint batches_full(self) noexcept
+
+
+cdef class EndpointRegistry:
+    cdef dict by_name
+    # For what its handlers raise: of all links together.
+    cdef readonly object limited
+    # In which all handlers of the node run.
+    cdef readonly HandlerContext context
+    cdef object fallback
+    # Grows with every registration: an Endpoint without handler that was looked up
+    # under an older generation is looked up again.
+    cdef readonly unsigned long generation
+
+    cdef Endpoint find(self, str name)
+
+
+cdef class EndpointNumbers:
+    cdef EndpointRegistry registry
+    # Number -> Endpoint, by lane, and that of the data lane.
+    cdef list books
+    cdef list book
+    # Of the registry, when the names were looked up.
+    cdef unsigned long generation
+
+    cdef int define(self, int lane, uint16_t number, bytes name) except -1
+    cdef Endpoint find(self, int lane, uint16_t number)
+    cdef int look_again(self) except -1

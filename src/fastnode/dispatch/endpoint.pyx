@@ -1,0 +1,183 @@
+"""Named receivers on a node, the table of them, and the numbers that peers give them.
+"""
+
+cimport cython
+from libc.stdint cimport uint16_t
+
+from fastnode.dispatch.context cimport HandlerContext
+from fastnode.wire.frame cimport LANES
+
+import logging
+from collections import deque
+from inspect import iscoroutinefunction
+
+from fastnode.errors import ConfigError, ProtocolError, Side
+from fastnode.limits import (
+    ENDPOINT_DICTIONARY_SIZE,
+    MAX_CONCURRENCY,
+    MAX_ENDPOINT_NAME_BYTES,
+)
+from fastnode.log_limit import LogLimit
+
+log = logging.getLogger("fastnode.link")
+
+cdef Py_ssize_t BOOK_SIZE = ENDPOINT_DICTIONARY_SIZE
+
+
+cdef bint is_async(object handler) except *:
+    """Whether it is a coroutine function, or an object that is called as one."""
+    return iscoroutinefunction(handler) or iscoroutinefunction(
+        getattr(handler, "__call__", None)
+    )
+
+
+@cython.final
+cdef class Endpoint:
+    """A name and the handler for what is sent to it."""
+
+    def __init__(
+        self,
+        str name not None,
+        handler,
+        Py_ssize_t most=0,
+        *,
+        bint batch=False,
+        bint invented=False,
+    ):
+        self.name = name
+        self.handler = handler
+        self.batch = batch
+        self.invented = invented
+        if batch:
+            self.batches = most
+            self.turns = deque()
+        else:
+            self.most = most
+        if self.most:
+            self.waiting = deque()
+            self.nested = deque()
+        self.asynchronous = handler is not None and is_async(handler)
+        self.awaits = self.asynchronous and not batch
+
+    cdef bint full(self, bint nested) noexcept:
+        """What comes now has to wait: for a handler to finish, or for its turn."""
+        if nested:
+            return self.running >= self.most + self.lent or bool(self.nested)
+        return self.running >= self.most or bool(self.waiting)
+
+    cdef bint batches_full(self) noexcept:
+        """A batch that comes now has to wait."""
+        return self.running >= self.batches or bool(self.turns)
+
+
+@cython.final
+cdef class EndpointRegistry:
+    """The endpoints of one node, shared by its links."""
+
+    def __init__(self):
+        self.by_name = {}
+        self.limited = LogLimit(log)
+        self.context = HandlerContext()
+
+    def add(self, str name not None, handler, concurrency=None, bint batch=False):
+        """Register a handler; at most `concurrency` of it are under way at once. With
+        `batch` it is given lists of messages.
+
+        Raises:
+            ConfigError: the name has one, is empty or longer than 255 bytes, the
+                handler cannot be called, or `concurrency` is not a number from 1 to
+                MAX_CONCURRENCY, or the handler not asynchronous.
+        """
+        if concurrency is not None and (
+            type(concurrency) is not int or not 1 <= concurrency <= MAX_CONCURRENCY
+        ):
+            raise ConfigError(
+                f"the concurrency of {name!r} is {concurrency!r}",
+                hint=f"from 1 to {MAX_CONCURRENCY}; None for no bound",
+            )
+        if not callable(handler):
+            raise ConfigError(f"the handler of {name!r} is not callable")
+        if not 0 < len(name.encode()) <= MAX_ENDPOINT_NAME_BYTES:
+            raise ConfigError(
+                f"an endpoint's name has 1 to {MAX_ENDPOINT_NAME_BYTES} bytes"
+            )
+        if name in self.by_name:
+            raise ConfigError(
+                f"endpoint {name!r} has a handler already",
+                hint="an endpoint has one handler; choose another name",
+            )
+        self.by_name[name] = Endpoint(name, handler, concurrency or 0, batch=batch)
+        self.generation += 1
+
+    def set_fallback(self, handler):
+        """The handler of all names that have none of their own; None: no handler."""
+        if handler is not None and not callable(handler):
+            raise ConfigError("the default handler is not callable")
+        self.fallback = handler
+        self.generation += 1
+
+    def __len__(self):
+        return len(self.by_name)
+
+    cdef Endpoint find(self, str name):
+        """The endpoint of that name; one without handler if there is none. Names
+        that peers invent are not kept here."""
+        cdef object found = self.by_name.get(name)
+        if found is None:
+            return Endpoint(name, self.fallback, invented=True)
+        return <Endpoint>found
+
+
+@cython.final
+cdef class EndpointNumbers:
+    """The endpoint dictionaries of one link's receiving side."""
+
+    def __init__(self, EndpointRegistry registry not None):
+        self.registry = registry
+        self.generation = registry.generation
+        self.books = [[] for _ in range(LANES)]
+        self.book = self.books[0]
+
+    cdef int define(self, int lane, uint16_t number, bytes name) except -1:
+        cdef str text
+        cdef Endpoint endpoint
+        cdef list book = self.books[lane]
+        if number > len(book) or number >= BOOK_SIZE:
+            raise ProtocolError(
+                f"the peer gave an endpoint the number {number}, where "
+                f"{len(book)} is the next and {BOOK_SIZE} the bound",
+                side=Side.REMOTE,
+            )
+        try:
+            text = name.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ProtocolError(
+                "the peer sent an endpoint's name that is not UTF-8", side=Side.REMOTE
+            ) from None
+        endpoint = self.registry.find(text)
+        if number == len(book):
+            book.append(endpoint)
+        else:
+            book[number] = endpoint
+        return 0
+
+    cdef Endpoint find(self, int lane, uint16_t number):
+        cdef list book = self.book if lane == 0 else <list>self.books[lane]
+        if number >= len(book):
+            raise ProtocolError(
+                f"the peer used endpoint number {number} without naming it",
+                side=Side.REMOTE,
+            )
+        if self.generation != self.registry.generation:
+            self.look_again()
+        return <Endpoint>book[number]
+
+    cdef int look_again(self) except -1:
+        """Handlers were registered since: look all names up once more."""
+        cdef Py_ssize_t i
+        cdef list book
+        for book in self.books:
+            for i in range(len(book)):
+                book[i] = self.registry.find((<Endpoint>book[i]).name)
+        self.generation = self.registry.generation
+        return 0

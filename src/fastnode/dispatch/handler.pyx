@@ -1,0 +1,534 @@
+"""Handlers: the only place that starts them, answers for them, and sees their end.
+
+How it works. `Handlers.begin` calls a handler with what one frame brought, or with a
+batch. A plain handler is over when the call returns. What an asynchronous handler
+returned runs in a task, and a `Delivery` stands for it from then on: the task runs the
+delivery, which runs the handler's coroutine and so sees its end in place, without a
+callback of the task. A delivery is also what waits, see `fastnode.dispatch.queue`. The
+fast path of what a plain handler is given at once makes none.
+
+What a handler returns is replied. What it raises, whatever that is, is logged, counted
+and told to the caller, and ends nothing else: see `fastnode.dispatch.user_code`.
+
+What has not finished counts against the peer's window. Two nodes whose handlers call
+each other must not wait for each other's memory or turn. So while a handler waits for a
+call of its own
+
+- that call passes messages that wait for credit, in the inner lane;
+- its place at a bounded endpoint is lent to calls that handlers of the peers make: one
+  of them may be what it waits for;
+- it is not among the handlers that what comes in its lane waits for;
+- what it holds, if it came in the inner lane itself, is not counted.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.contextvars cimport (
+    PyContext_Copy,
+    PyContext_Enter,
+    PyContext_Exit,
+    PyContextVar_Set,
+    get_value,
+)
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_REFCNT
+from libc.stdint cimport uint32_t
+
+from fastnode.buffers.spares cimport Spares
+from fastnode.dispatch.batch cimport Batch
+from fastnode.dispatch.endpoint cimport Endpoint, EndpointRegistry
+from fastnode.dispatch.message cimport Message, make_message
+from fastnode.dispatch.stopwatch cimport Stopwatch
+from fastnode.dispatch.windows cimport Windows
+from fastnode.sending.outbox cimport Outbox, as_bytes
+
+import logging
+from asyncio import CancelledError
+from collections.abc import Coroutine
+from contextvars import ContextVar
+from inspect import isawaitable
+
+from fastnode.dispatch.user_code import end_program, is_cancelled, name_of, text_of
+from fastnode.wire.call_error import HANDLER_RAISED, NO_SUCH_ENDPOINT
+
+log = logging.getLogger("fastnode.link")
+
+# The delivery whose handler runs in this context.
+cdef object CURRENT = ContextVar("fastnode handler", default=None)
+
+cdef extern from *:
+    """
+    static int fastnode_reraise(void) { return -1; }
+    """
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+    PySendResult PyIter_Send(object coroutine, object value, PyObject **result)
+    bint PyCoro_CheckExact(object what)
+    PyObject *call_one "PyObject_CallOneArg" (object function, object argument)
+    # Makes Cython see the exception that is set.
+    int reraise "fastnode_reraise" () except -1
+
+
+@cython.final
+@cython.freelist(256)
+cdef class Delivery:
+    """A message, call or confirmed message that has arrived, until it is done.
+
+    While its asynchronous handler runs it is the coroutine of the task.
+    """
+
+    # --- as a coroutine -----------------------------------------------------------
+
+    cdef PyObject *step(self, object value) except? NULL:
+        """Run the handler up to its next wait; NULL without an exception: it ended."""
+        cdef PyObject *given = NULL
+        cdef Stopwatch watch = self.handlers.watch
+        cdef str name = self.endpoint.name
+        cdef double began = watch.now()
+        cdef PySendResult sent = PyIter_Send(self.coroutine, value, &given)
+        if sent == PYGEN_ERROR:
+            self.raised()
+        elif sent == PYGEN_RETURN:
+            result = <object>given
+            Py_DECREF(result)
+            given = NULL
+            self.handlers.end(self, result, None)
+        watch.tell(name, began)
+        return given
+
+    cdef int raised(self) except -1:
+        """The handler raised what is set as exception. The caller is answered and the
+        error logged, so the task ends well. Only a cancellation cancels it too."""
+        try:
+            reraise()
+        except BaseException as error:
+            self.handlers.end(self, None, error)
+            if isinstance(error, CancelledError):
+                raise
+        return 0
+
+    def __await__(self):
+        return self
+
+    def __next__(self):
+        cdef PyObject *given = self.step(None)
+        if given == NULL:
+            # Here, and only here, no exception is made of it: the type's `tp_iternext`
+            # returns NULL. An exception is a seventh of a task's instructions.
+            raise StopIteration
+        result = <object>given
+        Py_DECREF(result)
+        return result
+
+    def send(self, value):
+        cdef PyObject *given = self.step(value)
+        if given == NULL:
+            raise StopIteration
+        result = <object>given
+        Py_DECREF(result)
+        return result
+
+    def throw(self, *exception):
+        try:
+            return self.coroutine.throw(*exception)
+        except StopIteration as stop:
+            self.handlers.end(self, stop.value, None)
+        except BaseException as error:
+            self.handlers.end(self, None, error)
+            if isinstance(error, CancelledError):
+                raise
+        raise StopIteration
+
+    def close(self):
+        if self.coroutine is not None:
+            self.coroutine.close()
+
+    def __getattr__(self, name):
+        # What shows tasks looks for the handler's name, code and frame.
+        return getattr(self.coroutine, name)
+
+    # --- calls of its own -----------------------------------------------------------
+
+    cdef int wait(self) except -1:
+        """The handler waits for a call that it has made."""
+        cdef Endpoint endpoint = self.endpoint
+        self.calls += 1
+        if self.calls == 1:
+            self.excused = self.handlers.windows.excuse(self.lane, self.size)
+            endpoint.lent += 1
+            if endpoint.nested:
+                # Not here, in the context of this handler.
+                self.handlers.loop.call_soon(self.handlers.on_lent, endpoint)
+        return 0
+
+    cdef int go_on(self) except -1:
+        """A call that the handler has made is over."""
+        self.calls -= 1
+        if self.calls == 0 and self.state != DONE:
+            self.endpoint.lent -= 1
+            self.handlers.windows.go_on(self.lane, self.size, self.excused)
+        return 0
+
+
+cdef Delivery new_delivery(
+    Handlers handlers,
+    Endpoint endpoint,
+    bytes payload,
+    int lane,
+    uint32_t call,
+    int flags,
+):
+    """What arrived and does not begin at once; or has begun, and runs in a task."""
+    cdef Delivery delivery = Delivery.__new__(Delivery)
+    delivery.handlers = handlers
+    delivery.endpoint = endpoint
+    delivery.payload = payload
+    delivery.lane = lane
+    delivery.call = call
+    delivery.flags = flags
+    delivery.size = TASK_BYTES
+    if payload is not None:
+        delivery.size += <size_t>PyBytes_GET_SIZE(payload)
+    return delivery
+
+
+cdef Delivery current():
+    """The delivery whose handler makes a call, or None."""
+    cdef Delivery delivery = get_value(CURRENT)
+    return None if delivery is None or delivery.state == DONE else delivery
+
+
+async def awaited(awaitable):
+    """The coroutine of what is none, such as a future."""
+    return await awaitable
+
+
+@cython.final
+cdef class Handlers:
+    """The handlers of one link that are under way, and the calls that they answer."""
+
+    def __init__(
+        self,
+        loop,
+        Outbox outbox not None,
+        EndpointRegistry registry not None,
+        Windows windows not None,
+        Stopwatch watch not None,
+        Spares spares not None,
+    ):
+        self.loop = loop
+        self.outbox = outbox
+        self.registry = registry
+        self.windows = windows
+        self.watch = watch
+        self.spares = spares
+        self.tasks = {}
+        self.calls = {}
+
+    # --- beginning ------------------------------------------------------------------
+
+    cdef int begin(
+        self,
+        Endpoint endpoint,
+        bytes payload,
+        int lane,
+        uint32_t call,
+        int flags,
+        Batch batch,
+    ) except -1:
+        """Call the handler of an endpoint. The node's own context has been entered.
+
+        Args:
+            payload: what a message, a call or a confirmed message brought.
+            call: the number of a call or of a confirmed message, else 0.
+            batch: messages to be given at once, instead of a payload; or None.
+
+        Returns:
+            1 if the handler goes on in a task, 0 if it is done.
+        """
+        cdef PyObject *returned
+        cdef object result
+        cdef Message message
+        if batch is not None:
+            messages = batch.messages
+            # They are the handler's now, and live no longer than it wants.
+            batch.messages = None
+            returned = call_one(endpoint.handler, messages)
+            messages = None
+        elif endpoint.handler is None:
+            return self.nobody(endpoint, call, flags)
+        else:
+            message = self.spare
+            if message is None:
+                message = make_message(payload, self.peer, endpoint.name)
+            else:
+                self.spare = None
+                message.payload = payload
+                message.endpoint = endpoint.name
+            # Not in a `try`, which costs as much as the rest of this.
+            returned = call_one(endpoint.handler, message)
+            if Py_REFCNT(message) == 1:
+                # Nobody can see that it is used again.
+                message.payload = None
+                self.spare = message
+        if returned == NULL:
+            return self.raised(endpoint, call, batch)
+        result = <object>returned
+        Py_DECREF(result)
+        if result is None and call == 0 and batch is None:
+            return 0
+        return self.returned(endpoint, result, payload, lane, call, flags, batch)
+
+    cdef int returned(
+        self,
+        Endpoint endpoint,
+        object result,
+        bytes payload,
+        int lane,
+        uint32_t call,
+        int flags,
+        Batch batch,
+    ) except -1:
+        """The handler returned: a reply, something to wait for, or nothing."""
+        cdef bint confirmed = flags & CONFIRMED
+        cdef int goes_on = 0
+        cdef Delivery delivery
+        try:
+            if call and not confirmed and PyBytes_CheckExact(result):
+                return self.outbox.reply(call, <bytes>result)
+            if result is not None and (endpoint.asynchronous or isawaitable(result)):
+                delivery = new_delivery(
+                    self, endpoint, payload, lane, 0 if confirmed else call, flags
+                )
+                delivery.batch = batch
+                goes_on = self.start(result, delivery)
+            elif call and not confirmed:
+                self.reply(call, result)
+        except BaseException as error:
+            return self.failed(endpoint, call, batch, error)
+        if confirmed:
+            self.outbox.reply(call, b"")
+        if batch is not None:
+            self.confirm(batch)
+        return goes_on
+
+    cdef int raised(
+        self, Endpoint endpoint, uint32_t call, Batch batch
+    ) except -1:
+        """The handler raised what is set as exception."""
+        try:
+            reraise()
+        except BaseException as error:
+            self.failed(endpoint, call, batch, error)
+        return 0
+
+    cdef int failed(
+        self, Endpoint endpoint, uint32_t call, Batch batch, object error
+    ) except -1:
+        """A handler raised, or returned what cannot be replied: log and tell it."""
+        cdef Delivery each
+        self.log_error(endpoint, error)
+        if call:
+            self.refuse_for(call, error)
+        if batch is not None and batch.confirms is not None:
+            for each in batch.confirms:
+                self.refuse_for(each.call, error)
+            batch.confirms = None
+        return 0
+
+    cdef int confirm(self, Batch batch) except -1:
+        """The handler was given a batch: tell the senders that want to know."""
+        cdef Delivery each
+        if batch.confirms is not None:
+            for each in batch.confirms:
+                self.outbox.reply(each.call, b"")
+            batch.confirms = None
+        return 0
+
+    cdef int nobody(self, Endpoint endpoint, uint32_t call, int flags) except -1:
+        """Nobody handles this endpoint."""
+        if call == 0 or flags & CONFIRMED:
+            self.unhandled += 1
+        if call:
+            return self.outbox.refuse(
+                call, NO_SUCH_ENDPOINT, "NoSuchEndpoint", endpoint.name
+            )
+        self.registry.limited.say(
+            logging.WARNING,
+            "no such endpoint",
+            "a message from %s to %r was dropped: no such endpoint here",
+            self.peer.name,
+            endpoint.name,
+        )
+        return 0
+
+    # --- replies ----------------------------------------------------------------
+
+    cdef int reply(self, uint32_t call, object result) except -1:
+        """Send what a handler returned; None is an empty reply."""
+        if result is None:
+            return self.outbox.reply(call, b"")
+        if isinstance(result, (bytes, bytearray, memoryview)):
+            return self.outbox.reply(call, as_bytes(result))
+        raise TypeError(
+            f"the handler returned {type(result).__name__}; a reply is bytes or None"
+        )
+
+    cdef int refuse_for(self, uint32_t call, object error) except -1:
+        """Answer a call with what its handler raised: the type's name and the text."""
+        cdef str text = text_of(error)
+        if not text and isinstance(error, CancelledError):
+            text = "it was cancelled"
+        return self.outbox.refuse(call, HANDLER_RAISED, name_of(error), text)
+
+    # --- asynchronous handlers ------------------------------------------------
+
+    cdef int start(self, object awaitable, Delivery delivery) except -1:
+        """Run what a handler returned in a task. Returns 1 while it runs, 0 if it is
+        done: a factory of eager tasks begins it at once."""
+        cdef Endpoint endpoint = delivery.endpoint
+        cdef uint32_t call = delivery.call
+        cdef size_t size = delivery.size
+        cdef object context
+        if not PyCoro_CheckExact(awaitable) and not isinstance(awaitable, Coroutine):
+            awaitable = awaited(awaitable)
+        delivery.coroutine = awaitable
+        if delivery.batch is None:
+            endpoint.awaits = True
+        if size - TASK_BYTES < self.spares.least:
+            delivery.payload = None  # too small to be used again
+        delivery.state = RUNNING
+        self.windows.begin(delivery.lane, size)
+        self.running += 1
+        endpoint.running += 1
+        if call:
+            self.calls[call] = delivery
+        try:
+            context = PyContext_Copy(self.registry.context.context)
+            PyContext_Enter(context)
+            try:
+                PyContextVar_Set(CURRENT, delivery)
+                task = self.loop.create_task(delivery)
+            finally:
+                PyContext_Exit(context)
+        except BaseException:
+            if call:
+                self.calls.pop(call, None)
+            delivery.close()
+            self.finish(delivery)
+            raise
+        if delivery.state == DONE:
+            return 0
+        self.tasks[delivery] = task
+        if call and call not in self.calls:
+            # It has begun, and its caller gave up meanwhile.
+            task.cancel()
+        return 1
+
+    cdef int end(self, Delivery delivery, object result, object error) except -1:
+        """The handler has returned, or raised `error` if that is not None."""
+        cdef uint32_t call = delivery.call
+        cdef Endpoint endpoint = delivery.endpoint
+        try:
+            if call and self.calls.pop(call, None) is not None:
+                self.answer(endpoint, call, result, error)
+            elif error is not None and not is_cancelled(error):
+                self.log_error(endpoint, error)
+        finally:
+            if endpoint.most or endpoint.batch or self.tell_ends:
+                # What follows is nothing for the task and the context of this handler.
+                self.loop.call_soon(self.on_end, endpoint, delivery.batch)
+            self.finish(delivery)
+        return 0
+
+    cdef int answer(
+        self, Endpoint endpoint, uint32_t call, object result, object error
+    ) except -1:
+        """Reply with what an asynchronous handler returned or raised."""
+        if error is None:
+            try:
+                if PyBytes_CheckExact(result):
+                    return self.outbox.reply(call, <bytes>result)
+                return self.reply(call, result)
+            except BaseException as wrong:
+                error = wrong
+        if not is_cancelled(error):
+            self.log_error(endpoint, error)
+        return self.refuse_for(call, error)
+
+    cdef int finish(self, Delivery delivery) except -1:
+        """A handler has ended: what it held is free.
+
+        The contexts of tasks that it left behind still refer to the delivery. So the
+        delivery refers to nothing of the link any more.
+        """
+        cdef Endpoint endpoint = delivery.endpoint
+        cdef bytes payload = delivery.payload
+        self.tasks.pop(delivery, None)
+        if delivery.calls:
+            # Calls of tasks that it left behind are not its own.
+            endpoint.lent -= 1
+            self.windows.go_on(delivery.lane, delivery.size, delivery.excused)
+        delivery.state = DONE
+        delivery.handlers = None
+        delivery.endpoint = None
+        delivery.payload = None
+        delivery.batch = None
+        self.running -= 1
+        endpoint.running -= 1
+        if payload is not None:
+            self.spares.put(payload)
+        return self.windows.end(delivery.lane, delivery.size)
+
+    cdef bint cancel(self, uint32_t call) except? True:
+        """The caller gave up: a handler that is at it is cancelled, one that has not
+        begun never does. False: no such call is known."""
+        cdef Delivery delivery = self.calls.pop(call, None)
+        if delivery is None:
+            return False
+        if delivery.state == RUNNING:
+            task = self.tasks.get(delivery)
+            if task is not None:
+                task.cancel()
+        else:
+            delivery.state = DONE
+        return True
+
+    def stop(self):
+        """Cancel the handlers that are under way; returns their tasks."""
+        cdef list tasks = list(self.tasks.values())
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    cdef int close(self) except -1:
+        """The link has ended: nobody waits for replies any more."""
+        cdef uint32_t call
+        for call in list(self.calls):
+            self.cancel(call)
+        return 0
+
+    # --- errors -----------------------------------------------------------------
+
+    cdef int log_error(self, Endpoint endpoint, object error) except -1:
+        """Log and count what a handler raised, but not each of the many errors that a
+        peer can cause. Ends the program if the error asks for that."""
+        cdef str name = "" if endpoint.invented else endpoint.name
+        cdef str kind = name_of(error)
+        self.errors += 1
+        try:
+            self.registry.limited.say(
+                logging.ERROR,
+                f"{kind} of {name}",
+                "the handler of %r raised on a message from %s",
+                endpoint.name,
+                self.peer.name,
+                error=error,
+            )
+        except BaseException:
+            # What shows the exception calls code of the user too.
+            log.error("the handler of %r raised %s", endpoint.name, kind)
+        end_program(error)
+        return 0

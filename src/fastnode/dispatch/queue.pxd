@@ -1,0 +1,69 @@
+from libc.stdint cimport uint32_t
+
+from fastnode.dispatch.batches cimport Batches
+from fastnode.dispatch.endpoint cimport Endpoint
+from fastnode.dispatch.handler cimport Delivery, Handlers
+from fastnode.dispatch.windows cimport Windows
+from fastnode.sending.outbox cimport Outbox
+
+
+cdef class DeliveryQueue:
+    cdef Handlers handlers
+    cdef Batches batches
+    cdef Windows windows
+    cdef Outbox outbox
+
+    # What the link holds, a deque of `Delivery`; None: it holds nothing back.
+    cdef object held
+    # Everything is held until `release`.
+    cdef bint holding
+    # What waits for handlers of its lane, a deque for each lane that shares an order,
+    # and how many there are.
+    cdef list lanes
+    cdef Py_ssize_t in_lanes
+    # How many wait at endpoints that are full. Of them, Endpoint -> deque: those whose
+    # turn came while the peer does not read its replies.
+    cdef Py_ssize_t at_endpoints
+    cdef dict stalled
+
+    # `pump` is scheduled; the link has ended.
+    cdef bint scheduled
+    cdef bint closed
+    # Called with the exception when beginning something failed, when the mark of
+    # `mark` is reached, and when something was begun that had waited.
+    cdef object on_error
+    cdef object on_mark
+    cdef object on_rest
+
+    cdef int accept(
+        self, Endpoint endpoint, bytes payload, int lane, uint32_t call, int flags
+    ) except -1
+    cdef int place(
+        self,
+        Endpoint endpoint,
+        bytes payload,
+        int lane,
+        uint32_t call,
+        int flags,
+        Delivery delivery,
+    ) except -1
+    cdef int begin(
+        self, Endpoint endpoint, bytes payload, int lane, uint32_t call, int flags
+    ) except -1
+    cdef int start(self, Delivery delivery) except -1
+    cdef int hold_back(self, Delivery delivery) except -1
+    cdef int wait_for_lane(self, Delivery delivery) except -1
+    cdef int wait_at_endpoint(self, Delivery delivery) except -1
+    cdef bint blocked(self, Endpoint endpoint, int flags) except? True
+    cdef bint stalls(self, Delivery delivery) except? True
+    cdef int wait_for_room(self) except -1
+    cdef int run(self) except -1
+    cdef bint run_held(self) except? True
+    cdef int run_lanes(self) except -1
+    cdef int run_endpoint(self, Endpoint endpoint) except -1
+    cdef int run_stalled(self) except -1
+    cdef int hold(self) except -1
+    cdef int release(self) except -1
+    cdef bint mark(self) except? True
+    cdef bint waits(self) noexcept
+    cdef int close(self) except -1

@@ -1,0 +1,254 @@
+"""What the peer may send before it is granted more, in each lane that has credit.
+
+Messages and calls are granted again as their handlers finish; replies of several frames
+as they arrive, whatever else is under way: nothing but their way bounds them.
+"""
+
+cimport cython
+from libc.stdint cimport uint16_t, uint64_t
+
+from fastnode.sending.outbox cimport Outbox
+from fastnode.wire.decoder cimport Decoder
+from fastnode.wire.frame cimport (
+    BULK_LANE,
+    BULK_REPLY_LANE,
+    CREDIT,
+    INNER_LANE,
+    LANES,
+    has_credit,
+)
+
+from struct import Struct
+from time import perf_counter
+
+from fastnode.errors import ProtocolError, Side
+from fastnode.limits import (
+    BULK_GRANTS,
+    BULK_WINDOW_BYTES,
+    GROWTH_SAMPLES,
+    MAX_EXCUSED_BYTES,
+    MAX_FRAME_BYTES,
+)
+from fastnode.dispatch.autotuning import next_window
+
+cdef object CREDIT_BODY = Struct(">I")
+
+# A sender looks at its credit before a run of frames in one slab, or one frame, and
+# may go on after it with the continuations that the frame's lane ends with.
+cdef uint64_t OVERRUN = 2 * MAX_FRAME_BYTES
+cdef uint64_t FIRST_BULK = BULK_WINDOW_BYTES
+cdef uint64_t BULK_PARTS = BULK_GRANTS
+cdef int NEEDED_SAMPLES = GROWTH_SAMPLES
+cdef uint64_t MOST_EXCUSED = MAX_EXCUSED_BYTES
+
+
+@cython.final
+cdef class Windows:
+    """Counts what comes and what is held, and grants."""
+
+    def __init__(self, loop, Outbox outbox not None, uint64_t window):
+        cdef int lane
+        self.loop = loop
+        self.outbox = outbox
+        self.room = window // 2
+        for lane in range(LANES):
+            self.window[lane] = window
+        self.window[BULK_LANE] = min(window, FIRST_BULK)
+        self.window[BULK_REPLY_LANE] = self.window[BULK_LANE]
+        self.first = -1
+
+    cdef int follow(self, Decoder decoder) noexcept:
+        """Where to see what is incomplete; its limits are known by now."""
+        self.decoder = decoder
+        return 0
+
+    def grows(self, uint64_t ceiling, double round_trip, probe):
+        """Let windows grow up to `ceiling`; `probe` measures a round trip, and
+        `round_trip` was one when nothing else was under way."""
+        self.ceiling = ceiling
+        self.round_trip = round_trip
+        self.probe = probe
+
+    cdef int count(self, Decoder decoder) except -1:
+        """Count what the decoder has taken in."""
+        cdef int lane
+        for lane in range(LANES):
+            if decoder.received[lane] and has_credit(lane):
+                self.received(lane, decoder.received[lane])
+            decoder.received[lane] = 0
+        if self.waiting:
+            self.waiting = False
+            for lane in range(LANES):
+                self.grant(lane)
+        return 0
+
+    cdef int received(self, int lane, size_t size) except -1:
+        self.owed[lane] += size
+        if self.owed[lane] > self.window[lane] + OVERRUN:
+            raise ProtocolError(
+                f"the peer sent {self.owed[lane]} bytes into a window of "
+                f"{self.window[lane]}",
+                side=Side.REMOTE,
+            )
+        self.grant(lane)
+        return 0
+
+    cdef uint64_t least_grant(self, int lane) noexcept:
+        """What must be owed before it is worth a frame."""
+        return self.window[lane] // (BULK_PARTS if bulky(lane) else 2)
+
+    cdef int grant(self, int lane) except -1:
+        """Let the peer send more, if enough is owed and not too much is held."""
+        cdef uint64_t extra
+        if (
+            self.owed[lane] >= self.least_grant(lane)
+            and self.held[lane] <= self.room
+            and (not self.shut or lane == INNER_LANE or lane == BULK_REPLY_LANE)
+            and not self.waits(lane)
+        ):
+            extra = self.grow(lane)
+            self.outbox.frame(
+                CREDIT, <uint16_t>lane, CREDIT_BODY.pack(self.owed[lane] + extra)
+            )
+            self.owed[lane] = 0
+            if bulky(lane):
+                # At once, not when all is handled that was read with it: until then
+                # the sender may stand still.
+                self.outbox.flush()
+        return 0
+
+    cdef bint waits(self, int lane) noexcept:
+        """Whether the incomplete message of this lane is to wait for another one.
+
+        There may be as many bytes of incomplete messages as one message may have. Above
+        that, only the one goes on that lacks least, of those that are not held up by
+        their handlers, until it is complete. Calls of handlers never wait: those
+        handlers hold up others. Nor do replies: we asked for them.
+        """
+        cdef Decoder decoder = self.decoder
+        cdef uint64_t here = 0
+        cdef uint64_t lacks
+        cdef uint64_t least = 0
+        cdef int each
+        cdef int first = -1
+        if (
+            decoder is None
+            or lane >= INNER_LANE
+            or not decoder.assemblies[lane].kind
+        ):
+            return False
+        for each in range(INNER_LANE):
+            if not decoder.assemblies[each].kind:
+                continue
+            here += decoder.assemblies[each].filled
+            lacks = decoder.assemblies[each].total - decoder.assemblies[each].filled
+            if self.held[each] <= self.room and (first < 0 or lacks < least):
+                first = each
+                least = lacks
+        if here <= decoder.max_message:
+            self.first = -1
+            return False
+        if (
+            self.first >= 0
+            and decoder.assemblies[self.first].kind
+            and decoder.assemblies[self.first].filled >= self.first_filled
+            and self.held[self.first] <= self.room
+        ):
+            first = self.first
+        self.first = first
+        if first >= 0:
+            self.first_filled = decoder.assemblies[first].filled
+        if lane == first:
+            return False
+        self.waiting = True
+        return True
+
+    cdef int grow(self, int lane) except -1:
+        """How much the window of a lane grows with this grant."""
+        # Not the loop's time: uvloop counts milliseconds.
+        cdef double now = perf_counter()
+        cdef double before = self.granted[lane]
+        cdef uint64_t window = self.window[lane]
+        self.granted[lane] = now
+        if self.probe is None or window >= self.ceiling or before == 0:
+            return 0
+        if self.samples < NEEDED_SAMPLES:
+            if not self.probing:
+                self.probing = True
+                self.loop.create_task(self.probe()).add_done_callback(self.measured)
+            return 0
+        self.window[lane] = next_window(
+            window, self.owed[lane], now - before, self.round_trip, self.ceiling
+        )
+        if self.window[lane] > window:
+            # By chance, or beside much else, some are slow: before it grows again, one
+            # more is to say that the way is long.
+            self.samples = NEEDED_SAMPLES - 1
+        return <int>(self.window[lane] - window)
+
+    def measured(self, task):
+        """A round trip is over, or the link."""
+        self.probing = False
+        if task.cancelled() or task.exception() is not None:
+            return
+        self.round_trip = min(self.round_trip, task.result())
+        self.samples += 1
+
+    cdef int open(self) except -1:
+        """Nothing is parked any more."""
+        cdef int lane
+        self.shut = False
+        for lane in range(LANES):
+            self.grant(lane)
+        return 0
+
+    cdef int release(self, int lane, size_t size) except -1:
+        """A handler has finished."""
+        self.held[lane] -= size
+        if self.on_less is not None:
+            self.on_less()
+        return self.grant(lane)
+
+    # --- asynchronous handlers ------------------------------------------------------
+
+    cdef int begin(self, int lane, size_t size) except -1:
+        """One begins, and holds this from now on."""
+        self.held[lane] += size
+        self.under_way[lane] += size
+        return 0
+
+    cdef bint excuse(self, int lane, size_t size) except? False:
+        """It waits for a call of its own. What the call is about may stand behind it,
+        and what it holds must not keep the call from being answered: that is not
+        counted meanwhile. False: it is, for too much is not.
+
+        Only in the inner lane: calls from handlers that came in another one travel in
+        that one when they have to.
+        """
+        self.under_way[lane] -= size
+        if self.on_less is not None:
+            self.on_less()
+        if lane != INNER_LANE or self.excused + size > MOST_EXCUSED:
+            return False
+        self.excused += size
+        self.held[lane] -= size
+        self.grant(lane)
+        return True
+
+    cdef int go_on(self, int lane, size_t size, bint excused) except -1:
+        """It waits no more; `excused` is what `excuse` returned."""
+        self.under_way[lane] += size
+        if excused:
+            self.excused -= size
+            self.held[lane] += size
+        return 0
+
+    cdef int end(self, int lane, size_t size) except -1:
+        """It has ended."""
+        self.under_way[lane] -= size
+        return self.release(lane, size)
+
+
+cdef inline bint bulky(int lane) noexcept:
+    """Lanes of what has several frames."""
+    return lane == BULK_LANE or lane == BULK_REPLY_LANE

@@ -1,3 +1,0 @@
-from fastnode.link.link import Link
-
-async def room(link: Link, size: int) -> None: ...

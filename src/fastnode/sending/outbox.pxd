@@ -1,0 +1,96 @@
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastnode.buffers.pool cimport BufferPool
+from fastnode.sending.budget cimport QueueBudget
+from fastnode.tls.engine cimport TlsEngine
+from fastnode.wire.encoder cimport Encoder
+from fastnode.wire.lane cimport Lane
+
+
+cdef class Outbox:
+    cdef Encoder encoder
+    cdef TlsEngine engine
+    cdef BufferPool pool
+    cdef object loop
+    cdef object write
+    cdef unsigned long thread
+    # Who is at the other end; named in errors.
+    cdef object peer
+
+    # Why users can queue nothing: None while the link is up.
+    cdef object closed
+    # Users send on a newer link now; what is queued here still leaves.
+    cdef bint moved
+    # MOVED is to be said when the lanes are empty.
+    cdef bint moving
+    # Nothing can be queued any more, not even by the link itself.
+    cdef bint ended
+    # The transport takes more.
+    cdef bint writable
+    # A flush is scheduled, or will follow when the read at hand is done.
+    cdef bint scheduled
+    cdef bint in_read
+    # Our goodbye is queued or sent.
+    cdef bint goodbye_said
+    # Called when all that was queued has been written.
+    cdef object on_empty
+    # Called when not too many replies are queued any more.
+    cdef object on_room
+    # Called with the exception when the engine fails.
+    cdef object on_error
+
+    # Flow control: what the peer takes in each lane (the lanes keep what is left of it).
+    cdef int64_t window
+    cdef uint64_t max_message
+    cdef uint64_t own_max_message
+
+    # Queued bytes: low <= high <= most.
+    cdef size_t high_water
+    cdef size_t low_water
+    cdef size_t most
+    cdef list drainers
+    # What all links of the node may queue together, and what it knows of this one.
+    cdef QueueBudget budget
+    cdef size_t charged
+    # All that is queued.
+    cdef size_t counted
+
+    cdef uint64_t bytes_written
+    cdef uint64_t messages
+    cdef uint64_t calls
+
+    cdef int begin(self, peer_hello, hello) except -1
+    cdef int check(self, size_t size) except -1
+    cdef int send(self, str endpoint, object payload, int priority) except -1
+    cdef int call(
+        self,
+        uint8_t kind,
+        str endpoint,
+        uint32_t number,
+        object payload,
+        int priority,
+        bint nested,
+    ) except -1
+    cdef int reply(self, uint32_t number, bytes payload) except -1
+    cdef int refuse(self, uint32_t number, int code, str name, str text) except -1
+    cdef int frame(self, uint8_t kind, uint16_t number, bytes body) except -1
+    cdef int queued(self) except -1
+    cdef int count(self) except -1
+    cdef int add_credit(self, uint16_t number, uint32_t credit) except -1
+    cdef int flush(self) except -1
+    cdef int push_output(self) except -1
+    cdef size_t pump(self, size_t budget) except? 0
+    cdef size_t pack(
+        self, Lane lane, unsigned char *stage, size_t budget
+    ) except? 0
+    cdef int move(self, error) except -1
+    cdef int say_moved(self) except -1
+    cdef int last_goodbye(self, bytes body) except -1
+    cdef int close(self, error) except -1
+    cdef int check_loop(self) except -1
+    cdef int wake(self) except -1
+    cdef bint crowded(self) except? True
+    cdef size_t size(self) noexcept
+
+
+cdef bytes as_bytes(object payload)

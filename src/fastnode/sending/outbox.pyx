@@ -1,0 +1,474 @@
+"""The sending side of a link: frames queue up, full TLS records go out.
+
+Everything queued in one loop turn leaves together: the first frame schedules a flush
+for the end of the turn, and FLUSH_BYTES queued are flushed at once, while they are
+warm in the cache. A flush stops where the transport asks for a pause, and each lane
+that has credit also where that ends.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from fastnode.buffers.pool cimport BufferPool
+from fastnode.buffers.slab cimport Slab
+from fastnode.sending.budget cimport QueueBudget
+from fastnode.tls.engine cimport TlsEngine
+from fastnode.wire.encoder cimport Encoder
+from fastnode.wire.frame cimport (
+    CALL,
+    CANCEL,
+    CREDIT,
+    ERROR,
+    GOODBYE,
+    LANES,
+    MOVED,
+    has_credit,
+)
+from fastnode.wire.lane cimport Lane, Segment
+
+import logging
+from asyncio import get_running_loop
+from threading import get_ident
+
+from fastnode.errors import (
+    ConfigError,
+    MessageTooLarge,
+    ProtocolError,
+    SendQueueFull,
+    Side,
+    renewed,
+)
+from fastnode.limits import (
+    BULK_WINDOW_BYTES,
+    CONTROL_HIGH_WATER_BYTES,
+    FLUSH_BYTES,
+    WINDOW_LIMIT_BYTES,
+)
+from fastnode.tls.engine import TLS_ERRORS
+from fastnode.wire.call_error import REPLY_TOO_LARGE, encode_call_error
+
+log = logging.getLogger("fastnode.link")
+
+cdef extern from "pythread.h":
+    unsigned long PyThread_get_thread_ident() noexcept nogil
+
+cdef enum:
+    RECORD_BYTES = 16 << 10
+
+cdef size_t FLUSH_AT = FLUSH_BYTES
+cdef int64_t FIRST_BULK = BULK_WINDOW_BYTES
+cdef int64_t CREDIT_LIMIT = WINDOW_LIMIT_BYTES
+cdef size_t CROWDED_AT = CONTROL_HIGH_WATER_BYTES
+
+
+@cython.final
+cdef class Outbox:
+    """Queues and sends the frames of one link."""
+
+    def __init__(self, loop, TlsEngine engine not None, BufferPool pool not None):
+        self.loop = loop
+        self.engine = engine
+        self.pool = pool
+        self.encoder = Encoder(pool)
+        self.thread = get_ident()
+        self.writable = True
+        self.drainers = []
+        self.budget = QueueBudget()
+
+    cdef int begin(self, peer_hello, hello) except -1:
+        """Take over the limits that the peer named."""
+        cdef Lane lane
+        self.encoder.set_limits(peer_hello.max_frame, peer_hello.endpoints)
+        self.max_message = peer_hello.max_message
+        self.own_max_message = hello.max_message
+        self.window = peer_hello.window
+        for lane in self.encoder.lanes:
+            lane.credit = peer_hello.window
+        self.encoder.bulk.credit = min(self.window, FIRST_BULK)
+        self.encoder.bulk_replies.credit = self.encoder.bulk.credit
+        return 0
+
+    # --- queueing -------------------------------------------------------------
+
+    cdef int send(self, str endpoint, object payload, int priority) except -1:
+        cdef bytes data
+        if PyBytes_CheckExact(payload):
+            data = <bytes>payload
+        else:
+            data = as_bytes(payload)
+        self.check(PyBytes_GET_SIZE(data))
+        self.encoder.message(endpoint, data, priority)
+        self.messages += 1
+        return self.queued()
+
+    cdef int call(
+        self,
+        uint8_t kind,
+        str endpoint,
+        uint32_t number,
+        object payload,
+        int priority,
+        bint nested,
+    ) except -1:
+        """Queue a CALL or CONFIRM; the caller sees that it leaves."""
+        cdef bytes data
+        if PyBytes_CheckExact(payload):
+            data = <bytes>payload
+        else:
+            data = as_bytes(payload)
+        self.check(PyBytes_GET_SIZE(data))
+        self.encoder.call(kind, endpoint, number, data, priority, nested)
+        if kind == CALL:
+            self.calls += 1
+        else:
+            self.messages += 1
+        return 0
+
+    cdef int reply(self, uint32_t number, bytes payload) except -1:
+        """Queue a reply, or an error in its place if the peer takes none so large."""
+        if self.ended:
+            return 0
+        if <uint64_t>PyBytes_GET_SIZE(payload) > self.max_message:
+            return self.refuse(
+                number,
+                REPLY_TOO_LARGE,
+                "MessageTooLarge",
+                f"it has {len(payload)} bytes, the caller takes {self.max_message}",
+            )
+        self.encoder.reply(number, payload)
+        return self.queued()
+
+    cdef int refuse(self, uint32_t number, int code, str name, str text) except -1:
+        """Queue an error in the place of a reply."""
+        return self.frame(ERROR, 0, encode_call_error(number, code, name, text))
+
+    cdef int frame(self, uint8_t kind, uint16_t number, bytes body) except -1:
+        """Queue a frame without a user's payload. After a goodbye only those leave that
+        help the peer to come to its own: room to send, and calls that need no reply."""
+        if self.ended or (self.goodbye_said and kind not in (CREDIT, CANCEL)):
+            return 0
+        self.goodbye_said = kind == GOODBYE or self.goodbye_said
+        self.encoder.add_frame(kind, number, body)
+        return self.queued()
+
+    cdef int check(self, size_t size) except -1:
+        """Raise unless a payload of `size` bytes may be queued now."""
+        cdef size_t queued = self.counted - self.encoder.answers()
+        if self.closed is not None:
+            raise renewed(self.closed)
+        if PyThread_get_thread_ident() != self.thread:
+            raise elsewhere("thread")
+        if size > self.max_message or size > self.own_max_message:
+            raise too_large(
+                size, self.max_message, self.own_max_message, self.peer
+            )
+        # An empty queue takes any message of a legal size.
+        if queued and queued + size > self.most:
+            raise SendQueueFull(
+                f"{queued} bytes are queued on this link and at most {self.most} "
+                f"may be; nothing was queued",
+                peer=self.peer,
+                side=Side.LOCAL,
+                hint="await link.drain(), or raise max_queued",
+            )
+        if self.budget.used + size > self.budget.most and self.budget.used:
+            raise SendQueueFull(
+                f"{self.budget.used} bytes are queued on all links of this node and "
+                f"at most {self.budget.most} may be; nothing was queued",
+                peer=self.peer,
+                side=Side.LOCAL,
+                hint="await link.drain(), or raise max_node_queued",
+            )
+        return 0
+
+    cdef int count(self) except -1:
+        """Tell the node how much users have queued: replies, which a peer may leave
+        unread, take no room from other links."""
+        cdef size_t size = self.encoder.waiting()
+        if size > self.charged:
+            self.budget.used += size - self.charged
+        elif size < self.charged:
+            self.budget.shrink(self.charged - size)
+        self.charged = size
+        self.counted = size + self.encoder.answers()
+        return 0
+
+    cdef int queued(self) except -1:
+        """Something was queued: see that it leaves."""
+        self.count()
+        if not self.scheduled:
+            self.scheduled = True
+            if not self.in_read:
+                self.loop.call_soon(self._flush)
+        if self.counted >= FLUSH_AT and self.writable and (
+            ripe(self.encoder.data)
+            or ripe(self.encoder.bulk)
+            or ripe(self.encoder.high)
+            or ripe(self.encoder.inner)
+            or ripe(self.encoder.bulk_replies)
+            or self.encoder.replies.size >= FLUSH_AT
+            or self.encoder.control.size >= FLUSH_AT
+        ):
+            self.flush()
+        return 0
+
+    # --- sending --------------------------------------------------------------
+
+    def _flush(self):
+        self.scheduled = False
+        self.flush()
+
+    cdef int flush(self) except -1:
+        """Send what may be sent now."""
+        try:
+            while self.writable and self.write is not None:
+                if self.pump(FLUSH_AT) == 0:
+                    break
+                self.push_output()
+                if self.moving and self.encoder.waiting() == 0:
+                    self.say_moved()
+        except Exception as error:
+            # The engine failed: that ends the link, and is not the sender's fault.
+            self.on_error(error)
+            return 0
+        self.count()
+        if self.on_empty is not None and self.size() == 0:
+            self.on_empty()
+        if (
+            self.drainers
+            and self.encoder.waiting() <= self.low_water
+            and self.budget.used <= self.budget.high
+        ):
+            self.wake()
+        if self.on_room is not None and not self.crowded():
+            self.on_room()
+        return 0
+
+    cdef int push_output(self) except -1:
+        """Hand the engine's output to the transport."""
+        cdef bytes output = self.engine.output()
+        if output is not None and self.write is not None:
+            self.bytes_written += <size_t>PyBytes_GET_SIZE(output)
+            self.write(output)
+        return 0
+
+    cdef size_t pump(self, size_t budget) except? 0:
+        """Move about `budget` bytes, whole frames, from the lanes into the engine.
+
+        The encoder says which lane is next. Full records: what does not fill one is
+        gathered in a slab with what follows.
+        """
+        cdef Lane lane = self.encoder.next_lane()
+        cdef Slab stage
+        cdef size_t moved
+        if lane is None:
+            return 0
+        if lane.front().size == self.encoder.size():
+            # All there is: `pack` gathers nothing.
+            return self.pack(lane, NULL, budget)
+        stage = self.pool.get(RECORD_BYTES)
+        try:
+            moved = self.pack(lane, stage.data, budget)
+        finally:
+            self.pool.put(stage)
+        return moved
+
+    cdef size_t pack(
+        self, Lane lane, unsigned char *stage, size_t budget
+    ) except? 0:
+        cdef Segment *segment
+        cdef const unsigned char *at
+        cdef size_t left, part, staged = 0, moved = 0
+        cdef bint ends
+        while True:
+            segment = lane.front()
+            at = segment.data
+            left = segment.size
+            moved += left
+            lane.credit -= <int64_t>left
+            if staged:
+                part = min(left, RECORD_BYTES - staged)
+                memcpy(stage + staged, at, part)
+                staged += part
+                at += part
+                left -= part
+                if staged == RECORD_BYTES:
+                    self.engine.write(stage, staged)
+                    staged = 0
+            if left >= RECORD_BYTES:
+                part = left - left % RECORD_BYTES
+                self.engine.write(at, part)
+                at += part
+                left -= part
+            if left:
+                if staged == 0 and self.encoder.size() == segment.size:
+                    self.engine.write(at, left)
+                else:
+                    memcpy(stage + staged, at, left)
+                    staged += left
+            ends = segment.ends
+            lane.pop()
+            if ends:
+                lane = self.encoder.next_lane() if moved < budget else None
+                if lane is None:
+                    break
+        if staged:
+            self.engine.write(stage, staged)
+        return moved
+
+    cdef int add_credit(self, uint16_t number, uint32_t credit) except -1:
+        """The peer takes so many bytes more in a lane."""
+        cdef Lane lane
+        if number >= LANES or not has_credit(number):
+            raise ProtocolError(
+                f"the peer granted credit for lane {number}", side=Side.REMOTE
+            )
+        lane = self.encoder.lanes[number]
+        if <int64_t>credit > max(self.window, CREDIT_LIMIT) - lane.credit:
+            raise ProtocolError(
+                f"the peer granted {credit} bytes to {lane.credit}: no window is so "
+                f"large",
+                side=Side.REMOTE,
+            )
+        lane.credit += credit
+        if not self.scheduled and lane.count:
+            self.queued()
+        return 0
+
+    # --- waiting and ending ---------------------------------------------------
+
+    async def drain(self):
+        """Wait while more than the high-water mark is queued, here or on the node."""
+        while True:
+            if self.closed is not None and (self.ended or not self.moved):
+                raise renewed(self.closed)
+            if (
+                self.encoder.waiting() <= self.high_water
+                and self.budget.used <= self.budget.high
+            ):
+                return
+            await self.less()
+
+    async def less(self):
+        """Wait until less is queued, here or on the node: at the low-water mark, and
+        from there on whenever there is less. Whoever waits looks again."""
+        self.check_loop()
+        waiter = self.loop.create_future()
+        self.drainers.append(waiter)
+        self.budget.enter(waiter)
+        try:
+            await waiter
+        finally:
+            self.budget.leave(waiter)
+            if waiter in self.drainers:
+                self.drainers.remove(waiter)
+
+    cdef int check_loop(self) except -1:
+        """Raise unless the running loop is the link's."""
+        if get_running_loop() is not self.loop:
+            raise elsewhere("loop")
+        return 0
+
+    cdef int wake(self) except -1:
+        cdef list drainers = self.drainers
+        self.drainers = []
+        for waiter in drainers:
+            if not waiter.done():
+                waiter.set_result(None)
+        return 0
+
+    def refuse_new(self, error):
+        """Take nothing more from users; what is queued still leaves."""
+        if not self.moved:
+            self.closed = error
+
+    cdef int move(self, error) except -1:
+        """Take nothing more from users, and tell the peer that no more comes here."""
+        self.closed = error
+        self.moved = True
+        self.moving = True
+        if self.encoder.waiting() == 0:
+            self.say_moved()
+        return self.queued()
+
+    cdef int say_moved(self) except -1:
+        """MOVED follows the last message of all lanes."""
+        self.moving = False
+        return self.encoder.frame(self.encoder.data, MOVED, 0, NULL, 0)
+
+    cdef int last_goodbye(self, bytes body) except -1:
+        """A goodbye ahead of everything that is queued, which is given up."""
+        if self.goodbye_said:
+            return 0
+        try:
+            self.encoder.clear()
+            self.encoder.add_frame(GOODBYE, 0, body)
+            self.pump(FLUSH_AT)
+        except TLS_ERRORS:
+            # TLS is beyond saying anything; the FIN will have to do.
+            log.debug("no goodbye", exc_info=True)
+        return 0
+
+    cdef int close(self, error) except -1:
+        """Refuse and give up everything: `error` is what users are told."""
+        cdef list drainers = self.drainers
+        self.closed = error
+        self.ended = True
+        self.encoder.clear()
+        self.count()
+        self.on_empty = None
+        self.on_room = None
+        self.drainers = []
+        for waiter in drainers:
+            if not waiter.done():
+                waiter.set_exception(renewed(error))
+        return 0
+
+    cdef bint crowded(self) except? True:
+        """The peer does not read its replies as fast as it asks for them."""
+        return self.encoder.unread() > CROWDED_AT
+
+    cdef size_t size(self) noexcept:
+        return self.encoder.size()
+
+
+cdef bint ripe(Lane lane) noexcept:
+    """So much may be sent that it need not wait for the end of the loop turn."""
+    return lane.size >= FLUSH_AT and lane.credit > 0
+
+
+cdef object too_large(size_t size, size_t theirs, size_t ours, object peer):
+    cdef str where = "both nodes"
+    if size <= ours:
+        where = "the peer's node"
+    elif size <= theirs:
+        where = "this node"
+    return MessageTooLarge(
+        f"a payload of {size} bytes: the peer takes {theirs}, this node {ours}",
+        peer=peer,
+        side=Side.LOCAL,
+        hint=f"raise max_message_size on {where}, or send it in parts",
+    )
+
+
+cdef object elsewhere(str what):
+    return ConfigError(
+        f"a link was used from a {what} that is not its own",
+        hint="from a thread: asyncio.run_coroutine_threadsafe(node.call(...), "
+        "loop).result(), where loop is the one that made the node",
+    )
+
+
+cdef bytes as_bytes(object payload):
+    """A copy of a buffer: its owner may change it while ours is queued."""
+    if isinstance(payload, bytes):
+        return bytes(payload)
+    if isinstance(payload, (bytearray, memoryview)):
+        return bytes(payload)
+    encode = ": encode it: .encode()" if isinstance(payload, str) else ""
+    raise TypeError(
+        "a payload is bytes, bytearray or memoryview, not "
+        f"{type(payload).__name__}{encode}"
+    )

@@ -1,0 +1,57 @@
+"""ERROR: why a call got no reply. Sans-IO."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from fastnode.errors import ProtocolError, Side
+from fastnode.limits import MAX_REASON_BYTES
+from fastnode.wire.text import cut
+
+__all__ = [
+    "HANDLER_RAISED",
+    "NO_SUCH_ENDPOINT",
+    "REPLY_TOO_LARGE",
+    "decode_call_error",
+    "encode_call_error",
+]
+
+# Codes of an ERROR frame (docs/wire-format.md).
+HANDLER_RAISED: Final = 1
+NO_SUCH_ENDPOINT: Final = 2
+REPLY_TOO_LARGE: Final = 3
+
+_NUMBER = struct.Struct(">I")
+# The code, and the length of the name; the text is the rest.
+_HEAD = struct.Struct(">HH")
+
+
+def encode_call_error(number: int, code: int, name: str, text: str) -> bytes:
+    """Return the body of an ERROR frame.
+
+    Args:
+        number: of the call.
+        name: of the exception's type.
+        text: what it says. Both are cut to MAX_REASON_BYTES.
+    """
+    encoded = cut(name, MAX_REASON_BYTES)
+    head = _NUMBER.pack(number) + _HEAD.pack(code, len(encoded))
+    return head + encoded + cut(text, MAX_REASON_BYTES)
+
+
+def decode_call_error(body: bytes) -> tuple[int, str, str]:
+    """Return code, name and text of what follows the number in an ERROR frame.
+
+    Raises:
+        ProtocolError: the length of the name is wrong.
+    """
+    code, size = _HEAD.unpack_from(body)
+    rest = body[_HEAD.size :]
+    if size > len(rest):
+        raise ProtocolError("the peer sent a malformed ERROR frame", side=Side.REMOTE)
+    return (
+        code,
+        rest[:size].decode("utf-8", "replace"),
+        rest[size:].decode("utf-8", "replace"),
+    )
