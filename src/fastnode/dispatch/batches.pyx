@@ -26,7 +26,7 @@ from fastnode.dispatch.handler cimport (
     new_delivery,
 )
 from fastnode.dispatch.message cimport Message, make_message
-from fastnode.wire.frame cimport DATA_LANE, LANES
+from fastnode.wire.frame cimport LANES
 
 
 @cython.final
@@ -129,7 +129,7 @@ cdef class Batches:
         if not batch.messages:
             return self.free(batch)
         began = self.handlers.watch.now()
-        if self.handlers.begin(endpoint, None, DATA_LANE, 0, 0, batch):
+        if self.handlers.begin_batch(endpoint, batch):
             line = self.lines.get(endpoint)
             if line is None:
                 line = self.lines[endpoint] = BatchLine()

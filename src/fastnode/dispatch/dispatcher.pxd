@@ -34,7 +34,6 @@ cdef class Dispatcher:
     cdef object on_through
     cdef object on_idle
 
-    cdef uint64_t messages_received
     cdef uint64_t calls_received
     # Calls and confirmed messages together.
     cdef uint64_t numbered

@@ -10,7 +10,6 @@ operations: `reply`, `refuse` and `crowded`.
 """
 
 cimport cython
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from fastnode.buffers.spares cimport Spares
@@ -71,43 +70,30 @@ cdef class Dispatcher:
     cdef int message(self, int lane, uint16_t number, bytes payload) except -1:
         """A one-way message."""
         cdef Endpoint endpoint = self.numbers.find(lane, number)
-        self.messages_received += 1
-        if self.queue.held is not None or endpoint.most or endpoint.awaits:
+        self.handlers.messages_received += 1
+        if self.handlers.held or endpoint.most or endpoint.awaits:
             return self.queue.accept(endpoint, payload, lane, 0, 0)
         return self.queue.begin(endpoint, payload, lane, 0, 0)
 
     cdef int messages(self, Decoder decoder) except -1:
         """The messages that follow in the decoder, as long as they are whole and plain:
         as `message`, with nothing done for each that need not be."""
-        cdef EndpointNumbers numbers = self.numbers
-        cdef DeliveryQueue queue = self.queue
-        cdef Handlers handlers = self.handlers
-        cdef list book = numbers.book
-        cdef Stopwatch watch = self.watch
         cdef Endpoint endpoint
-        cdef uint16_t number
-        # When a handler has ended the link, the decoder is empty.
-        cdef bytes payload = decoder.next_message()
+        cdef bytes payload = self.handlers.begin_plain(decoder, self.numbers)
         while payload is not None:
-            number = decoder.number
-            if watch.close:
-                watch.message(DATA_LANE, number)
-            watch.seen[DATA_LANE] |= <uint64_t>1 << (number & 63)
-            if (
-                number < PyList_GET_SIZE(book)
-                and numbers.generation == self.registry.generation
-            ):
-                endpoint = <Endpoint>PyList_GET_ITEM(book, number)
-            else:
-                endpoint = numbers.find(DATA_LANE, number)
-            self.messages_received += 1
-            if queue.held is not None or endpoint.most or endpoint.awaits:
-                queue.accept(endpoint, payload, DATA_LANE, 0, 0)
+            self.watch.message(DATA_LANE, decoder.number)
+            endpoint = self.numbers.find(DATA_LANE, decoder.number)
+            if self.handlers.held or endpoint.most or endpoint.awaits:
+                self.handlers.messages_received += 1
+                self.queue.accept(endpoint, payload, DATA_LANE, 0, 0)
+                payload = decoder.next_message()
             elif endpoint.batch:
+                self.handlers.messages_received += 1
                 self.batches.gather(endpoint, payload, DATA_LANE, 0, 0)
+                payload = decoder.next_message()
             else:
-                handlers.begin(endpoint, payload, DATA_LANE, 0, 0, None)
-            payload = decoder.next_message()
+                self.message(DATA_LANE, decoder.number, payload)
+                payload = self.handlers.begin_plain(decoder, self.numbers)
         return 0
 
     cdef int call(self, Decoder decoder, bytes payload) except -1:
@@ -118,7 +104,7 @@ cdef class Dispatcher:
         cdef Endpoint endpoint = self.numbers.find(lane, decoder.number)
         if decoder.kind == CONFIRM:
             flags |= CONFIRMED
-            self.messages_received += 1
+            self.handlers.messages_received += 1
         else:
             self.calls_received += 1
         if call == 0 or call in self.handlers.calls:
@@ -136,7 +122,7 @@ cdef class Dispatcher:
         if self.early_cancels and self.is_cancelled(call):
             return 0
         if (
-            self.queue.held is not None
+            self.handlers.held
             or endpoint.most
             or endpoint.awaits
             or self.outbox.crowded()

@@ -3,11 +3,12 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fastnode.buffers.spares cimport Spares
 from fastnode.dispatch.batch cimport Batch
-from fastnode.dispatch.endpoint cimport Endpoint, EndpointRegistry
+from fastnode.dispatch.endpoint cimport Endpoint, EndpointNumbers, EndpointRegistry
 from fastnode.dispatch.message cimport Message
 from fastnode.dispatch.stopwatch cimport Stopwatch
 from fastnode.dispatch.windows cimport Windows
 from fastnode.sending.outbox cimport Outbox
+from fastnode.wire.decoder cimport Decoder
 
 cdef enum:
     # What a message that waits or runs costs besides its payload: task, message,
@@ -75,8 +76,10 @@ cdef class Handlers:
     cdef dict tasks
     # What is to be answered, by the number of the call, in every state but DONE.
     cdef dict calls
-    # The message that a handler was given and did not keep, to be used again.
+    # The message that a handler was given and did not keep, to be used again; whether
+    # a handler has it now.
     cdef Message spare
+    cdef bint spare_given
 
     # Called soon after the end of a handler that others wait for, with its Delivery;
     # called soon after a handler lent its place, with its Endpoint.
@@ -85,18 +88,18 @@ cdef class Handlers:
     # Whether each end is to be told.
     cdef bint tell_ends
 
+    # The queue of the link holds something: what comes has to wait.
+    cdef bint held
+
+    cdef uint64_t messages_received
     cdef uint64_t unhandled
     cdef uint64_t errors
 
     cdef int begin(
-        self,
-        Endpoint endpoint,
-        bytes payload,
-        int lane,
-        uint32_t call,
-        int flags,
-        Batch batch,
+        self, Endpoint endpoint, bytes payload, int lane, uint32_t call, int flags
     ) except -1
+    cdef bytes begin_plain(self, Decoder decoder, EndpointNumbers numbers)
+    cdef int begin_batch(self, Endpoint endpoint, Batch batch) except -1
     cdef int returned(
         self,
         Endpoint endpoint,

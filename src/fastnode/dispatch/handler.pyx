@@ -30,17 +30,20 @@ from cpython.contextvars cimport (
     PyContextVar_Set,
     get_value,
 )
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_REFCNT
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from fastnode.buffers.spares cimport Spares
 from fastnode.dispatch.batch cimport Batch
-from fastnode.dispatch.endpoint cimport Endpoint, EndpointRegistry
+from fastnode.dispatch.endpoint cimport Endpoint, EndpointNumbers, EndpointRegistry
 from fastnode.dispatch.message cimport Message, make_message
 from fastnode.dispatch.stopwatch cimport Stopwatch
 from fastnode.dispatch.windows cimport Windows
 from fastnode.sending.outbox cimport Outbox, as_bytes
+from fastnode.wire.decoder cimport Decoder
+from fastnode.wire.frame cimport DATA_LANE
 
 import logging
 from asyncio import CancelledError
@@ -230,20 +233,13 @@ cdef class Handlers:
     # --- beginning ------------------------------------------------------------------
 
     cdef int begin(
-        self,
-        Endpoint endpoint,
-        bytes payload,
-        int lane,
-        uint32_t call,
-        int flags,
-        Batch batch,
+        self, Endpoint endpoint, bytes payload, int lane, uint32_t call, int flags
     ) except -1:
         """Call the handler of an endpoint. The node's own context has been entered.
 
         Args:
             payload: what a message, a call or a confirmed message brought.
             call: the number of a call or of a confirmed message, else 0.
-            batch: messages to be given at once, instead of a payload; or None.
 
         Returns:
             1 if the handler goes on in a task, 0 if it is done.
@@ -251,35 +247,83 @@ cdef class Handlers:
         cdef PyObject *returned
         cdef object result
         cdef Message message
-        if batch is not None:
-            messages = batch.messages
-            # They are the handler's now, and live no longer than it wants.
-            batch.messages = None
-            returned = call_one(endpoint.handler, messages)
-            messages = None
-        elif endpoint.handler is None:
+        if endpoint.handler is None:
             return self.nobody(endpoint, call, flags)
+        if self.spare_given or self.spare is None:
+            message = make_message(payload, self.peer, endpoint.name)
+            if not self.spare_given:
+                self.spare = message
         else:
             message = self.spare
-            if message is None:
-                message = make_message(payload, self.peer, endpoint.name)
-            else:
-                self.spare = None
-                message.payload = payload
+            message.payload = payload
+            if message.endpoint is not endpoint.name:
                 message.endpoint = endpoint.name
+        if self.spare_given:
+            # Begun by code that a handler has called.
+            returned = call_one(endpoint.handler, message)
+        else:
+            self.spare_given = True
             # Not in a `try`, which costs as much as the rest of this.
             returned = call_one(endpoint.handler, message)
-            if Py_REFCNT(message) == 1:
-                # Nobody can see that it is used again.
+            self.spare_given = False
+            if Py_REFCNT(message) == 2:
+                # Nobody else can see that it is used again.
                 message.payload = None
-                self.spare = message
+            else:
+                self.spare = None
         if returned == NULL:
-            return self.raised(endpoint, call, batch)
+            return self.raised(endpoint, call, None)
         result = <object>returned
         Py_DECREF(result)
-        if result is None and call == 0 and batch is None:
+        if result is None and call == 0:
             return 0
-        return self.returned(endpoint, result, payload, lane, call, flags, batch)
+        return self.returned(endpoint, result, payload, lane, call, flags, None)
+
+    cdef bytes begin_plain(self, Decoder decoder, EndpointNumbers numbers):
+        """Begin the one-way messages that follow in the decoder, as long as nothing can
+        be in their way: the loop of small messages, with nothing in it that need not be.
+
+        Returns:
+            The payload of the first message that is not among them, or None.
+        """
+        cdef list book = numbers.book
+        cdef EndpointRegistry registry = self.registry
+        cdef Stopwatch watch = self.watch
+        cdef Endpoint endpoint
+        cdef uint16_t number
+        # When a handler has ended the link, the decoder is empty.
+        cdef bytes payload = decoder.next_message()
+        while payload is not None:
+            number = decoder.number
+            if number >= PyList_GET_SIZE(book) or (
+                numbers.generation != registry.generation
+            ):
+                break
+            endpoint = <Endpoint>PyList_GET_ITEM(book, number)
+            if self.held or endpoint.most or endpoint.awaits or endpoint.batch:
+                break
+            if watch.close:
+                watch.message(DATA_LANE, number)
+            watch.seen[DATA_LANE] |= <uint64_t>1 << (number & 63)
+            self.messages_received += 1
+            self.begin(endpoint, payload, DATA_LANE, 0, 0)
+            payload = decoder.next_message()
+        return payload
+
+    cdef int begin_batch(self, Endpoint endpoint, Batch batch) except -1:
+        """The same for a batch of messages to a batch endpoint."""
+        cdef PyObject *returned
+        cdef object result
+        messages = batch.messages
+        # They are the handler's now, and live no longer than it wants.
+        batch.messages = None
+        returned = call_one(endpoint.handler, messages)
+        messages = None
+        if returned == NULL:
+            return self.raised(endpoint, 0, batch)
+        result = <object>returned
+        Py_DECREF(result)
+        return self.returned(endpoint, result, None, DATA_LANE, 0, 0, batch)
 
     cdef int returned(
         self,

@@ -122,7 +122,7 @@ cdef class DeliveryQueue:
     ) except -1:
         """Nothing is in the way: give it to its handler, or add it to a batch."""
         if not endpoint.batch or endpoint.handler is None:
-            return self.handlers.begin(endpoint, payload, lane, call, flags, None)
+            return self.handlers.begin(endpoint, payload, lane, call, flags)
         if call and not flags & CONFIRMED:
             return self.outbox.refuse(call, HANDLER_RAISED, "ConfigError", NO_REPLY)
         return self.batches.gather(endpoint, payload, lane, call, flags)
@@ -149,7 +149,7 @@ cdef class DeliveryQueue:
         delivery.state = HELD
         if self.held is None:
             self.held = deque()
-            self.windows.shut = True
+            self.handlers.held = self.windows.shut = True
         if delivery.call:
             self.handlers.calls[delivery.call] = delivery
         self.held.append(delivery)
@@ -280,6 +280,7 @@ cdef class DeliveryQueue:
                 )
         if self.held is not None:
             self.held = None
+            self.handlers.held = False
             self.windows.open()
         self.batches.hand_over()
         return True
@@ -358,7 +359,7 @@ cdef class DeliveryQueue:
         self.holding = True
         if self.held is None:
             self.held = deque()
-        self.windows.shut = True
+        self.handlers.held = self.windows.shut = True
         return 0
 
     cdef int release(self) except -1:

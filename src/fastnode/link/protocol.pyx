@@ -396,7 +396,7 @@ cdef class LinkProtocol(FrameTaker):
         """A snapshot of the counters."""
         return LinkStats(
             messages_sent=self.outbox.messages,
-            messages_received=self.dispatcher.messages_received,
+            messages_received=self.dispatcher.handlers.messages_received,
             calls_sent=self.outbox.calls,
             calls_received=self.dispatcher.calls_received,
             bytes_sent=self.outbox.bytes_written,
