@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from fastnode.certs.watch import CertificateWatch
     from fastnode.link.link import Link
     from fastnode.link.message import Message
-    from fastnode.link.peer import Peer
     from fastnode.link.stats import LinkStats, Undelivered
     from fastnode.node.acceptor import Acceptor, AcceptorStats
     from fastnode.node.dial import DialStats
@@ -72,6 +71,7 @@ if TYPE_CHECKING:
         NodeOptions,
         Resolver,
     )
+    from fastnode.peer import Peer
     from fastnode.routing.route import Route
     from fastnode.workers import WorkerGroup, WorkerStatus, serve
 
@@ -159,7 +159,7 @@ _MODULES = {
     "NetworkOptions": "fastnode.options",
     "Node": "fastnode.node.node",
     "NodeOptions": "fastnode.options",
-    "Peer": "fastnode.link.peer",
+    "Peer": "fastnode.peer",
     "Refusal": "fastnode.node.refusal",
     "Resolver": "fastnode.options",
     "Route": "fastnode.routing.route",

@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
     from fastnode.certs.manager import CertManager
     from fastnode.link.link import Link
-    from fastnode.link.peer import Peer
     from fastnode.node.refusal import Refusal
+    from fastnode.peer import Address, Peer
     from fastnode.routing import Route
 
 __all__ = [
     "AcceptorOptions",
-    "Address",
     "Authorize",
     "Listener",
     "NetworkOptions",
@@ -33,8 +32,6 @@ __all__ = [
     "Resolver",
 ]
 
-#: Host and port.
-Address: TypeAlias = tuple[str, int]
 #: Says whether a peer whose certificate and name are in order may have a link.
 Authorize: TypeAlias = "Callable[[Peer], bool | Awaitable[bool]]"
 #: Hears of connections to an acceptor that did not become links.

@@ -21,6 +21,7 @@ RANKS = {
     "log_limit": 0,
     "loggers": 0,
     "names": 0,
+    "peer": 0,
     "options": 1,
     "openssl": 1,
     "buffers": 2,
@@ -188,7 +189,8 @@ def test_violations_are_seen(unit: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("unit", "text"),
     [
-        ("options", "if TYPE_CHECKING:\n    from fastnode.link.peer import Peer\n"),
+        ("options", "if TYPE_CHECKING:\n    from fastnode.link.link import Link\n"),
+        ("options", "from fastnode.peer import Peer"),
         ("names", "from fastnode.errors import ConfigError"),
         ("link", "from fastnode.link.outbox cimport Outbox"),
         ("link", 'def f():\n    """Text\n    from fastnode.cli import x\n    """'),

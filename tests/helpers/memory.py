@@ -25,8 +25,8 @@ from fastnode.tls.plaintext import PlaintextEngine
 from helpers.nodes import B
 
 if TYPE_CHECKING:
-    from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol
+    from fastnode.peer import Peer
     from fastnode.tls.engine import TlsEngine
 
 __all__ = ["MemoryEnd", "MemoryNode", "MemoryTransport", "TurnLoop", "running_loop"]

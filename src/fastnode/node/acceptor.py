@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     import ssl
 
     from fastnode.certs.manager import CertManager
-    from fastnode.link.peer import Peer
     from fastnode.node.foundation import Foundation
-    from fastnode.options import AcceptorOptions, Address, Listener
+    from fastnode.options import AcceptorOptions, Listener
+    from fastnode.peer import Address, Peer
     from fastnode.tls.engine import TlsEngine
 
 __all__ = ["Acceptor", "AcceptorStats"]

@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
     from fastnode.certs.manager import CertManager
     from fastnode.link.link import Link
-    from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol
     from fastnode.names import NodeName
     from fastnode.node.foundation import Foundation
     from fastnode.options import Resolver
+    from fastnode.peer import Peer
     from fastnode.routing import RouteTable
     from fastnode.tls.engine import TlsEngine
 

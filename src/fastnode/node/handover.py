@@ -45,10 +45,10 @@ from fastnode.node.stopping import wait_cancelled
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
-    from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol
     from fastnode.node.foundation import Foundation
-    from fastnode.options import Address, NetworkOptions
+    from fastnode.options import NetworkOptions
+    from fastnode.peer import Address, Peer
     from fastnode.routing import RouteTable
     from fastnode.tls.engine import TlsEngine
 

@@ -62,11 +62,11 @@ from fastnode.node.stopping import wait_cancelled
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
-    from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
     from fastnode.node.events import LinkEvents
     from fastnode.node.lobby import Lobby
+    from fastnode.peer import Peer
 
 __all__ = ["LinkRegistry", "older"]
 

@@ -28,7 +28,7 @@ from fastnode.limits import MAX_CLIENT_HELLO_BYTES
 from fastnode.link import endings
 
 if TYPE_CHECKING:
-    from fastnode.options import Address
+    from fastnode.peer import Address
 
 __all__ = ["Arrival", "Lobby"]
 

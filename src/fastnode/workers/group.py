@@ -46,7 +46,7 @@ from fastnode.workers.handout import Handout
 from fastnode.workers.process import State, WorkerProcess
 
 if TYPE_CHECKING:
-    from fastnode.options import Address
+    from fastnode.peer import Address
     from fastnode.workers.application import MakeOptions, Setup
 
 __all__ = ["WorkerGroup", "WorkerStatus"]
