@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fastnode.cli.exit_code import exit_code
 from fastnode.cli.printable import by_options
 from fastnode.errors import ConfigError
 
@@ -74,7 +75,6 @@ def check(
     the other, 4 not reachable.
     """
     from fastnode.cli.check.examination import Examination
-    from fastnode.cli.main import exit_code
 
     host, port = _parse(address)
     if directory is not None:
