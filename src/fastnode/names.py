@@ -1,4 +1,7 @@
-"""Node names: parsed once, then trusted."""
+"""The form of node names and of port numbers.
+
+A node name is parsed once, and trusted from then on.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from functools import lru_cache
 from fastnode.errors import ConfigError
 from fastnode.limits import MAX_NODE_NAME_BYTES, PARSED_NAMES
 
-__all__ = ["NodeName"]
+__all__ = ["NodeName", "check_port"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_\-]*[A-Za-z0-9_])?"
@@ -74,3 +77,9 @@ def _is_ip(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def check_port(port: object, what: str) -> None:
+    """Raise `ConfigError` unless `port` is an int from 0 to 65535."""
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
+        raise ConfigError(f"{what} is {port!r}", hint="a port is a number, 0 to 65535")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from fastnode import limits
 from fastnode.errors import ConfigError, FastnodeError
+from fastnode.names import check_port
 
 if TYPE_CHECKING:
     import socket
@@ -78,12 +79,6 @@ class Resolver(Protocol):
         self, name: str, /
     ) -> Sequence[Address] | Awaitable[Sequence[Address]]:
         """Return the addresses to try, in order; empty where the name is unknown."""
-
-
-def check_port(port: object, what: str) -> None:
-    """Raise `ConfigError` unless `port` is an int from 0 to 65535."""
-    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
-        raise ConfigError(f"{what} is {port!r}", hint="a port is a number, 0 to 65535")
 
 
 def _check_number(what: str, value: float, least: float, most: float) -> None:

@@ -7,9 +7,8 @@ import logging
 import os
 import random
 import socket
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING
 
@@ -29,8 +28,8 @@ from fastnode.errors import (
 from fastnode.limits import DEFAULT_PORT
 from fastnode.link.machine import State
 from fastnode.link.transport_protocol import TransportProtocol
+from fastnode.names import check_port
 from fastnode.node.admission import ITSELF
-from fastnode.options import check_port
 from fastnode.tls.choice import make_engine
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.plaintext import PlaintextEngine
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from fastnode.routing import RouteTable
     from fastnode.tls.engine import TlsEngine
 
-__all__ = ["Dial", "DialStats", "Target"]
+__all__ = ["Dial", "Target"]
 
 log = logging.getLogger("fastnode.node")
 
@@ -75,21 +74,6 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
-
-
-@dataclass(slots=True)
-class DialStats:
-    """What a node has seen of its own dials.
-
-    Attributes:
-        links: links that came up.
-        refused: connections that this side refused, by the name of the error.
-        failed: connections that the peer refused or broke off, likewise.
-    """
-
-    links: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
 
 
 class Dial:

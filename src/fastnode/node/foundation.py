@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fastnode.link.protocol import LinkProtocol
@@ -16,13 +17,28 @@ if TYPE_CHECKING:
     from fastnode.log_limit import LogLimit
     from fastnode.names import NodeName
     from fastnode.node.admission import Admission
-    from fastnode.node.dial import DialStats
     from fastnode.node.links import LinkRegistry
     from fastnode.node.slow import SlowCallbacks
     from fastnode.options import OnRefused
     from fastnode.tls.engine import TlsEngine
 
-__all__ = ["Foundation"]
+__all__ = ["DialStats", "Foundation"]
+
+
+@dataclass(slots=True)
+class DialStats:
+    """Counts of the links that a node dialed.
+
+    Attributes:
+        links: links that came up.
+        refused: connections that this side refused, by the name of the error.
+        failed: connections that the peer refused or broke off, by the name of the
+            error.
+    """
+
+    links: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,11 @@ from fastnode.names import NodeName
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
 from fastnode.node.advice import advise
-from fastnode.node.dial import DialStats
 from fastnode.node.dials import Dials
 from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.events import LinkEvents
 from fastnode.node.fork import ForkGuard
-from fastnode.node.foundation import Foundation
+from fastnode.node.foundation import DialStats, Foundation
 from fastnode.node.handover import Handover
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkRegistry
