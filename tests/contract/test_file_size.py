@@ -1,11 +1,15 @@
-"""No source file outgrows what one reads in a sitting."""
+"""No source file grows without a thought.
+
+About 500 lines are a guide, not a reason to split one idea into two files. A file over
+this bound holds more than one idea.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src"
-MAX_LINES = 500
+MAX_LINES = 650
 
 
 def test_no_source_file_is_too_long() -> None:
