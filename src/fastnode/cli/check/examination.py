@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
 from fastnode.certs.context import ALPN_PROTOCOL
-from fastnode.certs.dates import day_and_distance
+from fastnode.certs.expiry import day_and_distance
 from fastnode.certs.sans import sans_of
 from fastnode.cli.check.finding import Finding
 from fastnode.errors import (
