@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastnode.cli.identity import Identity, identity_options
+from fastnode.cli.options import Identity, identity_options
 from fastnode.cli.printable import printable
 
 if TYPE_CHECKING:
