@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fastnode.cli.options import Identity, identity_options
-from fastnode.cli.printable import printable
+from fastnode.cli.output import printable
 
 if TYPE_CHECKING:
     from fastnode.link.message import Message

@@ -15,7 +15,7 @@ from fastnode.cli.check.command import check
 from fastnode.cli.demo.command import demo
 from fastnode.cli.exit_code import EXIT_FAILED, EXIT_INTERRUPTED, exit_code
 from fastnode.cli.listen import listen
-from fastnode.cli.printable import by_options, printable
+from fastnode.cli.output import by_options, printable
 from fastnode.cli.send import call, ping, send
 from fastnode.errors import FastnodeError
 

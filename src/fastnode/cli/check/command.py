@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fastnode.cli.exit_code import exit_code
-from fastnode.cli.printable import by_options
+from fastnode.cli.output import by_options
 from fastnode.errors import ConfigError
 
 if TYPE_CHECKING:
