@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fastnode import CertAuthManager, Certificate
-    from fastnode.cli.check.finding import Finding
+    from fastnode.cli.check.examination import Finding
     from fastnode.names import NodeName
 
 __all__ = ["check"]
