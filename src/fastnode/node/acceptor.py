@@ -26,8 +26,8 @@ from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.log_limit import LogLimit
 from fastnode.node.gate import Gate
 from fastnode.node.lobby import Arrival, Lobby
-from fastnode.node.places import Places
 from fastnode.node.port import open_port
+from fastnode.node.quota import LinkQuota
 from fastnode.node.refusal import Refusal
 from fastnode.tls.choice import make_engine
 from fastnode.tls.evidence import Evidence
@@ -99,7 +99,7 @@ class Acceptor:
             refuse=self._dropped,
         )
         foundation.links.lobbies.append(self._lobby)
-        self._places = Places(options.max_links)
+        self._quota = LinkQuota(options.max_links)
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
@@ -287,9 +287,9 @@ class Acceptor:
         succeeds = await links.admit_successor(protocol, peer)
         predecessor = protocol.succession.predecessor
         old = [predecessor] if predecessor is not None else links.displaced(peer)
-        if not self._places.take(protocol, old):
+        if not self._quota.acquire(protocol, old):
             error = HandshakeError(
-                f"this acceptor has {len(self._places)} links, its maximum; those "
+                f"this acceptor has {len(self._quota)} links, its maximum; those "
                 f"that are about to come up count",
                 peer=peer,
                 side=Side.LOCAL,
@@ -329,7 +329,7 @@ class Acceptor:
         self, protocol: LinkProtocol, was: State, error: FastnodeError
     ) -> None:
         """See `LinkOwner`."""
-        self._places.leave(protocol)
+        self._quota.release(protocol)
         self._foundation.links.ended(protocol)
         try:
             if was < State.UP:
