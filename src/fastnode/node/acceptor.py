@@ -24,7 +24,7 @@ from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.log_limit import LogLimit
-from fastnode.node.gate import Gate
+from fastnode.node.limiter import HandshakeLimiter
 from fastnode.node.lobby import Arrival, Lobby
 from fastnode.node.port import open_port
 from fastnode.node.quota import LinkQuota
@@ -88,14 +88,14 @@ class Acceptor:
         self._sockets: list[Listener] = []
         self._address: Address | None = None
         self._limit = LogLimit(log)
-        self._gate = Gate(
+        self._limiter = HandshakeLimiter(
             options.max_handshakes, options.max_handshakes_per_address, self._serve
         )
         self._lobby = Lobby(
             most_waiting(),
             foundation.settings.handshake_timeout,
             plaintext=foundation.plaintext,
-            on_shown=self._gate.ready,
+            on_shown=self._limiter.add,
             refuse=self._dropped,
         )
         foundation.links.lobbies.append(self._lobby)
@@ -176,7 +176,7 @@ class Acceptor:
     @property
     def arriving(self) -> int:
         """Connections that may still become links."""
-        return len(self._lobby) + len(self._gate)
+        return len(self._lobby) + len(self._limiter)
 
     def close(self) -> None:
         """Stop listening; links stay."""
@@ -187,7 +187,7 @@ class Acceptor:
         for sock in self._sockets:
             sock.close()
         self._sockets = []
-        self._gate.close()
+        self._limiter.close()
         self._lobby.close()
 
     # --- accepting -------------------------------------------------------------
@@ -245,7 +245,7 @@ class Acceptor:
             )
             return None
         protocol.began, protocol.address = arrival.began, arrival.address
-        protocol.gone.add_done_callback(lambda _: self._gate.leave(protocol))
+        protocol.gone.add_done_callback(lambda _: self._limiter.release(protocol))
         task = asyncio.get_running_loop().create_task(self._open(connection, protocol))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -317,7 +317,7 @@ class Acceptor:
 
     def link_up(self, protocol: LinkProtocol) -> None:
         """See `LinkOwner`."""
-        self._gate.leave(protocol)
+        self._limiter.release(protocol)
         self.stats.links += 1
         self._foundation.links.came_up(protocol)
 
@@ -339,11 +339,11 @@ class Acceptor:
             reason, text = type(error).__name__, "a refusal was not told of: %s"
             self._limit.say(logging.ERROR, "untold of", text, reason, error=raised)
         finally:
-            self._gate.stirred()
+            self._limiter.wake()
 
     def _dropped(self, arrival: Arrival, error: FastnodeError) -> None:
         """An arrival came to nothing."""
-        self._gate.forget(arrival)
+        self._limiter.discard(arrival)
         self._refused(Refusal(error, arrival.address, None, None))
 
     def _handshake_failed(self, protocol: LinkProtocol, error: FastnodeError) -> None:
