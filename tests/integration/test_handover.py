@@ -429,7 +429,7 @@ async def test_a_call_after_the_handshake_began_wants_the_next_one(caller: str) 
         assert serial(b.links[0]) == managers[0].certificate.serial_number
 
 
-async def test_guarantee_5_one_that_waits_in_the_lobby_is_older_than_the_call() -> None:
+async def test_guarantee_5_a_pending_connection_is_older_than_the_call() -> None:
     """Its peer chose what it shows when it dialed, however late it says so."""
     managers = manager(A), manager(B)
     async with (

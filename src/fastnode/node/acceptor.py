@@ -25,7 +25,7 @@ from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.log_limit import LogLimit
 from fastnode.node.limiter import HandshakeLimiter
-from fastnode.node.lobby import Arrival, Lobby
+from fastnode.node.pending import PendingConnection, PendingConnections
 from fastnode.node.port import open_port
 from fastnode.node.quota import LinkQuota
 from fastnode.node.refusal import Refusal
@@ -91,14 +91,14 @@ class Acceptor:
         self._limiter = HandshakeLimiter(
             options.max_handshakes, options.max_handshakes_per_address, self._serve
         )
-        self._lobby = Lobby(
+        self._pending = PendingConnections(
             most_waiting(),
             foundation.settings.handshake_timeout,
             plaintext=foundation.plaintext,
-            on_shown=self._limiter.add,
-            refuse=self._dropped,
+            on_ready=self._limiter.add,
+            on_dropped=self._dropped,
         )
-        foundation.links.lobbies.append(self._lobby)
+        foundation.links.pending.append(self._pending)
         self._quota = LinkQuota(options.max_links)
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False
@@ -170,13 +170,13 @@ class Acceptor:
                 loop.remove_reader(sock)
 
     def sockets(self) -> list[Listener]:
-        """Those that it listens on, and of connections that are no handshakes yet."""
-        return [*self._sockets, *self._lobby.sockets()]
+        """Return the sockets that it listens on, and those of pending connections."""
+        return [*self._sockets, *self._pending.sockets()]
 
     @property
     def arriving(self) -> int:
         """Connections that may still become links."""
-        return len(self._lobby) + len(self._limiter)
+        return len(self._pending) + len(self._limiter)
 
     def close(self) -> None:
         """Stop listening; links stay."""
@@ -188,7 +188,7 @@ class Acceptor:
             sock.close()
         self._sockets = []
         self._limiter.close()
-        self._lobby.close()
+        self._pending.close()
 
     # --- accepting -------------------------------------------------------------
 
@@ -206,13 +206,13 @@ class Acceptor:
                 return
             except OSError as error:
                 # EMFILE, ENFILE, ENOBUFS, ENOMEM.
-                if not self._lobby.shed():
+                if not self._pending.drop_older_half():
                     self._look_away(error)
                     return
                 continue
             self.stats.connections += 1
             connection.setblocking(False)
-            self._lobby.enter(connection, address)
+            self._pending.add(connection, address)
 
     def _look_away(self, error: OSError) -> None:
         """Pause: the queue of connections stays readable."""
@@ -227,10 +227,10 @@ class Acceptor:
         self._pause()
         self._retry = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._resume)
 
-    def _serve(self, arrival: Arrival) -> LinkProtocol | None:
+    def _serve(self, pending: PendingConnection) -> LinkProtocol | None:
         """Begin a handshake."""
-        self._lobby.take(arrival)
-        connection = arrival.sock
+        self._pending.take(pending)
+        connection = pending.sock
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             protocol = self._foundation.protocol(self._engine(), self, dialer=False)
@@ -240,11 +240,11 @@ class Acceptor:
                 logging.ERROR,
                 "dropped",
                 "a connection from %s:%d was dropped: %s",
-                *arrival.address,
+                *pending.address,
                 error,
             )
             return None
-        protocol.began, protocol.address = arrival.began, arrival.address
+        protocol.began, protocol.address = pending.began, pending.address
         protocol.gone.add_done_callback(lambda _: self._limiter.release(protocol))
         task = asyncio.get_running_loop().create_task(self._open(connection, protocol))
         self._tasks.add(task)
@@ -341,10 +341,10 @@ class Acceptor:
         finally:
             self._limiter.wake()
 
-    def _dropped(self, arrival: Arrival, error: FastnodeError) -> None:
-        """An arrival came to nothing."""
-        self._limiter.discard(arrival)
-        self._refused(Refusal(error, arrival.address, None, None))
+    def _dropped(self, pending: PendingConnection, error: FastnodeError) -> None:
+        """A pending connection was dropped."""
+        self._limiter.discard(pending)
+        self._refused(Refusal(error, pending.address, None, None))
 
     def _handshake_failed(self, protocol: LinkProtocol, error: FastnodeError) -> None:
         host, port = protocol.address

@@ -188,10 +188,10 @@ class Handover:
         # certificate of then, is registered in its next.
         await asyncio.sleep(0)
         known = frozenset(self._links)
-        # One that has not said its first words is in a lobby. What its peer is going to
-        # show may be a certificate of before.
+        # A pending connection has not begun its handshake. Its peer may still show an
+        # older certificate.
         waiting = frozenset(
-            address for lobby in self._links.lobbies for address in lobby.addresses()
+            address for each in self._links.pending for address in each.addresses()
         )
         if name is None:
             olds = self._links.in_use()

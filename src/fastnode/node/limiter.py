@@ -2,7 +2,7 @@
 
 At most `max_handshakes` handshakes are under way, and at most
 `max_handshakes_per_address` from one address. A connection whose first record has come
-(fastnode.node.lobby) waits while there is no slot for it.
+(fastnode.node.pending) waits while there is no slot for it.
 
 A slot becomes free when a handshake ends. A handshake that has stalled can also be
 ended to make a slot free. A handshake has stalled if it has waited for its peer for
@@ -30,7 +30,7 @@ from fastnode.link.machine import State
 
 if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
-    from fastnode.node.lobby import Arrival
+    from fastnode.node.pending import PendingConnection
 
 __all__ = ["HandshakeLimiter"]
 
@@ -67,7 +67,7 @@ class HandshakeLimiter:
         self,
         most: int,
         most_per_group: int,
-        start: Callable[[Arrival], LinkProtocol | None],
+        start: Callable[[PendingConnection], LinkProtocol | None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._most = most
@@ -75,7 +75,7 @@ class HandshakeLimiter:
         self._start = start
         self._slots: dict[LinkProtocol, Slot] = {}
         self._groups: dict[Hashable, dict[Slot, None]] = {}
-        self._ready: dict[Hashable, dict[Arrival, None]] = {}
+        self._ready: dict[Hashable, dict[PendingConnection, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         # No handshake can stall before this time. Only one that ends frees a slot.
         self._blocked_until = 0.0
@@ -84,18 +84,18 @@ class HandshakeLimiter:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def add(self, arrival: Arrival) -> None:
+    def add(self, pending: PendingConnection) -> None:
         """Let a connection begin its handshake, now or when a slot is free."""
-        self._ready.setdefault(arrival.group, {})[arrival] = None
+        self._ready.setdefault(pending.group, {})[pending] = None
         self._serve()
 
-    def discard(self, arrival: Arrival) -> None:
+    def discard(self, pending: PendingConnection) -> None:
         """Forget a connection that was dropped before its handshake began."""
-        ready = self._ready.get(arrival.group)
+        ready = self._ready.get(pending.group)
         if ready is not None:
-            ready.pop(arrival, None)
+            ready.pop(pending, None)
             if not ready:
-                del self._ready[arrival.group]
+                del self._ready[pending.group]
 
     def release(self, protocol: LinkProtocol) -> None:
         """Free the slot of a handshake: it has become a link, or its socket is
@@ -143,10 +143,10 @@ class HandshakeLimiter:
                 if len(self._slots) >= self._most:
                     break
                 continue
-            arrival, _ = self._ready[group].popitem()
+            pending, _ = self._ready[group].popitem()
             if not self._ready[group]:
                 del self._ready[group]
-            protocol = self._start(arrival)
+            protocol = self._start(pending)
             if protocol is not None:
                 slot = Slot(protocol, group, now)
                 self._slots[protocol] = slot

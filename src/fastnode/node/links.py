@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
     from fastnode.node.events import LinkEvents
-    from fastnode.node.lobby import Lobby
+    from fastnode.node.pending import PendingConnections
     from fastnode.peer import Peer
 
 __all__ = ["LinkRegistry", "older"]
@@ -110,8 +110,8 @@ class LinkRegistry:
         self._by_ticket: dict[bytes, LinkProtocol] = {}
         self.dials: dict[str, PendingDial] = {}
         self.on_asked: Callable[[LinkProtocol], None] | None = None
-        #: Where connections wait that are not among the links yet.
-        self.lobbies: list[Lobby] = []
+        #: The connections of each acceptor that have not begun their handshake.
+        self.pending: list[PendingConnections] = []
 
     # --- looking ---------------------------------------------------------------
 
