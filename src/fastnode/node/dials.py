@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from fastnode.errors import ConfigError, LinkClosed, Side
 from fastnode.names import NodeName
+from fastnode.node.deadline import wait_cancelled
 from fastnode.node.dial import Dial
-from fastnode.node.stopping import wait_cancelled
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link

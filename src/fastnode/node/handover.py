@@ -39,9 +39,9 @@ from fastnode.errors import (
 from fastnode.limits import MAX_HANDSHAKES, MAX_RETIRING_LINKS
 from fastnode.link.machine import State
 from fastnode.names import NodeName
+from fastnode.node.deadline import wait_cancelled
 from fastnode.node.dial import Dial
 from fastnode.node.links import older
-from fastnode.node.stopping import wait_cancelled
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link

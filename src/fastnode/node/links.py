@@ -58,7 +58,7 @@ from fastnode.errors import (
 )
 from fastnode.limits import CHECK_SECONDS, LINGER_SECONDS, MAX_RETIRING_LINKS
 from fastnode.link.machine import State
-from fastnode.node.stopping import wait_cancelled
+from fastnode.node.deadline import wait_cancelled
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link

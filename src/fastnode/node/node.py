@@ -16,6 +16,7 @@ from fastnode.names import NodeName
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
 from fastnode.node.advice import advise
+from fastnode.node.deadline import connect_with_deadline, with_deadline
 from fastnode.node.dials import Dials
 from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.events import LinkEvents
@@ -27,7 +28,6 @@ from fastnode.node.links import LinkRegistry
 from fastnode.node.sending import Sending
 from fastnode.node.slow import SlowCallbacks
 from fastnode.node.upkeep import Upkeep
-from fastnode.node.within import connected_within, within
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
 from fastnode.wire.hello import new_instance
@@ -401,7 +401,7 @@ class Node(Endpoints):
         else:
             what = "confirmed" if confirm else "taken"
             text = f"a message to {endpoint!r} of {name} was not {what}"
-            await within(timeout, sending, text, name)
+            await with_deadline(timeout, sending, text, name)
 
     async def call(
         self,
@@ -424,7 +424,7 @@ class Node(Endpoints):
         """
         link = self._links.find(name)
         if link is None:
-            link, timeout = await connected_within(timeout, self.connect, name)
+            link, timeout = await connect_with_deadline(timeout, self.connect, name)
         return await link.call(endpoint, payload, timeout=timeout, priority=priority)
 
     def _check_loop(self) -> None:
