@@ -25,9 +25,9 @@ from fastnode.node.foundation import DialStats, Foundation
 from fastnode.node.handover import Handover
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkRegistry
+from fastnode.node.maintenance import Maintenance
 from fastnode.node.sending import Sending
 from fastnode.node.slow import SlowCallbacks
-from fastnode.node.upkeep import Upkeep
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
 from fastnode.wire.hello import new_instance
@@ -111,7 +111,7 @@ class Node(Endpoints):
         self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[tuple[Undelivered, ...]] | None = None
-        self._upkeep = Upkeep(
+        self._maintenance = Maintenance(
             self.name, self._options, self._foundation.pool, self._routes
         )
         self._fork = ForkGuard(str(self._name), self._links, self._dials)
@@ -165,7 +165,7 @@ class Node(Endpoints):
         if self._loop is not None:
             raise ConfigError(f"node {self.name} was started before")
         network = self._options.network
-        self._upkeep.refuse_expired()
+        self._maintenance.refuse_expired()
         self._loop = asyncio.get_running_loop()
         self._belong_here()
         acceptors: list[Acceptor] = []
@@ -191,7 +191,7 @@ class Node(Endpoints):
         self._freeze(self._options.cert_manager)
         for route in network.routes:
             self._freeze(route.cert_manager)
-        self._upkeep.start(self._loop, self._acceptors)
+        self._maintenance.start(self._loop, self._acceptors)
         advise(self._name, self._options, self._acceptors)
         return self
 
@@ -223,7 +223,7 @@ class Node(Endpoints):
     async def _stop(self, timeout: float) -> tuple[Undelivered, ...]:
         assert self._loop is not None
         deadline = self._loop.time() + timeout
-        self._upkeep.stop()
+        self._maintenance.stop()
         for acceptor in self._acceptors:
             acceptor.close()
         for keeper in tuple(self._keepers):
@@ -233,7 +233,7 @@ class Node(Endpoints):
         left = await self._links.close(timeout, deadline)
         for each in left:
             log.warning("%s stopped before all was done with %s", self.name, each)
-        self._upkeep.end()
+        self._maintenance.end()
         return left
 
     async def __aenter__(self) -> Self:
@@ -257,7 +257,7 @@ class Node(Endpoints):
             ConfigError: there is one with the same `match`.
             CertificateError: the certificate of its manager has expired.
         """
-        self._upkeep.refuse_route(route)
+        self._maintenance.refuse_route(route)
         self._routes.add(route)
         self._freeze(route.cert_manager)
 
