@@ -19,12 +19,11 @@ from fastnode.node.advice import advise
 from fastnode.node.deadline import connect_with_deadline, with_deadline
 from fastnode.node.dials import Dials
 from fastnode.node.endpoints import Endpoints, elsewhere
-from fastnode.node.events import LinkEvents
 from fastnode.node.fork import ForkGuard
 from fastnode.node.foundation import DialStats, Foundation
 from fastnode.node.handover import Handover
 from fastnode.node.keeper import Keeper
-from fastnode.node.links import LinkRegistry
+from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
 from fastnode.node.sending import Sending
 from fastnode.node.slow import SlowCallbacks
