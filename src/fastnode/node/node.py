@@ -15,7 +15,6 @@ from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
-from fastnode.node.advice import advise
 from fastnode.node.deadline import connect_with_deadline, with_deadline
 from fastnode.node.dials import Dials
 from fastnode.node.endpoints import Endpoints, elsewhere
@@ -27,6 +26,7 @@ from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
 from fastnode.node.sending import Sending
 from fastnode.node.slow import SlowCallbacks
+from fastnode.node.startup_warnings import warn_at_start
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
 from fastnode.wire.hello import new_instance
@@ -191,7 +191,7 @@ class Node(Endpoints):
         for route in network.routes:
             self._freeze(route.cert_manager)
         self._maintenance.start(self._loop, self._acceptors)
-        advise(self._name, self._options, self._acceptors)
+        warn_at_start(self._name, self._options, self._acceptors)
         return self
 
     @staticmethod
