@@ -532,7 +532,7 @@ async def test_guarantee_9_floods_are_tolerated_and_bounded(
 
 
 @pytest.mark.parametrize("frame", [frames.STAY, frames.RECONNECT, frames.MOVED])
-async def test_guarantee_9_floods_of_a_handover(frame: int) -> None:
+async def test_guarantee_9_floods_of_a_succession(frame: int) -> None:
     async with scene() as at:
         dials = frame == frames.STAY
         async with at.attacker("up", dials=dials) as peer:

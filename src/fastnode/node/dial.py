@@ -417,7 +417,8 @@ class Dial:
         return peer
 
     def _compare(self, protocol: LinkProtocol, peer: Peer) -> None:
-        """Whether this link or another one with the peer stays; see `node.handover`."""
+        """Whether this link or another one with the peer stays; see
+        `node.succession`."""
         del protocol
         self._foundation.links.admit_outbound(peer)
 

@@ -38,7 +38,7 @@ the name. When it closes, the next one takes the name. The rules above are for l
 with one worker. A new group ends all links with the group before it.
 
 An inbound HELLO may show the ticket of a link that is up. Then the new link succeeds
-that link (fastnode.node.handover), if it comes from the same instance of the peer and
+that link (fastnode.node.succession), if it comes from the same instance of the peer and
 is as well verified. None of the rules above applies. A ticket that does not fit is
 ignored.
 

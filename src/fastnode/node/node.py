@@ -20,13 +20,13 @@ from fastnode.node.dials import Dials
 from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.fork import ForkGuard
 from fastnode.node.foundation import DialStats, Foundation
-from fastnode.node.handover import Handover
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
 from fastnode.node.sending import Sending
 from fastnode.node.slow import SlowCallbacks
 from fastnode.node.startup_warnings import warn_at_start
+from fastnode.node.succession import Successions
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
 from fastnode.wire.hello import new_instance
@@ -104,7 +104,7 @@ class Node(Endpoints):
         )
         self._budget = self._foundation.settings.budget
         self._sending = Sending(self._links, self._budget)
-        self._handover = Handover(self._foundation, self._routes, network)
+        self._successions = Successions(self._foundation, self._routes, network)
         self._acceptors: tuple[Acceptor, ...] = ()
         self._dials = Dials(self._foundation, self._routes, network)
         self._keepers: set[Keeper] = set()
@@ -228,7 +228,7 @@ class Node(Endpoints):
         for keeper in tuple(self._keepers):
             await keeper.close()
         await self._dials.close()
-        await self._handover.close()
+        await self._successions.close()
         left = await self._links.close(timeout, deadline)
         for each in left:
             log.warning("%s stopped before all was done with %s", self.name, each)
@@ -363,7 +363,7 @@ class Node(Endpoints):
         if self._stopping is not None:
             raise self._dials.stopped()
         limit = self._options.shutdown_timeout if timeout is None else timeout
-        await self._handover.replace(peer, limit, self.connect)
+        await self._successions.replace(peer, limit, self.connect)
 
     async def send(
         self,

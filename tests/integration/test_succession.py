@@ -693,7 +693,7 @@ async def test_an_old_link_that_lives_is_waited_for(
         assert got == [b"%d" % number for number in range(6)]
 
 
-async def test_stopping_in_a_handover_that_cannot_be_cancelled() -> None:
+async def test_stopping_in_a_succession_that_cannot_be_cancelled() -> None:
     asked, gate = asyncio.Event(), asyncio.Event()
 
     async def resolve(name: str) -> list[tuple[str, int]]:
@@ -767,7 +767,7 @@ async def test_stopping_during_it(who: str, turns: int) -> None:
             await stopped.reconnect()
 
 
-async def test_stopping_under_load_and_handover() -> None:
+async def test_stopping_under_load_and_succession() -> None:
     async with linked() as (a, b):
         got: list[int] = []
         b.handler("e")(lambda m: got.append(int(m.payload)))
