@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from fastnode.link.message import Message
     from fastnode.link.stats import LinkStats, Undelivered
     from fastnode.node.acceptor import Acceptor, AcceptorStats
-    from fastnode.node.foundation import DialStats
+    from fastnode.node.context import DialStats
     from fastnode.node.keeper import Keeper
     from fastnode.node.node import Node, start_node
     from fastnode.node.refusal import Refusal
@@ -150,7 +150,7 @@ _MODULES = {
     "Certificate": "fastnode.certs.certificate",
     "CertificateWatch": "fastnode.certs.watch",
     "ClientAuth": "fastnode.certs.client_auth",
-    "DialStats": "fastnode.node.foundation",
+    "DialStats": "fastnode.node.context",
     "Keeper": "fastnode.node.keeper",
     "Link": "fastnode.link.link",
     "LinkStats": "fastnode.link.stats",

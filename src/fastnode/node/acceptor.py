@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import ssl
 
     from fastnode.certs.manager import CertManager
-    from fastnode.node.foundation import Foundation
+    from fastnode.node.context import NodeContext
     from fastnode.options import AcceptorOptions, Listener
     from fastnode.peer import Address, Peer
     from fastnode.tls.engine import TlsEngine
@@ -75,16 +75,16 @@ class Acceptor:
 
     def __init__(
         self,
-        foundation: Foundation,
+        context: NodeContext,
         options: AcceptorOptions,
         *,
         insecure_skip_verify: bool,
     ) -> None:
-        self._foundation = foundation
+        self._context = context
         self._options = options
         self._insecure = insecure_skip_verify
-        self._manager = options.cert_manager or foundation.cert_manager
-        self._on_refused = options.on_refused or foundation.on_refused
+        self._manager = options.cert_manager or context.cert_manager
+        self._on_refused = options.on_refused or context.on_refused
         self._sockets: list[Listener] = []
         self._address: Address | None = None
         self._limit = LogLimit(log)
@@ -93,12 +93,12 @@ class Acceptor:
         )
         self._pending = PendingConnections(
             most_waiting(),
-            foundation.settings.handshake_timeout,
-            plaintext=foundation.plaintext,
+            context.settings.handshake_timeout,
+            plaintext=context.plaintext,
             on_ready=self._limiter.add,
             on_dropped=self._dropped,
         )
-        foundation.links.pending.append(self._pending)
+        context.links.pending.append(self._pending)
         self._quota = LinkQuota(options.max_links)
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False
@@ -120,7 +120,7 @@ class Acceptor:
     @property
     def alpn(self) -> str | None:
         """See `LinkOwner`."""
-        return None if self._foundation.plaintext else ALPN_PROTOCOL
+        return None if self._context.plaintext else ALPN_PROTOCOL
 
     # --- listening -------------------------------------------------------------
 
@@ -135,11 +135,11 @@ class Acceptor:
         if options.listener is not None:
             self._use(options.listener)
         else:
-            host = options.host or self._foundation.name.host
+            host = options.host or self._context.name.host
             self._sockets = [*await open_port(host, options.port, options.port_range)]
             self._address = (host, self._sockets[0].getsockname()[1])
         self._resume()
-        log.info("%s listens on %s:%d", self._foundation.name, *self.address)
+        log.info("%s listens on %s:%d", self._context.name, *self.address)
 
     def _use(self, listener: Listener) -> None:
         try:
@@ -220,7 +220,7 @@ class Acceptor:
             logging.ERROR,
             "pause",
             "%s: accepting pauses for %g s: %s; links go on",
-            self._foundation.name,
+            self._context.name,
             PAUSE_SECONDS,
             error,
         )
@@ -233,7 +233,7 @@ class Acceptor:
         connection = pending.sock
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            protocol = self._foundation.protocol(self._engine(), self, dialer=False)
+            protocol = self._context.protocol(self._engine(), self, dialer=False)
         except (FastnodeError, OSError) as error:
             connection.close()
             self._limit.say(
@@ -262,7 +262,7 @@ class Acceptor:
 
     def _engine(self) -> TlsEngine:
         """A fresh engine under the certificate and trust of this moment."""
-        if self._foundation.plaintext:
+        if self._context.plaintext:
             return PlaintextEngine()
         assert self._manager is not None
         context = self._manager.server_context(insecure_skip_verify=self._insecure)
@@ -273,17 +273,17 @@ class Acceptor:
     async def admit(self, protocol: LinkProtocol) -> Peer:
         """See `LinkOwner`."""
         verified = (
-            not self._foundation.plaintext
+            not self._context.plaintext
             and not self._insecure
             and self._manager is not None
             and self._manager.verifies_clients
         )
-        peer = await self._foundation.admission.judge(
+        peer = await self._context.admission.judge(
             protocol, verified=verified, expected=None
         )
         if protocol.state is not State.DECIDING:
             return peer  # it ended, and a hook did not care that it was cancelled
-        links = self._foundation.links
+        links = self._context.links
         succeeds = await links.admit_successor(protocol, peer)
         predecessor = protocol.succession.predecessor
         old = [predecessor] if predecessor is not None else links.displaced(peer)
@@ -319,18 +319,18 @@ class Acceptor:
         """See `LinkOwner`."""
         self._limiter.release(protocol)
         self.stats.links += 1
-        self._foundation.links.came_up(protocol)
+        self._context.links.came_up(protocol)
 
     def link_closing(self, protocol: LinkProtocol) -> None:
         """See `LinkOwner`."""
-        self._foundation.links.closing(protocol)
+        self._context.links.closing(protocol)
 
     def link_ended(
         self, protocol: LinkProtocol, was: State, error: FastnodeError
     ) -> None:
         """See `LinkOwner`."""
         self._quota.release(protocol)
-        self._foundation.links.ended(protocol)
+        self._context.links.ended(protocol)
         try:
             if was < State.UP:
                 self._handshake_failed(protocol, error)
@@ -364,13 +364,13 @@ class Acceptor:
             logging.WARNING if told else logging.INFO,
             refusal.reason if told else "untold",
             "%s %s %s",
-            self._foundation.name,
+            self._context.name,
             "refused" if ours else "has no link with",
             refusal,
         )
         if told and self._on_refused is not None:
             try:
-                self._foundation.slow.call("on_refused", self._on_refused, refusal)
+                self._context.slow.call("on_refused", self._on_refused, refusal)
             except Exception as raised:
                 text = "on_refused raised on %s"
                 self._limit.say(

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fastnode.link.link import Link
     from fastnode.link.protocol import LinkProtocol
     from fastnode.names import NodeName
-    from fastnode.node.foundation import Foundation
+    from fastnode.node.context import NodeContext
     from fastnode.options import Resolver
     from fastnode.peer import Peer
     from fastnode.routing import RouteTable
@@ -81,14 +81,14 @@ class Dial:
 
     def __init__(
         self,
-        foundation: Foundation,
+        context: NodeContext,
         name: NodeName,
         *,
         routes: RouteTable,
         resolver: Resolver | None,
         insecure_skip_verify: bool,
     ) -> None:
-        self._foundation = foundation
+        self._context = context
         self._name = name
         self._routes = routes
         self._resolver = resolver
@@ -114,7 +114,7 @@ class Dial:
 
     async def _run(self) -> Link:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._foundation.settings.handshake_timeout
+        deadline = loop.time() + self._context.settings.handshake_timeout
         attempts = 0
         while True:
             attempts += 1
@@ -133,9 +133,7 @@ class Dial:
                     self._attempt.cancel()
                     raise
                 duplicate = DuplicateLink("superseded by an inbound link")
-            link = await self._foundation.links.wait_for(
-                str(self._name), WINNER_SECONDS
-            )
+            link = await self._context.links.wait_for(str(self._name), WINNER_SECONDS)
             if link is not None:
                 return link
             if loop.time() > deadline:
@@ -151,9 +149,9 @@ class Dial:
     async def _welcomed(self) -> Link | None:
         """The inbound link of the peer, if it is about to come up."""
         name = str(self._name)
-        if not self._foundation.links.welcomed(name):
+        if not self._context.links.welcomed(name):
             return None
-        return await self._foundation.links.wait_for(name, WINNER_SECONDS)
+        return await self._context.links.wait_for(name, WINNER_SECONDS)
 
     # --- simultaneous dials, see fastnode.node.links ----------------------------
 
@@ -165,7 +163,7 @@ class Dial:
     @property
     def verifies(self) -> bool:
         """Whether the peer will be verified by the attempt at hand."""
-        if self._foundation.plaintext:
+        if self._context.plaintext:
             return False
         return self._target is None or not self._target.insecure
 
@@ -185,7 +183,7 @@ class Dial:
     async def targets(self) -> list[Target]:
         """What to try, in order: routes by weight, else the resolver, else the
         name's own host."""
-        manager = self._foundation.cert_manager
+        manager = self._context.cert_manager
         routes = self._routes.matching(str(self._name))
         if routes:
             return [
@@ -229,10 +227,10 @@ class Dial:
         )
 
     async def _resolve(self, resolver: Resolver) -> Sequence[tuple[str, int]]:
-        seconds = self._foundation.settings.handshake_timeout
+        seconds = self._context.settings.handshake_timeout
         scope = asyncio.timeout(seconds)
         try:
-            found = self._foundation.slow.call("resolver", resolver, str(self._name))
+            found = self._context.slow.call("resolver", resolver, str(self._name))
             async with scope:
                 addresses = await found if isawaitable(found) else found
             addresses = list(addresses or ())
@@ -319,7 +317,7 @@ class Dial:
             return TransportProtocol(made[0])
 
         try:
-            async with asyncio.timeout(self._foundation.settings.handshake_timeout):
+            async with asyncio.timeout(self._context.settings.handshake_timeout):
                 await loop.create_connection(factory, target.host, target.port)
         except BaseException as error:
             if made:
@@ -362,7 +360,7 @@ class Dial:
         )
 
     def _make(self, engine: TlsEngine) -> LinkProtocol:
-        return self._foundation.protocol(engine, self, dialer=True)
+        return self._context.protocol(engine, self, dialer=True)
 
     def _give_up(self, protocol: LinkProtocol) -> None:
         if protocol.state >= State.UP:
@@ -372,7 +370,7 @@ class Dial:
         )
 
     def _engine(self, target: Target) -> TlsEngine:
-        if self._foundation.plaintext:
+        if self._context.plaintext:
             return PlaintextEngine()
         if target.cert_manager is None:
             raise ConfigError("there is no cert manager to dial with")
@@ -386,7 +384,7 @@ class Dial:
     @property
     def alpn(self) -> str | None:
         """See `LinkOwner`."""
-        return None if self._foundation.plaintext else ALPN_PROTOCOL
+        return None if self._context.plaintext else ALPN_PROTOCOL
 
     def explain(self, protocol: LinkProtocol, error: ssl.SSLError) -> FastnodeError:
         """See `LinkOwner`."""
@@ -408,9 +406,9 @@ class Dial:
     async def admit(self, protocol: LinkProtocol) -> Peer:
         """See `LinkOwner`."""
         assert self._target is not None
-        peer = await self._foundation.admission.judge(
+        peer = await self._context.admission.judge(
             protocol,
-            verified=not self._foundation.plaintext and not self._target.insecure,
+            verified=not self._context.plaintext and not self._target.insecure,
             expected=self._name,
         )
         self._compare(protocol, peer)
@@ -420,34 +418,34 @@ class Dial:
         """Whether this link or another one with the peer stays; see
         `node.succession`."""
         del protocol
-        self._foundation.links.admit_outbound(peer)
+        self._context.links.admit_outbound(peer)
 
     def link_up(self, protocol: LinkProtocol) -> None:
         """See `LinkOwner`."""
-        self._foundation.dial_stats.links += 1
-        self._foundation.links.came_up(protocol)
+        self._context.dial_stats.links += 1
+        self._context.links.came_up(protocol)
 
     def link_closing(self, protocol: LinkProtocol) -> None:
         """See `LinkOwner`."""
-        self._foundation.links.closing(protocol)
+        self._context.links.closing(protocol)
 
     def link_ended(
         self, protocol: LinkProtocol, was: State, error: FastnodeError
     ) -> None:
         """See `LinkOwner`."""
-        self._foundation.links.ended(protocol)
+        self._context.links.ended(protocol)
         if was >= State.UP or isinstance(error, (DuplicateLink, DialGivenUp)):
             return
         ours = error.side is Side.LOCAL
-        stats = self._foundation.dial_stats
+        stats = self._context.dial_stats
         reason = type(error).__name__
         (stats.refused if ours else stats.failed)[reason] += 1
-        self._foundation.dial_limit.say(
+        self._context.dial_limit.say(
             # What the peer refuses is raised from connect(); what we refuse is news.
             logging.WARNING if ours else logging.INFO,
             f"{reason} here" if ours else reason,
             "%s %s %s at %s: %s: %s",
-            self._foundation.name,
+            self._context.name,
             "refused" if ours else "was not linked with",
             self._name,
             self._target,

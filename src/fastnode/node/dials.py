@@ -13,7 +13,7 @@ from fastnode.node.dial import Dial
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
-    from fastnode.node.foundation import Foundation
+    from fastnode.node.context import NodeContext
     from fastnode.options import NetworkOptions
     from fastnode.routing import RouteTable
 
@@ -36,10 +36,10 @@ class Dials:
     """Connects one node with others."""
 
     def __init__(
-        self, foundation: Foundation, routes: RouteTable, network: NetworkOptions
+        self, context: NodeContext, routes: RouteTable, network: NetworkOptions
     ) -> None:
-        self._foundation = foundation
-        self._links = foundation.links
+        self._context = context
+        self._links = context.links
         self._routes = routes
         self._network = network
         self._pursuits: dict[str, Pursuit] = {}
@@ -55,7 +55,7 @@ class Dials:
             LinkClosed: this node stops.
         """
         parsed = NodeName.parse(name)
-        if parsed == self._foundation.name:
+        if parsed == self._context.name:
             raise ConfigError(
                 f"{name} is this node itself",
                 side=Side.LOCAL,
@@ -68,7 +68,7 @@ class Dials:
     def stopped(self) -> LinkClosed:
         """What is raised when this node stops."""
         return LinkClosed(
-            f"node {self._foundation.name} was stopped",
+            f"node {self._context.name} was stopped",
             side=Side.LOCAL,
             hint="start a new node",
         )
@@ -96,7 +96,7 @@ class Dials:
 
     def _start(self, name: str, parsed: NodeName) -> Pursuit:
         dial = Dial(
-            self._foundation,
+            self._context,
             parsed,
             routes=self._routes,
             resolver=self._network.resolver,
@@ -127,7 +127,7 @@ class Dials:
         """Give up all dials, for good."""
         self._closed = True
         self.cancel()
-        await wait_cancelled(str(self._foundation.name), tuple(self._tasks))
+        await wait_cancelled(str(self._context.name), tuple(self._tasks))
 
     def cancel(self) -> None:
         """Give up the dials that are under way."""

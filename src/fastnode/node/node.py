@@ -15,11 +15,11 @@ from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
+from fastnode.node.context import DialStats, NodeContext
 from fastnode.node.deadline import connect_with_deadline, with_deadline
 from fastnode.node.dials import Dials
 from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.fork import ForkGuard
-from fastnode.node.foundation import DialStats, Foundation
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
@@ -82,7 +82,7 @@ class Node(Endpoints):
         slow = SlowCallbacks(network.slow_callback_seconds)
         events = LinkEvents(slow, network.on_link_up, network.on_link_down)
         self._links = LinkRegistry(str(self._name), events, verifies=verifies)
-        self._foundation = Foundation(
+        self._context = NodeContext(
             name=self._name,
             plaintext=network.plaintext,
             cert_manager=manager,
@@ -102,16 +102,16 @@ class Node(Endpoints):
             on_refused=network.on_refused,
             slow=slow,
         )
-        self._budget = self._foundation.settings.budget
+        self._budget = self._context.settings.budget
         self._sending = Sending(self._links, self._budget)
-        self._successions = Successions(self._foundation, self._routes, network)
+        self._successions = Successions(self._context, self._routes, network)
         self._acceptors: tuple[Acceptor, ...] = ()
-        self._dials = Dials(self._foundation, self._routes, network)
+        self._dials = Dials(self._context, self._routes, network)
         self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[tuple[Undelivered, ...]] | None = None
         self._maintenance = Maintenance(
-            self.name, self._options, self._foundation.pool, self._routes
+            self.name, self._options, self._context.pool, self._routes
         )
         self._fork = ForkGuard(str(self._name), self._links, self._dials)
 
@@ -145,7 +145,7 @@ class Node(Endpoints):
     @property
     def dial_stats(self) -> DialStats:
         """Counts of the links that this node dialed, and why others came to nothing."""
-        return self._foundation.dial_stats
+        return self._context.dial_stats
 
     def __repr__(self) -> str:
         return f"<Node {self.name}, {len(self.links)} links>"
@@ -172,7 +172,7 @@ class Node(Endpoints):
             for options in network.acceptors:
                 insecure = options.insecure_skip_verify
                 acceptor = Acceptor(
-                    self._foundation,
+                    self._context,
                     options,
                     insecure_skip_verify=(
                         network.insecure_skip_verify if insecure is None else insecure

@@ -48,7 +48,7 @@ from fastnode.node.links import older
 if TYPE_CHECKING:
     from fastnode.link.link import Link
     from fastnode.link.protocol import LinkProtocol
-    from fastnode.node.foundation import Foundation
+    from fastnode.node.context import NodeContext
     from fastnode.options import NetworkOptions
     from fastnode.peer import Address, Peer
     from fastnode.routing import RouteTable
@@ -66,7 +66,7 @@ class Successor(Dial):
 
     def __init__(
         self,
-        foundation: Foundation,
+        context: NodeContext,
         old: LinkProtocol,
         *,
         routes: RouteTable,
@@ -74,7 +74,7 @@ class Successor(Dial):
     ) -> None:
         assert old.peer is not None
         super().__init__(
-            foundation,
+            context,
             NodeName.parse(old.peer.name),
             routes=routes,
             resolver=network.resolver,
@@ -163,10 +163,10 @@ class Successions:
     """Replaces the links of one node."""
 
     def __init__(
-        self, foundation: Foundation, routes: RouteTable, network: NetworkOptions
+        self, context: NodeContext, routes: RouteTable, network: NetworkOptions
     ) -> None:
-        self._foundation = foundation
-        self._links = foundation.links
+        self._context = context
+        self._links = context.links
         self._routes = routes
         self._network = network
         self._rounds: dict[LinkProtocol, tuple[Round, asyncio.Task[LinkProtocol]]] = {}
@@ -181,7 +181,7 @@ class Successions:
         for task in tasks:
             task.cancel()
         # A round may be in a resolver or an `authorize` hook that ignores cancellation.
-        await wait_cancelled(str(self._foundation.name), tasks)
+        await wait_cancelled(str(self._context.name), tasks)
 
     # --- callers of reconnect ------------------------------------------------------
 
@@ -321,7 +321,7 @@ class Successions:
 
     def _stopped(self) -> LinkClosed:
         return LinkClosed(
-            f"node {self._foundation.name} was stopped",
+            f"node {self._context.name} was stopped",
             side=Side.LOCAL,
             hint="start a new node",
         )
@@ -339,7 +339,7 @@ class Successions:
             check(old)
             entry.begun = True
             dial = Successor(
-                self._foundation, old, routes=self._routes, network=self._network
+                self._context, old, routes=self._routes, network=self._network
             )
             new = await dial.succeed()
             self._part(old, new)

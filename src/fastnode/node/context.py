@@ -1,4 +1,4 @@
-"""What a node's acceptors and dialer stand on."""
+"""What the acceptors and dials of a node share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastnode.options import OnRefused
     from fastnode.tls.engine import TlsEngine
 
-__all__ = ["DialStats", "Foundation"]
+__all__ = ["DialStats", "NodeContext"]
 
 
 @dataclass(slots=True)
@@ -42,23 +42,23 @@ class DialStats:
 
 
 @dataclass(frozen=True, slots=True)
-class Foundation:
-    """The parts that all links of a node share.
+class NodeContext:
+    """What all links of a node share.
 
     Attributes:
-        name: the node's own name.
+        name: the own name of the node.
         plaintext: whether there is no TLS.
-        cert_manager: the node's; None only in plaintext.
-        settings: limits and times of links.
-        registry: endpoints.
-        admission: how peers are judged.
-        links: the links there are.
-        pool: slabs.
-        receive_buffer: ciphertext of whatever link is being read.
-        dial_stats: what became of the node's dials.
-        dial_limit: logs those that came to nothing.
-        on_refused: told of connections to acceptors that did not become links.
-        slow: warns of callbacks that block the loop.
+        cert_manager: the cert manager of the node; None only in plaintext.
+        settings: limits and times for links.
+        registry: the endpoints of the node.
+        admission: the rules for peers.
+        links: all links.
+        pool: slabs for frames.
+        receive_buffer: takes the ciphertext of the link that is being read.
+        dial_stats: counts the results of dials.
+        dial_limit: limits log lines about dials that failed.
+        on_refused: called for each connection to an acceptor that became no link.
+        slow: warns about callbacks that block the loop.
     """
 
     name: NodeName
@@ -78,7 +78,8 @@ class Foundation:
     def protocol(
         self, engine: TlsEngine, owner: LinkOwner, *, dialer: bool
     ) -> LinkProtocol:
-        """A protocol for one connection, registered until its socket is closed."""
+        """Return a protocol for one connection. It is registered until its socket is
+        closed."""
         protocol = LinkProtocol(
             engine,
             owner,
