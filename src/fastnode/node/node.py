@@ -17,7 +17,7 @@ from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
 from fastnode.node.context import DialStats, NodeContext
 from fastnode.node.deadline import connect_with_deadline, with_deadline
-from fastnode.node.dials import Dials
+from fastnode.node.dial import Dialer
 from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.fork import ForkGuard
 from fastnode.node.keeper import Keeper
@@ -106,14 +106,14 @@ class Node(Endpoints):
         self._sending = Sending(self._links, self._budget)
         self._successions = Successions(self._context, self._routes, network)
         self._acceptors: tuple[Acceptor, ...] = ()
-        self._dials = Dials(self._context, self._routes, network)
+        self._dialer = Dialer(self._context, self._routes, network)
         self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[tuple[Undelivered, ...]] | None = None
         self._maintenance = Maintenance(
             self.name, self._options, self._context.pool, self._routes
         )
-        self._fork = ForkGuard(str(self._name), self._links, self._dials)
+        self._fork = ForkGuard(str(self._name), self._links, self._dialer)
 
     # --- what it is ------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class Node(Endpoints):
             acceptor.close()
         for keeper in tuple(self._keepers):
             await keeper.close()
-        await self._dials.close()
+        await self._dialer.close()
         await self._successions.close()
         left = await self._links.close(timeout, deadline)
         for each in left:
@@ -286,7 +286,7 @@ class Node(Endpoints):
         link = self._links.find(name)
         if link is not None:
             return link
-        return await self._dials.connect(name)
+        return await self._dialer.connect(name)
 
     def keep_connected(self, name: str) -> Keeper:
         """Keep a link with a node, from now on: dial it, and dial it again whenever
@@ -308,7 +308,7 @@ class Node(Endpoints):
             LinkClosed: this node stops.
         """
         self._check_loop()
-        self._dials.check(name)
+        self._dialer.check(name)
         keeper = Keeper(name, self._links, self.connect)
         self._keepers.add(keeper)
         keeper.on_end(self._keepers.discard)
@@ -361,7 +361,7 @@ class Node(Endpoints):
         """
         self._check_loop()
         if self._stopping is not None:
-            raise self._dials.stopped()
+            raise self._dialer.stopped()
         limit = self._options.shutdown_timeout if timeout is None else timeout
         await self._successions.replace(peer, limit, self.connect)
 
