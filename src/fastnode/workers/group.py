@@ -38,7 +38,7 @@ from fastnode.limits import (
     SHUTDOWN_TIMEOUT_SECONDS,
     WORKER_START_SECONDS,
 )
-from fastnode.node.backoff import Backoff
+from fastnode.node.keeper import Backoff
 from fastnode.node.port import open_port, warn_of_other_port
 from fastnode.workers.application import Application
 from fastnode.workers.handout import Handout
