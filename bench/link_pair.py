@@ -10,11 +10,11 @@ from fastnode import NetworkOptions
 from fastnode.buffers.pool import BufferPool
 from fastnode.dispatch.endpoint import EndpointRegistry
 from fastnode.link.link import Link
-from fastnode.link.peer import Peer
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.settings import LinkSettings
 from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.names import NodeName
+from fastnode.peer import Peer
 from fastnode.tls.plaintext import PlaintextEngine
 from fastnode.wire.hello import INSTANCE_BYTES
 

@@ -57,10 +57,9 @@ if TYPE_CHECKING:
     from fastnode.certs.watch import CertificateWatch
     from fastnode.dispatch.message import Message
     from fastnode.link.link import Link
-    from fastnode.link.peer import Peer
     from fastnode.link.stats import LinkStats, Undelivered
     from fastnode.node.acceptor import Acceptor, AcceptorStats
-    from fastnode.node.dial import DialStats
+    from fastnode.node.context import DialStats
     from fastnode.node.keeper import Keeper
     from fastnode.node.node import Node, start_node
     from fastnode.node.refusal import Refusal
@@ -72,6 +71,7 @@ if TYPE_CHECKING:
         NodeOptions,
         Resolver,
     )
+    from fastnode.peer import Peer
     from fastnode.routing.route import Route
     from fastnode.workers import WorkerGroup, WorkerStatus, serve
 
@@ -150,7 +150,7 @@ _MODULES = {
     "Certificate": "fastnode.certs.certificate",
     "CertificateWatch": "fastnode.certs.watch",
     "ClientAuth": "fastnode.certs.client_auth",
-    "DialStats": "fastnode.node.dial",
+    "DialStats": "fastnode.node.context",
     "Keeper": "fastnode.node.keeper",
     "Link": "fastnode.link.link",
     "LinkStats": "fastnode.link.stats",
@@ -159,7 +159,7 @@ _MODULES = {
     "NetworkOptions": "fastnode.options",
     "Node": "fastnode.node.node",
     "NodeOptions": "fastnode.options",
-    "Peer": "fastnode.link.peer",
+    "Peer": "fastnode.peer",
     "Refusal": "fastnode.node.refusal",
     "Resolver": "fastnode.options",
     "Route": "fastnode.routing.route",

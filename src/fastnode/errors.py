@@ -11,7 +11,7 @@ from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from fastnode.link.peer import Peer
+    from fastnode.peer import Peer
 
 __all__ = [
     "CallTimeout",

@@ -1,7 +1,15 @@
-"""Who may import whom, for `import` and `cimport` alike.
+"""Which module may import which: ranks, and no circles. `cimport` counts as `import`.
 
-A file imports lower ranks and its own package. Packages of one rank never see each
-other. Imports under `if TYPE_CHECKING:` are of types only and do not count.
+Ranks. A file imports lower ranks and its own package. Packages of one rank never import
+each other. Imports under `if TYPE_CHECKING:` do not count here: options, for example,
+name the types of hooks that belong to higher ranks.
+
+Circles. No module imports itself through others. Late imports, inside functions, count.
+Imports under `if TYPE_CHECKING:` count too: they cannot fail, but a reader follows them
+like the others, and modules in a circle cannot be understood one at a time. A type that
+closes a circle is in the wrong module, or its user needs a Protocol. Stubs (`.pyi`) do
+not count: they repeat their `.pyx`. Nor does `fastnode/__init__.py`, which lists the
+public names and loads them when they are asked for.
 """
 
 from __future__ import annotations
@@ -21,6 +29,7 @@ RANKS = {
     "log_limit": 0,
     "loggers": 0,
     "names": 0,
+    "peer": 0,
     "options": 1,
     "openssl": 1,
     "buffers": 2,
@@ -81,7 +90,7 @@ def _logical_lines(text: str) -> list[str]:
 
 
 def _lines_that_run(text: str) -> list[str]:
-    """Logical lines, without the blocks that only a type checker reads."""
+    """Return logical lines, without the blocks that only a type checker reads."""
     lines: list[str] = []
     skipped: int | None = None  # indentation of the TYPE_CHECKING block we are in
     for line in filter(str.strip, _logical_lines(text)):
@@ -148,6 +157,115 @@ def unit_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].partition(".")[0]
 
 
+# --- circles
+# ---------------------------------------------------------------------------
+
+
+def module_of(path: Path) -> str:
+    """The full name of the module in a file; a .pyx and its .pxd are one module."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _named_modules(code: str) -> list[str]:
+    """What an import statement may name, as full names: modules, or names in them."""
+    if match := _FROM.match(code):
+        module, names = match.groups()
+        parts = [part.split() for part in names.strip("() ").split(",")]
+        return [f"{module}.{part[0]}" for part in parts if part]
+    if match := _IMPORT.match(code):
+        return [part.split()[0] for part in match[1].split(",")]
+    return []
+
+
+def import_graph(sources: dict[str, str]) -> dict[str, dict[str, str]]:
+    """For each module the modules that it imports, each with the statement that does.
+
+    Args:
+        sources: source text by the full names of modules.
+    """
+    graph: dict[str, dict[str, str]] = {module: {} for module in sources}
+    for module, text in sources.items():
+        for line in map(str.strip, _logical_lines(text)):
+            for named in _named_modules(line):
+                parent = named.rpartition(".")[0]
+                found = named if named in sources else parent
+                if found in sources and found != module:
+                    graph[module].setdefault(found, line)
+    return graph
+
+
+def find_circle(graph: dict[str, dict[str, str]]) -> list[str]:
+    """Return the modules of a shortest circle, each imports the next; or none."""
+    circles: list[list[str]] = []
+    for start in sorted(graph):
+        came_from: dict[str, str] = {}
+        reached = [start]
+        for module in reached:  # grows: breadth first
+            for imported in graph[module]:
+                if imported not in came_from:
+                    came_from[imported] = module
+                    reached.append(imported)
+        if start in came_from:
+            circle = [came_from[start]]
+            while circle[-1] != start:
+                circle.append(came_from[circle[-1]])
+            circles.append(circle[::-1])
+    return min(circles, key=len, default=[])
+
+
+def described(circle: list[str], graph: dict[str, dict[str, str]]) -> str:
+    """Name each module of a circle, with the statement that imports the next one."""
+    pairs = zip(circle, [*circle[1:], *circle[:1]], strict=True)
+    return "".join(f"\n  {one}: {graph[one][next_]}" for one, next_ in pairs)
+
+
+def test_no_import_circles() -> None:
+    sources: dict[str, str] = {}
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        sources[module_of(path)] = f"{sources.get(module_of(path), '')}\n{text}"
+    graph = import_graph(sources)
+    assert sum(map(len, graph.values())) > 100
+    circle = find_circle(graph)
+    assert not circle, f"modules import each other:{described(circle, graph)}"
+
+
+@pytest.mark.parametrize(
+    ("sources", "circle"),
+    [
+        ({"p.a": "import p.b", "p.b": "from p.a import x"}, ["p.a", "p.b"]),
+        ({"p.a": "from p import b", "p.b": "cimport p.a"}, ["p.a", "p.b"]),
+        ({"p.a": "import p.b", "p.b": "def f():\n    import p.a"}, ["p.a", "p.b"]),
+        (
+            {
+                "p.a": "from p.b import (\n    x,\n)",
+                "p.b": "from p.c cimport y",
+                "p.c": "if TYPE_CHECKING:\n    from p.a import x",
+            },
+            ["p.a", "p.b", "p.c"],
+        ),
+        ({"p": "from p.a import x", "p.a": "from p import y"}, ["p", "p.a"]),
+        (
+            {
+                "p.a": "import p.b\nimport p.c",
+                "p.b": "import p.d",
+                "p.c": "import p.d",
+                "p.d": '"""import p.a"""  # import p.a',
+            },
+            [],
+        ),
+        ({"p.a": "from p.a import x", "p.b": "from p import a"}, []),
+    ],
+)
+def test_circles_are_seen(sources: dict[str, str], circle: list[str]) -> None:
+    assert find_circle(import_graph(sources)) == circle
+
+
+# --- ranks
+# -----------------------------------------------------------------------------
+
+
 def test_there_are_sources() -> None:
     assert len(SOURCES) > 20
 
@@ -190,7 +308,8 @@ def test_violations_are_seen(unit: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("unit", "text"),
     [
-        ("options", "if TYPE_CHECKING:\n    from fastnode.link.peer import Peer\n"),
+        ("options", "if TYPE_CHECKING:\n    from fastnode.link.link import Link\n"),
+        ("options", "from fastnode.peer import Peer"),
         ("names", "from fastnode.errors import ConfigError"),
         ("link", "from fastnode.sending.outbox cimport Outbox"),
         ("link", 'def f():\n    """Text\n    from fastnode.cli import x\n    """'),

@@ -145,7 +145,7 @@ def assembly(data: bytes) -> None:
         end = _reach(node, "up")
         for part in _pieces(bytes(body), 9000):
             end.feed(part)
-            assert node.foundation.pool.held <= 4 << 20
+            assert node.context.pool.held <= 4 << 20
         node.finish()
 
 

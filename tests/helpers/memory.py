@@ -26,8 +26,8 @@ from fastnode.tls.plaintext import PlaintextEngine
 from helpers.nodes import B
 
 if TYPE_CHECKING:
-    from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol
+    from fastnode.peer import Peer
     from fastnode.tls.engine import TlsEngine
 
 __all__ = ["MemoryEnd", "MemoryNode", "MemoryTransport", "TurnLoop", "running_loop"]
@@ -213,8 +213,8 @@ class _Dialing(Acceptor):
     """The owner of links that we dialed: anybody may answer."""
 
     async def admit(self, protocol: LinkProtocol) -> Peer:
-        return await self._foundation.admission.judge(
-            protocol, verified=not self._foundation.plaintext, expected=None
+        return await self._context.admission.judge(
+            protocol, verified=not self._context.plaintext, expected=None
         )
 
 
@@ -254,10 +254,10 @@ class MemoryNode:
         network.setdefault("busy_poll", 0)
         options = NetworkOptions(plaintext=manager is None, acceptors=(), **network)
         self.node = Node(name, NodeOptions(cert_manager=manager, network=options))
-        self.foundation = self.node._foundation
+        self.context = self.node._context
         accepts = AcceptorOptions(port=0)
-        self.acceptor = Acceptor(self.foundation, accepts, insecure_skip_verify=False)
-        self.dialing = _Dialing(self.foundation, accepts, insecure_skip_verify=False)
+        self.acceptor = Acceptor(self.context, accepts, insecure_skip_verify=False)
+        self.dialing = _Dialing(self.context, accepts, insecure_skip_verify=False)
         self.ends: list[MemoryEnd] = []
 
     def end(self, *, dialer: bool = False) -> MemoryEnd:
@@ -281,8 +281,8 @@ class MemoryNode:
         tasks = asyncio.all_tasks(self.loop._self)
         assert not tasks, tasks
         assert not self.node.links
-        assert not list(self.foundation.links), "links are left"
-        assert self.foundation.pool.outstanding == 0, "slabs are left"
+        assert not list(self.context.links), "links are left"
+        assert self.context.pool.outstanding == 0, "slabs are left"
         assert live_slabs() == self._slabs, "slabs are left"
 
 
@@ -307,7 +307,7 @@ class MemoryEnd:
             )
         else:
             engine = make_engine(of.manager.server_context(), server_side=True)
-        self.protocol: Any = of.foundation.protocol(engine, owner, dialer=dialer)
+        self.protocol: Any = of.context.protocol(engine, owner, dialer=dialer)
 
     @property
     def state(self) -> State:

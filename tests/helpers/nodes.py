@@ -18,7 +18,7 @@ from fastnode import (
     Route,
     start_node,
 )
-from fastnode.node.expiry import ExpiryCheck
+from fastnode.node.maintenance import ExpiryCheck
 from helpers.pki import manager as make_manager
 
 A = "alpha@127.0.0.1"

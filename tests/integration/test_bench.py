@@ -150,24 +150,6 @@ def test_busy_poll() -> None:
         assert printed.count(f"  {name:28} ") == 2
 
 
-def test_kernel_tls() -> None:
-    """Whether this kernel has it is not known here: it prints a table, or why not."""
-    result = subprocess.run(
-        [sys.executable, "bench/kernel_tls.py", "--flushes", "2"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    if result.returncode == 0:
-        assert len([line for line in result.stdout.splitlines() if "iB |" in line]) == 4
-    else:
-        assert result.returncode == 1
-        assert result.stderr.startswith("kernel_tls: ")
-        assert "Traceback" not in result.stderr
-
-
 def test_micro_benchmarks() -> None:
     printed = run("-m", "pytest", "-q", "--benchmark-disable", "bench/micro")
     assert " passed" in printed

@@ -28,7 +28,7 @@ C = "gamma@127.0.0.1"
 
 
 def polling(node: Node) -> BusyPoll:
-    return node._foundation.settings.poll
+    return node._context.settings.poll
 
 
 @contextmanager

@@ -38,8 +38,8 @@ async def nothing_is_left(a: Node, b: Node) -> None:
     assert stats.failed == {"HandshakeError": 1}
     await until(lambda: not tuple(a._links) and not tuple(b._links))
     assert a.dial_stats.links == 0
-    assert a._dials._tasks == set()
-    assert not a._dials._pursuits
+    assert a._dialer._tasks == set()
+    assert not a._dialer._shared
     assert not a._links.dials
 
 
@@ -131,7 +131,7 @@ async def test_a_link_that_is_up_stays(all_dials: bool) -> None:
         @a.on_link_up
         def too_late(link: Link) -> None:
             if all_dials:
-                a._dials.cancel()
+                a._dialer.cancel()
             dial.cancel()
 
         with pytest.raises(asyncio.CancelledError):
@@ -140,7 +140,7 @@ async def test_a_link_that_is_up_stays(all_dials: bool) -> None:
         assert await link.ping() < 10
         assert await a.connect(B) is link
         assert a.dial_stats.failed.total() + a.dial_stats.refused.total() == 0
-        await until(lambda: not a._dials._tasks)
+        await until(lambda: not a._dialer._tasks)
 
 
 async def never(name: str) -> list[tuple[str, int]]:
@@ -156,7 +156,7 @@ async def test_a_resolver_is_given_up_too() -> None:
         dial.cancel()
         with pytest.raises(asyncio.CancelledError):
             await dial
-        await until(lambda: not a._dials._tasks)
+        await until(lambda: not a._dialer._tasks)
 
 
 async def test_a_link_that_comes_in_does_not_keep_a_dial_alive() -> None:
@@ -166,8 +166,8 @@ async def test_a_link_that_comes_in_does_not_keep_a_dial_alive() -> None:
         await asyncio.sleep(0)
         # Both in one turn, and the link never comes up.
         a._links.dials[B].supersede()
-        a._dials.cancel()
+        a._dialer.cancel()
         # An error, for nobody cancelled the task that waits.
         with pytest.raises(HandshakeError, match="was cancelled"):
             await dial
-        assert not a._dials._tasks
+        assert not a._dialer._tasks

@@ -36,7 +36,7 @@ from fastnode import (
     Side,
     UnknownAuthority,
 )
-from fastnode.certs import authority as authority_module
+from fastnode.certs import signing
 from fastnode.certs.authority import IssuedCertificate
 from fastnode.names import NodeName
 from fastnode.openssl.verification import why_unavailable
@@ -85,7 +85,7 @@ def shown() -> dict[str, IssuedCertificate | None]:
 def self_signed() -> IssuedCertificate:
     # As `Certificate.self_signed` does, but with the key at hand for openssl.
     return IssuedCertificate(
-        *authority_module.self_signed("stranger", ["127.0.0.1"], timedelta(days=1))
+        *signing.self_signed("stranger", ["127.0.0.1"], timedelta(days=1))
     )
 
 

@@ -18,7 +18,7 @@ from fastnode import (
     Route,
     start_node,
 )
-from fastnode.node import upkeep
+from fastnode.node import maintenance
 from helpers.nodes import A, B, running, start, until
 from helpers.pki import expired_certificate, manager, odd_certificate
 
@@ -86,7 +86,7 @@ async def test_plaintext_has_no_certificates_to_expire() -> None:
 async def test_a_certificate_that_expires_later_is_told(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(maintenance, "TICK_SECONDS", 0.01)
     made = manager(A, shows=ending(30 * DAY, 60.5 * DAY))
     acceptors = manager(A, shows=ending(5 * DAY, 90 * DAY))
     routes = manager(A)
@@ -117,13 +117,13 @@ async def test_a_certificate_that_expires_later_is_told(
             made.update(odd_certificate(A))
             # Many ticks later, nothing was said twice.
             ticks = 0
-            tick = node._upkeep._tick
+            tick = node._maintenance._tick
 
             def count() -> None:
                 nonlocal ticks
                 ticks += 1
                 tick()
 
-            node._upkeep._tick = count  # type: ignore[method-assign]
+            node._maintenance._tick = count  # type: ignore[method-assign]
             await until(lambda: ticks > 5)
             assert len(records(caplog)) == 4

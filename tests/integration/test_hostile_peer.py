@@ -385,7 +385,7 @@ async def test_guarantee_10_extreme_lengths(state: str, dials: bool) -> None:
                 async with at.attacker(state, dials=dials) as peer:
                     peer.writer.write(struct.pack(">BBHI", kind, 0, 0, length))
                     await refused(peer)
-                    assert at.node._foundation.pool.held < 4 * MIB
+                    assert at.node._context.pool.held < 4 * MIB
 
 
 ENDPOINT, MESSAGE, CALL = frames.ENDPOINT, frames.MESSAGE, frames.CALL
@@ -525,14 +525,14 @@ async def test_guarantee_9_floods_are_tolerated_and_bounded(
                 peer.writer.write(frames.frame(frames.PING, struct.pack(">Q", number)))
                 while await peer.until(frames.PONG) != struct.pack(">Q", number):
                     pass
-                assert at.node._foundation.pool.held < 8 * MIB
+                assert at.node._context.pool.held < 8 * MIB
             await at.healthy()
             assert peer.protocol.state is State.UP
         assert at.log_lines(caplog) < 20
 
 
 @pytest.mark.parametrize("frame", [frames.STAY, frames.RECONNECT, frames.MOVED])
-async def test_guarantee_9_floods_of_a_handover(frame: int) -> None:
+async def test_guarantee_9_floods_of_a_succession(frame: int) -> None:
     async with scene() as at:
         dials = frame == frames.STAY
         async with at.attacker("up", dials=dials) as peer:
@@ -569,7 +569,7 @@ async def test_guarantee_9_empty_records(tmp_path: Path) -> None:
                         await forger.writer.drain()
                     await at.healthy()
             await at.healthy()
-            assert at.node._foundation.pool.held < 4 * MIB
+            assert at.node._context.pool.held < 4 * MIB
             # Without a word from us: we are still there.
             await until(lambda: protocol.error)
             assert type(protocol.error) is LinkLost

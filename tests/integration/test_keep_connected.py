@@ -25,7 +25,7 @@ from fastnode import (
     Peer,
     Route,
 )
-from fastnode.node.backoff import Backoff
+from fastnode.node.keeper import Backoff
 from helpers.nodes import A, B, introduce, pair, running, start, until
 from helpers.pki import manager, odd_certificate
 from helpers.proxy import Proxy
@@ -311,7 +311,7 @@ async def test_the_reason_is_the_error() -> None:
         assert isinstance(why, LinkLost)
 
 
-async def test_a_handover_is_no_event() -> None:
+async def test_a_succession_is_no_event() -> None:
     async with pair() as (a, b), asyncio.timeout(20):
         events = Events(a), Events(b)
         async with a.keep_connected(B) as keeper:

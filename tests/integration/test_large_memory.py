@@ -20,7 +20,7 @@ SIZE = SPARE_LEAST_BYTES + MIB
 
 
 def spares(node: Node) -> Spares:
-    return node._foundation.pool.spares
+    return node._context.pool.spares
 
 
 def pattern(number: int, size: int = SIZE) -> bytes:

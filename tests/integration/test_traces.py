@@ -115,14 +115,14 @@ async def test_a_link_is_freed_when_its_last_handler_ends() -> None:
             link.send("slow", b"0")
             link.send("slow", b"1")
             await until(lambda: b.links and b.links[0].stats.messages_received == 2)
-            b._foundation.links.in_use()[0].abort()
+            b._context.links.in_use()[0].abort()
             del link
             await until(lambda: not a.links and not b.links)
             ends[0].set()
-            await until(lambda: [p.running for p in b._foundation.links] == [1])
+            await until(lambda: [p.running for p in b._context.links] == [1])
             ends[1].set()
             await freed(before)
-        assert not list(b._foundation.links)
+        assert not list(b._context.links)
 
 
 async def test_a_task_that_a_handler_left_does_not_keep_its_link() -> None:

@@ -23,7 +23,8 @@ from fastnode import (
     ConfigError,
     UnknownAuthority,
 )
-from fastnode.certs import file_changes, followed_files
+from fastnode.certs import file_changes
+from fastnode.certs import watch as certificate_watch
 from fastnode.certs.authority import IssuedCertificate
 from fastnode.names import NodeName
 from helpers.nodes import WAIT_SECONDS, A, B, introduce, pair, running
@@ -331,7 +332,7 @@ def test_the_thread_outlives_every_error(
                 raise RuntimeError("PRIVATE KEY: what a library might quote")
             super().update(certificate)
 
-    monkeypatch.setattr(followed_files, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(certificate_watch, "RETRY_SECONDS", 0.0)
     made = Moody(certificate(B))
     with made.watch(files.cert, files.key, interval=interval) as followed:
         wait_for(made, files.write(issue()), records)

@@ -31,7 +31,7 @@ from fastnode import (
     WorkerGroup,
     start_node,
 )
-from fastnode.options import Address
+from fastnode.peer import Address
 from helpers import group as program
 from helpers.child import manager_of, write_certificates
 from helpers.group import NAME, kept, make_group, make_options, set_up

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fastnode.certs import signing
 from fastnode.certs.certificate import Certificate
@@ -25,12 +25,10 @@ from fastnode.certs.pool import CertPool
 from fastnode.errors import CertificateLoadError, ConfigError
 from fastnode.names import NodeName
 
-__all__ = ["Authority", "IssuedCertificate", "self_signed"]
+__all__ = ["Authority", "IssuedCertificate"]
 
 CA_FILE: Final = "ca.pem"
 CA_KEY_FILE: Final = "ca-key.pem"
-#: Clocks of two machines may differ a little.
-BACKDATE: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,7 @@ class Authority:
         now = datetime.now(UTC)
         certificate = signing.sign(
             signing.ca_builder(
-                name, name, key, now - BACKDATE, now + timedelta(days=days)
+                name, name, key, now - signing.BACKDATE, now + timedelta(days=days)
             ),
             key,
             key.public_key(),
@@ -196,7 +194,7 @@ class Authority:
                 signing.common_name_only(common_name),
                 self._certificate.subject,
                 self._key,
-                now - BACKDATE,
+                now - signing.BACKDATE,
                 now + timedelta(days=days),
                 length=0,
             ),
@@ -253,7 +251,7 @@ class Authority:
             ),
             self._certificate.subject,
             self._key,
-            not_before or now - BACKDATE,
+            not_before or now - signing.BACKDATE,
             not_after or now + timedelta(days=days),
             sans,
             usages,
@@ -281,37 +279,10 @@ class Authority:
         """
         now = datetime.now(UTC)
         end = next_update or now + timedelta(days=days)
-        begin = last_update or min(now - BACKDATE, end - BACKDATE)
+        begin = last_update or min(now - signing.BACKDATE, end - signing.BACKDATE)
         return signing.sign_crl(
             self._certificate.subject, self._key, revoked_serials, begin, end
         )
-
-
-def self_signed(
-    organization: str, hosts: Sequence[str], lifetime: timedelta
-) -> tuple[bytes, bytes]:
-    """A self-signed certificate and its key, PEM, for servers and clients."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),
-            x509.NameAttribute(NameOID.COMMON_NAME, hosts[0] if hosts else "node"),
-        ]
-    )
-    if not hosts:
-        raise ConfigError("a certificate without hosts covers nothing")
-    now = datetime.now(UTC)
-    builder = signing.leaf_builder(
-        name,
-        name,
-        key,
-        now - BACKDATE,
-        now + lifetime,
-        hosts,
-        [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
-    )
-    certificate = signing.sign(builder, key, key.public_key())
-    return certificate.public_bytes(Encoding.PEM), signing.key_pem(key)
 
 
 def write_new(files: dict[Path, tuple[bytes, int]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import ssl
@@ -25,6 +24,7 @@ from fastnode.certs.key_file import load_cert_chain
 from fastnode.certs.pkcs12 import fits, parse_pkcs12
 from fastnode.certs.private_key import Password, not_pem, parse_private_key
 from fastnode.certs.sans import sans_of
+from fastnode.certs.signing import self_signed
 from fastnode.errors import CertificateLoadError
 
 if TYPE_CHECKING:
@@ -138,9 +138,6 @@ class Certificate:
                 others as DNS.
             days: how long it is valid from now.
         """
-        # Here: the authority is built on this class.
-        from fastnode.certs.authority import self_signed  # noqa: PLC0415
-
         cert_pem, key_pem = self_signed(organization, hosts, timedelta(days=days))
         return cls.from_pem(cert_pem, key_pem)
 
@@ -250,16 +247,6 @@ class Certificate:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Certificate holds a private key and is not pickled")
-
-
-def general_name(host: str) -> x509.GeneralName:
-    """A host as the kind of SAN that it is."""
-    if "://" in host:
-        return x509.UniformResourceIdentifier(host)
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
 
 
 def _read(file: _File) -> bytes:

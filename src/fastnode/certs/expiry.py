@@ -1,35 +1,42 @@
-"""When a certificate ends, and what is to be said of it before and after.
+"""The end of a certificate: its stages, what is logged about it, how times are written.
 
-Pure: the time is an argument, aware, and so are all times here.
+All times are aware. Functions that judge take the current time as an argument.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
-from fastnode.certs.dates import day_and_distance
 from fastnode.errors import CertificateError, Side
 
 if TYPE_CHECKING:
     from fastnode.certs.certificate import Certificate
 
-__all__ = ["Notice", "Stage", "due_notice", "refuse_expired", "stage_of", "when_ended"]
+__all__ = [
+    "Notice",
+    "Stage",
+    "day_and_distance",
+    "due_notice",
+    "refuse_expired",
+    "stage_of",
+    "when_ended",
+]
 
-#: From this long before the end, a warning a day.
+#: From this long before the end on, a warning is logged each day.
 ENDING: Final = timedelta(days=7)
 DAY: Final = timedelta(days=1)
 
 
 class Stage(IntEnum):
-    """How far a certificate's life has gone."""
+    """How much of a certificate's lifetime is over."""
 
     GOOD = 0
-    AGEING = 1  #: two thirds of it are over: time to have renewed it
-    ENDING = 2  #: and the end is less than seven days away
+    AGEING = 1  #: two thirds are over: it should have been renewed
+    ENDING = 2  #: two thirds are over, and the end is less than seven days away
     EXPIRED = 3
 
 
@@ -38,11 +45,11 @@ class Notice:
     """Something to log about a certificate.
 
     Attributes:
-        level: of `logging`.
+        level: a level of `logging`.
         text: what to log.
-        stage: what it is about.
-        fingerprint: of the certificate that it is about.
-        at: when it was due.
+        stage: the stage that the certificate has reached.
+        fingerprint: the fingerprint of the certificate.
+        at: when the notice was due.
     """
 
     level: int
@@ -53,10 +60,11 @@ class Notice:
 
 
 def stage_of(begin: datetime, end: datetime, now: datetime) -> Stage:
-    """The stage of a certificate that is valid from `begin` to `end`.
+    """Return the stage of a certificate that is valid from `begin` to `end`.
 
-    One that lives for less than 21 days is ending from two thirds of its life on, not
-    from its first day: those that are renewed every hour or day are no news.
+    A certificate with a lifetime below 21 days is in stage ENDING when two thirds of it
+    are over, not from its first day on. Certificates that are renewed every hour or day
+    cause no warnings.
     """
     if now >= end:
         return Stage.EXPIRED
@@ -68,15 +76,16 @@ def stage_of(begin: datetime, end: datetime, now: datetime) -> Stage:
 def due_notice(
     certificate: Certificate, now: datetime, last: Notice | None
 ) -> Notice | None:
-    """What is to be logged about a certificate now, if anything.
+    """Return what is to be logged about a certificate now, or None.
 
     Args:
         last: the last notice that was logged in the same place, about this
-            certificate or one before it.
+            certificate or an earlier one.
 
     Returns:
-        A warning when two thirds of the life are over; one a day from seven days
-        before the end; an error a day after it. A new certificate begins anew.
+        One warning when two thirds of the lifetime are over. A warning each day from
+        seven days before the end on. An error each day after the end. A new
+        certificate starts again.
     """
     stage = stage_of(certificate.not_valid_before, certificate.not_valid_after, now)
     if stage is Stage.GOOD:
@@ -98,10 +107,10 @@ def due_notice(
 
 
 def refuse_expired(what: str, certificate: Certificate | None, now: datetime) -> None:
-    """Raise `CertificateError` if a certificate is over.
+    """Raise `CertificateError` if a certificate has expired.
 
     Args:
-        what: whose it is, for the error: "node a@b".
+        what: who uses the certificate, for the error: "node a@b".
     """
     if certificate is None or now < certificate.not_valid_after:
         return
@@ -114,9 +123,34 @@ def refuse_expired(what: str, certificate: Certificate | None, now: datetime) ->
 
 
 def when_ended(end: datetime, now: datetime) -> str:
-    """Say: expired on 2026-01-02, 3 days ago; or: expires on 2026-01-02, in 3 days."""
+    """Return "expired on 2026-01-02, 3 days ago" or "expires on 2026-01-02, in 3
+    days"."""
     verb = "expired" if now >= end else "expires"
     return f"{verb} on {day_and_distance(end, now)}"
+
+
+def day_and_distance(moment: datetime, now: datetime | None = None) -> str:
+    """Return a date and its distance: ``2026-01-02, 3 days ago``, or ``..., in 5
+    hours``.
+
+    Args:
+        moment: an aware time.
+        now: an aware time; None means the current time.
+    """
+    now = now or datetime.now(UTC)
+    distance = abs(moment - now)
+    for unit, size in (
+        ("day", timedelta(days=1)),
+        ("hour", timedelta(hours=1)),
+        ("minute", timedelta(minutes=1)),
+        ("second", timedelta(seconds=1)),
+    ):
+        count = distance // size
+        if count or unit == "second":
+            break
+    text = f"{count} {unit}{'' if count == 1 else 's'}"
+    when = f"{text} ago" if moment <= now else f"in {text}"
+    return f"{moment.astimezone(UTC):%Y-%m-%d}, {when}"
 
 
 def _named(certificate: Certificate) -> str:

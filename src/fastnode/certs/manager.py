@@ -1,4 +1,4 @@
-"""CertManager and CertAuthManager: a node's certificate and trust."""
+"""CertManager and CertAuthManager: the certificate of a node, and whom it trusts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import logging
 import os
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Final
 
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.client_auth import ClientAuth
@@ -21,14 +22,16 @@ from fastnode.certs.context import (
 from fastnode.certs.expiry import when_ended
 from fastnode.certs.pool import CertPool
 from fastnode.certs.private_key import Password
-from fastnode.certs.trust import check_live, check_replacement
 from fastnode.certs.watch import CertificateWatch
-from fastnode.errors import CertificateError, ConfigError
-from fastnode.options import check_flag, check_host
+from fastnode.errors import CertificateError, ConfigError, SettingsFrozenError
+from fastnode.names import check_flag, check_host
 
 __all__ = ["CertAuthManager", "CertManager"]
 
 log = logging.getLogger("fastnode.certs")
+
+#: The settings that ``live_trust=True`` allows to be replaced while nodes run.
+LIVE: Final = frozenset({"client_cas", "root_cas"})
 
 
 def _verify_mode(auth: ClientAuth) -> ssl.VerifyMode:
@@ -38,23 +41,23 @@ def _verify_mode(auth: ClientAuth) -> ssl.VerifyMode:
 
 
 def _generation(pool: CertPool | None) -> int:
-    # A pool only grows, until a node uses it.
+    # Until a node uses a pool, the pool can only grow.
     return 0 if pool is None else pool.generation
 
 
 class CertManager:
     """Holds a certificate that can be replaced while nodes run.
 
-    Hands out `ssl.SSLContext`s. They are made once for each generation, that is, for
-    each change, and never changed; a connection keeps the one it began with. All
+    The manager supplies `ssl.SSLContext`s. Each change makes new contexts, and a
+    context is never changed. A connection keeps the context that it began with. All
     methods may be called from any thread.
 
     Args:
-        certificate: the certificate to show, on both sides.
+        certificate: the certificate to show, as a server and as a client.
         minimum_version: TLS 1.3, or `ssl.TLSVersion.TLSv1_2` to allow both.
 
-    With this class alone, no client certificate is asked for and servers are
-    verified against the system's authorities.
+    This class asks for no client certificate, and verifies servers against the system's
+    authorities. `CertAuthManager` can do more.
     """
 
     _may_lack_certificate = False
@@ -96,22 +99,22 @@ class CertManager:
 
     @property
     def certificate(self) -> Certificate | None:
-        """The certificate of the next handshake; None shows none."""
+        """The certificate for the next handshake; None: none is shown."""
         return self._certificate
 
     @property
     def expires_at(self) -> datetime | None:
-        """When the certificate ends, aware, UTC; None where there is none."""
+        """When the certificate ends, aware, UTC; None if there is no certificate."""
         certificate = self._certificate
         return None if certificate is None else certificate.not_valid_after
 
     def update(self, certificate: Certificate) -> None:
-        """Replace the certificate: the next handshake, in or out, uses it. Links that
-        are up keep theirs.
+        """Replace the certificate. The next handshake uses it, inbound and outbound.
+        Links that are up keep the old one.
 
         Raises:
-            ConfigError: not a `Certificate`.
-            CertificateError: it has expired. The old one stays in use.
+            ConfigError: `certificate` is not a `Certificate`.
+            CertificateError: the new certificate has expired. The old one stays in use.
         """
         new = self._checked(certificate)
         self.check_update(new)
@@ -143,7 +146,7 @@ class CertManager:
                 f"the new certificate {ended}; the old one stays in use",
                 hint="renew it",
             )
-        # Made now, so that a pair that OpenSSL refuses is refused here, whole.
+        # Make a context now, so that a pair that OpenSSL refuses changes nothing.
         probe = make_client_context(
             new,
             root_cas=None,
@@ -160,19 +163,20 @@ class CertManager:
         password: Password = None,
         interval: float = 1.0,
     ) -> CertificateWatch:
-        """Load a pair from files now, and follow them from then on.
+        """Load a pair from files now, and follow the files from then on.
 
-        Changes are told by the system where the extra ``fastnode[watch]`` is
-        installed, and looked for every `interval` seconds in any case. A pair is
-        taken as by `update`; one that does not fit yet is warned of and waited for.
+        The files are read again every `interval` seconds. With the extra
+        ``fastnode[watch]`` the system also reports changes at once. A new pair is taken
+        as by `update`. A pair that does not fit yet causes a warning, and the old one
+        stays in use.
 
         Args:
             cert_file, key_file, password: as for `Certificate.load`.
-            interval: seconds.
+            interval: seconds, from 0.01 to 86400.
 
         Raises:
             CertificateError: the files cannot be used now; nothing is followed.
-            ConfigError: the interval is none.
+            ConfigError: `interval` is out of range.
         """
         return CertificateWatch(
             self, cert_file, key_file, password=password, interval=interval
@@ -181,18 +185,18 @@ class CertManager:
     # --- contexts --------------------------------------------------------------
 
     def server_context(self, *, insecure_skip_verify: bool = False) -> ssl.SSLContext:
-        """The context for connections that are accepted now. Do not change it.
+        """Return the context for connections that are accepted now. Do not change it.
 
         Args:
             insecure_skip_verify: ask for no client certificate.
 
         Raises:
-            ConfigError: there is no certificate to show, or client certificates are
-                to be verified against nothing.
+            ConfigError: there is no certificate to show, or `client_auth` verifies and
+                `client_cas` is not set.
         """
         with self._lock:
             if resumes(self._minimum_version):
-                # A context for each connection (1 ms, 24 KiB) has nothing to resume.
+                # A context for each connection (1 ms, 24 KiB) has no session to resume.
                 return self._make_server(insecure_skip_verify)
             key = ("server", insecure_skip_verify, _generation(self._client_cas))
             context = self._contexts.get(key)
@@ -202,7 +206,7 @@ class CertManager:
             return context
 
     def client_context(self, *, insecure_skip_verify: bool = False) -> ssl.SSLContext:
-        """The context for connections that are dialed now. Do not change it.
+        """Return the context for connections that are dialed now. Do not change it.
 
         Args:
             insecure_skip_verify: do not verify the server.
@@ -296,24 +300,25 @@ class CertAuthManager(CertManager):
     """A `CertManager` that also says whom to trust.
 
     Args:
-        certificate: as for `CertManager`; None for a node that only dials and shows
-            none.
+        certificate: as for `CertManager`; None for a node that only dials and shows no
+            certificate.
         client_cas: what client certificates are verified against.
         client_auth: how client certificates are treated.
         root_cas: what servers are verified against; None: the system's authorities.
         server_name: the name to send as SNI and to verify in servers' certificates;
             None: the host that is dialed.
-        verify_server_name: False leaves the server's host name unchecked. Its chain
-            still is, and so is its node name; for certificates that name no host,
-            such as SPIFFE's.
+        verify_server_name: False: do not check the host name of servers. Their chain
+            and their node name are still checked. For certificates that name no host,
+            such as those of SPIFFE.
         live_trust: `client_cas` and `root_cas` may be replaced while nodes use the
             manager.
 
-    The four settings are properties. They are fixed once a node uses the manager:
-    assigning then raises `SettingsFrozenError`. With `live_trust`, a pool that is
-    assigned to `client_cas` or `root_cas` is fixed itself and judges peers from the
-    next handshake on; links that are up stay. One that could verify nobody is refused
-    with `ConfigError`, and the old one stays in use.
+    `client_cas`, `client_auth`, `root_cas` and `server_name` are properties. They are
+    fixed once a node uses the manager: assigning them raises `SettingsFrozenError`.
+    With `live_trust`, `client_cas` and `root_cas` can be assigned: the new pool
+    verifies peers from the next handshake on, and cannot be changed itself. Links that
+    are up stay. A pool that could verify nobody raises `ConfigError`, and the old pool
+    stays in use.
     """
 
     _may_lack_certificate = True
@@ -388,10 +393,10 @@ class CertAuthManager(CertManager):
         return self._live_trust
 
     def replace_trust(self, client_cas: CertPool, root_cas: CertPool) -> None:
-        """Replace both pools at once: no handshake sees one old and one new.
+        """Replace both pools at once: no handshake sees one old and one new pool.
 
         Raises:
-            ConfigError: as assigning them; then both old ones stay in use.
+            ConfigError: as when they are assigned. Both old pools stay in use.
         """
         self._check_pool("client_cas", client_cas)
         self._check_pool("root_cas", root_cas)
@@ -420,14 +425,14 @@ class CertAuthManager(CertManager):
         password: Password = None,
         interval: float = 1.0,
     ) -> CertificateWatch:
-        """As `CertManager.watch`; and `ca_file` takes the place of `client_cas` and
-        `root_cas`, now and whenever it changes.
+        """Follow files as `CertManager.watch` does, and also authorities in `ca_file`.
 
-        Where both change, trust goes first. Revocation lists of the pools that are
-        replaced are kept.
+        The content of `ca_file` replaces `client_cas` and `root_cas`, now and whenever
+        it changes. If certificate and authorities change together, authorities are
+        replaced first. Revocation lists of the old pools are kept.
 
         Args:
-            ca_file: PEM; needs ``live_trust=True``.
+            ca_file: authorities, PEM; needs ``live_trust=True``.
 
         Raises:
             As `CertManager.watch`; and ConfigError: `live_trust` is false.
@@ -454,10 +459,10 @@ class CertAuthManager(CertManager):
 
     @contextmanager
     def _changing(self, *settings: str) -> Iterator[None]:
-        """Allow a change of trust, or say why it cannot be made."""
+        """Allow a change of trust, or raise the reason why it cannot be made."""
         with self._lock:
             if self._frozen:
-                check_live(settings, live_trust=self._live_trust)
+                _check_live(settings, live_trust=self._live_trust)
             yield
             self._contexts = {}
             if self._frozen:
@@ -467,7 +472,7 @@ class CertAuthManager(CertManager):
         if not self._frozen:
             return
         for setting, pool in pools.items():
-            check_replacement(
+            _check_replacement(
                 setting,
                 pool,
                 needed=setting == "client_cas" and self.verifies_clients,
@@ -476,3 +481,58 @@ class CertAuthManager(CertManager):
         for pool in pools.values():
             if pool is not None:
                 pool.freeze()
+
+
+def _check_live(settings: Iterable[str], *, live_trust: bool) -> None:
+    """Raise `SettingsFrozenError` if a setting is fixed while nodes run."""
+    for setting in settings:
+        if live_trust and setting in LIVE:
+            continue
+        hint = (
+            "client_auth and server_name are fixed at start, with live_trust=True too: "
+            "restart the node"
+            if live_trust
+            else "CA pools, client_auth and server_name are fixed at start: restart "
+            "the node, or make its manager with live_trust=True, which allows CA pools "
+            "to be replaced"
+        )
+        raise SettingsFrozenError(
+            f"{setting} cannot be changed: a node uses this manager", hint=hint
+        )
+
+
+def _check_replacement(
+    setting: str,
+    pool: CertPool | None,
+    *,
+    needed: bool,
+    minimum_version: ssl.TLSVersion,
+) -> None:
+    """Raise `ConfigError` unless a pool can be used from the next handshake on.
+
+    Args:
+        needed: whether peers are verified against this setting, so that it cannot be
+            None.
+    """
+    if pool is None:
+        if needed:
+            raise ConfigError(
+                f"{setting} cannot become None while peers are verified against it; "
+                "the old one stays in use",
+                hint="assign a pool that holds at least one authority",
+            )
+        return
+    if not len(pool) and not pool.is_system:
+        raise ConfigError(
+            f"the new {setting} is a pool without certificates, which trusts nobody; "
+            "the old one stays in use",
+            hint="add an authority to it before it is assigned",
+        )
+    # Make a context now, so that a pool that OpenSSL refuses changes nothing.
+    probe = make_client_context(
+        None,
+        root_cas=pool,
+        minimum_version=minimum_version,
+        insecure_skip_verify=False,
+    )
+    del probe

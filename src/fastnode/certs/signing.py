@@ -1,11 +1,12 @@
-"""The building blocks of what an authority signs: names, extensions, signatures."""
+"""Signing of certificates and revocation lists: names, extensions, signatures."""
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import TypeAlias
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -15,20 +16,24 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fastnode.certs.certificate import general_name
 from fastnode.errors import ConfigError
 
 __all__ = [
+    "BACKDATE",
     "ca_builder",
     "common_name_only",
     "key_pem",
     "leaf_builder",
+    "self_signed",
     "sign",
     "sign_crl",
 ]
 
+#: Certificates begin this long before they are made, because the clocks of two machines
+#: may differ a little.
+BACKDATE: Final = timedelta(minutes=5)
 #: Keys that a certificate may be for.
 PrivateKey: TypeAlias = (
     ec.EllipticCurvePrivateKey
@@ -83,7 +88,7 @@ def leaf_builder(
     """
     builder = _builder(subject, issuer, issuer_key, not_before, not_after)
     try:
-        names = [general_name(san) for san in dict.fromkeys(sans)]
+        names = [_general_name(san) for san in dict.fromkeys(sans)]
     except ValueError as error:
         raise ConfigError(f"a subject alternative name is wrong: {error}") from None
     builder = (
@@ -119,6 +124,34 @@ def _builder(
         .not_valid_after(not_after)
         .add_extension(identifier, critical=False)
     )
+
+
+def self_signed(
+    organization: str, hosts: Sequence[str], lifetime: timedelta
+) -> tuple[bytes, bytes]:
+    """Make a self-signed certificate for servers and clients; return it and its key,
+    PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),
+            x509.NameAttribute(NameOID.COMMON_NAME, hosts[0] if hosts else "node"),
+        ]
+    )
+    if not hosts:
+        raise ConfigError("a certificate without hosts covers nothing")
+    now = datetime.now(UTC)
+    builder = leaf_builder(
+        name,
+        name,
+        key,
+        now - BACKDATE,
+        now + lifetime,
+        hosts,
+        [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
+    )
+    certificate = sign(builder, key, key.public_key())
+    return certificate.public_bytes(Encoding.PEM), key_pem(key)
 
 
 def sign(
@@ -164,6 +197,16 @@ def sign_crl(
         )
         builder = builder.add_revoked_certificate(revoked)
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    """Return a host as the kind of SAN that it is: URI, address or DNS name."""
+    if "://" in host:
+        return x509.UniformResourceIdentifier(host)
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _key_usage(

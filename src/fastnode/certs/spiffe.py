@@ -17,7 +17,7 @@ from fastnode.errors import ConfigError
 from fastnode.names import NodeName
 
 if TYPE_CHECKING:
-    from fastnode.link.peer import Peer
+    from fastnode.peer import Peer
 
 __all__ = ["SpiffeId", "SpiffeRule"]
 

@@ -1,61 +1,105 @@
-"""Certificate files that are followed while nodes run."""
+"""Certificate files that are followed while nodes run.
+
+How it works. A `CertificateWatch` has a thread, which waits in `file_changes` until
+files may have changed, and then reads all of them. Files that are only good together,
+such as a certificate and its key, are one `FollowedFiles`. It compares digests, so that
+files that have not changed cost nothing more. Changed content goes to a source: the
+source parses and checks it, and then gives it to the manager. Content that cannot be
+used is not taken: one warning says why, and the manager keeps what it has.
+"""
 
 from __future__ import annotations
 
 import atexit
+import hashlib
 import logging
 import math
 import os
 import threading
+import time
 import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import Final, Protocol, Self, TypeAlias
 
+from fastnode.certs.certificate import Certificate
 from fastnode.certs.file_changes import changes
-from fastnode.certs.followed_files import (
-    FollowedFiles,
-    FollowedPair,
-    FollowedTrust,
-    read_files,
-)
+from fastnode.certs.pool import CertPool
 from fastnode.certs.private_key import Password
-from fastnode.errors import ConfigError
-
-if TYPE_CHECKING:
-    from fastnode.certs.manager import CertAuthManager, CertManager
+from fastnode.errors import CertificateLoadError, ConfigError, FastnodeError
 
 __all__ = ["CertificateWatch"]
 
 log = logging.getLogger("fastnode.certs")
 
 _File: TypeAlias = str | os.PathLike[str]
+#: What a file holds, or why it cannot be read.
+Content: TypeAlias = bytes | OSError
 
-#: Seconds that `close` waits for a thread that is busy, say with a password callable.
+#: Seconds that `close` waits for a thread that is busy, for example with a password
+#: callable.
 CLOSE_SECONDS: Final = 5.0
+#: Seconds after which content that was not taken is tried again, although it has not
+#: changed: a password may have become known, or a descriptor may be free again.
+RETRY_SECONDS: Final = 30.0
+#: How often reading starts again because a symbolic link moved meanwhile.
+READ_ATTEMPTS: Final = 5
+#: How many digests of bad content are remembered, so that each causes one warning.
+REMEMBERED: Final = 64
+
+
+class CertificateHolder(Protocol):
+    """What takes a certificate that has changed: a `CertManager`."""
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate in use."""
+
+    def check_update(self, new: Certificate) -> None:
+        """Raise what `update` would raise, and change nothing."""
+
+    def update(self, certificate: Certificate) -> None:
+        """Use this certificate from the next handshake on."""
+
+
+class TrustHolder(Protocol):
+    """What takes authorities that have changed: a `CertAuthManager`."""
+
+    @property
+    def client_cas(self) -> CertPool | None:
+        """What client certificates are verified against."""
+
+    @property
+    def root_cas(self) -> CertPool | None:
+        """What servers are verified against."""
+
+    def replace_trust(self, client_cas: CertPool, root_cas: CertPool) -> None:
+        """Use these pools from the next handshake on."""
 
 
 class CertificateWatch:
-    """Follows certificate files, and gives what they hold to a manager.
+    """Follows certificate files, and gives their content to a manager.
 
-    Made by `CertManager.watch`. The files were loaded when it is made; from then on a
-    daemon thread follows them until `close`, or the end of the process. The watch may
-    be used as a context manager, and lives on without a reference to it.
+    Made by `CertManager.watch`, which loads the files once. From then on a daemon
+    thread follows them until `close`, or until the process ends. The watch may be used
+    as a context manager. It goes on when nothing refers to it any more.
 
-    A pair that does not fit (half-written, the key before its certificate, expired)
-    is not taken: a warning says so once, and the old one stays in use until the files
-    are in order.
+    A pair that cannot be used (half-written, a key that does not fit, expired) is not
+    taken. A warning says so once, and the old pair stays in use until the files are in
+    order.
     """
 
     def __init__(
         self,
-        manager: CertManager,
+        manager: CertificateHolder,
         cert_file: _File,
         key_file: _File | None = None,
         *,
         password: Password = None,
         interval: float = 1.0,
-        trust: tuple[CertAuthManager, _File] | None = None,
+        trust: tuple[TrustHolder, _File] | None = None,
     ) -> None:
         if (
             isinstance(interval, bool)
@@ -67,18 +111,19 @@ class CertificateWatch:
                 f"interval is {interval!r}", hint="seconds, from 0.01 to 86400"
             )
         self._interval = interval
-        self._parts: tuple[FollowedFiles, ...] = (
-            FollowedPair(
+        sources: list[Source] = [
+            PairSource(
                 manager,
                 _absolute(cert_file),
                 None if key_file is None else _absolute(key_file),
                 password,
-            ),
-        )
+            )
+        ]
         if trust is not None:
-            # First: peers that show what the new authority signed, and the new pair
-            # of this node, come after it.
-            self._parts = (FollowedTrust(trust[0], _absolute(trust[1])), *self._parts)
+            # Trust changes first: the new pair of this node, and the certificates that
+            # peers show, may be signed by the new authority.
+            sources.insert(0, TrustSource(trust[0], _absolute(trust[1])))
+        self._parts = tuple(FollowedFiles(source) for source in sources)
         self._files = tuple(
             dict.fromkeys(file for part in self._parts for file in part.files)
         )
@@ -105,7 +150,8 @@ class CertificateWatch:
     def check(self) -> bool:
         """Look at the files now, in this thread; return whether something was taken.
 
-        What is wrong with them is logged, never raised. Safe from any thread.
+        Problems with the files are logged and never raised. May be called from any
+        thread.
         """
         with self._lock:
             contents = read_files(self._files)
@@ -117,7 +163,7 @@ class CertificateWatch:
             return taken
 
     def close(self) -> None:
-        """Follow the files no longer; the manager keeps what it has."""
+        """Stop following the files. The manager keeps what it has."""
         self._stop.set()
         if self._thread is not threading.current_thread():
             self._thread.join(CLOSE_SECONDS)
@@ -138,7 +184,7 @@ class CertificateWatch:
         return f"<CertificateWatch: {', '.join(map(str, self._files))}, {state}>"
 
     def _load(self) -> None:
-        """Take the files as they are, all or nothing, or raise."""
+        """Take all files as they are, or raise and take none."""
         contents = read_files(self._files)
         for part in self._parts:
             part.prepare(contents)
@@ -155,13 +201,216 @@ class CertificateWatch:
                 self._stop.wait(self._interval)
 
 
+class Source(Protocol):
+    """What is made of files that are only good together.
+
+    Attributes:
+        files: the files.
+        what: what they hold, for log lines.
+    """
+
+    files: tuple[Path, ...]
+    what: str
+
+    def parse(self, *data: bytes) -> None:
+        """Parse and check the content of the files, in the order of `files`.
+
+        Raises:
+            FastnodeError: the content cannot be used.
+        """
+
+    def take(self) -> bool:
+        """Give what was parsed to the manager; return whether it was new."""
+
+
+class FollowedFiles:
+    """Files that are only good together: what was taken of them, and what was
+    refused."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.files = source.files
+        self._taken = b""
+        self._prepared = b""
+        self._warned: deque[bytes] = deque(maxlen=REMEMBERED)
+        self._retry_at = 0.0
+
+    def prepare(self, contents: dict[Path, Content]) -> None:
+        """Parse and check the content of the files.
+
+        Raises:
+            FastnodeError: it cannot be used.
+        """
+        data = []
+        for file in self.files:
+            content = contents[file]
+            if isinstance(content, OSError):
+                raise CertificateLoadError(
+                    f"{file}: {content.strerror or content}",
+                    hint="check the path and its permissions",
+                )
+            data.append(content)
+        self._source.parse(*data)
+        self._prepared = _digest(contents[file] for file in self.files)
+
+    def install(self) -> bool:
+        """Give what was prepared to the manager; return whether it was new."""
+        new = self._source.take()
+        self._taken = self._prepared
+        self._warned.clear()
+        return new
+
+    def follow(self, contents: dict[Path, Content]) -> bool:
+        """Take changed content, if it is good; return whether it was new."""
+        digest = _digest(contents[file] for file in self.files)
+        if digest == self._taken:
+            if self._warned:
+                log.info("%s: as before again", self._names())
+                self._warned.clear()
+            return False
+        known = digest in self._warned
+        if known and time.monotonic() < self._retry_at:
+            return False
+        try:
+            self.prepare(contents)
+            return self.install()
+        except FastnodeError as error:
+            said, unexpected = str(error), False
+        except Exception as error:
+            # Its text may quote a key or a password.
+            said, unexpected = type(error).__name__, True
+        self._retry_at = time.monotonic() + RETRY_SECONDS
+        if not known:
+            self._warned.append(digest)
+            log.log(
+                logging.ERROR if unexpected else logging.WARNING,
+                "%s: not taken, %s in use stays until the files are in order: %s",
+                self._names(),
+                self._source.what,
+                said,
+            )
+        return False
+
+    def _names(self) -> str:
+        return ", ".join(map(str, self.files))
+
+
+class PairSource:
+    """A certificate and its key, in two files or in one."""
+
+    what = "the certificate"
+
+    def __init__(
+        self,
+        manager: CertificateHolder,
+        cert_file: Path,
+        key_file: Path | None,
+        password: Password,
+    ) -> None:
+        # One file, where the key is in the file of the certificate.
+        self.files: tuple[Path, ...] = (cert_file,)
+        if key_file not in {None, cert_file}:
+            assert key_file is not None
+            self.files = (cert_file, key_file)
+        self._manager = manager
+        self._password = password
+        self._new: Certificate | None = None
+
+    def parse(self, *data: bytes) -> None:
+        """See `Source`. The pair fits, and `update` would take it."""
+        new = Certificate.from_named(
+            data[0], data[-1], self._password, str(self.files[0]), str(self.files[-1])
+        )
+        self._manager.check_update(new)
+        self._new = new
+
+    def take(self) -> bool:
+        """See `Source`. The certificate in use is not new."""
+        new, self._new = self._new, None
+        assert new is not None
+        if new == self._manager.certificate:
+            return False
+        self._manager.update(new)
+        return True
+
+
+class TrustSource:
+    """The authorities that a manager trusts, in both directions."""
+
+    what = "the trust"
+
+    def __init__(self, manager: TrustHolder, ca_file: Path) -> None:
+        self.files: tuple[Path, ...] = (ca_file,)
+        self._manager = manager
+        self._make: Callable[[], CertPool] = CertPool
+
+    def parse(self, *data: bytes) -> None:
+        """See `Source`. There is at least one authority, and none is cut off."""
+
+        def make() -> CertPool:
+            return CertPool.from_named(data[0], str(self.files[0]))
+
+        make()
+        self._make = make
+
+    def take(self) -> bool:
+        """See `Source`. The authorities in use are not new."""
+        old = self._manager.client_cas, self._manager.root_cas
+        new = self._make(), self._make()
+        changed = False
+        for before, after in zip(old, new, strict=True):
+            if before is None:
+                changed = True
+                continue
+            changed |= before.is_system
+            changed |= set(before.certificates) != set(after.certificates)
+            # A certificate that was revoked stays revoked.
+            after.take_crls_of(before)
+        if changed:
+            self._manager.replace_trust(*new)
+        return changed
+
+
+def read_files(files: tuple[Path, ...]) -> dict[Path, Content]:
+    """Read files that belong together.
+
+    Kubernetes swaps all files at once by moving one symbolic link. If a link moved
+    while the files were read, they are read again.
+    """
+    for _ in range(READ_ATTEMPTS):
+        before = [os.path.realpath(file) for file in files]
+        contents = {file: _content(file) for file in files}
+        if before == [os.path.realpath(file) for file in files]:
+            break
+    return contents
+
+
+def _content(file: Path) -> Content:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        return error
+
+
+def _digest(contents: Iterable[Content]) -> bytes:
+    """Return a digest of contents. Contents themselves are not kept: one is a private
+    key."""
+    digest = hashlib.sha256()
+    for content in contents:
+        held = content if isinstance(content, bytes) else repr(content.errno).encode()
+        kind = b"content" if isinstance(content, bytes) else b"error"
+        digest.update(b"%s %d\n" % (kind, len(held)))
+        digest.update(held)
+    return digest.digest()
+
+
 def _absolute(file: _File) -> Path:
-    # The working directory may be another one when the files are read again.
+    # The working directory may have changed when the files are read again.
     return Path(file).absolute()
 
 
-#: A daemon thread that comes back from a library while the interpreter ends can crash
-#: it: those that still run are ended before.
+#: A daemon thread that returns from a library while the interpreter ends can crash the
+#: interpreter. So threads that still run are ended before.
 _running: weakref.WeakSet[CertificateWatch] = weakref.WeakSet()
 
 

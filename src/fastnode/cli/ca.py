@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fastnode.cli.number import DAYS
+from fastnode.cli.options import DAYS
 from fastnode.errors import ConfigError
 
 __all__ = ["ca"]

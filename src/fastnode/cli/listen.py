@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastnode.cli.identity import Identity, identity_options
-from fastnode.cli.printable import printable
+from fastnode.cli.options import Identity, identity_options
+from fastnode.cli.output import printable
 
 if TYPE_CHECKING:
     from fastnode.dispatch.message import Message

@@ -13,26 +13,13 @@ import click
 from fastnode.cli.ca import ca
 from fastnode.cli.check.command import check
 from fastnode.cli.demo.command import demo
+from fastnode.cli.exit_code import EXIT_FAILED, EXIT_INTERRUPTED, exit_code
 from fastnode.cli.listen import listen
-from fastnode.cli.printable import by_options, printable
+from fastnode.cli.output import by_options, printable
 from fastnode.cli.send import call, ping, send
-from fastnode.errors import (
-    CallTimeout,
-    CertificateError,
-    ConfigError,
-    FastnodeError,
-    HandshakeError,
-    HandshakeTimeout,
-    NoRoute,
-)
+from fastnode.errors import FastnodeError
 
 __all__ = ["cli"]
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_REFUSED = 3
-EXIT_UNREACHABLE = 4
-EXIT_INTERRUPTED = 130
 
 
 class Commands(click.Group):
@@ -60,17 +47,6 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
-
-
-def exit_code(error: FastnodeError) -> int:
-    """The exit code for an error; see the help of ``fastnode``."""
-    if isinstance(error, (NoRoute, HandshakeTimeout, CallTimeout)):
-        return EXIT_UNREACHABLE
-    if isinstance(error, HandshakeError):
-        return EXIT_REFUSED
-    if isinstance(error, (ConfigError, CertificateError)):
-        return EXIT_USAGE
-    return EXIT_FAILED
 
 
 def _version(ctx: click.Context) -> None:

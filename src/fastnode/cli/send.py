@@ -11,9 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fastnode.cli.identity import Identity, identity_options
 from fastnode.cli.input import Input
-from fastnode.cli.number import SECONDS
+from fastnode.cli.options import SECONDS, Identity, identity_options
 from fastnode.cli.output import write_whole
 from fastnode.errors import CallTimeout, ConfigError, LinkLost, MessageTooLarge, Side
 

@@ -1,6 +1,6 @@
 from typing import final
 
-from fastnode.link.peer import Peer
+from fastnode.peer import Peer
 
 @final
 class Message:

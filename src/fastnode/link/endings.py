@@ -14,7 +14,7 @@ from fastnode.errors import (
 )
 
 if TYPE_CHECKING:
-    from fastnode.link.peer import Peer
+    from fastnode.peer import Peer
     from fastnode.wire.hello import Hello
 
 

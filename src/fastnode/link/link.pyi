@@ -2,9 +2,9 @@ from collections.abc import Coroutine
 from typing import Any, TypeAlias, final
 
 from fastnode.errors import FastnodeError
-from fastnode.link.peer import Peer
 from fastnode.link.stats import LinkStats
 from fastnode.options import Priority
+from fastnode.peer import Peer
 
 _Payload: TypeAlias = bytes | bytearray | memoryview
 

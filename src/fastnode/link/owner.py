@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
     from fastnode.errors import FastnodeError
     from fastnode.link.machine import State
-    from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol
+    from fastnode.peer import Peer
 
 __all__ = ["LinkOwner"]
 

@@ -8,11 +8,10 @@ from fastnode.errors import CloseReason, FastnodeError
 from fastnode.link.link import Link
 from fastnode.link.machine import State
 from fastnode.link.owner import LinkOwner
-from fastnode.link.peer import Peer
 from fastnode.link.settings import LinkSettings
 from fastnode.link.stats import LinkStats, Undelivered
 from fastnode.link.succession import Succession
-from fastnode.options import Address
+from fastnode.peer import Address, Peer
 from fastnode.tls.engine import TlsEngine
 from fastnode.wire.hello import Hello
 

@@ -25,10 +25,10 @@ from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.log_limit import LogLimit
-from fastnode.node.gate import Gate
-from fastnode.node.lobby import Arrival, Lobby
-from fastnode.node.places import Places
+from fastnode.node.limiter import HandshakeLimiter
+from fastnode.node.pending import PendingConnection, PendingConnections
 from fastnode.node.port import open_port
+from fastnode.node.quota import LinkQuota
 from fastnode.node.refusal import Refusal
 from fastnode.tls.choice import make_engine
 from fastnode.tls.evidence import Evidence
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     import ssl
 
     from fastnode.certs.manager import CertManager
-    from fastnode.link.peer import Peer
-    from fastnode.node.foundation import Foundation
-    from fastnode.options import AcceptorOptions, Address, Listener
+    from fastnode.node.context import NodeContext
+    from fastnode.options import AcceptorOptions, Listener
+    from fastnode.peer import Address, Peer
     from fastnode.tls.engine import TlsEngine
 
 __all__ = ["Acceptor", "AcceptorStats"]
@@ -76,31 +76,31 @@ class Acceptor:
 
     def __init__(
         self,
-        foundation: Foundation,
+        context: NodeContext,
         options: AcceptorOptions,
         *,
         insecure_skip_verify: bool,
     ) -> None:
-        self._foundation = foundation
+        self._context = context
         self._options = options
         self._insecure = insecure_skip_verify
-        self._manager = options.cert_manager or foundation.cert_manager
-        self._on_refused = options.on_refused or foundation.on_refused
+        self._manager = options.cert_manager or context.cert_manager
+        self._on_refused = options.on_refused or context.on_refused
         self._sockets: list[Listener] = []
         self._address: Address | None = None
         self._limit = LogLimit(log)
-        self._gate = Gate(
+        self._limiter = HandshakeLimiter(
             options.max_handshakes, options.max_handshakes_per_address, self._serve
         )
-        self._lobby = Lobby(
+        self._pending = PendingConnections(
             most_waiting(),
-            foundation.settings.handshake_timeout,
-            plaintext=foundation.plaintext,
-            on_shown=self._gate.ready,
-            refuse=self._dropped,
+            context.settings.handshake_timeout,
+            plaintext=context.plaintext,
+            on_ready=self._limiter.add,
+            on_dropped=self._dropped,
         )
-        foundation.links.lobbies.append(self._lobby)
-        self._places = Places(options.max_links)
+        context.links.pending.append(self._pending)
+        self._quota = LinkQuota(options.max_links)
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
@@ -121,7 +121,7 @@ class Acceptor:
     @property
     def alpn(self) -> str | None:
         """See `LinkOwner`."""
-        return None if self._foundation.plaintext else ALPN_PROTOCOL
+        return None if self._context.plaintext else ALPN_PROTOCOL
 
     # --- listening -------------------------------------------------------------
 
@@ -136,11 +136,11 @@ class Acceptor:
         if options.listener is not None:
             self._use(options.listener)
         else:
-            host = options.host or self._foundation.name.host
+            host = options.host or self._context.name.host
             self._sockets = [*await open_port(host, options.port, options.port_range)]
             self._address = (host, self._sockets[0].getsockname()[1])
         self._resume()
-        log.info("%s listens on %s:%d", self._foundation.name, *self.address)
+        log.info("%s listens on %s:%d", self._context.name, *self.address)
 
     def _use(self, listener: Listener) -> None:
         try:
@@ -171,13 +171,13 @@ class Acceptor:
                 loop.remove_reader(sock)
 
     def sockets(self) -> list[Listener]:
-        """Those that it listens on, and of connections that are no handshakes yet."""
-        return [*self._sockets, *self._lobby.sockets()]
+        """Return the sockets that it listens on, and those of pending connections."""
+        return [*self._sockets, *self._pending.sockets()]
 
     @property
     def arriving(self) -> int:
         """Connections that may still become links."""
-        return len(self._lobby) + len(self._gate)
+        return len(self._pending) + len(self._limiter)
 
     def close(self) -> None:
         """Stop listening; links stay."""
@@ -188,8 +188,8 @@ class Acceptor:
         for sock in self._sockets:
             sock.close()
         self._sockets = []
-        self._gate.close()
-        self._lobby.close()
+        self._limiter.close()
+        self._pending.close()
 
     # --- accepting -------------------------------------------------------------
 
@@ -207,13 +207,13 @@ class Acceptor:
                 return
             except OSError as error:
                 # EMFILE, ENFILE, ENOBUFS, ENOMEM.
-                if not self._lobby.shed():
+                if not self._pending.drop_older_half():
                     self._look_away(error)
                     return
                 continue
             self.stats.connections += 1
             connection.setblocking(False)
-            self._lobby.enter(connection, address)
+            self._pending.add(connection, address)
 
     def _look_away(self, error: OSError) -> None:
         """Pause: the queue of connections stays readable."""
@@ -221,32 +221,32 @@ class Acceptor:
             logging.ERROR,
             "pause",
             "%s: accepting pauses for %g s: %s; links go on",
-            self._foundation.name,
+            self._context.name,
             PAUSE_SECONDS,
             error,
         )
         self._pause()
         self._retry = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._resume)
 
-    def _serve(self, arrival: Arrival) -> LinkProtocol | None:
+    def _serve(self, pending: PendingConnection) -> LinkProtocol | None:
         """Begin a handshake."""
-        self._lobby.take(arrival)
-        connection = arrival.sock
+        self._pending.take(pending)
+        connection = pending.sock
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            protocol = self._foundation.protocol(self._engine(), self, dialer=False)
+            protocol = self._context.protocol(self._engine(), self, dialer=False)
         except (FastnodeError, OSError) as error:
             connection.close()
             self._limit.say(
                 logging.ERROR,
                 "dropped",
                 "a connection from %s:%d was dropped: %s",
-                *arrival.address,
+                *pending.address,
                 error,
             )
             return None
-        protocol.began, protocol.address = arrival.began, arrival.address
-        protocol.gone.add_done_callback(lambda _: self._gate.leave(protocol))
+        protocol.began, protocol.address = pending.began, pending.address
+        protocol.gone.add_done_callback(lambda _: self._limiter.release(protocol))
         task = asyncio.get_running_loop().create_task(self._open(connection, protocol))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -263,7 +263,7 @@ class Acceptor:
 
     def _engine(self) -> TlsEngine:
         """A fresh engine under the certificate and trust of this moment."""
-        if self._foundation.plaintext:
+        if self._context.plaintext:
             return PlaintextEngine()
         assert self._manager is not None
         context = self._manager.server_context(insecure_skip_verify=self._insecure)
@@ -274,23 +274,23 @@ class Acceptor:
     async def admit(self, protocol: LinkProtocol) -> Peer:
         """See `LinkOwner`."""
         verified = (
-            not self._foundation.plaintext
+            not self._context.plaintext
             and not self._insecure
             and self._manager is not None
             and self._manager.verifies_clients
         )
-        peer = await self._foundation.admission.judge(
+        peer = await self._context.admission.judge(
             protocol, verified=verified, expected=None
         )
         if protocol.state is not State.DECIDING:
             return peer  # it ended, and a hook did not care that it was cancelled
-        links = self._foundation.links
+        links = self._context.links
         succeeds = await links.admit_successor(protocol, peer)
         predecessor = protocol.succession.predecessor
         old = [predecessor] if predecessor is not None else links.displaced(peer)
-        if not self._places.take(protocol, old):
+        if not self._quota.acquire(protocol, old):
             error = HandshakeError(
-                f"this acceptor has {len(self._places)} links, its maximum; those "
+                f"this acceptor has {len(self._quota)} links, its maximum; those "
                 f"that are about to come up count",
                 peer=peer,
                 side=Side.LOCAL,
@@ -318,20 +318,20 @@ class Acceptor:
 
     def link_up(self, protocol: LinkProtocol) -> None:
         """See `LinkOwner`."""
-        self._gate.leave(protocol)
+        self._limiter.release(protocol)
         self.stats.links += 1
-        self._foundation.links.came_up(protocol)
+        self._context.links.came_up(protocol)
 
     def link_closing(self, protocol: LinkProtocol) -> None:
         """See `LinkOwner`."""
-        self._foundation.links.closing(protocol)
+        self._context.links.closing(protocol)
 
     def link_ended(
         self, protocol: LinkProtocol, was: State, error: FastnodeError
     ) -> None:
         """See `LinkOwner`."""
-        self._places.leave(protocol)
-        self._foundation.links.ended(protocol)
+        self._quota.release(protocol)
+        self._context.links.ended(protocol)
         try:
             if was < State.UP:
                 self._handshake_failed(protocol, error)
@@ -340,12 +340,12 @@ class Acceptor:
             reason, text = type(error).__name__, "a refusal was not told of: %s"
             self._limit.say(logging.ERROR, "untold of", text, reason, error=raised)
         finally:
-            self._gate.stirred()
+            self._limiter.wake()
 
-    def _dropped(self, arrival: Arrival, error: FastnodeError) -> None:
-        """An arrival came to nothing."""
-        self._gate.forget(arrival)
-        self._refused(Refusal(error, arrival.address, None, None))
+    def _dropped(self, pending: PendingConnection, error: FastnodeError) -> None:
+        """A pending connection was dropped."""
+        self._limiter.discard(pending)
+        self._refused(Refusal(error, pending.address, None, None))
 
     def _handshake_failed(self, protocol: LinkProtocol, error: FastnodeError) -> None:
         host, port = protocol.address
@@ -365,13 +365,13 @@ class Acceptor:
             logging.WARNING if told else logging.INFO,
             refusal.reason if told else "untold",
             "%s %s %s",
-            self._foundation.name,
+            self._context.name,
             "refused" if ours else "has no link with",
             refusal,
         )
         if told and self._on_refused is not None:
             try:
-                self._foundation.slow.call("on_refused", self._on_refused, refusal)
+                self._context.slow.call("on_refused", self._on_refused, refusal)
             except HookFailed as failed:
                 text = "on_refused raised on %s"
                 self._limit.say(

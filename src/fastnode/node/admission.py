@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from fastnode.dispatch.user_code import HookFailed
 from fastnode.errors import HandshakeError, NotAuthorized, PeerNameMismatch, Side
 from fastnode.limits import GROUP_BYTES
-from fastnode.link.peer import Peer
 from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
+from fastnode.peer import Peer
 from fastnode.tls.identity import covers_again, describe, read_again, readable
 
 if TYPE_CHECKING:

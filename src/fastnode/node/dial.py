@@ -1,4 +1,9 @@
-"""One dial: from a node name to a link, by whatever address answers."""
+"""Dialing: from a node name to a link.
+
+A `Dial` tries the addresses of one node until one of them gives a link. The `Dialer` of
+a node has one `Dial` for a peer at a time, and callers that want the same peer share
+it.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,11 @@ import logging
 import os
 import random
 import socket
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastnode.certs.context import ALPN_PROTOCOL
+from fastnode.dispatch.user_code import is_cancelled
 from fastnode.errors import (
     ConfigError,
     DialGivenUp,
@@ -19,6 +24,7 @@ from fastnode.errors import (
     FastnodeError,
     HandshakeError,
     HandshakeTimeout,
+    LinkClosed,
     NoRoute,
     PeerNameMismatch,
     ProtocolError,
@@ -26,7 +32,9 @@ from fastnode.errors import (
 )
 from fastnode.link.machine import State
 from fastnode.link.transport_protocol import TransportProtocol
+from fastnode.names import NodeName
 from fastnode.node.admission import ITSELF
+from fastnode.node.deadline import wait_cancelled
 from fastnode.node.targets import NOTHING_MATCHED
 from fastnode.tls.choice import make_engine
 from fastnode.tls.evidence import Evidence
@@ -37,44 +45,29 @@ if TYPE_CHECKING:
     import ssl
 
     from fastnode.link.link import Link
-    from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol
-    from fastnode.names import NodeName
-    from fastnode.node.foundation import Foundation
+    from fastnode.node.context import NodeContext
     from fastnode.node.targets import Target
+    from fastnode.peer import Peer
     from fastnode.tls.engine import TlsEngine
 
-__all__ = ["Dial", "DialStats"]
+__all__ = ["Dial", "Dialer"]
 
 log = logging.getLogger("fastnode.node")
 
-#: How long the winner of two simultaneous dials may take to come up here: it has
-#: been accepted there, so that is half a round trip.
+#: How long the winner of two simultaneous dials may take to come up on this side. The
+#: peer has accepted it, so this is half a round trip.
 WINNER_SECONDS = 1.0
-#: Pause before dialing again when the winner did not come up, times the attempt.
+#: Seconds to wait before the next attempt when the winner did not come up; multiplied
+#: by the number of the attempt.
 RETRY_SECONDS = 0.05
 
 
-@dataclass(slots=True)
-class DialStats:
-    """What a node has seen of its own dials.
-
-    Attributes:
-        links: links that came up.
-        refused: connections that this side refused, by the name of the error.
-        failed: connections that the peer refused or broke off, likewise.
-    """
-
-    links: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-
-
 class Dial:
-    """Connects to one node. Is the `LinkOwner` of the link that comes of it."""
+    """Connects to one node. It is the `LinkOwner` of the resulting link."""
 
-    def __init__(self, foundation: Foundation, name: NodeName) -> None:
-        self._foundation = foundation
+    def __init__(self, context: NodeContext, name: NodeName) -> None:
+        self._context = context
         self._name = name
         self._target: Target | None = None
         self._protocol: LinkProtocol | None = None
@@ -82,22 +75,22 @@ class Dial:
         self._superseded = False
 
     async def run(self) -> Link:
-        """The link, whether we dialed it or the peer did meanwhile.
+        """Return the link, whether this node dialed it or the peer did meanwhile.
 
         Raises:
-            HandshakeError: refused, by us or by the peer; the heaviest route's
-                refusal, with those of the others as notes.
-            NoRoute: no address is known, or none could be reached.
+            HandshakeError: this node or the peer refused. It is the refusal by the
+                heaviest route, with the other ones as notes.
+            NoRoute: no address is known, or no address could be reached.
         """
         try:
             return await self._run()
         finally:
-            # Its error has frames of this object in its traceback.
+            # The traceback of its error refers to this object.
             self._attempt = None
 
     async def _run(self) -> Link:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._foundation.settings.handshake_timeout
+        deadline = loop.time() + self._context.settings.handshake_timeout
         attempts = 0
         while True:
             attempts += 1
@@ -116,9 +109,7 @@ class Dial:
                     self._attempt.cancel()
                     raise
                 duplicate = DuplicateLink("superseded by an inbound link")
-            link = await self._foundation.links.wait_for(
-                str(self._name), WINNER_SECONDS
-            )
+            link = await self._context.links.wait_for(str(self._name), WINNER_SECONDS)
             if link is not None:
                 return link
             if loop.time() > deadline:
@@ -132,11 +123,11 @@ class Dial:
             await asyncio.sleep(RETRY_SECONDS * attempts * (0.5 + random.random()))
 
     async def _welcomed(self) -> Link | None:
-        """The inbound link of the peer, if it is about to come up."""
+        """Return the inbound link of the peer, if it comes up soon."""
         name = str(self._name)
-        if not self._foundation.links.welcomed(name):
+        if not self._context.links.welcomed(name):
             return None
-        return await self._foundation.links.wait_for(name, WINNER_SECONDS)
+        return await self._context.links.wait_for(name, WINNER_SECONDS)
 
     # --- simultaneous dials, see fastnode.node.links ----------------------------
 
@@ -147,19 +138,19 @@ class Dial:
 
     @property
     def verifies(self) -> bool:
-        """Whether the peer will be verified by the attempt at hand."""
-        if self._foundation.plaintext:
+        """Whether the current attempt will verify the peer."""
+        if self._context.plaintext:
             return False
         return self._target is None or not self._target.insecure
 
     def supersede(self) -> None:
-        """Give this attempt up: an inbound link of the peer is taken instead."""
+        """Cancel this attempt. An inbound link of the peer is taken instead."""
         if self._attempt is not None and not self._attempt.done():
             self._superseded = True
             self._attempt.cancel()
 
     async def attempt_over(self) -> None:
-        """Wait until the attempt at hand has come up or failed."""
+        """Wait until the current attempt has come up or failed."""
         if self._attempt is not None:
             await asyncio.wait([self._attempt])
 
@@ -167,7 +158,7 @@ class Dial:
 
     async def _try_targets(self) -> Link:
         failures: list[tuple[Target, Exception]] = []
-        for target in await self._foundation.targets.find(self._name):
+        for target in await self._context.targets.find(self._name):
             try:
                 return await self._try(target)
             except DuplicateLink:
@@ -219,12 +210,12 @@ class Dial:
             return TransportProtocol(made[0].connection)
 
         try:
-            async with asyncio.timeout(self._foundation.settings.handshake_timeout):
+            async with asyncio.timeout(self._context.settings.handshake_timeout):
                 await loop.create_connection(factory, target.host, target.port)
         except BaseException as error:
             if made:
-                # The loop closes what it opened; uvloop, which asks for the protocol
-                # before it connects, never tells it so.
+                # The loop closes its transport. uvloop asks for the protocol before it
+                # connects, and never calls its connection_lost.
                 self._give_up(made[0])
                 made.pop().connection_lost(None)
             if isinstance(error, TimeoutError):
@@ -244,7 +235,7 @@ class Dial:
             self._give_up(protocol)
             raise
         finally:
-            # The error, if there is one, has this frame in its traceback.
+            # The traceback of an error refers to this frame.
             del protocol
             made.clear()
             established.clear()
@@ -262,24 +253,24 @@ class Dial:
         )
 
     def _make(self, engine: TlsEngine) -> LinkProtocol:
-        return self._foundation.protocol(engine, self, dialer=True)
+        return self._context.protocol(engine, self, dialer=True)
 
     def _give_up(self, protocol: LinkProtocol) -> None:
         if protocol.state >= State.UP:
-            return  # too late: others have been told of it by now
+            return  # too late: callbacks have been told of the link
         protocol.end(
             DialGivenUp("the dial was given up", peer=str(self._name), side=Side.LOCAL)
         )
 
     def _engine(self, target: Target) -> TlsEngine:
-        if self._foundation.plaintext:
+        if self._context.plaintext:
             return PlaintextEngine()
         if target.cert_manager is None:
             raise ConfigError("there is no cert manager to dial with")
         if not (
             target.insecure
             or target.cert_manager.verifies_server_name
-            or self._foundation.admission.verify_peer_name
+            or self._context.admission.verify_peer_name
         ):
             raise ConfigError(
                 f"{self._name} would be taken for verified though no name is: the "
@@ -298,7 +289,7 @@ class Dial:
     @property
     def alpn(self) -> str | None:
         """See `LinkOwner`."""
-        return None if self._foundation.plaintext else ALPN_PROTOCOL
+        return None if self._context.plaintext else ALPN_PROTOCOL
 
     def explain(self, protocol: LinkProtocol, error: ssl.SSLError) -> FastnodeError:
         """See `LinkOwner`."""
@@ -320,45 +311,46 @@ class Dial:
     async def admit(self, protocol: LinkProtocol) -> Peer:
         """See `LinkOwner`."""
         assert self._target is not None
-        peer = await self._foundation.admission.judge(
+        peer = await self._context.admission.judge(
             protocol,
-            verified=not self._foundation.plaintext and not self._target.insecure,
+            verified=not self._context.plaintext and not self._target.insecure,
             expected=self._name,
         )
         self._compare(protocol, peer)
         return peer
 
     def _compare(self, protocol: LinkProtocol, peer: Peer) -> None:
-        """Whether this link or another one with the peer stays; see `node.handover`."""
+        """Raise if another link with the peer stays; successors have other rules."""
         del protocol
-        self._foundation.links.admit_outbound(peer)
+        self._context.links.admit_outbound(peer)
 
     def link_up(self, protocol: LinkProtocol) -> None:
         """See `LinkOwner`."""
-        self._foundation.dial_stats.links += 1
-        self._foundation.links.came_up(protocol)
+        self._context.dial_stats.links += 1
+        self._context.links.came_up(protocol)
 
     def link_closing(self, protocol: LinkProtocol) -> None:
         """See `LinkOwner`."""
-        self._foundation.links.closing(protocol)
+        self._context.links.closing(protocol)
 
     def link_ended(
         self, protocol: LinkProtocol, was: State, error: FastnodeError
     ) -> None:
         """See `LinkOwner`."""
-        self._foundation.links.ended(protocol)
+        self._context.links.ended(protocol)
         if was >= State.UP or isinstance(error, (DuplicateLink, DialGivenUp)):
             return
         ours = error.side is Side.LOCAL
-        stats = self._foundation.dial_stats
+        stats = self._context.dial_stats
         reason = type(error).__name__
         (stats.refused if ours else stats.failed)[reason] += 1
-        self._foundation.dial_limit.say(
-            # What the peer refuses is raised from connect(); what we refuse is news.
+        self._context.dial_limit.say(
+            # A refusal by the peer is raised from connect(). A refusal by this node is
+            # also worth a warning.
             logging.WARNING if ours else logging.INFO,
             f"{reason} here" if ours else reason,
             "%s %s %s at %s: %s: %s",
-            self._foundation.name,
+            self._context.name,
             "refused" if ours else "was not linked with",
             self._name,
             self._target,
@@ -377,13 +369,125 @@ def cancelled(name: str) -> HandshakeError:
     )
 
 
+@dataclass(slots=True)
+class SharedDial:
+    """A dial that is under way, and how many callers wait for its link.
+
+    Attributes:
+        task: runs the dial, and returns the link.
+        waiters: how many callers wait. When the last one stops, the dial is cancelled.
+    """
+
+    task: asyncio.Task[Link]
+    waiters: int = 0
+
+
+class Dialer:
+    """Connects one node with others: one dial for a peer, however many callers want
+    it."""
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._links = context.links
+        self._shared: dict[str, SharedDial] = {}
+        # Tasks of dials that have not ended yet, including cancelled ones.
+        self._tasks: set[asyncio.Task[Link]] = set()
+        self._closed = False
+
+    def check(self, name: str) -> NodeName:
+        """Parse the name of a node that is going to be dialed.
+
+        Raises:
+            ConfigError: `name` is no node name, or it is the name of this node.
+            LinkClosed: this node stops.
+        """
+        parsed = NodeName.parse(name)
+        if parsed == self._context.name:
+            raise ConfigError(
+                f"{name} is this node itself",
+                side=Side.LOCAL,
+                hint="call the handler directly",
+            )
+        if self._closed:
+            raise self.stopped()
+        return parsed
+
+    def stopped(self) -> LinkClosed:
+        """Return the error for a node that was stopped."""
+        return LinkClosed(
+            f"node {self._context.name} was stopped",
+            side=Side.LOCAL,
+            hint="start a new node",
+        )
+
+    async def connect(self, name: str) -> Link:
+        """See `Node.connect`."""
+        parsed = self.check(name)
+        shared = self._shared.get(name) or self._start(name, parsed)
+        shared.waiters += 1
+        try:
+            link = await asyncio.shield(shared.task)
+            # The link may have been replaced before this task continued.
+            return self._links.find(name) or link
+        except asyncio.CancelledError as error:
+            if not shared.task.cancelled() or is_cancelled(error):
+                raise
+            # Nobody cancelled the caller, so the caller gets an error.
+            if self._closed:
+                raise self.stopped() from None
+            raise cancelled(name) from None
+        finally:
+            shared.waiters -= 1
+            if not shared.waiters and not shared.task.done():
+                self._forget(name, shared)
+                shared.task.cancel()
+            # The traceback of its error refers to this frame.
+            del shared
+
+    def _start(self, name: str, parsed: NodeName) -> SharedDial:
+        dial = Dial(self._context, parsed)
+        # In the node's context, because the dial is not only for this caller.
+        loop, context = asyncio.get_running_loop(), self._context.registry.context
+        task = context.run(loop.create_task, dial.run())
+        shared = SharedDial(task)
+        self._tasks.add(task)
+        self._shared[name] = shared
+        self._links.dials[name] = dial
+
+        def over(task: asyncio.Task[Link]) -> None:
+            self._tasks.discard(task)
+            self._forget(name, shared)
+            if not task.cancelled():
+                task.exception()  # so that asyncio does not log it if no caller is left
+
+        task.add_done_callback(over)
+        return shared
+
+    def _forget(self, name: str, shared: SharedDial) -> None:
+        """Let the next caller begin a new dial."""
+        if self._shared.get(name) is shared:
+            del self._shared[name]
+            del self._links.dials[name]
+
+    async def close(self) -> None:
+        """Cancel all dials, and begin no more."""
+        self._closed = True
+        self.cancel()
+        await wait_cancelled(str(self._context.name), tuple(self._tasks))
+
+    def cancel(self) -> None:
+        """Cancel the dials that are under way."""
+        for task in self._tasks:
+            task.cancel()
+
+
 def describe_os(error: Exception) -> str:
-    """The reason of an `OSError` without its number."""
+    """Return the reason of an `OSError` without its number."""
     if isinstance(error, ExceptionGroup):
         return "; ".join(describe_os(each) for each in error.exceptions)
     if isinstance(error, socket.gaierror):
         return error.strerror or str(error)
     if isinstance(error, OSError) and error.errno is not None:
-        # Not the text at hand: stock asyncio puts one of its own there.
+        # Not `error.strerror`: asyncio replaces it with a text of its own.
         return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

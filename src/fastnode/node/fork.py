@@ -30,7 +30,7 @@ from fastnode.errors import ConfigError, Side, renewed
 
 if TYPE_CHECKING:
     from fastnode.node.acceptor import Acceptor
-    from fastnode.node.dials import Dials
+    from fastnode.node.dial import Dialer
     from fastnode.node.links import LinkRegistry
 
 __all__ = ["ForkGuard"]
@@ -42,13 +42,13 @@ class ForkGuard:
     Args:
         name: the node's.
         links: its connections.
-        dials: its dials that have not ended.
+        dialer: makes its dials.
     """
 
-    def __init__(self, name: str, links: LinkRegistry, dials: Dials) -> None:
+    def __init__(self, name: str, links: LinkRegistry, dialer: Dialer) -> None:
         self._name = name
         self._links = links
-        self._dials = dials
+        self._dialer = dialer
         self._acceptors: Iterable[Acceptor] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.error: ConfigError | None = None
@@ -81,7 +81,7 @@ class ForkGuard:
         descriptors = [protocol.orphan(self.error) for protocol in self._links]
         for acceptor in self._acceptors:
             descriptors += [sock.fileno() for sock in acceptor.sockets()]
-        self._dials.cancel()
+        self._dialer.cancel()
         self._links.disown()
         _plug(descriptors)
         _renew_selector(self._loop)

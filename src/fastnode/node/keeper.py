@@ -1,9 +1,10 @@
-"""Keeping a link with a peer: dialing again whenever there is none."""
+"""Keeping a link with a peer: dial again, after a pause, whenever there is none."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random as random_numbers
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -18,17 +19,21 @@ from fastnode.errors import (
     NoRoute,
     Side,
 )
-from fastnode.node.backoff import Backoff
+from fastnode.limits import (
+    REDIAL_FIRST_SECONDS,
+    REDIAL_MOST_SECONDS,
+    REDIAL_STABLE_SECONDS,
+)
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
     from fastnode.node.links import LinkRegistry
 
-__all__ = ["Keeper"]
+__all__ = ["Backoff", "Keeper"]
 
 log = logging.getLogger("fastnode.node")
 
-#: Refusals that pass by themselves.
+#: Refusals that may go away without a change of settings.
 _PASSING = frozenset(
     {
         CloseReason.SHUTDOWN,
@@ -40,11 +45,63 @@ _PASSING = frozenset(
 )
 
 
+class Backoff:
+    """Exponential backoff with full jitter. It has no clock and no loop.
+
+    Each pause is a random part of a ceiling, and the ceiling doubles with each pause.
+    So nodes that lost the same peer at the same time do not all dial it at the same
+    time.
+
+    Args:
+        first: the ceiling of the first pause, seconds.
+        most: the highest ceiling, seconds.
+        stable: a link that was up for so many seconds resets the ceiling.
+        random: returns numbers from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        first: float = REDIAL_FIRST_SECONDS,
+        most: float = REDIAL_MOST_SECONDS,
+        stable: float = REDIAL_STABLE_SECONDS,
+        random: Callable[[], float] = random_numbers.random,
+    ) -> None:
+        self._first = first
+        self._most = most
+        self._stable = stable
+        self._random = random
+        self._ceiling = first
+
+    @property
+    def ceiling(self) -> float:
+        """The longest time that the next pause can take, seconds."""
+        return self._ceiling
+
+    def pause(self) -> float:
+        """Return the pause before the next attempt, seconds, and raise the ceiling."""
+        pause = self._ceiling * self._random()
+        self._ceiling = min(self._ceiling * 2, self._most)
+        return pause
+
+    def give_time(self) -> None:
+        """Raise the ceiling to its highest value: only a change of settings can
+        help."""
+        self._ceiling = self._most
+
+    def was_up(self, seconds: float) -> None:
+        """Reset the ceiling if a link was up for long enough. A short link does not
+        reset it: a peer that accepts and then breaks links must not be dialed without
+        a pause."""
+        if seconds >= self._stable:
+            self._ceiling = self._first
+
+
 class Keeper:
-    """Sees to it that there is a link with a peer. Made by `Node.keep_connected`.
+    """Keeps a link with a peer. Made by `Node.keep_connected`.
 
     Attributes:
-        peer: the name of the node.
+        peer: the node name of the peer.
     """
 
     def __init__(
@@ -69,23 +126,23 @@ class Keeper:
 
     @property
     def link(self) -> Link | None:
-        """The link with the peer, None while there is none."""
+        """The link with the peer; None while there is none."""
         return self._links.find(self.peer)
 
     @property
     def error(self) -> FastnodeError | None:
-        """Why there is no link: how the last attempt failed. None where there is one,
-        and before the first has failed."""
+        """The error of the last attempt, while there is no link. None if there is a
+        link, and before the first attempt has failed."""
         return self._error if self.link is None else None
 
     @property
     def closed(self) -> bool:
-        """True when nobody dials any more."""
-        # Not `cancelling()`: a timeout within the task is a cancellation, for a moment.
+        """Whether the keeper has stopped dialing."""
+        # Not `cancelling()`: a timeout inside the task also cancels it for a moment.
         return self._closing or self._task.done()
 
     async def connected(self) -> Link:
-        """The link with the peer, as soon as there is one.
+        """Wait for a link with the peer, and return it.
 
         Raises:
             LinkClosed: `close` was called, or the node stopped.
@@ -105,9 +162,9 @@ class Keeper:
         )
 
     def close(self) -> Awaitable[None]:
-        """Dial no more; a link that is up stays.
+        """Stop dialing. A link that is up stays.
 
-        Takes effect at once. Awaiting what it returns waits until nothing is left.
+        Takes effect at once. Await the result to wait until the task has ended.
         """
         self._closing = True
         self._task.cancel()
@@ -128,10 +185,10 @@ class Keeper:
         how = "closed" if self.closed else "up" if self.link else "down"
         return f"<Keeper of {self.peer}, {how}>"
 
-    # --- at work -----------------------------------------------------------------
+    # --- dialing -----------------------------------------------------------------
 
     def on_end(self, callback: Callable[[Self], object]) -> None:
-        """Call it when nothing is left."""
+        """Call a function when the task has ended."""
         self._ended.add_done_callback(lambda _: callback(self))
 
     def _over(self, task: asyncio.Task[None]) -> None:
@@ -147,14 +204,14 @@ class Keeper:
             if await self._dial():
                 began = self._clock()
                 while self.link is not None:
-                    # Not awaited itself: cancelling this would cancel it for all.
+                    # Not awaited directly: that could cancel it for all who wait.
                     await asyncio.wait([self._links.change(self.peer)])
                 self._backoff.was_up(self._clock() - began)
-            # Where the peer dials meanwhile there is nothing left to do.
+            # If the peer dials meanwhile, the pause ends early.
             await self._links.wait_for(self.peer, self._backoff.pause())
 
     async def _dial(self) -> bool:
-        """Whether there is a link."""
+        """Dial once; return whether there is a link."""
         try:
             await self._connect(self.peer)
         except FastnodeError as error:
@@ -190,7 +247,7 @@ class Keeper:
 
 
 def needs_somebody(error: FastnodeError) -> bool:
-    """Whether the failure of a dial comes back until somebody changes something."""
+    """Whether a dial fails in the same way until somebody changes settings."""
     if isinstance(error, HandshakeError):
         return (
             not isinstance(error, HandshakeTimeout)

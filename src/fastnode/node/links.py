@@ -1,43 +1,50 @@
-"""The links of a node, and which of two links between the same nodes stays.
+"""The links of a node: which of two links with one peer stays, and who hears of links.
 
-Theory of operation. A node reaches a peer through at most one link: the one that is
-addressable under the peer's name. Two nodes that dial each other at the same time
-must keep the same one. The rule is by name: the dial of the node whose name sorts
+How it works. A node reaches a peer through at most one link. It is called addressable:
+messages to the peer's name take it. Two nodes that dial each other at the same time
+must keep the same link. The rule is by name: the dial of the node whose name sorts
 first wins.
 
-An inbound HELLO from a peer that we are dialing ourselves:
+An inbound HELLO comes from a peer that this node is dialing:
 
-- our dial has not sent its HELLO: nobody has judged it, so it is dropped, and the
-  inbound link is taken;
-- it has, and our name sorts first: the inbound one waits for the outcome of ours; if
-  ours comes up the inbound one is refused as a duplicate, otherwise it is taken;
-- it has, and the peer's name sorts first: the inbound one is taken; the peer, by the
-  same rule, will refuse ours.
+- The own dial has not sent its HELLO. The peer has not judged it yet, so the own dial
+  is dropped, and the inbound link is admitted.
+- The own dial has sent its HELLO, and the own name sorts first. The inbound link waits
+  for the result of the own dial. If the own dial comes up, the inbound link is refused
+  as a duplicate. Otherwise it is admitted.
+- The own dial has sent its HELLO, and the peer's name sorts first. The inbound link is
+  admitted. The peer refuses the own dial by the same rule.
 
-An inbound HELLO from a peer whose link is up: another instance of it has taken its
-name, so it was restarted and the old link is dead; or the same instance dials again,
-so it has lost that link and the new one replaces it; except that a link which we dialed
-may be news to the peer, because our ACCEPT is late: the inbound one is refused, and
-ours is checked. Unless something is heard of it within CHECK_SECONDS it is lost, and
-the next attempt of the peer is taken.
+An inbound HELLO comes from a peer whose link is up:
 
-We do not dial a peer whose inbound link we have accepted, and who only has to confirm
-it, for as long as that should take. Where two links come up at once nevertheless,
-because frames were late, the dial of the node whose name sorts first wins, on both
-sides.
+- It comes from another instance. The peer was restarted, and the old link is dead. The
+  new link replaces it.
+- It comes from the same instance, and that instance dialed the old link too. It has
+  lost the old link, and the new link replaces it.
+- It comes from the same instance, but this node dialed the old link. The peer may not
+  know yet that the old link is up, because ACCEPT is late. The inbound link is refused,
+  and the old link is checked: if nothing comes on it within CHECK_SECONDS, it is lost,
+  and the next attempt of the peer is admitted.
 
-The workers of one group (fastnode.workers) are nodes of one name that run side by side;
-the first half of their instance ids is the same. Another worker of a group is no
-restart: its link comes up beside the first, as its sibling. One of them has the name;
-when it closes, the next one takes it. Whatever is said of "the link of a peer" above is
-said of the link with one worker; a new group ends all links of the one before.
+After this node has accepted an inbound link, the peer has to confirm it. For as long as
+that should take, this node does not dial the peer. If two links come up at once
+nevertheless, because frames were late, the dial of the node whose name sorts first wins
+on both sides.
 
-An inbound HELLO with the ticket of a link that is up succeeds that link and no other
-(fastnode.link.succession), if it comes from the same run of the peer and is as well
-verified. No rule above applies then. A ticket that does not fit is as none.
+The workers of one group (fastnode.workers) are nodes of one name that run side by side.
+The first half of their instance ids is the same. Another worker of a group is no
+restart: its link comes up beside the first one, as its sibling. One of the siblings has
+the name. When it closes, the next one takes the name. The rules above are for links
+with one worker. A new group ends all links with the group before it.
 
-Only links of verified peers are addressable, unless this node verifies nobody: a
-stranger who uses a name can talk to us but is never spoken to under that name.
+An inbound HELLO may show the ticket of a link that is up. Then the new link succeeds
+that link (fastnode.node.succession), if it comes from the same instance of the peer and
+is as well verified. None of the rules above applies. A ticket that does not fit is
+ignored.
+
+Only links of verified peers are addressable, unless this node verifies nobody. So an
+unverified peer can send to this node, but nothing that is meant for a name is sent to
+it.
 """
 
 from __future__ import annotations
@@ -46,8 +53,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from fastnode.dispatch.user_code import HookFailed
 from fastnode.errors import (
     CloseReason,
     DuplicateLink,
@@ -58,26 +66,28 @@ from fastnode.errors import (
 )
 from fastnode.limits import CHECK_SECONDS, LINGER_SECONDS, MAX_RETIRING_LINKS
 from fastnode.link.machine import State
-from fastnode.node.stopping import wait_cancelled
+from fastnode.node.deadline import wait_cancelled
 
 if TYPE_CHECKING:
+    from fastnode.errors import FastnodeError
     from fastnode.link.link import Link
-    from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
-    from fastnode.node.events import LinkEvents
-    from fastnode.node.lobby import Lobby
+    from fastnode.node.pending import PendingConnections
+    from fastnode.node.slow import SlowCallbacks
+    from fastnode.options import OnLinkDown, OnLinkUp
+    from fastnode.peer import Peer
 
-__all__ = ["LinkRegistry", "older"]
+__all__ = ["LinkEvents", "LinkRegistry", "older"]
 
 log = logging.getLogger("fastnode.node")
 
-#: The part of the time for stopping in which links that are not done say so.
+#: The part of the time for stopping in which unfinished links report what is left.
 LAST_WORDS = 0.1
 
 
 class PendingDial(Protocol):
-    """A dial of ours that has not ended."""
+    """A dial of this node that has not ended."""
 
     @property
     def hello_sent(self) -> bool: ...
@@ -85,6 +95,53 @@ class PendingDial(Protocol):
     def verifies(self) -> bool: ...
     def supersede(self) -> None: ...
     async def attempt_over(self) -> None: ...
+
+
+class LinkEvents:
+    """Calls `on_link_up` and `on_link_down`, in the order of the events.
+
+    Callbacks run in a later turn of the loop, so none runs while a link changes state.
+    """
+
+    def __init__(
+        self,
+        slow: SlowCallbacks,
+        on_up: OnLinkUp | None = None,
+        on_down: OnLinkDown | None = None,
+    ) -> None:
+        self._slow = slow
+        self._on_up = [on_up] if on_up is not None else []
+        self._on_down = [on_down] if on_down is not None else []
+
+    def add_up(self, callback: OnLinkUp) -> None:
+        """Call `callback` with each link that comes up."""
+        self._on_up.append(callback)
+
+    def add_down(self, callback: OnLinkDown) -> None:
+        """Call `callback` with each link that goes down, and the reason."""
+        self._on_down.append(callback)
+
+    def up(self, link: Link) -> None:
+        """Report a link that has come up."""
+        for callback in self._on_up:
+            asyncio.get_running_loop().call_soon(
+                self._tell, "on_link_up", callback, link
+            )
+
+    def down(self, link: Link, reason: FastnodeError) -> None:
+        """Report a link that has gone down."""
+        for callback in self._on_down:
+            asyncio.get_running_loop().call_soon(
+                self._tell, "on_link_down", callback, link, reason
+            )
+
+    def _tell(self, hook: str, callback: Callable[..., object], *what: Any) -> None:
+        try:
+            self._slow.call(hook, callback, *what)
+        except HookFailed as failed:
+            log.error(
+                "a callback for links raised: %r", callback, exc_info=failed.error
+            )
 
 
 class LinkRegistry:
@@ -95,37 +152,37 @@ class LinkRegistry:
         self.events = events
         self._verifies = verifies
         self._by_name: dict[str, LinkProtocol] = {}
-        # Further links with workers of the group whose link is the one above; by the
-        # peer's name and instance, in the order of their coming.
+        # Further links with workers of one group, beside the link in _by_name. By the
+        # peer's name and instance, in the order in which they came up.
         self._siblings: dict[str, dict[str, LinkProtocol]] = {}
         self._up: dict[LinkProtocol, Link] = {}
         self._all: set[LinkProtocol] = set()
         self._finishing: set[LinkProtocol] = set()
         self._waiters: dict[str, set[asyncio.Future[Link]]] = {}
         self._changes: dict[str, asyncio.Future[None]] = {}
-        # Links that were told to be up, or that have succeeded one that was.
+        # Links that were reported to be up, and successors of such links.
         self._told: set[LinkProtocol] = set()
-        # Peers whose inbound links we have accepted and that have not answered yet.
+        # Inbound links that were accepted and that the peer has not confirmed yet.
         self._welcomed: dict[str, list[LinkProtocol]] = {}
         self._by_ticket: dict[bytes, LinkProtocol] = {}
         self.dials: dict[str, PendingDial] = {}
         self.on_asked: Callable[[LinkProtocol], None] | None = None
-        #: Where connections wait that are not among the links yet.
-        self.lobbies: list[Lobby] = []
+        #: The connections of each acceptor that have not begun their handshake.
+        self.pending: list[PendingConnections] = []
 
-    # --- looking ---------------------------------------------------------------
+    # --- looking up ------------------------------------------------------------
 
     def find(self, name: str) -> Link | None:
-        """The link under which a peer is reached, if it is up."""
+        """Return the addressable link of a peer, if it is up."""
         protocol = self._by_name.get(name)
         return protocol.link if protocol is not None else None
 
     def up(self) -> tuple[Link, ...]:
-        """All links that are up."""
+        """Return all links that are up."""
         return tuple(self._up.values())
 
     def in_use(self, name: str | None = None) -> list[LinkProtocol]:
-        """The links that new messages may take: of a peer, or all."""
+        """Return the links that new messages may take: those of a peer, or all."""
         if name is not None:
             return self._links_of(name)
         return [each for each in self._up if each.state is State.UP]
@@ -134,19 +191,19 @@ class LinkRegistry:
         return iter(self._all | self._finishing)
 
     def _links_of(self, name: str) -> list[LinkProtocol]:
-        """The link under which a peer is reached, then its siblings."""
+        """Return the addressable link of a peer, then its siblings."""
         known = self._by_name.get(name)
         if known is None:
             return []
         return [known, *self._siblings.get(name, {}).values()]
 
     def _link_with(self, peer: Peer) -> LinkProtocol | None:
-        """The link with this worker of a peer, else the one that has the name."""
+        """Return the link with this worker of a peer, or else the addressable one."""
         sibling = self._siblings.get(peer.name, {}).get(peer.instance)
         return sibling or self._by_name.get(peer.name)
 
     async def wait_for(self, name: str, timeout: float) -> Link | None:
-        """Wait until a peer can be reached, at most `timeout` seconds."""
+        """Wait until a peer has an addressable link; None after `timeout` seconds."""
         link = self.find(name)
         if link is not None:
             return link
@@ -164,9 +221,10 @@ class LinkRegistry:
                 self._waiters.pop(name, None)
 
     def change(self, name: str) -> asyncio.Future[None]:
-        """A future: of the next time that a peer can be reached, or cannot any more.
+        """Return a future that is done when a peer gets or loses its addressable link.
 
-        For `asyncio.wait` only: it is shared, and whoever awaits it may be cancelled.
+        Use it with `asyncio.wait` only. It is shared, and a task that awaits it
+        directly would cancel it for all.
         """
         change = self._changes.get(name)
         if change is None or change.done():
@@ -179,13 +237,13 @@ class LinkRegistry:
         if change is not None and not change.done():
             change.set_result(None)
 
-    # --- judging ---------------------------------------------------------------
+    # --- admission -------------------------------------------------------------
 
     def addressable(self, peer: Peer) -> bool:
-        """Whether messages to the peer's name may take a link to it.
+        """Whether messages to the peer's name may take a link with this peer.
 
-        A peer that was not verified never takes a name from one that was, nor from a
-        dial that will verify, whatever this node's options say of others.
+        An unverified peer never takes a name from a verified one, nor from a dial that
+        will verify, whatever the options of this node are.
         """
         if peer.verified:
             return True
@@ -197,18 +255,18 @@ class LinkRegistry:
         return dial is None or not dial.verifies
 
     def displaced(self, peer: Peer) -> list[LinkProtocol]:
-        """The links that make way when one with this peer comes up; also inbound ones
-        that only have to be confirmed."""
+        """Return the links that a new link with this peer will replace, including
+        inbound links that the peer has not confirmed yet."""
         if not self.addressable(peer):
             return []
         olds = self._links_of(peer.name) + self._welcomed.get(peer.name, [])
         return [old for old in olds if not is_beside(peer, old)]
 
     async def admit_inbound(self, protocol: LinkProtocol, peer: Peer) -> None:
-        """Say whether a further link with this peer may come up.
+        """Admit a further inbound link with this peer, or raise.
 
         Raises:
-            DuplicateLink: another one stays.
+            DuplicateLink: another link with the peer stays.
         """
         if not self.addressable(peer):
             return
@@ -234,11 +292,11 @@ class LinkRegistry:
         self._welcomed.setdefault(peer.name, []).append(protocol)
 
     def welcomed(self, name: str) -> bool:
-        """Whether an inbound link of this peer only has to be confirmed by it."""
+        """Whether an inbound link was accepted that this peer has not confirmed yet."""
         return name in self._welcomed
 
     def _confirmed(self, protocol: LinkProtocol) -> None:
-        """The peer has confirmed, or never will."""
+        """Forget an inbound link that the peer has confirmed, or never will."""
         peer = protocol.peer
         if peer is None or peer.name not in self._welcomed:
             return
@@ -249,7 +307,7 @@ class LinkRegistry:
             del self._welcomed[peer.name]
 
     async def admit_successor(self, protocol: LinkProtocol, peer: Peer) -> bool:
-        """Whether an inbound link is to succeed another one, whose ticket it shows."""
+        """Whether an inbound link succeeds the link whose ticket it shows."""
         ticket = protocol.peer_hello.succeeds
         old = self._by_ticket.get(ticket) if ticket is not None else None
         if old is None:
@@ -269,10 +327,10 @@ class LinkRegistry:
         return True
 
     def admit_outbound(self, peer: Peer) -> None:
-        """Say whether a link that we dialed is still wanted.
+        """Admit a link that this node dialed, or raise.
 
         Raises:
-            DuplicateLink: an inbound one came up meanwhile.
+            DuplicateLink: an inbound link with the peer came up meanwhile.
         """
         known = self._link_with(peer)
         if (
@@ -288,15 +346,16 @@ class LinkRegistry:
             "another link between the two nodes stays", peer=name, side=Side.LOCAL
         )
 
-    # --- hearing ---------------------------------------------------------------
+    # --- the life of a link ----------------------------------------------------
 
     def connected(self, protocol: LinkProtocol) -> None:
-        """A connection was made; TLS begins."""
+        """Register a connection; TLS begins."""
         self._all.add(protocol)
         protocol.gone.add_done_callback(lambda _: self.gone(protocol))
 
     def came_up(self, protocol: LinkProtocol) -> None:
-        """A link is up; an older one with the same peer makes way."""
+        """Register a link that is up. It may replace an older one with the same
+        peer."""
         link, peer = protocol.link, protocol.peer
         assert link is not None
         assert peer is not None
@@ -320,7 +379,7 @@ class LinkRegistry:
                 self._end_older(old)
             self._name(protocol, peer, predecessor)
         if predecessor is not None and predecessor in self._told:
-            # Nothing has changed but the connection.
+            # For callbacks it is the same link on a new connection.
             self._told.discard(predecessor)
         else:
             self.events.up(link)
@@ -329,7 +388,7 @@ class LinkRegistry:
     def _name(
         self, protocol: LinkProtocol, peer: Peer, predecessor: LinkProtocol | None
     ) -> None:
-        """The link takes the peer's name, or its place beside the one that has it."""
+        """Make a link addressable, or a sibling of the one that is."""
         known = self._by_name.get(peer.name)
         if known is not None and known is not predecessor:
             self._siblings.setdefault(peer.name, {})[peer.instance] = protocol
@@ -342,7 +401,7 @@ class LinkRegistry:
         self._changed(peer.name)
 
     def _unname(self, protocol: LinkProtocol, peer: Peer) -> None:
-        """It cannot be used any more: a sibling takes the name, if it had it."""
+        """Make a link unreachable. If it was addressable, a sibling takes the name."""
         siblings = self._siblings.get(peer.name, {})
         if self._by_name.get(peer.name) is protocol:
             if siblings:
@@ -356,7 +415,7 @@ class LinkRegistry:
             self._siblings.pop(peer.name, None)
 
     def prefer(self, protocol: LinkProtocol) -> None:
-        """Of the links with workers of one group, this one has the name from now on."""
+        """Make a link addressable, and the one that was its sibling."""
         peer = protocol.peer
         assert peer is not None
         siblings = self._siblings.get(peer.name, {})
@@ -369,8 +428,8 @@ class LinkRegistry:
             self._changed(peer.name)
 
     def _stays(self, old: LinkProtocol, peer: Peer) -> bool:
-        """Whether an older link with the same run of a peer stays, now that an inbound
-        one is up: both came up at once, and ours wins."""
+        """Whether an older link with the same instance stays, although an inbound one
+        is up. Both came up at once, and the dial of this node wins."""
         return (
             old.dialer
             and old.peer is not None
@@ -394,7 +453,7 @@ class LinkRegistry:
         old.end(error, CloseReason.REPLACED, text)
 
     def _succeed(self, old: LinkProtocol, new: LinkProtocol) -> bool:
-        """Hand `old` over, if it is still there; False: `new` has ended instead."""
+        """Let `new` succeed `old`, if `old` is still there; False: `new` was ended."""
         if old.state is State.CLOSED:
             new.succession.predecessor = None
         elif old.succession.successor is None and old.state is not State.RETIRING:
@@ -407,17 +466,17 @@ class LinkRegistry:
         return True
 
     async def close(self, timeout: float, deadline: float) -> tuple[Undelivered, ...]:
-        """End all links in order, and cut off what has not ended in time.
+        """Close all links in order, and abort those that have not ended in time.
 
         Args:
-            timeout: seconds for the end in order.
-            deadline: when the loop's time is this, everything is cut.
+            timeout: seconds for closing in order.
+            deadline: the time of the loop at which all sockets are aborted.
 
         Returns:
-            What was not done.
+            What was not delivered.
         """
-        # What a link could not send in time it says, to us and to the peer, in the
-        # rest of the time; then every socket is cut.
+        # A part of the time is reserved: in it, links report what they could not send,
+        # to this node and to the peer.
         last_words = min(LINGER_SECONDS, timeout * LAST_WORDS)
         protocols = list(self)
         for protocol in protocols:
@@ -436,7 +495,7 @@ class LinkRegistry:
         return tuple(u for p in protocols if (u := p.undelivered) is not None)
 
     def closing(self, protocol: LinkProtocol) -> None:
-        """Nothing can be sent over this link any more."""
+        """Register a link on which nothing can be sent any more."""
         peer = protocol.peer
         if peer is not None:
             self._unname(protocol, peer)
@@ -447,7 +506,7 @@ class LinkRegistry:
             self.events.down(protocol.link, protocol.reason)
 
     def ended(self, protocol: LinkProtocol) -> None:
-        """The link is over; its socket may linger."""
+        """Register a link that has ended. Its socket may linger."""
         self._confirmed(protocol)
         self.closing(protocol)
         ticket = protocol.succession.ticket
@@ -455,26 +514,26 @@ class LinkRegistry:
             del self._by_ticket[ticket]
         if self._up.pop(protocol, None) is not None:
             error = protocol.error
-            # Who only accepts has nothing to connect again.
+            # The usual hint is to connect again, which an acceptor cannot do.
             if error is not None and error.hint == type(error).usual_hint:
                 log.info("link down: %s", error.message)
             else:
                 log.info("link down: %s", error)
 
     def gone(self, protocol: LinkProtocol) -> None:
-        """The socket is closed."""
+        """Forget a link whose socket is closed, when its handlers have finished."""
         self._all.discard(protocol)
         if protocol.running:
             self._finishing.add(protocol)
             protocol.when_idle(partial(self._finished, protocol))
 
     def _finished(self, protocol: LinkProtocol) -> None:
-        """The last handler of a link that is gone has finished."""
+        """Forget a link whose socket is closed and whose last handler has finished."""
         protocol.when_idle(None)
         self._finishing.discard(protocol)
 
     def disown(self) -> None:
-        """Know no link any more: they are another process's."""
+        """Forget all links: they belong to another process."""
         for known in (self._by_name, self._siblings, self._up, self._by_ticket):
             known.clear()
         self._all.clear()
@@ -482,7 +541,8 @@ class LinkRegistry:
 
 
 def is_beside(peer: Peer, old: LinkProtocol) -> bool:
-    """Whether a link with this peer comes up beside an older one, not in its place."""
+    """Whether a link with this peer comes up beside an older one and does not replace
+    it."""
     return (
         old.peer is not None
         and peer.is_sibling_of(old.peer)
@@ -491,7 +551,7 @@ def is_beside(peer: Peer, old: LinkProtocol) -> bool:
 
 
 def older(protocol: LinkProtocol) -> list[LinkProtocol]:
-    """The links that this one has succeeded and that have not ended yet."""
+    """Return the links that this one has succeeded and that have not ended yet."""
     found: list[LinkProtocol] = []
     before = protocol.succession.predecessor
     while before is not None:

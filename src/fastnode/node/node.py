@@ -15,21 +15,19 @@ from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
-from fastnode.node.advice import advise
-from fastnode.node.dial import DialStats
-from fastnode.node.dials import Dials
+from fastnode.node.context import DialStats, NodeContext
+from fastnode.node.deadline import connect_with_deadline, with_deadline
+from fastnode.node.dial import Dialer
 from fastnode.node.endpoints import Endpoints, elsewhere
-from fastnode.node.events import LinkEvents
 from fastnode.node.fork import ForkGuard
-from fastnode.node.foundation import Foundation
-from fastnode.node.handover import Handover
 from fastnode.node.keeper import Keeper
-from fastnode.node.links import LinkRegistry
+from fastnode.node.links import LinkEvents, LinkRegistry
+from fastnode.node.maintenance import Maintenance
 from fastnode.node.sending import Sending
 from fastnode.node.slow import SlowCallbacks
+from fastnode.node.startup_warnings import warn_at_start
+from fastnode.node.succession import Successions
 from fastnode.node.targets import Targets
-from fastnode.node.upkeep import Upkeep
-from fastnode.node.within import connected_within, within
 from fastnode.options import NodeOptions
 from fastnode.routing import Route, RouteTable
 from fastnode.wire.hello import new_instance
@@ -85,7 +83,7 @@ class Node(Endpoints):
         slow = SlowCallbacks(network.slow_callback_seconds, self._endpoints.context)
         events = LinkEvents(slow, network.on_link_up, network.on_link_down)
         self._links = LinkRegistry(str(self._name), events, verifies=verifies)
-        self._foundation = Foundation(
+        self._context = NodeContext(
             name=self._name,
             plaintext=network.plaintext,
             cert_manager=manager,
@@ -113,18 +111,18 @@ class Node(Endpoints):
             on_refused=network.on_refused,
             slow=slow,
         )
-        self._budget = self._foundation.settings.budget
+        self._budget = self._context.settings.budget
         self._sending = Sending(self._links, self._budget)
-        self._handover = Handover(self._foundation)
+        self._successions = Successions(self._context)
         self._acceptors: tuple[Acceptor, ...] = ()
-        self._dials = Dials(self._foundation)
+        self._dialer = Dialer(self._context)
         self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[tuple[Undelivered, ...]] | None = None
-        self._upkeep = Upkeep(
-            self.name, self._options, self._foundation.pool, self._routes
+        self._maintenance = Maintenance(
+            self.name, self._options, self._context.pool, self._routes
         )
-        self._fork = ForkGuard(str(self._name), self._links, self._dials)
+        self._fork = ForkGuard(str(self._name), self._links, self._dialer)
 
     # --- what it is ------------------------------------------------------------
 
@@ -156,7 +154,7 @@ class Node(Endpoints):
     @property
     def dial_stats(self) -> DialStats:
         """Counts of the links that this node dialed, and why others came to nothing."""
-        return self._foundation.dial_stats
+        return self._context.dial_stats
 
     def __repr__(self) -> str:
         return f"<Node {self.name}, {len(self.links)} links>"
@@ -175,7 +173,7 @@ class Node(Endpoints):
         if self._loop is not None:
             raise ConfigError(f"node {self.name} was started before")
         network = self._options.network
-        self._upkeep.refuse_expired()
+        self._maintenance.refuse_expired()
         self._loop = asyncio.get_running_loop()
         self._endpoints.context.renew()
         self._belong_here()
@@ -184,7 +182,7 @@ class Node(Endpoints):
             for options in network.acceptors:
                 insecure = options.insecure_skip_verify
                 acceptor = Acceptor(
-                    self._foundation,
+                    self._context,
                     options,
                     insecure_skip_verify=(
                         network.insecure_skip_verify if insecure is None else insecure
@@ -202,8 +200,8 @@ class Node(Endpoints):
         self._freeze(self._options.cert_manager)
         for route in network.routes:
             self._freeze(route.cert_manager)
-        self._upkeep.start(self._loop, self._acceptors)
-        advise(self._name, self._options, self._acceptors)
+        self._maintenance.start(self._loop, self._acceptors)
+        warn_at_start(self._name, self._options, self._acceptors)
         return self
 
     @staticmethod
@@ -234,17 +232,17 @@ class Node(Endpoints):
     async def _stop(self, timeout: float) -> tuple[Undelivered, ...]:
         assert self._loop is not None
         deadline = self._loop.time() + timeout
-        self._upkeep.stop()
+        self._maintenance.stop()
         for acceptor in self._acceptors:
             acceptor.close()
         for keeper in tuple(self._keepers):
             await keeper.close()
-        await self._dials.close()
-        await self._handover.close()
+        await self._dialer.close()
+        await self._successions.close()
         left = await self._links.close(timeout, deadline)
         for each in left:
             log.warning("%s stopped before all was done with %s", self.name, each)
-        self._upkeep.end()
+        self._maintenance.end()
         return left
 
     async def __aenter__(self) -> Self:
@@ -268,7 +266,7 @@ class Node(Endpoints):
             ConfigError: there is one with the same `match`.
             CertificateError: the certificate of its manager has expired.
         """
-        self._upkeep.refuse_route(route)
+        self._maintenance.refuse_route(route)
         self._routes.add(route)
         self._freeze(route.cert_manager)
 
@@ -298,7 +296,7 @@ class Node(Endpoints):
         link = self._links.find(name)
         if link is not None:
             return link
-        return await self._dials.connect(name)
+        return await self._dialer.connect(name)
 
     def keep_connected(self, name: str) -> Keeper:
         """Keep a link with a node, from now on: dial it, and dial it again whenever
@@ -320,7 +318,7 @@ class Node(Endpoints):
             LinkClosed: this node stops.
         """
         self._check_loop()
-        self._dials.check(name)
+        self._dialer.check(name)
         keeper = Keeper(name, self._links, self.connect)
         self._keepers.add(keeper)
         keeper.on_end(self._keepers.discard)
@@ -373,9 +371,9 @@ class Node(Endpoints):
         """
         self._check_loop()
         if self._stopping is not None:
-            raise self._dials.stopped()
+            raise self._dialer.stopped()
         limit = self._options.shutdown_timeout if timeout is None else timeout
-        await self._handover.replace(peer, limit, self.connect)
+        await self._successions.replace(peer, limit, self.connect)
 
     async def send(
         self,
@@ -412,7 +410,7 @@ class Node(Endpoints):
         else:
             what = "confirmed" if confirm else "taken"
             text = f"a message to {endpoint!r} of {name} was not {what}"
-            await within(timeout, sending, text, name)
+            await with_deadline(timeout, sending, text, name)
 
     async def call(
         self,
@@ -435,7 +433,7 @@ class Node(Endpoints):
         """
         link = self._links.find(name)
         if link is None:
-            link, timeout = await connected_within(timeout, self.connect, name)
+            link, timeout = await connect_with_deadline(timeout, self.connect, name)
         return await link.call(endpoint, payload, timeout=timeout, priority=priority)
 
     def _check_loop(self) -> None:

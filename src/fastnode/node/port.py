@@ -1,32 +1,36 @@
-"""A port to listen on: the first that is free, on all addresses of a host."""
+"""Listening: the first free port of a range, on all addresses of a host."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import Sequence
 from typing import Any
 
 from fastnode.errors import ConfigError
-from fastnode.limits import ANY_PORT_TRIES, LISTEN_BACKLOG
+from fastnode.limits import ANY_PORT_TRIES, DEFAULT_PORT, LISTEN_BACKLOG
 
-__all__ = ["open_port"]
+__all__ = ["open_port", "warn_of_other_port"]
+
+log = logging.getLogger("fastnode.node")
 
 
 async def open_port(host: str, port: int, port_range: int) -> list[socket.socket]:
     """Listen on the first free port of a range.
 
     Args:
-        host: name or address.
-        port: the first to try; 0: any free one.
-        port_range: how many to try.
+        host: a DNS name or an address.
+        port: the first port to try; 0: any free port.
+        port_range: how many ports to try.
 
     Returns:
-        A socket for each address of the host, all on one port, non-blocking.
+        A non-blocking socket for each address of the host, all on one port.
 
     Raises:
-        ConfigError: no port of the range is free, or the host is not ours.
+        ConfigError: no port of the range is free, or the host is not an address of this
+            machine.
     """
     last = min(port + port_range - 1, 65535) if port else 0
     ports: Sequence[int] = range(port, last + 1) if port else (0,) * ANY_PORT_TRIES
@@ -55,7 +59,8 @@ async def open_port(host: str, port: int, port_range: int) -> list[socket.socket
 def _listen(
     host: str, addresses: Sequence[tuple[int, tuple[Any, ...]]], port: int
 ) -> list[socket.socket]:
-    """Sockets on that port of all addresses; none if it is taken on one of them."""
+    """Listen on a port of all addresses; return no socket if one of them has it in
+    use."""
     opened: list[socket.socket] = []
     for family, address in addresses:
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -66,7 +71,7 @@ def _listen(
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if port == 0 and len(opened) > 1:
-                # All addresses of the host share the port that the first got.
+                # The first address got this port. The others take the same one.
                 port = opened[0].getsockname()[1]
             sock.bind((address[0], port, *address[2:]))
             sock.listen(LISTEN_BACKLOG)
@@ -81,3 +86,22 @@ def _listen(
                 "port that this user may open",
             ) from error
     return opened
+
+
+def warn_of_other_port(name: str, wanted: int, port: int) -> None:
+    """Warn if an acceptor did not get the port that its options name.
+
+    Args:
+        name: the name of the node.
+        wanted: the port in the options; 0 means any port.
+        port: the port on which it listens.
+    """
+    if wanted in (0, port):
+        return
+    log.warning(
+        "%s: port %d is in use, listening on %d: peers %s will not find this node",
+        name,
+        wanted,
+        port,
+        "without a route" if wanted == DEFAULT_PORT else f"whose route says {wanted}",
+    )

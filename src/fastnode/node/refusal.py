@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fastnode.errors import FastnodeError
     from fastnode.link.protocol import LinkProtocol
-    from fastnode.options import Address
+    from fastnode.peer import Address
 
 __all__ = ["Refusal"]
 

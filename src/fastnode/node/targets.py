@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Final
 from fastnode.dispatch.user_code import HookFailed, text_of
 from fastnode.errors import FastnodeError, NoRoute, Side
 from fastnode.limits import DEFAULT_PORT
-from fastnode.options import check_address
+from fastnode.names import check_address
 
 if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
     from fastnode.names import NodeName
     from fastnode.node.slow import SlowCallbacks
-    from fastnode.options import Address, Resolver
+    from fastnode.options import Resolver
+    from fastnode.peer import Address
     from fastnode.routing import RouteTable
 
 __all__ = ["NOTHING_MATCHED", "Target", "Targets"]

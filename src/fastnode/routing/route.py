@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastnode.errors import ConfigError
 from fastnode.limits import DEFAULT_PORT
-from fastnode.options import check_flag, check_host, check_port
+from fastnode.names import check_flag, check_host, check_port
 
 if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager

@@ -6,7 +6,7 @@ import ssl
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from fastnode.certs.dates import day_and_distance
+from fastnode.certs.expiry import day_and_distance
 from fastnode.errors import (
     CertificateExpired,
     CertificateRequired,

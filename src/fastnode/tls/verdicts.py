@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from fastnode.certs.dates import day_and_distance
+from fastnode.certs.expiry import day_and_distance
 from fastnode.certs.sans import sans_of
 from fastnode.errors import (
     CertificateExpired,

@@ -38,15 +38,14 @@ from fastnode.limits import (
     SHUTDOWN_TIMEOUT_SECONDS,
     WORKER_START_SECONDS,
 )
-from fastnode.node.advice import advise_of_port
-from fastnode.node.backoff import Backoff
-from fastnode.node.port import open_port
+from fastnode.node.keeper import Backoff
+from fastnode.node.port import open_port, warn_of_other_port
 from fastnode.workers.application import Application
 from fastnode.workers.handout import Handout
 from fastnode.workers.process import State, WorkerProcess
 
 if TYPE_CHECKING:
-    from fastnode.options import Address
+    from fastnode.peer import Address
     from fastnode.workers.application import MakeOptions, Setup
 
 __all__ = ["WorkerGroup", "WorkerStatus"]
@@ -379,7 +378,7 @@ class WorkerGroup:
         for handout in handouts:
             log.info("%s listens on %s:%d", self._application.name, *handout.address)
         for (_, port, _), handout in zip(wanted, handouts, strict=True):
-            advise_of_port(self._application.name, port, handout.address[1])
+            warn_of_other_port(self._application.name, port, handout.address[1])
         self._handouts = handouts
 
     def _spawned(

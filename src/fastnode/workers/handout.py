@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from fastnode.log_limit import LogLimit
 
 if TYPE_CHECKING:
-    from fastnode.options import Address
+    from fastnode.peer import Address
 
 __all__ = ["Handout", "Taker"]
 

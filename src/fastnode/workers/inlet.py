@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastnode.workers.descriptors import receive
 
 if TYPE_CHECKING:
-    from fastnode.options import Address
+    from fastnode.peer import Address
 
 __all__ = ["Inlet"]
 

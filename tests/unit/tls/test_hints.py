@@ -11,7 +11,7 @@ import pytest
 
 from fastnode import CertAuthManager, Certificate, FastnodeError
 from fastnode.certs.authority import Authority
-from fastnode.certs.dates import day_and_distance
+from fastnode.certs.expiry import day_and_distance
 from fastnode.names import NodeName
 from fastnode.openssl.verification import expect_verdict, take_verdict, why_unavailable
 from fastnode.tls.evidence import Evidence

@@ -107,7 +107,7 @@ def test_byte_by_byte(decoder: Decoder, size: int) -> None:
     assert found == [(5, 3, 4, payload), (11, 0, 0, bytes(8))]
 
 
-def test_frames_of_a_handover_byte_by_byte() -> None:
+def test_frames_of_a_succession_byte_by_byte() -> None:
     stay = frames.reason(28, "why", "hint")
     data = (
         frames.frame(frames.MOVED)

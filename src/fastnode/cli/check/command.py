@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastnode.cli.printable import by_options
+from fastnode.cli.exit_code import exit_code
+from fastnode.cli.output import by_options
 from fastnode.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from fastnode import CertAuthManager, Certificate
-    from fastnode.cli.check.finding import Finding
+    from fastnode.cli.check.examination import Finding
     from fastnode.names import NodeName
 
 __all__ = ["check"]
@@ -74,7 +75,6 @@ def check(
     the other, 4 not reachable.
     """
     from fastnode.cli.check.examination import Examination
-    from fastnode.cli.main import exit_code
 
     host, port = _parse(address)
     if directory is not None:

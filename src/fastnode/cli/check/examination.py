@@ -1,8 +1,9 @@
 """A handshake with an acceptor, step by step.
 
-One connection is made, as a node would make it. What OpenSSL found of the server's
-certificate is told apart into chain, dates, usage and name; after TLS a HELLO asks
-whether the acceptor takes us, and it is taken back before a link comes up.
+An examination makes one connection, as a node would make it. It sorts the errors that
+OpenSSL found in the server's certificate into chain, dates, usage and name. After TLS,
+a HELLO asks whether the acceptor admits this node. A GOODBYE then ends the handshake
+before a link comes up.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
 from fastnode.certs.context import ALPN_PROTOCOL
-from fastnode.certs.dates import day_and_distance
+from fastnode.certs.expiry import day_and_distance
 from fastnode.certs.sans import sans_of
-from fastnode.cli.check.finding import Finding
 from fastnode.errors import (
     CloseReason,
     FastnodeError,
@@ -55,29 +56,48 @@ if TYPE_CHECKING:
     from fastnode.names import NodeName
     from fastnode.openssl.verdict import Verdict
 
-__all__ = ["Examination"]
+__all__ = ["Examination", "Finding"]
 
-# X509_V_ERR_* (openssl/x509_vfy.h), by what they are about; all others: the chain.
+# X509_V_ERR_* (openssl/x509_vfy.h), by subject; every other code is about the chain.
 DATES = (9, 10)
 USAGE = (26,)
 NAME = (62, 64)
-#: As many as are kept of what a server names: then the list may have been cut.
+#: The most names of authorities that are kept. With so many the list may have been cut.
 MOST_AUTHORITIES = 64
-#: How long silence after the handshake is taken for consent, where no HELLO is sent.
+#: Without a HELLO, silence for so long after the handshake counts as consent.
 CONSENT_SECONDS = 1.0
 RECEIVE_BYTES = 16 << 10
-#: What the acceptor reads in its log.
+#: What the acceptor logs about this connection.
 CHECKED = "it only checked, and hung up"
 
 
+@dataclass(slots=True)
+class Finding:
+    """One step of an examination, and its result.
+
+    Attributes:
+        name: what was examined.
+        ok: whether the result is good; None: the step is for information only.
+        found: the result, in a sentence.
+        details: further lines.
+        hint: what to do about a bad result.
+    """
+
+    name: str
+    ok: bool | None
+    found: str
+    details: list[str] = field(default_factory=list)
+    hint: str | None = None
+
+
 class Examination:
-    """Looks at one acceptor.
+    """Examines one acceptor.
 
     Args:
-        host, port: where it is.
+        host, port: the address of the acceptor.
         manager: the certificate to show and whom to trust.
         server_name: the name to verify in the server's certificate.
-        own: the node name to introduce ourselves by; None: no HELLO is sent.
+        own: the node name to send in the HELLO; None: no HELLO is sent.
         timeout: seconds for each wait.
 
     Attributes:
@@ -104,7 +124,7 @@ class Examination:
         self.error: FastnodeError | None = None
 
     def run(self) -> Iterator[Finding]:
-        """Yield each step as it is done; it ends early where one has failed."""
+        """Yield each step when it is done. The last one is the first that fails."""
         with ExitStack() as stack:
             for step in (
                 self._connect(stack),
@@ -165,7 +185,7 @@ class Examination:
         if error is None:
             yield from self._agreed()
         elif self._verdict is None and why_unavailable() is None:
-            # It failed before the server showed its certificate.
+            # The handshake failed before the server showed its certificate.
             yield Finding("TLS", False, error.message, hint=error.hint)
             raise error
         yield from self._server_certificate(error)
@@ -198,7 +218,7 @@ class Examination:
         return [c for c in map(readable, shown) if c is not None]
 
     def _server_certificate(self, error: FastnodeError | None) -> Iterator[Finding]:
-        """Chain, dates, usage and name, each by itself."""
+        """Yield a finding each for chain, dates, usage and name."""
         chain = self._presented()
         ours = error if error is not None and error.side is Side.LOCAL else None
         code = self._verdict.code if self._verdict is not None else 0
@@ -242,7 +262,7 @@ class Examination:
             )
 
     def _authorities(self) -> Iterator[Finding]:
-        """Whose certificates the server says it takes."""
+        """Yield the authorities whose certificates the server says it accepts."""
         if why_unavailable() is not None:
             return
         names = self._verdict.authorities if self._verdict is not None else ()
@@ -275,7 +295,8 @@ class Examination:
     # --- HELLO -------------------------------------------------------------------
 
     def _ask_for_consent(self) -> Iterator[Finding]:
-        """In TLS 1.3 only what comes next says whether the server takes us."""
+        """Find out whether the server accepts our certificate. In TLS 1.3 it says so
+        only after the handshake."""
         if self.error is not None:
             return
         try:
@@ -393,7 +414,7 @@ class Examination:
 
 
 def described(certificate: x509.Certificate) -> str:
-    """Subject, issuer and end of a certificate in one line."""
+    """Return subject, issuer and end of a certificate in one line."""
     end = day_and_distance(certificate.not_valid_after_utc)
     issuer = issuer_text(certificate)
     return f"{_subject(certificate)}, issued by {issuer}, until {end}"

@@ -20,7 +20,7 @@ from fastnode import (
     run,
     start_node,
 )
-from fastnode.cli.identity import Identity
+from fastnode.cli.options import Identity
 
 SEQUENCE_BYTES = 8
 

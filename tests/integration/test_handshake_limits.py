@@ -1,4 +1,4 @@
-"""Floods of connections that come to nothing, and peers who get in nevertheless."""
+"""Limits for handshakes: valid peers connect while others flood the acceptor."""
 
 from __future__ import annotations
 

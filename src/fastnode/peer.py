@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from fastnode.limits import GROUP_BYTES
 
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from fastnode.options import Address
+__all__ = ["Address", "Peer"]
 
-__all__ = ["Peer"]
-
-#: In hexadecimal digits.
+#: Host and port.
+Address: TypeAlias = tuple[str, int]
+#: The length of the group in `Peer.instance`, in hexadecimal digits.
 GROUP_DIGITS = 2 * GROUP_BYTES
 
 

@@ -19,8 +19,7 @@ from fastnode.errors import (
     refusal_from_wire,
 )
 from fastnode.limits import REDIAL_FIRST_SECONDS, REDIAL_MOST_SECONDS
-from fastnode.node.backoff import Backoff
-from fastnode.node.keeper import needs_somebody
+from fastnode.node.keeper import Backoff, needs_somebody
 
 
 def fixed(number: float) -> Callable[[], float]:

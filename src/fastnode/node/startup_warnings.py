@@ -1,4 +1,4 @@
-"""What is worth a warning when a node starts: it works, but hardly as meant."""
+"""Warnings when a node starts: about options that work, but hardly as intended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fastnode.limits import DEFAULT_PORT
+from fastnode.node.port import warn_of_other_port
 from fastnode.tls.identity import covers, listed
 
 if TYPE_CHECKING:
@@ -15,17 +15,19 @@ if TYPE_CHECKING:
     from fastnode.node.acceptor import Acceptor
     from fastnode.options import NodeOptions
 
-__all__ = ["advise", "advise_of_port"]
+__all__ = ["warn_at_start"]
 
 log = logging.getLogger("fastnode.node")
 
 
-def advise(name: NodeName, options: NodeOptions, acceptors: Sequence[Acceptor]) -> None:
-    """Warn of what the options of a node that has started will lead to."""
+def warn_at_start(
+    name: NodeName, options: NodeOptions, acceptors: Sequence[Acceptor]
+) -> None:
+    """Warn about the options of a node that has started."""
     network = options.network
     for wanted, acceptor in zip(network.acceptors, acceptors, strict=True):
         if wanted.listener is None:
-            advise_of_port(str(name), wanted.port, acceptor.address[1])
+            warn_of_other_port(str(name), wanted.port, acceptor.address[1])
     if network.plaintext:
         return
     accepting: list[CertManager] = []
@@ -36,27 +38,14 @@ def advise(name: NodeName, options: NodeOptions, acceptors: Sequence[Acceptor]) 
         if manager is not None and manager not in accepting:
             accepting.append(manager)
     for manager in accepting:
-        _lets_anybody_in(name, manager)
+        _warn_if_open(name, manager)
     if network.verify_peer_name:
         shown = [options.cert_manager, *(each.cert_manager for each in acceptors)]
         for each in dict.fromkeys(shown):
-            _is_not_covered(name, each)
+            _warn_if_not_covered(name, each)
 
 
-def advise_of_port(name: str, wanted: int, port: int) -> None:
-    """Warn if an acceptor did not get its own port; 0 wants none."""
-    if wanted in (0, port):
-        return
-    log.warning(
-        "%s: port %d is in use, listening on %d: peers %s will not find this node",
-        name,
-        wanted,
-        port,
-        "without a route" if wanted == DEFAULT_PORT else f"whose route says {wanted}",
-    )
-
-
-def _lets_anybody_in(name: NodeName, manager: CertManager) -> None:
+def _warn_if_open(name: NodeName, manager: CertManager) -> None:
     if manager.client_cas is None or manager.verifies_clients:
         return
     log.warning(
@@ -68,7 +57,7 @@ def _lets_anybody_in(name: NodeName, manager: CertManager) -> None:
     )
 
 
-def _is_not_covered(name: NodeName, manager: CertManager | None) -> None:
+def _warn_if_not_covered(name: NodeName, manager: CertManager | None) -> None:
     shown = manager.certificate if manager is not None else None
     if shown is None or covers(shown.x509, name):
         return

@@ -105,7 +105,7 @@ NAME = frames.frame(frames.ENDPOINT, b"e", number=0)
         ([], frames.frame(frames.STAY, frames.reason(28))),
     ],
 )
-async def test_guarantee_10_frames_of_a_handover_out_of_turn(
+async def test_guarantee_10_frames_of_a_succession_out_of_turn(
     features: list[tuple[int, bytes]], sent: bytes
 ) -> None:
     async with running(B, plaintext=True) as node:

@@ -429,7 +429,7 @@ async def test_a_call_after_the_handshake_began_wants_the_next_one(caller: str) 
         assert serial(b.links[0]) == managers[0].certificate.serial_number
 
 
-async def test_guarantee_5_one_that_waits_in_the_lobby_is_older_than_the_call() -> None:
+async def test_guarantee_5_a_pending_connection_is_older_than_the_call() -> None:
     """Its peer chose what it shows when it dialed, however late it says so."""
     managers = manager(A), manager(B)
     async with (
@@ -693,7 +693,7 @@ async def test_an_old_link_that_lives_is_waited_for(
         assert got == [b"%d" % number for number in range(6)]
 
 
-async def test_stopping_in_a_handover_that_cannot_be_cancelled() -> None:
+async def test_stopping_in_a_succession_that_cannot_be_cancelled() -> None:
     asked, gate = asyncio.Event(), asyncio.Event()
 
     async def resolve(name: str) -> list[tuple[str, int]]:
@@ -767,7 +767,7 @@ async def test_stopping_during_it(who: str, turns: int) -> None:
             await stopped.reconnect()
 
 
-async def test_stopping_under_load_and_handover() -> None:
+async def test_stopping_under_load_and_succession() -> None:
     async with linked() as (a, b):
         got: list[int] = []
         b.handler("e")(lambda m: got.append(int(m.payload)))

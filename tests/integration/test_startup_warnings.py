@@ -1,4 +1,4 @@
-"""What is warned of when a node starts, and errors that name their remedy."""
+"""Warnings when a node starts, and errors that name their remedy."""
 
 from __future__ import annotations
 

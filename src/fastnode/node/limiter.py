@@ -1,15 +1,20 @@
-"""The gate of an acceptor: whose handshake is next, and whose makes room.
+"""The handshake limiter of an acceptor: who may begin a handshake, and who is ended.
 
-At most `max_handshakes` are under way, and `max_handshakes_per_address` from one
-address. What has shown its first record (fastnode.node.lobby) and finds no room waits.
-Its turn comes when a handshake ends, or when one has stalled: after
-HANDSHAKE_PATIENCE_SECONDS a handshake that waits for its peer, and at once a refused
-connection that only lingers, makes room. An address that is at its limit makes room
-itself; otherwise whoever has the most. Of those, the one that has come least far, then
-the oldest. A handshake that waits for our own judgement stays.
+At most `max_handshakes` handshakes are under way, and at most
+`max_handshakes_per_address` from one address. A connection whose first record has come
+(fastnode.node.pending) waits while there is no slot for it.
 
-The next is from the address with the fewest handshakes, and of one address the newest:
-it is the likeliest to be still there.
+A slot becomes free when a handshake ends. A handshake that has stalled can also be
+ended to make a slot free. A handshake has stalled if it has waited for its peer for
+HANDSHAKE_PATIENCE_SECONDS, or if it was refused and its socket only lingers. A
+handshake that waits for a decision of this node has not stalled.
+
+An address at its own limit loses one of its own stalled handshakes. Otherwise any
+stalled handshake can be ended: a refused connection first, then one of the address that
+has the most, then the one that has made the least progress, then the oldest.
+
+The next handshake is for the address that has the fewest under way. Of one address, the
+newest connection is next, because its peer is most likely still there.
 """
 
 from __future__ import annotations
@@ -25,37 +30,44 @@ from fastnode.link.machine import State
 
 if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
-    from fastnode.node.lobby import Arrival
+    from fastnode.node.pending import PendingConnection
 
-__all__ = ["Gate"]
+__all__ = ["HandshakeLimiter"]
 
-#: Where a handshake waits for its peer.
+#: The states in which a handshake waits for its peer.
 WAITS_FOR_PEER = (State.TLS, State.HELLO)
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A handshake under way, or a refused connection that lingers."""
+    """A handshake that is under way, or a refused connection that lingers.
+
+    Attributes:
+        protocol: the connection.
+        group: the address that limits count.
+        began: when the handshake began, by the clock of the loop.
+    """
 
     protocol: LinkProtocol
     group: Hashable
     began: float
 
 
-class Gate:
-    """Lets arrivals begin their handshakes.
+class HandshakeLimiter:
+    """Lets connections begin their handshakes, a limited number at a time.
 
     Args:
-        most: handshakes at once.
-        most_per_group: the same from one address.
-        start: begins the handshake of an arrival; None: that failed.
+        most: how many handshakes may be under way.
+        most_per_group: how many may be under way from one address.
+        start: begins the handshake of a connection and returns its protocol, or None if
+            that failed.
     """
 
     def __init__(
         self,
         most: int,
         most_per_group: int,
-        start: Callable[[Arrival], LinkProtocol | None],
+        start: Callable[[PendingConnection], LinkProtocol | None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._most = most
@@ -63,52 +75,53 @@ class Gate:
         self._start = start
         self._slots: dict[LinkProtocol, Slot] = {}
         self._groups: dict[Hashable, dict[Slot, None]] = {}
-        self._ready: dict[Hashable, dict[Arrival, None]] = {}
+        self._ready: dict[Hashable, dict[PendingConnection, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        # Nothing can make room before, unless something ends.
+        # No handshake can stall before this time. Only one that ends frees a slot.
         self._blocked_until = 0.0
         self._serving = False
 
     def __len__(self) -> int:
         return len(self._slots)
 
-    def ready(self, arrival: Arrival) -> None:
-        """An arrival has shown its first record."""
-        self._ready.setdefault(arrival.group, {})[arrival] = None
+    def add(self, pending: PendingConnection) -> None:
+        """Let a connection begin its handshake, now or when a slot is free."""
+        self._ready.setdefault(pending.group, {})[pending] = None
         self._serve()
 
-    def forget(self, arrival: Arrival) -> None:
-        """It was dropped."""
-        ready = self._ready.get(arrival.group)
+    def discard(self, pending: PendingConnection) -> None:
+        """Forget a connection that was dropped before its handshake began."""
+        ready = self._ready.get(pending.group)
         if ready is not None:
-            ready.pop(arrival, None)
+            ready.pop(pending, None)
             if not ready:
-                del self._ready[arrival.group]
+                del self._ready[pending.group]
 
-    def leave(self, protocol: LinkProtocol) -> None:
-        """A handshake has become a link, or its socket is closed."""
+    def release(self, protocol: LinkProtocol) -> None:
+        """Free the slot of a handshake: it has become a link, or its socket is
+        closed."""
         if protocol in self._slots:
             self._free(protocol)
-        self.stirred()
+        self.wake()
 
-    def stirred(self) -> None:
-        """Something has ended: there may be room."""
+    def wake(self) -> None:
+        """Look for free slots again, because a connection has ended."""
         self._blocked_until = 0.0
         if self._ready:
             self._serve()
 
     def close(self) -> None:
-        """Begin no more handshakes."""
+        """Begin no more handshakes. Those that are under way go on."""
         self._ready.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    # --- whose turn ------------------------------------------------------------
+    # --- slots -----------------------------------------------------------------
 
     def _serve(self) -> None:
         if self._serving:
-            return  # a handshake that makes room tells of its end
+            return  # the end of a handshake calls this method again
         self._serving = True
         try:
             self._serve_ready(self._loop.time())
@@ -130,10 +143,10 @@ class Gate:
                 if len(self._slots) >= self._most:
                     break
                 continue
-            arrival, _ = self._ready[group].popitem()
+            pending, _ = self._ready[group].popitem()
             if not self._ready[group]:
                 del self._ready[group]
-            protocol = self._start(arrival)
+            protocol = self._start(pending)
             if protocol is not None:
                 slot = Slot(protocol, group, now)
                 self._slots[protocol] = slot
@@ -147,7 +160,8 @@ class Gate:
         return len(self._groups.get(group, ()))
 
     def _room(self, group: Hashable, now: float) -> bool:
-        """Whether one more of that group may begin; makes room if it can."""
+        """Whether one more of this group may begin, after a stalled one was ended if
+        necessary."""
         if self._size(group) >= self._most_per_group and not self._make_room(
             self._groups[group], now
         ):
@@ -196,7 +210,7 @@ class Gate:
 
 
 def has_stalled(slot: Slot, now: float) -> bool:
-    """Whether it may have to make room."""
+    """Whether a handshake may be ended to free its slot."""
     state = slot.protocol.state
     if state is State.CLOSED:
         return True

@@ -1,8 +1,9 @@
-"""The options that say who a command is and whom it trusts."""
+"""Options that several commands share: identity, trust, and ranges of numbers."""
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,25 +16,52 @@ from fastnode.errors import ConfigError
 if TYPE_CHECKING:
     from fastnode import CertAuthManager
 
-__all__ = ["Identity", "identity_options"]
+__all__ = ["DAYS", "SECONDS", "Identity", "identity_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _file = click.Path(path_type=Path, dir_okay=False)
 
 
+class FiniteRange(click.FloatRange):
+    """A `click.FloatRange` that refuses NaN, which would be in every range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """Convert a value, or fail as click does."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
+
+
+#: How long a certificate is valid, days.
+DAYS = FiniteRange(0.01, 36500)
+#: How long a command may take, seconds.
+SECONDS = FiniteRange(0, 86400, min_open=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Certificate, key and trust, by file; the key may be in the certificate's."""
+    """The files of a certificate, its key and the authorities to trust.
+
+    Attributes:
+        cert: the certificate chain, PEM.
+        key: the private key, PEM; None: it is in `cert`.
+        ca: the authorities, PEM.
+    """
 
     cert: Path
     key: Path | None
     ca: Path
 
     def manager(self, server_name: str | None = None) -> CertAuthManager:
-        """A manager that demands and shows certificates of one authority.
+        """Return a manager that shows this certificate and requires certificates that
+        `ca` has signed.
 
         Args:
-            server_name: to verify in servers' certificates; None: the host dialed.
+            server_name: the name to verify in the certificates of servers; None: the
+                host that is dialed.
         """
         from fastnode import CertAuthManager, Certificate, CertPool, ClientAuth
 
@@ -47,7 +75,7 @@ class Identity:
         )
 
     def node_name(self, chosen: str | None) -> str:
-        """The name to go by: the chosen one, else the one in the certificate."""
+        """Return the chosen node name, or else the one in the certificate."""
         from fastnode import Certificate
 
         if chosen:
@@ -63,7 +91,7 @@ class Identity:
 
 
 def identity_options(command: Command) -> Command:
-    """Add --cert, --key, --ca and --dir, given to the command as `identity`."""
+    """Add --cert, --key, --ca and --dir. The command gets them as `identity`."""
 
     @click.option("--cert", type=_file, help="Certificate chain, PEM.")
     @click.option(

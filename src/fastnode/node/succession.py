@@ -1,21 +1,23 @@
-"""Replacing links in order, so that a new certificate takes effect everywhere.
+"""Succession: a new link replaces an old one, without loss and in order.
 
-Theory of operation. What happens on the two links is in `fastnode.link.succession`;
-which link may succeed which is decided in `fastnode.node.links`. Here is who acts:
+How it works. `fastnode.link.succession` says what happens on the two links.
+`fastnode.node.links` decides which link may succeed which. This module decides
+which side acts:
 
-- The side that dialed the old link dials the new one, in a *round*. There is one round
-  for a link at a time, whoever wants it and how many they are.
-- The side that accepted it sends RECONNECT, and the dialer begins a round, or answers
-  STAY with the reason why it has no new link.
+- The side that dialed the old link dials the new one, in a *round*. A link has one
+  round at a time, however many callers want a successor.
+- The side that accepted the old link sends RECONNECT. The dialer then begins a round.
+  If it gets no new link, it answers STAY with the reason.
 
-Whoever calls `reconnect` wants a handshake that begins after the call: only that shows
-the certificate of now. So a call shares a round that has not begun to dial; after one
-that has, it wants the next. On the accepting side, a new link whose connection is older
-than the call is not enough either, and is asked for a successor in its turn.
+A caller of `reconnect` needs a handshake that begins after the call, because only such
+a handshake shows the current certificate. So a caller shares a round that has not begun
+to dial. If a round has begun to dial, the caller waits for it and then needs the next
+one. The accepting side applies the same rule: if the connection of the new link is
+older than the call, it asks for a successor of the new link in turn.
 
-Before a link can be succeeded it must not hold anything any more for the sake of the
-one before it; both sides wait for that. Older links may still be there, because calls
-on them are under way: up to MAX_RETIRING_LINKS.
+A link can only be succeeded when it holds nothing back for its own predecessor. Both
+sides wait for that. Up to MAX_RETIRING_LINKS older links may still exist, because calls
+on them are under way.
 """
 
 from __future__ import annotations
@@ -40,35 +42,37 @@ from fastnode.errors import (
 from fastnode.limits import MAX_HANDSHAKES, MAX_RETIRING_LINKS
 from fastnode.link.machine import State
 from fastnode.names import NodeName
+from fastnode.node.deadline import wait_cancelled
 from fastnode.node.dial import Dial, cancelled
 from fastnode.node.links import older
-from fastnode.node.stopping import wait_cancelled
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
-    from fastnode.link.peer import Peer
     from fastnode.link.protocol import LinkProtocol
-    from fastnode.node.foundation import Foundation
-    from fastnode.options import Address
+    from fastnode.node.context import NodeContext
+    from fastnode.peer import Address, Peer
     from fastnode.tls.engine import TlsEngine
 
-__all__ = ["Handover"]
+__all__ = ["Successions"]
 
 
 class Successor(Dial):
-    """Dials the link that is to succeed another one. Judges more than a plain dial: the
-    same run of the same peer, as well verified, that knows the old link."""
+    """Dials a link that succeeds another one.
 
-    def __init__(self, foundation: Foundation, old: LinkProtocol) -> None:
+    It checks more than a plain dial: the peer must be the same instance, be as well
+    verified, and know the old link.
+    """
+
+    def __init__(self, context: NodeContext, old: LinkProtocol) -> None:
         assert old.peer is not None
-        super().__init__(foundation, NodeName.parse(old.peer.name))
+        super().__init__(context, NodeName.parse(old.peer.name))
         self._old = old
 
     async def succeed(self) -> LinkProtocol:
-        """The new link, once it is up.
+        """Dial, and return the new link when it is up.
 
         Raises:
-            As `Dial.run`; the old link stays.
+            As `Dial.run`. The old link stays.
         """
         try:
             await self._try_targets()
@@ -88,16 +92,17 @@ class Successor(Dial):
         old = self._old
         assert old.peer is not None
         if old.state is State.CLOSED and protocol.peer_hello.succeeds is None:
-            # There is nothing to hand over any more: a link like any other.
+            # There is no link to succeed any more: this is a link like any other.
             protocol.succession.predecessor = None
             super()._compare(protocol, peer)
         elif old.state is State.CLOSED:
-            # The peer does not know yet, and would hold this one until it does. Dialed
-            # once more, it replaces the old one at once.
+            # The peer does not know yet that the old link has ended, and would hold the
+            # new one until it does. A link that is dialed again replaces the old one at
+            # once.
             raise self._unfit(peer, "that was lost meanwhile", "connect again")
         elif peer.is_sibling_of(old.peer) and peer.verified == old.peer.verified:
-            # Another worker of its group, which cannot know the old link: the new one
-            # comes up beside it.
+            # Another worker of its group answers. It cannot know the old link, and the
+            # new one comes up beside it.
             protocol.succession.predecessor = None
             super()._compare(protocol, peer)
         elif peer.instance != old.peer.instance:
@@ -126,11 +131,13 @@ class Successor(Dial):
 
 @dataclass(slots=True, eq=False)
 class Round:
-    """One attempt to replace a link that we dialed.
+    """One attempt to replace a link that this node dialed.
 
     Attributes:
-        begun: it has begun to dial: too late for those who want a new handshake.
-        asked: the peer wants it, and has to be told if it fails.
+        old: the link to replace.
+        begun: whether it has begun to dial. It is then too late for callers that need a
+            new handshake.
+        asked: whether the peer asked for it, and must be told if it fails.
     """
 
     old: LinkProtocol
@@ -138,27 +145,27 @@ class Round:
     asked: bool = False
 
 
-class Handover:
+class Successions:
     """Replaces the links of one node."""
 
-    def __init__(self, foundation: Foundation) -> None:
-        self._foundation = foundation
-        self._links = foundation.links
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._links = context.links
         self._rounds: dict[LinkProtocol, tuple[Round, asyncio.Task[LinkProtocol]]] = {}
         self._closed = False
         self._turn = asyncio.Semaphore(MAX_HANDSHAKES)
         self._links.on_asked = self._asked
 
     async def close(self) -> None:
-        """Give up all rounds; the links are for others to close."""
+        """Cancel all rounds. Links are not closed."""
         self._closed = True
         tasks = [task for _, task in self._rounds.values()]
         for task in tasks:
             task.cancel()
-        # One may be in a resolver or an `authorize` that swallows cancellation.
-        await wait_cancelled(str(self._foundation.name), tasks)
+        # A round may be in a resolver or an `authorize` hook that ignores cancellation.
+        await wait_cancelled(str(self._context.name), tasks)
 
-    # --- for whoever wants new links ---------------------------------------------
+    # --- callers of reconnect ------------------------------------------------------
 
     async def replace(
         self,
@@ -167,14 +174,14 @@ class Handover:
         connect: Callable[[str], Awaitable[Link]],
     ) -> None:
         """See `Node.reconnect`."""
-        # A connection that was accepted in this turn of the loop, under the
-        # certificate of then, is registered in its next.
+        # A connection that was accepted in this turn of the loop, with the certificate
+        # of that time, is registered in the next turn.
         await asyncio.sleep(0)
         known = frozenset(self._links)
-        # One that has not said its first words is in a lobby. What its peer is going to
-        # show may be a certificate of before.
+        # A pending connection has not begun its handshake. Its peer may still show an
+        # older certificate.
         waiting = frozenset(
-            address for lobby in self._links.lobbies for address in lobby.addresses()
+            address for each in self._links.pending for address in each.addresses()
         )
         if name is None:
             olds = self._links.in_use()
@@ -234,9 +241,9 @@ class Handover:
                 raise renewed(each.error)
 
     async def _dialed(self, old: LinkProtocol) -> tuple[LinkProtocol, LinkProtocol]:
-        """Old and new link, where we dial."""
+        """Return old and new link, where this node dials."""
         while True:
-            # An older round than this call may have replaced it meanwhile.
+            # A round that is older than this call may have replaced the link meanwhile.
             old = newest(old)
             entry, task = self._rounds.get(old) or self._begin(old)
             shared = not entry.begun
@@ -263,7 +270,7 @@ class Handover:
         known: frozenset[LinkProtocol],
         waiting: frozenset[Address],
     ) -> tuple[LinkProtocol, LinkProtocol]:
-        """Old and new link, where the peer dials."""
+        """Return old and new link, where the peer dials."""
         while True:
             old = newest(old)
             check(old)
@@ -275,7 +282,8 @@ class Handover:
     # --- rounds -------------------------------------------------------------------
 
     def _asked(self, old: LinkProtocol) -> None:
-        """The peer wants a successor of a link that we dialed."""
+        """Begin a round for a link that this node dialed, because the peer asks for
+        it."""
         if self._closed or old.state is not State.UP:
             return
         entry, _ = self._rounds.get(old) or self._begin(old)
@@ -286,21 +294,21 @@ class Handover:
             raise self._stopped()
         entry = Round(old)
         # In the node's context, as every dial.
-        loop, context = asyncio.get_running_loop(), self._foundation.registry.context
+        loop, context = asyncio.get_running_loop(), self._context.registry.context
         task = context.run(loop.create_task, self._run(entry))
         self._rounds[old] = entry, task
 
         def over(task: asyncio.Task[LinkProtocol]) -> None:
             del self._rounds[old]
             if not task.cancelled():
-                task.exception()  # whoever waited has it; nobody may be left
+                task.exception()  # so that asyncio does not log it if no caller is left
 
         task.add_done_callback(over)
         return self._rounds[old]
 
     def _stopped(self) -> LinkClosed:
         return LinkClosed(
-            f"node {self._foundation.name} was stopped",
+            f"node {self._context.name} was stopped",
             side=Side.LOCAL,
             hint="start a new node",
         )
@@ -317,7 +325,7 @@ class Handover:
                 await asyncio.wait([held])
             check(old)
             entry.begun = True
-            dial = Successor(self._foundation, old)
+            dial = Successor(self._context, old)
             new = await dial.succeed()
             self._part(old, new)
             return new
@@ -329,8 +337,8 @@ class Handover:
             raise
 
     def _part(self, old: LinkProtocol, new: LinkProtocol) -> None:
-        """Where another worker answered, nothing is handed over: the old link ends in
-        order, and what is sent from now on takes the new one."""
+        """If another worker answered, there is no succession. Close the old link in
+        order; new messages take the new one."""
         assert old.peer is not None
         assert new.peer is not None
         if new.peer.is_sibling_of(old.peer):
@@ -339,14 +347,14 @@ class Handover:
 
 
 def newest(protocol: LinkProtocol) -> LinkProtocol:
-    """The link that has taken the place of this one, or itself."""
+    """Return the last successor of a link, or the link itself."""
     while (successor := protocol.succession.successor) is not None:
         protocol = successor
     return protocol
 
 
 def check(old: LinkProtocol) -> None:
-    """Raise unless a link can be succeeded."""
+    """Raise if a link cannot be succeeded."""
     assert old.peer is not None
     if old.error is not None:
         raise renewed(old.error)
@@ -362,7 +370,7 @@ def check(old: LinkProtocol) -> None:
 
 
 def raise_first(failures: Iterable[BaseException]) -> None:
-    """Raise the first of them, the others as its notes."""
+    """Raise the first failure, with the others as its notes."""
     first = None
     for error in failures:
         if first is None:
@@ -374,7 +382,7 @@ def raise_first(failures: Iterable[BaseException]) -> None:
 
 
 def no_new_link(name: str, timeout: float) -> CallTimeout:
-    """The time was over before there was a new link."""
+    """Return the error for a new link that did not come up in time."""
     return CallTimeout(
         f"no new link with {name} came up within {timeout:g} s",
         peer=name,
@@ -384,7 +392,7 @@ def no_new_link(name: str, timeout: float) -> CallTimeout:
 
 
 def not_ended(left: list[LinkProtocol], timeout: float) -> CallTimeout:
-    """The time was over before the old links had ended."""
+    """Return the error for old links that did not end in time."""
     what = "; ".join(each.succession.outstanding() for each in left)
     return CallTimeout(
         f"the link with {left[0].peer_text()} was replaced, but the old one has not "

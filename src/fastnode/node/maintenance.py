@@ -1,12 +1,14 @@
-"""What a node does from time to time: memory goes back, certificates are looked at."""
+"""What a node does from time to time: it frees memory and checks certificates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from fastnode.certs.expiry import Notice, due_notice, refuse_expired
 from fastnode.limits import SPARE_SECONDS
-from fastnode.node.expiry import ExpiryCheck
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,18 +19,62 @@ if TYPE_CHECKING:
     from fastnode.options import NetworkOptions, NodeOptions
     from fastnode.routing import Route, RouteTable
 
-__all__ = ["Upkeep"]
+__all__ = ["ExpiryCheck", "Maintenance"]
 
-#: How often slabs that nobody needed since the last time go back to the system, and
-#: certificates are looked at for their end.
+certs_log = logging.getLogger("fastnode.certs")
+
+#: How often unused slabs are freed, and certificates are checked for their end.
 TICK_SECONDS = 30.0
 
 
-class Upkeep:
-    """Ticks while a node runs, and knows all certificates that it shows.
+class ExpiryCheck:
+    """Refuses expired certificates, and logs certificates that are about to expire.
 
     Args:
-        name: the node's, for what is said.
+        node: the name of the node, for errors and the log.
+    """
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._last: dict[CertManager, Notice] = {}
+
+    def refuse(self, manager: CertManager | None, place: str = "") -> None:
+        """Raise `CertificateError` if the certificate of a manager has expired.
+
+        Args:
+            place: what uses the manager, as "acceptor 0"; empty: the node itself.
+        """
+        if manager is not None:
+            what = f"{place} of node {self._node}" if place else f"node {self._node}"
+            refuse_expired(what, manager.certificate, datetime.now(UTC))
+
+    def log_due(
+        self, managers: Iterable[CertManager | None], now: datetime | None = None
+    ) -> None:
+        """Log each notice that is due about the certificates of these managers.
+
+        Args:
+            now: an aware time; None means the current time.
+        """
+        if now is None:
+            now = datetime.now(UTC)
+        used = {manager for manager in managers if manager is not None}
+        self._last = {m: last for m, last in self._last.items() if m in used}
+        for manager in used:
+            certificate = manager.certificate
+            if certificate is None:
+                continue
+            notice = due_notice(certificate, now, self._last.get(manager))
+            if notice is not None:
+                self._last[manager] = notice
+                certs_log.log(notice.level, "%s: %s", self._node, notice.text)
+
+
+class Maintenance:
+    """Frees memory while a node runs, and checks all certificates that it shows.
+
+    Args:
+        name: the name of the node, for errors and the log.
     """
 
     def __init__(
@@ -63,7 +109,7 @@ class Upkeep:
     def start(
         self, loop: asyncio.AbstractEventLoop, acceptors: Sequence[Acceptor]
     ) -> None:
-        """Tick from now on."""
+        """Begin the regular work."""
         self._loop = loop
         self._acceptors = acceptors
         self._pool.spares.on_kept = self._spare_kept
@@ -76,7 +122,7 @@ class Upkeep:
         self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
 
     def _spare_kept(self) -> None:
-        """A large payload was kept: see that it goes back some time, and older ones
+        """Plan to free a large payload that was kept. Older ones that are due are freed
         now, a piece in each turn of the loop."""
         assert self._loop is not None
         if self._aging is None:
@@ -103,16 +149,16 @@ class Upkeep:
             yield from (route.cert_manager for route in self._routes)
 
     def stop(self) -> None:
-        """Tick no more."""
+        """End the regular work."""
         if self._ticker is not None:
             self._ticker.cancel()
 
     def end(self) -> None:
-        """All links are gone: give back all memory that is free."""
+        """Free all unused memory. All links have ended."""
         for handle in (self._aging, self._giving):
             if handle is not None:
                 handle.cancel()
         self._pool.spares.clear()
-        # What was used since the last time stays for one more.
+        # The first call keeps the slabs that were used since the last call.
         self._pool.trim()
         self._pool.trim()

@@ -1,8 +1,9 @@
-"""What a node's acceptors and dialer stand on."""
+"""What the acceptors and dials of a node share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fastnode.link.protocol import LinkProtocol
@@ -16,35 +17,50 @@ if TYPE_CHECKING:
     from fastnode.log_limit import LogLimit
     from fastnode.names import NodeName
     from fastnode.node.admission import Admission
-    from fastnode.node.dial import DialStats
     from fastnode.node.links import LinkRegistry
     from fastnode.node.slow import SlowCallbacks
     from fastnode.node.targets import Targets
     from fastnode.options import OnRefused
     from fastnode.tls.engine import TlsEngine
 
-__all__ = ["Foundation"]
+__all__ = ["DialStats", "NodeContext"]
+
+
+@dataclass(slots=True)
+class DialStats:
+    """Counts of the links that a node dialed.
+
+    Attributes:
+        links: links that came up.
+        refused: connections that this side refused, by the name of the error.
+        failed: connections that the peer refused or broke off, by the name of the
+            error.
+    """
+
+    links: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
-class Foundation:
-    """The parts that all links of a node share.
+class NodeContext:
+    """What all links of a node share.
 
     Attributes:
-        name: the node's own name.
+        name: the own name of the node.
         plaintext: whether there is no TLS.
-        cert_manager: the node's; None only in plaintext.
-        settings: limits and times of links.
-        registry: endpoints.
-        admission: how peers are judged.
+        cert_manager: the cert manager of the node; None only in plaintext.
+        settings: limits and times for links.
+        registry: the endpoints of the node.
+        admission: the rules for peers.
         targets: finds where other nodes are.
-        links: the links there are.
-        pool: slabs.
-        receive_buffer: ciphertext of whatever link is being read.
-        dial_stats: what became of the node's dials.
-        dial_limit: logs those that came to nothing.
-        on_refused: told of connections to acceptors that did not become links.
-        slow: warns of callbacks that block the loop.
+        links: all links.
+        pool: slabs for frames.
+        receive_buffer: takes the ciphertext of the link that is being read.
+        dial_stats: counts the results of dials.
+        dial_limit: limits log lines about dials that failed.
+        on_refused: called for each connection to an acceptor that became no link.
+        slow: warns about callbacks that block the loop.
     """
 
     name: NodeName
@@ -65,7 +81,8 @@ class Foundation:
     def protocol(
         self, engine: TlsEngine, owner: LinkOwner, *, dialer: bool
     ) -> LinkProtocol:
-        """A protocol for one connection, registered until its socket is closed."""
+        """Return a protocol for one connection. It is registered until its socket is
+        closed."""
         protocol = LinkProtocol(
             engine,
             owner,

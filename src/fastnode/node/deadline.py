@@ -1,0 +1,81 @@
+"""Bounded waits of a node: until a deadline, and for tasks that were cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from fastnode.errors import CallTimeout, Side, no_timeout
+from fastnode.limits import CANCEL_SECONDS
+
+if TYPE_CHECKING:
+    from fastnode.link.link import Link
+
+__all__ = ["connect_with_deadline", "wait_cancelled", "with_deadline"]
+
+log = logging.getLogger("fastnode.node")
+
+
+async def with_deadline(
+    timeout: float, what: Coroutine[Any, Any, Any], text: str, peer: str
+) -> Any:
+    """Return the result of a coroutine that may take `timeout` seconds.
+
+    Args:
+        text: what has not happened in time, for the error.
+        peer: the node name of the peer, for the error.
+
+    Raises:
+        CallTimeout: the time was over.
+        ConfigError: `timeout` is below 0.
+    """
+    if not timeout >= 0:
+        what.close()
+        raise no_timeout(timeout)
+    try:
+        async with asyncio.timeout(timeout) as scope:
+            return await what
+    except TimeoutError as error:
+        if not scope.expired():
+            raise
+        raise CallTimeout(
+            f"{text} within {timeout:g} s", peer=peer, side=Side.REMOTE
+        ) from error
+
+
+async def connect_with_deadline(
+    timeout: float | None,
+    connect: Callable[[str], Coroutine[Any, Any, Link]],
+    name: str,
+) -> tuple[Link, float | None]:
+    """Connect with a node; return the link, and the seconds that are left.
+
+    Raises:
+        As `with_deadline` and `connect`.
+    """
+    if timeout is None:
+        return await connect(name), None
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    link = await with_deadline(timeout, connect(name), f"no link with {name}", name)
+    return link, max(timeout - (loop.time() - began), 0.0)
+
+
+async def wait_cancelled(name: str, tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Wait CANCEL_SECONDS for tasks that were cancelled; log how many still run.
+
+    Args:
+        name: the name of the node, for the log.
+    """
+    if not tasks:
+        return
+    _, left = await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
+    if left:
+        log.error(
+            "%s: %d handlers or hooks go on though they were cancelled: they swallow "
+            "CancelledError",
+            name,
+            len(left),
+        )
