@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastnode.limits import DEFAULT_PORT
-from fastnode.tls.identity import covers, listed
+from fastnode.tls.identity import (
+    covers,
+    describe_violation,
+    forbidding,
+    listed,
+    remedy_of,
+)
 
 if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
@@ -70,7 +76,17 @@ def _lets_anybody_in(name: NodeName, manager: CertManager) -> None:
 
 def _is_not_covered(name: NodeName, manager: CertManager | None) -> None:
     shown = manager.certificate if manager is not None else None
-    if shown is None or covers(shown.x509, name):
+    if shown is None or covers(shown.x509, name, shown.issuers):
+        return
+    violation = forbidding(shown.x509, name, shown.issuers)
+    if violation is not None:
+        log.warning(
+            "%s: this node's certificate may not cover its name, so peers that verify "
+            "names refuse it: %s; %s",
+            name,
+            describe_violation(violation),
+            remedy_of(violation),
+        )
         return
     log.warning(
         "%s: this node's certificate does not cover its name, so peers that verify "
