@@ -24,6 +24,7 @@ from fastnode.certs.private_key import Password
 from fastnode.certs.trust import check_live, check_replacement
 from fastnode.certs.watch import CertificateWatch
 from fastnode.errors import CertificateError, ConfigError
+from fastnode.names import verified_host
 
 __all__ = ["CertAuthManager", "CertManager"]
 
@@ -401,6 +402,8 @@ class CertAuthManager(CertManager):
     def server_name(self, value: str | None) -> None:
         if value is not None and (not isinstance(value, str) or not value):
             raise ConfigError(f"server_name is {value!r}, not a name")
+        if value is not None:
+            value = verified_host(value)
         with self._changing("server_name"):
             self._server_name = value
 

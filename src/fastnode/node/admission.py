@@ -26,6 +26,7 @@ from fastnode.tls.identity import (
     forbidding,
     read_again,
     readable,
+    remedy_for,
     remedy_of,
 )
 
@@ -172,8 +173,7 @@ class Admission:
             f"{describe(certificate)}",
             peer=str(name),
             side=Side.LOCAL,
-            hint=f"issue it a certificate with the URI SAN {name.uri}, or with the DNS "
-            f"or IP SAN {name.host}",
+            hint=remedy_for(certificate, name),
         )
 
     async def _ask(self, peer: Peer) -> None:

@@ -12,6 +12,7 @@ from fastnode.tls.identity import (
     describe_violation,
     forbidding,
     listed,
+    remedy_for,
     remedy_of,
 )
 
@@ -90,10 +91,8 @@ def _is_not_covered(name: NodeName, manager: CertManager | None) -> None:
         return
     log.warning(
         "%s: this node's certificate does not cover its name, so peers that verify "
-        "names refuse it: it is valid for %s; issue one with the URI SAN %s, or with "
-        "the DNS or IP SAN %s",
+        "names refuse it: it is valid for %s; %s",
         name,
         listed(shown.sans) or "no name at all",
-        name.uri,
-        name.host,
+        remedy_for(shown.x509, name),
     )

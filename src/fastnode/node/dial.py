@@ -29,6 +29,7 @@ from fastnode.errors import (
 from fastnode.limits import DEFAULT_PORT
 from fastnode.link.machine import State
 from fastnode.link.transport_protocol import TransportProtocol
+from fastnode.names import verified_host
 from fastnode.node.admission import ITSELF
 from fastnode.options import check_port
 from fastnode.tls.choice import make_engine
@@ -239,7 +240,7 @@ class Dial:
             host=host,
             port=port,
             cert_manager=manager,
-            server_name=server_name or known or host,
+            server_name=verified_host(server_name or known or host),
             insecure=self._insecure if insecure is None else insecure,
             found=found,
         )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 from fastnode.errors import ConfigError
 from fastnode.limits import DEFAULT_PORT
+from fastnode.names import normal_host, verified_host
 from fastnode.options import check_port
 
 if TYPE_CHECKING:
@@ -49,6 +51,24 @@ class Route:
             ) from None
         if not isinstance(self.host, str) or not self.host:
             raise ConfigError(f"Route.host is {self.host!r}, not a host")
+        normal = _checked("host", normal_host, self.host)
+        if ":" in normal:
+            # Brackets belong to URLs; sockets take none.
+            object.__setattr__(self, "host", normal)
+        if self.server_name is not None:
+            name = _checked("server_name", verified_host, self.server_name)
+            object.__setattr__(self, "server_name", name)
         check_port(self.port, "Route.port")
         if self.port == 0:
             raise ConfigError("Route.port is 0: nothing can be reached there")
+
+
+def _checked(setting: str, normalize: Callable[[str], str], value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"Route.{setting} is {value!r}, not a host")
+    try:
+        return normalize(value)
+    except ConfigError as error:
+        raise ConfigError(
+            f"Route.{setting}: {error.message}", hint=error.hint
+        ) from None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastnode.certs.name_constraints import Violation, violation_of
 from fastnode.certs.sans import read_sans, sans_of
+from fastnode.errors import ConfigError
 from fastnode.limits import READ_CERTIFICATES
 from fastnode.names import NodeName
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 __all__ = [
+    "address_as_dns",
     "covers",
     "covers_again",
     "describe",
@@ -30,6 +32,7 @@ __all__ = [
     "printable",
     "read_again",
     "readable",
+    "remedy_for",
     "remedy_of",
     "subject_text",
 ]
@@ -38,6 +41,7 @@ __all__ = [
 MOST_NAMES: Final = 8
 MOST_CHARACTERS: Final = 120
 UNREADABLE: Final = "(unreadable)"
+NODE_URI: Final = "fastnode://"
 
 
 def parse(der: bytes) -> x509.Certificate:
@@ -90,14 +94,25 @@ def _ways(certificate: x509.Certificate, name: NodeName) -> tuple[bool, bool]:
     if sans is None:
         return False, False
     uris = sans.get_values_for_type(x509.UniformResourceIdentifier)
-    return name.uri in uris, _covers_host(sans, name.host)
+    by_uri = name.uri in uris or any(_names(uri, name) for uri in uris)
+    return by_uri, _covers_host(sans, name.host)
+
+
+def _names(uri: str, name: NodeName) -> bool:
+    """Whether a URI is that of a node name, with its host in another form."""
+    if not uri.startswith(NODE_URI):
+        return False
+    try:
+        return NodeName.parse(uri.removeprefix(NODE_URI)) == name
+    except ConfigError:
+        return False
 
 
 def _covers_host(sans: x509.SubjectAlternativeName, host: str) -> bool:
     from cryptography import x509
 
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         host = host.lower().rstrip(".")
         patterns = sans.get_values_for_type(x509.DNSName)
@@ -176,6 +191,33 @@ def describe(certificate: x509.Certificate) -> str:
         f"{_date(certificate, 'not_valid_before_utc')} to "
         f"{_date(certificate, 'not_valid_after_utc')} UTC"
     )
+
+
+def remedy_for(certificate: x509.Certificate, name: NodeName) -> str:
+    """Say which SAN would cover a node name, for hints."""
+    return (
+        f"{address_as_dns(certificate, name.host)}issue it a certificate with the URI "
+        f"SAN {name.uri}, or with the DNS or IP SAN {name.host}"
+    )
+
+
+def address_as_dns(certificate: x509.Certificate, host: str) -> str:
+    """Say so if an address stands among the DNS SANs, where it names nobody; else
+    nothing. The text begins a hint."""
+    from cryptography import x509
+
+    sans = read_sans(certificate)
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return ""
+    for text in sans.get_values_for_type(x509.DNSName) if sans is not None else ():
+        try:
+            if ipaddress.ip_address(text) == address:
+                return f"{address} is a DNS SAN there, and must be an IP SAN: "
+        except ValueError:
+            continue
+    return ""
 
 
 def describe_violation(violation: Violation) -> str:

@@ -22,6 +22,7 @@ from fastnode.errors import (
 from fastnode.openssl.verdict import Verdict
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.identity import (
+    address_as_dns,
     describe_violation,
     issuer_text,
     listed,
@@ -138,7 +139,8 @@ def _mismatch(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     name, valid = evidence.server_name, ""
     if chain:
         names = listed(sans_of(chain[0]))
-        valid = f"the certificate is valid for {names or 'no name at all'}, "
+        odd = address_as_dns(chain[0], name) if name is not None else ""
+        valid = f"{odd}the certificate is valid for {names or 'no name at all'}, "
     return HostnameMismatch(
         f"the server's certificate does not cover the name {name!r} that was dialed "
         f"({verdict.text})",

@@ -31,6 +31,18 @@ from helpers.pki import authority
         (["::1"], "a@::1", True),
         (["0:0:0:0:0:0:0:1"], "a@::1", True),
         (["localhost"], "a@127.0.0.1", False),
+        # Hosts are compared in one form, and the names before them as they are.
+        (["fastnode://a@H.Example."], "a@h.example", True),
+        (["fastnode://a@h.example"], "a@H.EXAMPLE.", True),
+        (["fastnode://A@h.example"], "a@H.EXAMPLE.", False),
+        (["fastnode://a@[::1]"], "a@::1", True),
+        (["fastnode://a@0:0:0:0:0:0:0:1"], "a@[::1]", True),
+        (["fastnode://a@h.example:15000"], "a@h.example", False),
+        (["fastnode://a@h.example/"], "a@h.example", False),
+        (["xn--bcher-kva.example"], "a@b\u00fccher.example", True),
+        (["h.example."], "a@h.example", True),
+        (["fe80::1"], "a@fe80::1%eth0", True),
+        (["fe80::2"], "a@fe80::1%eth0", False),
     ],
 )
 def test_guarantee_4_names(sans: list[str], name: str, *, expected: bool) -> None:

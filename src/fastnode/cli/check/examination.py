@@ -45,6 +45,7 @@ from fastnode.tls.identity import (
     issuer_text,
     listed,
     readable,
+    remedy_for,
     remedy_of,
     subject_text,
 )
@@ -373,6 +374,8 @@ class Examination:
         authorities = constrained_by(self._tls, self._verdict) or ()
         covered = bool(chain) and covers(chain[0], hello.name, authorities)
         hint = f"issue it a certificate with the URI SAN {hello.name.uri}"
+        if chain:
+            hint = remedy_for(chain[0], hello.name)
         said = "covers" if covered else "does not cover"
         if chain and not covered:
             violation = forbidding(chain[0], hello.name, authorities)
