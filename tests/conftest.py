@@ -27,6 +27,7 @@ BOTH_ENGINES = {
     "test_coalescing",
     "test_hostile_peer",
     "test_lanes",
+    "test_name_constraints",
     "test_refusals",
     "test_rotation",
     "test_strangers",

@@ -1,7 +1,4 @@
-"""The form of node names and of port numbers.
-
-A node name is parsed once, and trusted from then on.
-"""
+"""Node names, hosts and addresses: brought to one form when they are parsed."""
 
 from __future__ import annotations
 
@@ -9,29 +6,113 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from fastnode.errors import ConfigError
 from fastnode.limits import MAX_NODE_NAME_BYTES, PARSED_NAMES
 
-__all__ = ["NodeName", "check_address", "check_flag", "check_host", "check_port"]
+__all__ = [
+    "NodeName",
+    "check_address",
+    "check_flag",
+    "check_host",
+    "check_port",
+    "normal_host",
+    "verified_host",
+]
+
+#: RFC 1035, 2.3.4, in the ASCII form of a name.
+MAX_LABEL: Final = 63
+MAX_HOST: Final = 253
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")
-_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_\-]*[A-Za-z0-9_])?"
-                   r"(\.[A-Za-z0-9_]([A-Za-z0-9_\-]*[A-Za-z0-9_])?)*\Z")  # fmt: skip
-
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_\-]*[a-z0-9_])?\Z")
+#: The name of a network interface, behind the % of an IPv6 address.
+_ZONE = re.compile(r"[A-Za-z0-9_.\-]+\Z")
 _PORT = re.compile(r":[0-9]{1,5}\Z")
+
+
+def normal_host(text: str) -> str:
+    """Return a host in the one form in which hosts are compared.
+
+    - An IP address is written as Python writes it, without brackets:
+      ``[0:0:0:0:0:0:0:1]`` is ``::1``. An IPv6 address keeps its zone.
+    - A DNS name is in lower case and in its ASCII form, without a trailing dot:
+      ``B\u00fccher.example.`` is ``xn--bcher-kva.example``. The rules are those of IDNA
+      2003, by which Python's ``socket`` and ``ssl`` convert names.
+
+    Raises:
+        ConfigError: neither an IP address nor a DNS name.
+    """
+    if not text:
+        raise _no_host(text, "it is empty")
+    inner = text[1:-1] if text[0] == "[" and text[-1] == "]" else None
+    address = _address(text if inner is None else inner)
+    if address is not None and (inner is None or address.version == 6):
+        return str(address)
+    if _PORT.search(text):
+        raise _no_host(
+            text, "", "the port belongs into a Route, or into AcceptorOptions.port"
+        )
+    try:
+        host = text if text.isascii() else text.encode("idna").decode("ascii")
+    except UnicodeError as error:
+        raise _no_host(text, str(error.__cause__ or error)) from None
+    address = _address(host)
+    if address is not None:
+        return str(address)
+    host = host.lower().removesuffix(".")
+    if len(host) > MAX_HOST:
+        raise _no_host(text, f"a DNS name has at most {MAX_HOST} characters")
+    for label in host.split("."):
+        if len(label) > MAX_LABEL:
+            raise _no_host(
+                text, f"a label of a DNS name has at most {MAX_LABEL} characters"
+            )
+        if not _LABEL.match(label):
+            raise _no_host(text, "")
+    return host
+
+
+def verified_host(text: str) -> str:
+    """Return a host as it is looked for in a certificate: without an IPv6 zone.
+
+    Raises:
+        ConfigError: neither an IP address nor a DNS name.
+    """
+    return normal_host(text).partition("%")[0]
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    zone = text.partition("%")[2]
+    return address if not zone or _ZONE.match(zone) else None
+
+
+def _no_host(text: str, why: str, hint: str | None = None) -> ConfigError:
+    shown = text if len(text) <= MAX_HOST else f"{text[:MAX_HOST]}..."
+    return ConfigError(
+        f"{shown!r} is no host{f': {why}' if why else ''}",
+        hint=hint or "use a DNS name or an IP address",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class NodeName:
-    """``name@host``: `host` is a DNS name or an IP address (IPv6 without brackets)."""
+    """``name@host``: `host` is a DNS name or an IP address, as `normal_host` writes it.
+
+    `parse` makes it.
+    """
 
     name: str
     host: str
 
     @classmethod
     def parse(cls, text: str) -> NodeName:
-        """Parse ``name@host``.
+        """Parse ``name@host``, and bring the host to the form of `normal_host`.
 
         Raises:
             ConfigError: not of that form, or longer than 512 bytes.
@@ -61,22 +142,12 @@ def _parse(text: str) -> NodeName:
             f"{text!r} is not a node name: {name!r} before the @ is not allowed",
             hint="use letters, digits, '_', '-' and '.'",
         )
-    if not _HOST.match(host) and not _is_ip(host):
-        raise ConfigError(
-            f"{text!r} is not a node name: {host!r} is no host",
-            hint="the port belongs into a Route, or into AcceptorOptions.port"
-            if _PORT.search(host)
-            else "use a DNS name or an IP address after the @",
-        )
-    return NodeName(name, host)
-
-
-def _is_ip(host: str) -> bool:
     try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+        return NodeName(name, normal_host(host))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{text!r} is not a node name: {error.message}", hint=error.hint
+        ) from None
 
 
 def check_port(port: object, what: str) -> None:
@@ -85,28 +156,25 @@ def check_port(port: object, what: str) -> None:
         raise ConfigError(f"{what} is {port!r}", hint="a port is a number, 0 to 65535")
 
 
-def check_host(host: object, what: str) -> None:
-    """Raise `ConfigError` unless `host` is a host that can be looked up: a DNS name, or
-    an IP address without brackets."""
+def check_host(host: object, what: str) -> str:
+    """Return a host as sockets take it: an IPv6 address without brackets.
+
+    Args:
+        what: says in the error where the host comes from.
+
+    Raises:
+        ConfigError: `host` is neither a DNS name nor an IP address.
+    """
     if not isinstance(host, str) or not host:
         raise ConfigError(
             f"{what} is {host!r}, not a host",
             hint="a host is a str: a DNS name or an IP address",
         )
     try:
-        # The codec by which Python's sockets encode names.
-        host.encode("idna")
-    except UnicodeError as error:
-        raise ConfigError(
-            f"{what} is {host!r}, which is no DNS name: {error}",
-            hint="each label of a DNS name has 1 to 63 characters",
-        ) from None
-    if any(char <= " " or char == "\x7f" or char in "[]/@" for char in host):
-        raise ConfigError(
-            f"{what} is {host!r}, which is no host",
-            hint="leave out spaces, brackets and control characters; an IPv6 address "
-            "stands without brackets",
-        )
+        normal = normal_host(host)
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error.message}", hint=error.hint) from None
+    return normal if ":" in normal else host
 
 
 def check_address(address: object) -> tuple[str, int]:
@@ -119,8 +187,8 @@ def check_address(address: object) -> tuple[str, int]:
         raise ConfigError(
             f"{address!r} is no address", hint="an address is (host, port)"
         )
-    host, port = address
-    check_host(host, f"the host of {address!r}")
+    host = check_host(address[0], f"the host of {address!r}")
+    port = address[1]
     check_port(port, f"the port of {address!r}")
     if port == 0:
         raise ConfigError(f"the port of {address!r} is 0: nothing can be reached there")
@@ -128,7 +196,7 @@ def check_address(address: object) -> tuple[str, int]:
 
 
 def check_flag(what: str, value: object, *, or_none: bool = False) -> None:
-    """Raise `ConfigError` unless `value` is True or False: what else is false would
-    switch a check off that nobody meant to switch off."""
+    """Raise `ConfigError` unless `value` is True or False. Another value that is false
+    would switch off a check by accident."""
     if not isinstance(value, bool) and not (or_none and value is None):
         raise ConfigError(f"{what} is {value!r}", hint="it is True or False")

@@ -157,7 +157,8 @@ class AcceptorOptions:
     def __post_init__(self) -> None:
         _check_manager("AcceptorOptions.cert_manager", self.cert_manager)
         if self.host is not None:
-            check_host(self.host, "AcceptorOptions.host")
+            host = check_host(self.host, "AcceptorOptions.host")
+            object.__setattr__(self, "host", host)
         insecure = self.insecure_skip_verify
         check_flag("AcceptorOptions.insecure_skip_verify", insecure, or_none=True)
         check_port(self.port, "AcceptorOptions.port")

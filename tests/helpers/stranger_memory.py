@@ -23,6 +23,7 @@ from pathlib import Path
 import uvloop
 from fastnode import AcceptorOptions
 from fastnode.names import NodeName
+from helpers.constraints import constrained
 from helpers.nodes import A, B, running, until
 from helpers.pki import authority
 from helpers.strangers import many_descriptors
@@ -32,7 +33,10 @@ def rss():
 
 async def main():
     count = int(sys.argv[1])
-    alpha = authority().issue(NodeName.parse(A))
+    issuer = authority()
+    if limits := [f"excluded;DNS:n{n}.internal" for n in range(int(sys.argv[4]))]:
+        issuer = constrained(*limits, parent=issuer)
+    alpha = issuer.issue(NodeName.parse(A))
     Path(sys.argv[2]).write_bytes(alpha.cert_pem)
     Path(sys.argv[3]).write_bytes(alpha.key_pem)
     options = [AcceptorOptions(
@@ -91,11 +95,16 @@ class Host:
 
 
 @asynccontextmanager
-async def host(count: int, folder: Path) -> AsyncIterator[Host]:
-    """One that takes `count` handshakes at once."""
+async def host(count: int, folder: Path, constraints: int = 0) -> AsyncIterator[Host]:
+    """One that takes `count` handshakes at once.
+
+    Args:
+        constraints: how many name constraints the chain of alpha's certificate has.
+    """
     certificate, key = folder / "alpha.pem", folder / "alpha.key"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", CHILD, str(count), str(certificate), str(key),
+        str(constraints),
         env={"PYTHONPATH": str(Path(__file__).parents[1])},
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

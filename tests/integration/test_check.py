@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from fastnode import CertAuthManager, ClientAuth
+from fastnode import AcceptorOptions, CertAuthManager, ClientAuth
 from fastnode.certs.authority import IssuedCertificate
 from fastnode.cli.main import cli
 from fastnode.names import NodeName
 from fastnode.openssl.verification import why_unavailable
+from helpers.constraints import constrained
 from helpers.nodes import A, B, running
 from helpers.pki import authority, expired_certificate, manager, odd_certificate
 
@@ -213,3 +214,47 @@ async def test_for_people(tmp_path: Path) -> None:
             )
             assert done.output.rstrip().endswith(last)
             assert "pass  address: 127.0.0.1" in done.output
+
+
+async def test_name_constraints_forbid_the_node_name(tmp_path: Path) -> None:
+    mine = save(tmp_path / "a", authority().issue(NodeName.parse(A)))
+    issuer = constrained("permitted;DNS:team-a.internal", parent=authority())
+    name = "pay@pay.team-b.internal"
+    shown = issuer.issue(None, dns=[f"fastnode://{name}", "x.team-a.internal"])
+    async with running(
+        name,
+        manager=manager(B, shows=shown.certificate()),
+        acceptors=(AcceptorOptions(host="127.0.0.1", port=0),),
+    ) as node:
+        host, port = node.acceptors[0].address
+        options = [*mine, *trust(tmp_path), "--name", "x.team-a.internal"]
+        report = await against(f"{host}:{port}", *options, code=3)
+    assert report["error"] == "PeerNameMismatch"
+    assert failed(report)["name"] == "node name"
+    assert "CN=team CA forbid pay.team-b.internal" in failed(report)["found"]
+    assert "permitted;DNS:team-a.internal" in failed(report)["found"]
+    assert "whose name constraints allow pay.team-b.internal" in report["hint"]
+
+
+async def test_name_constraints_forbid_the_server_name(tmp_path: Path) -> None:
+    mine = save(tmp_path / "a", authority().issue(NodeName.parse(A)))
+    issuer = constrained("excluded;DNS:a.team-b.internal", parent=authority())
+    shown = issuer.issue(NodeName.parse(B), dns=["*.team-b.internal"]).certificate()
+    options = [*mine, *trust(tmp_path), "--name", "a.team-b.internal"]
+    report = await examine(manager(B, shows=shown), *options, code=3)
+    assert report["error"] == "HostnameMismatch"
+    assert failed(report)["name"] == "server's name"
+    assert "excluded;DNS:a.team-b.internal" in failed(report)["found"]
+    options[-1] = "b.team-b.internal"
+    await examine(manager(B, shows=shown), *options, code=0)
+
+
+@hooked
+async def test_name_constraints_that_tls_checks(tmp_path: Path) -> None:
+    issuer = constrained("permitted;DNS:team-a.internal", parent=authority())
+    shown = issuer.issue(None, dns=["pay.team-b.internal"]).certificate()
+    options = [*trust(tmp_path), "--name", "pay.team-b.internal"]
+    report = await examine(manager(B, shows=shown), *options, code=3)
+    assert report["error"] == "UnknownAuthority"
+    assert failed(report)["name"] == "server's chain"
+    assert "permitted;DNS:team-a.internal" in failed(report)["found"]

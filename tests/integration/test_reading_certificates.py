@@ -36,6 +36,6 @@ async def test_what_covers_one_name_is_asked_again_for_another() -> None:
         certificate = link.peer.certificate
     assert certificate is not None
     der = certificate.public_bytes(Encoding.DER)
-    assert covers_again(der, NodeName.parse(B))
-    assert not covers_again(der, NodeName.parse("beta@elsewhere.example"))
-    assert covers_again(der, NodeName.parse(B))
+    assert covers_again(der, NodeName.parse(B), ())
+    assert not covers_again(der, NodeName.parse("beta@elsewhere.example"), ())
+    assert covers_again(der, NodeName.parse(B), ())

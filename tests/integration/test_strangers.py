@@ -243,15 +243,15 @@ async def test_guarantee_9_a_stranger_costs_little_memory(
 
 
 @measurable
-@pytest.mark.parametrize("others", [0, 30])
+@pytest.mark.parametrize(("others", "constraints"), [(0, 0), (30, 0), (0, 300)])
 async def test_guarantee_9_copied_certificates_cost_little_memory(
-    others: int, tmp_path: Path
+    others: int, constraints: int, tmp_path: Path
 ) -> None:
     """Somebody else's certificate, others with it, and no proof of any key."""
     count = 500
     other = authority("another CA").cert_pem
     shown = tmp_path / "shown.pem"
-    async with host(count, tmp_path) as b:
+    async with host(count, tmp_path, constraints) as b:
         shown.write_bytes(b.certificate.read_bytes() + other * others)
         impostor = Impostor(shown, b.key)
         gate = asyncio.Semaphore(20)
@@ -266,6 +266,6 @@ async def test_guarantee_9_copied_certificates_cost_little_memory(
             each, failed = await b.cost()
         finally:
             await impostor.leave()
-    print(f"{others}: {each} KiB")
+    print(f"{others}, {constraints}: {each} KiB")
     assert failed == 0  # all of them are waited for
     assert each < 64

@@ -25,6 +25,7 @@ from fastnode import (
 from fastnode.certs.authority import Authority
 from fastnode.names import NodeName
 from fastnode.openssl.verification import why_unavailable
+from helpers.constraints import constrained
 from helpers.nodes import A, B, pair, refusing, running, start, until
 from helpers.pki import (
     authority,
@@ -138,6 +139,20 @@ async def _(*_: object) -> str:
 @row("which its certificate does not cover")
 async def _(*_: object) -> str:
     shown = odd_certificate(A, uri=False, host=False, dns=["a.example"])
+    return await refused({"manager": manager(A, shows=shown)})
+
+
+@row("which its certificate may not cover")
+async def _(*_: object) -> str:
+    issuer = constrained("permitted;IP:10.0.0.0/8", parent=authority())
+    shown = issuer.issue(None, dns=[f"fastnode://{A}"]).certificate()
+    return await refused({"manager": manager(A, shows=shown)})
+
+
+@row("the name constraints of")
+async def _(*_: object) -> str:
+    issuer = constrained("permitted;IP:10.0.0.0/8", parent=authority())
+    shown = issuer.issue(NodeName.parse(A)).certificate()
     return await refused({"manager": manager(A, shows=shown)})
 
 

@@ -187,6 +187,11 @@ class Certificate:
         return self._chain[0]
 
     @property
+    def issuers(self) -> tuple[bytes, ...]:
+        """The certificates of the chain above this one, DER."""
+        return tuple(c.public_bytes(Encoding.DER) for c in self._chain[1:])
+
+    @property
     def subject(self) -> str:
         """RFC 4514."""
         return self.x509.subject.rfc4514_string()

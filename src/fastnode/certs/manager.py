@@ -24,7 +24,7 @@ from fastnode.certs.pool import CertPool
 from fastnode.certs.private_key import Password
 from fastnode.certs.watch import CertificateWatch
 from fastnode.errors import CertificateError, ConfigError, SettingsFrozenError
-from fastnode.names import check_flag, check_host
+from fastnode.names import check_flag, check_host, verified_host
 
 __all__ = ["CertAuthManager", "CertManager"]
 
@@ -412,7 +412,7 @@ class CertAuthManager(CertManager):
     @server_name.setter
     def server_name(self, value: str | None) -> None:
         if value is not None:
-            check_host(value, "server_name")
+            value = verified_host(check_host(value, "server_name"))
         with self._changing("server_name"):
             self._server_name = value
 

@@ -6,15 +6,33 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from fastnode.certs.name_constraints import violation_of
 from fastnode.dispatch.user_code import HookFailed
-from fastnode.errors import HandshakeError, NotAuthorized, PeerNameMismatch, Side
+from fastnode.errors import (
+    HandshakeError,
+    HostnameMismatch,
+    NotAuthorized,
+    PeerNameMismatch,
+    Side,
+)
 from fastnode.limits import GROUP_BYTES
 from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
 from fastnode.peer import Peer
-from fastnode.tls.identity import covers_again, describe, read_again, readable
+from fastnode.tls.identity import (
+    covers_again,
+    describe,
+    describe_violation,
+    forbidding,
+    read_again,
+    readable,
+    remedy_for,
+    remedy_of,
+)
 
 if TYPE_CHECKING:
+    from cryptography import x509
+
     from fastnode.link.protocol import LinkProtocol
     from fastnode.node.slow import SlowCallbacks
     from fastnode.options import Authorize
@@ -55,7 +73,7 @@ class Admission:
             expected: the name that was dialed; None for an inbound link.
 
         Raises:
-            PeerNameMismatch, NotAuthorized: refused.
+            HostnameMismatch, PeerNameMismatch, NotAuthorized: refused.
         """
         engine = protocol.presented
         name = protocol.peer_hello.name
@@ -93,20 +111,8 @@ class Admission:
         verified = verified and certificate is not None
         # A certificate that nobody verified covers nothing: such a peer is admitted
         # as what it is, and never takes the place of a verified one.
-        if (
-            verified
-            and certificate is not None
-            and self.verify_peer_name
-            and not covers_again(der, name)
-        ):
-            raise PeerNameMismatch(
-                f"the peer calls itself {name}, which its certificate does not "
-                f"cover: {describe(certificate)}",
-                peer=str(name),
-                side=Side.LOCAL,
-                hint=f"issue it a certificate with the URI SAN {name.uri}, or with "
-                f"the DNS or IP SAN {name.host}",
-            )
+        if verified and certificate is not None:
+            self._check_names(protocol, certificate, der)
         peer = Peer(
             name=str(name),
             address=protocol.address,
@@ -118,6 +124,57 @@ class Admission:
         )
         await self._ask(peer)
         return peer
+
+    def _check_names(
+        self, protocol: LinkProtocol, certificate: x509.Certificate, der: bytes | None
+    ) -> None:
+        """Compare both names of a verified peer with its certificate and chain.
+
+        TLS has compared the server name with the certificate, but not each host that a
+        wildcard covers with the name constraints of the chain.
+        """
+        engine = protocol.presented
+        name = protocol.peer_hello.name
+        authorities, server_name = engine.constrained_by, engine.server_name
+        if server_name is None and not self.verify_peer_name:
+            return
+        if authorities is None:
+            raise HandshakeError(
+                "the chain of the peer's certificate cannot be seen, so its name "
+                "constraints cannot be checked",
+                peer=str(name),
+                side=Side.LOCAL,
+                hint="use an interpreter whose ssl module tells the verified chain, as "
+                "that of CPython does",
+            )
+        if server_name is not None:
+            violation = violation_of(authorities, server_name, by_uri=False)
+            if violation is not None:
+                raise HostnameMismatch(
+                    "the server's certificate may not be used for the name that was "
+                    f"dialed: {describe_violation(violation)}",
+                    peer=str(name),
+                    side=Side.LOCAL,
+                    hint=remedy_of(violation),
+                )
+        if not self.verify_peer_name or covers_again(der, name, authorities):
+            return
+        violation = forbidding(certificate, name, authorities)
+        if violation is not None:
+            raise PeerNameMismatch(
+                f"the peer calls itself {name}, which its certificate may not cover: "
+                f"{describe_violation(violation)}; {describe(certificate)}",
+                peer=str(name),
+                side=Side.LOCAL,
+                hint=remedy_of(violation),
+            )
+        raise PeerNameMismatch(
+            f"the peer calls itself {name}, which its certificate does not cover: "
+            f"{describe(certificate)}",
+            peer=str(name),
+            side=Side.LOCAL,
+            hint=remedy_for(certificate, name),
+        )
 
     async def _ask(self, peer: Peer) -> None:
         if self.authorize is None:

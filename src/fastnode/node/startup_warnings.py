@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastnode.node.port import warn_of_other_port
-from fastnode.tls.identity import covers, listed
+from fastnode.tls.identity import (
+    covers,
+    describe_violation,
+    forbidding,
+    listed,
+    remedy_for,
+    remedy_of,
+)
 
 if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
@@ -59,14 +66,22 @@ def _warn_if_open(name: NodeName, manager: CertManager) -> None:
 
 def _warn_if_not_covered(name: NodeName, manager: CertManager | None) -> None:
     shown = manager.certificate if manager is not None else None
-    if shown is None or covers(shown.x509, name):
+    if shown is None or covers(shown.x509, name, shown.issuers):
+        return
+    violation = forbidding(shown.x509, name, shown.issuers)
+    if violation is not None:
+        log.warning(
+            "%s: this node's certificate may not cover its name, so peers that verify "
+            "names refuse it: %s; %s",
+            name,
+            describe_violation(violation),
+            remedy_of(violation),
+        )
         return
     log.warning(
         "%s: this node's certificate does not cover its name, so peers that verify "
-        "names refuse it: it is valid for %s; issue one with the URI SAN %s, or with "
-        "the DNS or IP SAN %s",
+        "names refuse it: it is valid for %s; %s",
         name,
         listed(shown.sans) or "no name at all",
-        name.uri,
-        name.host,
+        remedy_for(shown.x509, name),
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from fastnode.dispatch.user_code import HookFailed, text_of
 from fastnode.errors import FastnodeError, NoRoute, Side
 from fastnode.limits import DEFAULT_PORT
-from fastnode.names import check_address
+from fastnode.names import check_address, verified_host
 
 if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
@@ -103,7 +103,7 @@ class Targets:
             host=host,
             port=port,
             cert_manager=manager,
-            server_name=server_name or known or host,
+            server_name=verified_host(server_name or known or host),
             insecure=self.insecure_skip_verify if insecure is None else insecure,
             found=found,
         )

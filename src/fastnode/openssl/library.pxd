@@ -42,6 +42,8 @@ cdef struct Library:
     X509 *(*current_cert)(const X509_STORE_CTX *store) noexcept nogil
     X509 *(*leaf)(const X509_STORE_CTX *store) noexcept nogil
     STACK *(*untrusted)(const X509_STORE_CTX *store) noexcept nogil
+    STACK *(*chain)(const X509_STORE_CTX *store) noexcept nogil
+    int (*find_extension)(const X509 *certificate, int kind, int after) noexcept nogil
     const char *(*error_string)(long code) noexcept nogil
     int (*i2d_x509)(const X509 *certificate, unsigned char **out) noexcept nogil
     X509 *(*d2i_x509)(X509 **into, const unsigned char **data, long size) noexcept nogil

@@ -57,6 +57,8 @@ cdef object load(NewFunc made):
         b"X509_STORE_CTX_get_current_cert",
         b"X509_STORE_CTX_get0_cert",
         b"X509_STORE_CTX_get0_untrusted",
+        b"X509_STORE_CTX_get0_chain",
+        b"X509_get_ext_by_NID",
         b"X509_verify_cert_error_string",
         b"i2d_X509",
         b"d2i_X509",

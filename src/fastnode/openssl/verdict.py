@@ -32,6 +32,8 @@ class Verdict(NamedTuple):
         authorities: those whose certificates the server said it takes (RFC 8446,
             4.2.4), 64 at most; dialers only, and not in TLS 1.2, where they come too
             late.
+        constrained_by: those certificates of the chain that OpenSSL built, from the
+            issuer up to the trust anchor, that carry name constraints, DER.
     """
 
     code: int
@@ -40,3 +42,4 @@ class Verdict(NamedTuple):
     presented: tuple[bytes, ...]
     culprit: bytes | None
     authorities: tuple[AuthorityName, ...]
+    constrained_by: tuple[bytes, ...] = ()

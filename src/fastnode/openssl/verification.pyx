@@ -66,7 +66,16 @@ cdef enum:
     V_CRL_NOT_YET_VALID = 11
     V_CRL_HAS_EXPIRED = 12
     V_OUT_OF_MEM = 17
+    V_UNABLE_TO_GET_ISSUER_CERT_LOCALLY = 20
     V_UNHANDLED_CRITICAL_CRL_EXTENSION = 36
+    V_PERMITTED_VIOLATION = 47
+    V_EXCLUDED_VIOLATION = 48
+    V_SUBTREE_MINMAX = 49
+    V_UNSUPPORTED_CONSTRAINT_TYPE = 51
+    V_UNSUPPORTED_CONSTRAINT_SYNTAX = 52
+    V_UNSUPPORTED_NAME_SYNTAX = 53
+    # openssl/obj_mac.h
+    NID_NAME_CONSTRAINTS = 666
     # What the callback is told, in place of a pointer.
     ACCEPT_ANY = 1
     ALLOW_MISSING_CRLS = 2
@@ -75,6 +84,8 @@ cdef enum:
     MOST_AUTHORITIES = 64
     MOST_NAME_BYTES = 4096
     NAME_TEXT_BYTES = 256
+    # Certificates with name constraints that connections share.
+    MOST_SHARED = 64
     # How often a context is made again because others appeared with it.
     ATTEMPTS = 5
 
@@ -83,6 +94,9 @@ cdef object reason = ...
 cdef object looking = RLock()
 # The arguments of a Verdict, by thread.
 cdef dict found = {}
+# Certificates with name constraints, by their DER. All connections under one authority
+# keep the same copy until they are judged.
+cdef dict shared = {}
 
 
 def why_unavailable():
@@ -113,9 +127,9 @@ def take_verdict():
     arguments = found.pop(PyThread_get_thread_ident(), None)
     if arguments is None:
         return None
-    code, text, depth, presented, culprit, names = arguments
+    code, text, depth, presented, culprit, names, constrained_by = arguments
     authorities = tuple([AuthorityName(*each) for each in names])
-    return Verdict(code, text, depth, presented, culprit, authorities)
+    return Verdict(code, text, depth, presented, culprit, authorities, constrained_by)
 
 
 @cython.final
@@ -308,7 +322,23 @@ cdef int told(int code) noexcept nogil:
     if code in (V_CRL_HAS_EXPIRED, V_CRL_NOT_YET_VALID, V_UNABLE_TO_GET_CRL):
         # Not the peer's fault: certificate_unknown, "some other issue".
         return V_UNHANDLED_CRITICAL_CRL_EXTENSION
+    if about_constraints(code):
+        # OpenSSL would send certificate_unknown, "some other issue". unknown_ca says
+        # that the authority is not one for this certificate.
+        return V_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
     return code
+
+
+cdef bint about_constraints(int code) noexcept nogil:
+    """Whether name constraints of the chain refuse the certificate."""
+    return code in (
+        V_PERMITTED_VIOLATION,
+        V_EXCLUDED_VIOLATION,
+        V_SUBTREE_MINMAX,
+        V_UNSUPPORTED_CONSTRAINT_TYPE,
+        V_UNSUPPORTED_CONSTRAINT_SYNTAX,
+        V_UNSUPPORTED_NAME_SYNTAX,
+    )
 
 
 cdef int note(X509_STORE_CTX *store, int code) except -1:
@@ -344,8 +374,36 @@ cdef int note(X509_STORE_CTX *store, int code) except -1:
         tuple(presented),
         der_of(culprit) if code and culprit != NULL else None,
         tuple(authorities),
+        # Only of chains whose signatures are good: strangers cannot fill `shared`.
+        constrained(store) if code == V_OK or about_constraints(code) else (),
     )
     return 0
+
+
+cdef tuple constrained(X509_STORE_CTX *store):
+    """The certificates above the peer's own that carry name constraints, DER."""
+    cdef STACK *chain = lib.chain(store)
+    cdef X509 *certificate
+    cdef list carriers = None
+    cdef int i
+    # The chain is NULL, and its size -1, where nothing was verified.
+    for i in range(1, lib.sk_num(chain)):
+        certificate = <X509 *>lib.sk_value(chain, i)
+        if lib.find_extension(certificate, NID_NAME_CONSTRAINTS, -1) >= 0:
+            if carriers is None:
+                carriers = []
+            carriers.append(share(der_of(certificate)))
+    return () if carriers is None else tuple(carriers)
+
+
+cdef bytes share(bytes der):
+    """The copy of these bytes that all connections keep."""
+    cdef bytes copy = shared.get(der)
+    if copy is None:
+        if len(shared) >= MOST_SHARED:
+            shared.clear()
+        shared[der] = copy = der
+    return copy
 
 
 cdef bytes der_of(const X509 *certificate):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastnode.errors import ConfigError
 from fastnode.limits import DEFAULT_PORT
-from fastnode.names import check_flag, check_host, check_port
+from fastnode.names import check_flag, check_host, check_port, verified_host
 
 if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
@@ -47,11 +47,12 @@ class Route:
             raise ConfigError(
                 f"Route.match {self.match!r} is no regular expression: {error}"
             ) from None
-        check_host(self.host, "Route.host")
+        object.__setattr__(self, "host", check_host(self.host, "Route.host"))
         check_port(self.port, "Route.port")
         if self.port == 0:
             raise ConfigError("Route.port is 0: nothing can be reached there")
         if self.server_name is not None:
-            check_host(self.server_name, "Route.server_name")
+            name = verified_host(check_host(self.server_name, "Route.server_name"))
+            object.__setattr__(self, "server_name", name)
         insecure = self.insecure_skip_verify
         check_flag("Route.insecure_skip_verify", insecure, or_none=True)

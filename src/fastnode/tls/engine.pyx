@@ -163,3 +163,15 @@ cdef class TlsEngine:
     def verdict(self):
         """The `Verdict` on the peer's certificate; None where none was given."""
         return None
+
+    @property
+    def constrained_by(self):
+        """The certificates whose name constraints bind the peer's certificate, DER;
+        None where they cannot be known. Until `settle`."""
+        return ()
+
+    @property
+    def server_name(self):
+        """The name that TLS verified in the server's certificate; None if this side is
+        the server, or TLS verified no name."""
+        return None

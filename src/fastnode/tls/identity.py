@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from fastnode.certs.name_constraints import Violation, violation_of
 from fastnode.certs.sans import read_sans, sans_of
+from fastnode.errors import ConfigError
 from fastnode.limits import READ_CERTIFICATES
 from fastnode.names import NodeName
 
@@ -18,15 +20,20 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 __all__ = [
+    "address_as_dns",
     "covers",
     "covers_again",
     "describe",
+    "describe_violation",
+    "forbidding",
     "issuer_text",
     "listed",
     "parse",
     "printable",
     "read_again",
     "readable",
+    "remedy_for",
+    "remedy_of",
     "subject_text",
 ]
 
@@ -34,6 +41,7 @@ __all__ = [
 MOST_NAMES: Final = 8
 MOST_CHARACTERS: Final = 120
 UNREADABLE: Final = "(unreadable)"
+NODE_URI: Final = "fastnode://"
 
 
 def parse(der: bytes) -> x509.Certificate:
@@ -43,25 +51,70 @@ def parse(der: bytes) -> x509.Certificate:
     return x509.load_der_x509_certificate(der)
 
 
-def covers(certificate: x509.Certificate, name: NodeName) -> bool:
-    """Whether a certificate allows its holder to use a node name.
+def covers(
+    certificate: x509.Certificate, name: NodeName, authorities: Sequence[bytes]
+) -> bool:
+    """Tell whether a certificate allows its holder to use a node name.
 
-    It does if one of its subject alternative names is the URI
-    ``fastnode://name@host``, or covers the host by the rules of RFC 9525, 6.3 and
-    6.4: DNS names without regard to case, a wildcard only as the whole left-most
-    label, addresses only by IP SANs. The Common Name never counts.
+    One of its subject alternative names must be the URI ``fastnode://name@host``, or
+    cover the host by the rules of RFC 9525, 6.3 and 6.4: DNS names without regard to
+    case, a wildcard only as the whole left-most label, addresses only by IP SANs. The
+    Common Name never counts. And the name constraints of the chain must allow the host.
+
+    Args:
+        authorities: the certificates of the verified chain, above this one, that
+            carry name constraints, DER; others may be among them.
     """
+    by_uri, by_host = _ways(certificate, name)
+    host = name.host
+    return (by_host and violation_of(authorities, host, by_uri=False) is None) or (
+        by_uri and violation_of(authorities, host, by_uri=True) is None
+    )
+
+
+def forbidding(
+    certificate: x509.Certificate, name: NodeName, authorities: Sequence[bytes]
+) -> Violation | None:
+    """Return the constraint that forbids a name which the SANs alone would cover.
+
+    None: the SANs do not cover the name, or no constraint forbids it. The arguments
+    are those of `covers`.
+    """
+    by_uri, by_host = _ways(certificate, name)
+    if by_host:
+        return violation_of(authorities, name.host, by_uri=False)
+    return violation_of(authorities, name.host, by_uri=True) if by_uri else None
+
+
+def _ways(certificate: x509.Certificate, name: NodeName) -> tuple[bool, bool]:
+    """Whether a URI SAN covers a name, and whether a DNS or IP SAN does."""
     from cryptography import x509
 
     sans = read_sans(certificate)
     if sans is None:
+        return False, False
+    uris = sans.get_values_for_type(x509.UniformResourceIdentifier)
+    by_uri = name.uri in uris or any(_names(uri, name) for uri in uris)
+    return by_uri, _covers_host(sans, name.host)
+
+
+def _names(uri: str, name: NodeName) -> bool:
+    """Whether a URI is that of a node name, with its host in another form."""
+    if not uri.startswith(NODE_URI):
         return False
-    if name.uri in sans.get_values_for_type(x509.UniformResourceIdentifier):
-        return True
     try:
-        address = ipaddress.ip_address(name.host)
+        return NodeName.parse(uri.removeprefix(NODE_URI)) == name
+    except ConfigError:
+        return False
+
+
+def _covers_host(sans: x509.SubjectAlternativeName, host: str) -> bool:
+    from cryptography import x509
+
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        host = name.host.lower().rstrip(".")
+        host = host.lower().rstrip(".")
         patterns = sans.get_values_for_type(x509.DNSName)
         return any(_dns_matches(pattern.lower(), host) for pattern in patterns)
     return address in sans.get_values_for_type(x509.IPAddress)
@@ -96,10 +149,12 @@ def read_again(der: bytes | None) -> x509.Certificate | None:
 
 
 @lru_cache(READ_CERTIFICATES)
-def covers_again(der: bytes | None, name: NodeName) -> bool:
+def covers_again(
+    der: bytes | None, name: NodeName, authorities: tuple[bytes, ...]
+) -> bool:
     """`covers`, likewise. By `der`, for to hash a certificate object takes its time."""
     certificate = read_again(der)
-    return certificate is not None and covers(certificate, name)
+    return certificate is not None and covers(certificate, name, authorities)
 
 
 def subject_text(certificate: x509.Certificate) -> str:
@@ -136,6 +191,58 @@ def describe(certificate: x509.Certificate) -> str:
         f"{_date(certificate, 'not_valid_before_utc')} to "
         f"{_date(certificate, 'not_valid_after_utc')} UTC"
     )
+
+
+def remedy_for(certificate: x509.Certificate, name: NodeName) -> str:
+    """Say which SAN would cover a node name, for hints."""
+    return (
+        f"{address_as_dns(certificate, name.host)}issue it a certificate with the URI "
+        f"SAN {name.uri}, or with the DNS or IP SAN {name.host}"
+    )
+
+
+def address_as_dns(certificate: x509.Certificate, host: str) -> str:
+    """Say so if an address stands among the DNS SANs, where it names nobody; else
+    nothing. The text begins a hint."""
+    from cryptography import x509
+
+    sans = read_sans(certificate)
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return ""
+    for text in sans.get_values_for_type(x509.DNSName) if sans is not None else ():
+        try:
+            if ipaddress.ip_address(text) == address:
+                return f"{address} is a DNS SAN there, and must be an IP SAN: "
+        except ValueError:
+            continue
+    return ""
+
+
+def describe_violation(violation: Violation) -> str:
+    """Say which constraint of which certificate forbids a name, for logs and errors."""
+    carrier = readable(violation.authority)
+    name = subject_text(carrier) if carrier is not None else "an authority"
+    return (
+        f"the name constraints of {name} forbid {printable(violation.name)}: "
+        f"{violation.constraint}"
+    )
+
+
+def remedy_of(violation: Violation) -> str:
+    """Say what to do about a constraint that forbids a name, for hints."""
+    remedy = (
+        "issue the certificate by an authority whose name constraints allow "
+        f"{printable(violation.name)}, or make a new certificate for that authority"
+    )
+    if violation.name.startswith("fastnode://") and ";URI:" in violation.constraint:
+        # See `fastnode.certs.name_constraints`.
+        remedy += (
+            "; OpenSSL compares name@host with URI constraints, so permit the domain "
+            "with a leading dot"
+        )
+    return remedy
 
 
 def listed(names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from fastnode.certs.expiry import day_and_distance
+from fastnode.certs.name_constraints import violation_of_sans
 from fastnode.errors import (
     CertificateExpired,
     CertificateRequired,
@@ -19,7 +20,7 @@ from fastnode.errors import (
 )
 from fastnode.openssl.verdict import Verdict
 from fastnode.tls.evidence import Evidence
-from fastnode.tls.identity import listed
+from fastnode.tls.identity import describe_violation, listed, remedy_of
 from fastnode.tls.verdicts import explain
 
 __all__ = ["local_refusal"]
@@ -42,10 +43,10 @@ _ALERTS: Final = {
     "UNKNOWN_CA": _Reason(
         UnknownAuthority,
         "it does not trust the authority of this node's certificate",
-        "{namesake}this node's certificate is signed by {issuer}, which is not in "
-        "{their_pool}{theirs}: add that authority there, or use a certificate of one "
-        "that is; if it is an intermediate, this node's certificate file must hold it "
-        "too",
+        "{constrained}{namesake}this node's certificate is signed by {issuer}, which "
+        "is not in {their_pool}{theirs}: add that authority there, or use a "
+        "certificate of one that is; if it is an intermediate, this node's certificate "
+        "file must hold it too",
     ),
     "CERTIFICATE_EXPIRED": _Reason(
         CertificateExpired,
@@ -219,6 +220,7 @@ def _known(evidence: Evidence) -> dict[str, str]:
         "key: "
         if namesake
         else "",
+        "constrained": _constrained(evidence),
         "from_theirs": f", signed by {theirs}" if theirs else "",
         "issuer": shown.issuer if shown is not None else "an authority",
         "serial": f"{shown.serial_number:x}" if shown is not None else "number",
@@ -228,6 +230,17 @@ def _known(evidence: Evidence) -> dict[str, str]:
         else "the dialer probably dialed a host that this certificate does not name; "
         f"it names {listed(shown.sans) if shown is not None else 'nothing'}",
     }
+
+
+def _constrained(evidence: Evidence) -> str:
+    """What the name constraints in our own chain forbid in our certificate."""
+    shown = evidence.shown
+    if shown is None:
+        return ""
+    violation = violation_of_sans(shown.x509, shown.issuers)
+    if violation is None:
+        return ""
+    return f"{describe_violation(violation)}: {remedy_of(violation)}; otherwise, "
 
 
 def _dates(evidence: Evidence) -> str:

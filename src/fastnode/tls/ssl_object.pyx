@@ -12,6 +12,7 @@ import ssl
 
 from fastnode.errors import ProtocolError, Side
 from fastnode.limits import MAX_CLIENT_HANDSHAKE_BYTES, MAX_SERVER_HANDSHAKE_BYTES
+from fastnode.openssl.constrained import constrained_by
 from fastnode.openssl.verification import expect_verdict, take_verdict
 
 cdef enum:
@@ -124,6 +125,16 @@ cdef class SslObjectEngine(TlsEngine):
     @property
     def verdict(self):
         return self.found
+
+    @property
+    def constrained_by(self):
+        return constrained_by(self.ssl, self.found)
+
+    @property
+    def server_name(self):
+        if self.ssl.server_side or not self.ssl.context.check_hostname:
+            return None
+        return self.ssl.server_hostname
 
     @property
     def version(self):

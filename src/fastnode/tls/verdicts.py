@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from fastnode.certs.expiry import day_and_distance
+from fastnode.certs.name_constraints import violation_of_sans
 from fastnode.certs.sans import sans_of
 from fastnode.errors import (
     CertificateExpired,
@@ -20,7 +21,15 @@ from fastnode.errors import (
 )
 from fastnode.openssl.verdict import Verdict
 from fastnode.tls.evidence import Evidence
-from fastnode.tls.identity import issuer_text, listed, readable, subject_text
+from fastnode.tls.identity import (
+    address_as_dns,
+    describe_violation,
+    issuer_text,
+    listed,
+    readable,
+    remedy_of,
+    subject_text,
+)
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -130,7 +139,8 @@ def _mismatch(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     name, valid = evidence.server_name, ""
     if chain:
         names = listed(sans_of(chain[0]))
-        valid = f"the certificate is valid for {names or 'no name at all'}, "
+        odd = address_as_dns(chain[0], name) if name is not None else ""
+        valid = f"{odd}the certificate is valid for {names or 'no name at all'}, "
     return HostnameMismatch(
         f"the server's certificate does not cover the name {name!r} that was dialed "
         f"({verdict.text})",
@@ -174,6 +184,27 @@ def _crl_unfit(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     )
 
 
+def _constrained(evidence: Evidence, verdict: Verdict) -> FastnodeError:
+    whose = _which(evidence, verdict)
+    culprit = readable(verdict.culprit)
+    if culprit is not None:
+        violation = violation_of_sans(culprit, verdict.constrained_by)
+        if violation is not None:
+            return UnknownAuthority(
+                f"{whose} holds a name that its authority may not certify: "
+                f"{describe_violation(violation)}",
+                hint=remedy_of(violation),
+            )
+    carriers = [c for c in map(readable, verdict.constrained_by) if c is not None]
+    named = listed([subject_text(carrier) for carrier in carriers])
+    of = f" of {named}" if named else ""
+    return UnknownAuthority(
+        f"{whose} violates the name constraints{of} ({verdict.text})",
+        hint="compare its subject and SANs with the name constraints of its chain, and "
+        "issue a certificate that they allow",
+    )
+
+
 def _strictly(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     return HandshakeError(
         f"{_which(evidence, verdict)} was refused: {verdict.text}",
@@ -190,5 +221,6 @@ _DESCRIPTIONS: Final[dict[int, Callable[[Evidence, Verdict], FastnodeError]]] = 
     **dict.fromkeys((3, 8, 33, 35, 36, 44, 54), _crl_unfit),
     23: _revoked,
     26: _wrong_usage,
+    **dict.fromkeys((47, 48, 49, 51, 52, 53), _constrained),
     **dict.fromkeys((62, 64), _mismatch),
 }

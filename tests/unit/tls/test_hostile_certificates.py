@@ -50,20 +50,20 @@ def names(*sans: x509.GeneralName) -> bytes:
 )
 def test_unreadable_names_cover_nothing(value: str) -> None:
     odd = certificate(bytes.fromhex(value))
-    assert not covers(odd, NodeName.parse("n@10.0.0.1"))
+    assert not covers(odd, NodeName.parse("n@10.0.0.1"), ())
     assert sans_of(odd) == ()
     assert describe(odd)
 
 
 def test_address_as_a_dns_name_covers_nothing() -> None:
     odd = certificate(names(x509.DNSName("10.0.0.1")))
-    assert not covers(odd, NodeName.parse("n@10.0.0.1"))
+    assert not covers(odd, NodeName.parse("n@10.0.0.1"), ())
 
 
 def test_wildcard_of_a_top_level_domain_covers_nothing() -> None:
     for pattern in ("*.example", "*.example."):
         odd = certificate(names(x509.DNSName(pattern)))
-        assert not covers(odd, NodeName.parse("n@node.example"))
+        assert not covers(odd, NodeName.parse("n@node.example"), ())
 
 
 def test_description_is_one_line_whatever_it_is_made_of() -> None:

@@ -75,6 +75,7 @@ def check(
     the other, 4 not reachable.
     """
     from fastnode.cli.check.examination import Examination
+    from fastnode.names import verified_host
 
     host, port = _parse(address)
     if directory is not None:
@@ -87,7 +88,7 @@ def check(
         host,
         port,
         _manager(shown, ca),
-        server_name=name or host,
+        server_name=verified_host(name or host),
         own=_own_name(own_name, shown),
         timeout=timeout,
     )

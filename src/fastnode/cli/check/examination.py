@@ -21,26 +21,33 @@ from fastnode import limits
 from fastnode.buffers.pool import BufferPool
 from fastnode.certs.context import ALPN_PROTOCOL
 from fastnode.certs.expiry import day_and_distance
+from fastnode.certs.name_constraints import violation_of
 from fastnode.certs.sans import sans_of
 from fastnode.errors import (
     CloseReason,
     FastnodeError,
     HandshakeError,
     HandshakeTimeout,
+    HostnameMismatch,
     NoRoute,
     PeerNameMismatch,
     ProtocolError,
     Side,
     refusal_from_wire,
 )
+from fastnode.openssl.constrained import constrained_by
 from fastnode.openssl.verification import expect_verdict, take_verdict, why_unavailable
 from fastnode.tls.engine import TLS_ERRORS
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.identity import (
     covers,
+    describe_violation,
+    forbidding,
     issuer_text,
     listed,
     readable,
+    remedy_for,
+    remedy_of,
     subject_text,
 )
 from fastnode.tls.refusal import local_refusal
@@ -184,6 +191,7 @@ class Examination:
             self._verdict = take_verdict()
         if error is None:
             yield from self._agreed()
+            error = self._forbidden_name()
         elif self._verdict is None and why_unavailable() is None:
             # The handshake failed before the server showed its certificate.
             yield Finding("TLS", False, error.message, hint=error.hint)
@@ -253,13 +261,38 @@ class Examination:
             yield Finding("server's usage", False, ours.message, hint=ours.hint)
         names = listed(sans_of(chain[0])) or "none"
         if self._tls.context.check_hostname and (code == 0 or code in NAME):
+            forbidden = isinstance(ours, HostnameMismatch) and code == 0
             yield Finding(
                 "server's name",
-                code not in NAME,
-                f"{self._server_name!r} "
+                ours is None or not isinstance(ours, HostnameMismatch),
+                ours.message
+                if ours is not None and forbidden
+                else f"{self._server_name!r} "
                 f"{'is not' if code in NAME else 'is'} among its SANs: {names}",
                 hint=ours.hint if ours is not None else None,
             )
+
+    def _forbidden_name(self) -> FastnodeError | None:
+        """The error if name constraints forbid the server name; TLS accepted it."""
+        if not self._tls.context.check_hostname:
+            return None
+        authorities = constrained_by(self._tls, self._verdict)
+        if authorities is None:
+            return HostnameMismatch(
+                "the chain of the server's certificate cannot be seen, so its name "
+                "constraints cannot be checked",
+                side=Side.LOCAL,
+                hint="use an interpreter whose ssl module tells the verified chain",
+            )
+        violation = violation_of(authorities, self._server_name, by_uri=False)
+        if violation is None:
+            return None
+        return HostnameMismatch(
+            f"the server's certificate may not be used for {self._server_name!r}: "
+            f"{describe_violation(violation)}",
+            side=Side.LOCAL,
+            hint=remedy_of(violation),
+        )
 
     def _authorities(self) -> Iterator[Finding]:
         """Yield the authorities whose certificates the server says it accepts."""
@@ -359,15 +392,19 @@ class Examination:
 
     def _peer_name(self, hello: Hello) -> Iterator[Finding]:
         chain = self._presented()
-        covered = bool(chain) and covers(chain[0], hello.name)
+        authorities = constrained_by(self._tls, self._verdict) or ()
+        covered = bool(chain) and covers(chain[0], hello.name, authorities)
         hint = f"issue it a certificate with the URI SAN {hello.name.uri}"
+        if chain:
+            hint = remedy_for(chain[0], hello.name)
         said = "covers" if covered else "does not cover"
-        yield Finding(
-            "node name",
-            covered,
-            f"it is {hello.name}, which its certificate {said}",
-            hint=hint,
-        )
+        if chain and not covered:
+            violation = forbidding(chain[0], hello.name, authorities)
+            if violation is not None:
+                said = f"may not cover: {describe_violation(violation)}"
+                hint = remedy_of(violation)
+        found = f"it is {hello.name}, which its certificate {said}"
+        yield Finding("node name", covered, found, hint=hint)
         if not covered:
             raise PeerNameMismatch(
                 f"the peer calls itself {hello.name}", side=Side.LOCAL, hint=hint
