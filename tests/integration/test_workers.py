@@ -6,11 +6,10 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -23,21 +22,23 @@ from fastnode import (
     Link,
     LinkClosed,
     LinkLost,
-    NetworkOptions,
     Node,
-    NodeOptions,
-    Route,
     WorkerFailed,
     WorkerGroup,
-    start_node,
 )
-from fastnode.options import Address
 from helpers import group as program
-from helpers.child import manager_of, write_certificates
 from helpers.group import NAME, kept, make_group, make_options, set_up
 from helpers.nodes import WAIT_SECONDS, until
+from helpers.served import (
+    DIALERS,
+    Program,
+    certificates_of_a_group,
+    dialers,
+    lives,
+    started,
+    whom,
+)
 
-DIALERS = 8
 #: Of those who send and connect: on few cores they would keep workers from starting.
 PACE_SECONDS = 0.005
 #: Two processes start, one after the other, while others work.
@@ -54,9 +55,7 @@ def no_main(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("certificates")
-    write_certificates(folder, NAME, *map(dialer_name, range(DIALERS)))
-    return folder
+    return certificates_of_a_group(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
@@ -64,35 +63,6 @@ def folder(certificates: Path, tmp_path: Path) -> Path:
     for file in certificates.iterdir():
         (tmp_path / file.name).symlink_to(file)
     return tmp_path
-
-
-def dialer_name(number: int) -> str:
-    return f"dialer{number}@127.0.0.1"
-
-
-@asynccontextmanager
-async def dialers(
-    folder: Path, address: Address, count: int = DIALERS
-) -> AsyncIterator[list[Node]]:
-    """Nodes that know where the group is."""
-    async with AsyncExitStack() as stack:
-        nodes = []
-        for name in map(dialer_name, range(count)):
-            network = NetworkOptions(acceptors=(), routes=[Route("^orders@", *address)])
-            options = NodeOptions(
-                cert_manager=manager_of(folder, name),
-                network=network,
-                shutdown_timeout=5.0,
-            )
-            node = await start_node(name, options)
-            nodes.append(await stack.enter_async_context(node))
-        yield nodes
-
-
-async def whom(nodes: list[Node]) -> list[int]:
-    """The workers that they are linked with."""
-    replies = [node.call(NAME, "who", b"", timeout=WAIT_SECONDS) for node in nodes]
-    return [int(reply) for reply in await asyncio.gather(*replies)]
 
 
 def pids(group: WorkerGroup) -> set[int]:
@@ -291,53 +261,10 @@ async def test_a_port_that_is_taken(folder: Path) -> None:
 # --- as a program -------------------------------------------------------------------
 
 
-class Program:
-    """`helpers.group`, run by an interpreter of its own."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        host, _, port = said.rpartition(" ")[2].partition(":")
-        self.address = host, int(port)
-        self.said = ""
-
-    async def end(self) -> int:
-        """Wait for its end; the exit status."""
-        await until(lambda: self.process.poll() is not None)
-        assert self.process.stdout is not None
-        self.said = self.process.stdout.read()
-        return self.process.returncode
-
-
-@contextmanager
-def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run `helpers.group`."""
-    path = os.pathsep.join(map(str, sys.path))
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "helpers.group", str(folder), *arguments],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 @pytest.fixture
 def serving(folder: Path) -> Iterator[Program]:
     with started(folder) as process:
         yield Program(process)
-
-
-def lives(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.one_loop

@@ -40,10 +40,11 @@ from fastnode.limits import (
 )
 from fastnode.node.advice import advise_of_port
 from fastnode.node.backoff import Backoff
+from fastnode.node.fork import plug, renew_selector, watch_forks
 from fastnode.node.port import open_port
 from fastnode.workers.application import Application
 from fastnode.workers.handout import Handout
-from fastnode.workers.process import State, WorkerProcess
+from fastnode.workers.process import CannotStart, State, WorkerProcess
 
 if TYPE_CHECKING:
     from fastnode.options import Address
@@ -145,6 +146,7 @@ class WorkerGroup:
         self._refusal: FastnodeError | None = None
         self._opening = asyncio.Lock()
         self._turn = asyncio.Lock()
+        self._next_restart: asyncio.Task[None] | None = None
         self._started = False
         self._serving = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -186,6 +188,8 @@ class WorkerGroup:
         if self._started:
             raise ConfigError(f"{self!r} was started before")
         self._started = True
+        self._loop = asyncio.get_running_loop()
+        watch_forks(self)
         self._places = [Place(number + 1) for number in range(self._count)]
         starts = [self._spawned(self._fill(place)) for place in self._places]
         try:
@@ -228,6 +232,11 @@ class WorkerGroup:
         afresh, is up before the old one is handed nothing any more; that one's links
         end in order, and its peers connect again. Then it is the next one's turn.
 
+        A call during a restart waits for that one to end, then a further restart
+        follows. Calls that wait at the same time share that further restart. While
+        the system has no room for a new process, the restart waits and says so in the
+        log.
+
         Raises:
             ConfigError: the group does not run.
             WorkerFailed: a new worker did not come up, or the group was stopped. The
@@ -235,7 +244,9 @@ class WorkerGroup:
         """
         if not self._started or self._stopped:
             raise ConfigError(f"{self!r} does not run")
-        task = self._spawned(self._restart())
+        if self._next_restart is None:
+            self._next_restart = self._spawned(self._restart())
+        task = self._next_restart
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -255,13 +266,43 @@ class WorkerGroup:
     ) -> None:
         await self.stop()
 
+    def in_child(self) -> None:
+        """A forked child lets go of the ports and of the workers.
+
+        Otherwise the port would stay open after the end of the group, and the workers
+        would not see that end.
+        """
+        plug(number for each in self._handouts for number in each.descriptors())
+        plug(number for each in self._processes for number in each.descriptors())
+        renew_selector(self._loop)
+
     # --- places ------------------------------------------------------------------
 
     async def _restart(self) -> None:
         async with self._turn:
+            # Callers from now on may have changed something after this restart began.
+            self._next_restart = None
             for place in self._places:
-                await self._fill(place)
+                await self._replace(place)
                 place.restarts += 1
+
+    async def _replace(self, place: Place) -> None:
+        """Fill the place anew; wait while the system has no room for a process."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self._fill(place)
+            except CannotStart as error:
+                if not error.may_pass:
+                    raise
+                log.error(
+                    "the restart waits: %s; trying again within %g s",
+                    error,
+                    backoff.ceiling,
+                )
+                await asyncio.sleep(backoff.pause())
+            else:
+                return
 
     async def _fill(self, place: Place, ended: WorkerProcess | None = None) -> None:
         """Put a new worker there, then stop the old one.
@@ -313,7 +354,7 @@ class WorkerGroup:
             await asyncio.sleep(place.backoff.pause())
             try:
                 await self._fill(place, ended)
-            except (FastnodeError, OSError) as error:
+            except FastnodeError as error:
                 log.error("%s; trying again within %g s", error, place.backoff.ceiling)
             else:
                 place.restarts += 1
@@ -385,7 +426,7 @@ class WorkerGroup:
     def _spawned(
         self, coroutine: Coroutine[object, object, None]
     ) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
+        task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from inspect import isawaitable
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fastnode.errors import ConfigError, Side
 from fastnode.limits import WORKER_GRACE_SECONDS, WORKER_SETTLE_SECONDS
 from fastnode.names import NodeName
+from fastnode.node.fork import handled_signals, plug, renew_selector, watch_forks
 from fastnode.node.node import Node
 from fastnode.node.runner import run
 from fastnode.options import NodeOptions
@@ -40,17 +42,33 @@ TRACEBACK_CHARACTERS = 8000
 
 
 def run_worker(
+    descriptors: Sequence[int],
     application: Application,
     number: int,
-    control: socket.socket,
     group: bytes,
     shutdown_timeout: float,
 ) -> None:
-    """Run until told to stop, or until the group is gone. The target of a process."""
+    """Run until told to stop, or until the group is gone. The target of a process.
+
+    Args:
+        descriptors: the socket on which the group and the worker talk, then those of
+            `multiprocessing`.
+        application: what to run.
+        number: of the worker's place in the group, from 1.
+        group: what the instance ids of the group begin with.
+        shutdown_timeout: seconds that the links have to end in order.
+    """
+    # `ChildProcess` did this before the application was imported; in a frozen program
+    # it could not.
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    control = socket.socket(fileno=descriptors[0])
     # Ctrl-C and hang-up reach the whole foreground; what they mean the group decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    sys.exit(run(work(application, number, control, group, shutdown_timeout)))
+    with handled_signals(signal.SIGTERM):
+        status = run(work(application, number, control, group, shutdown_timeout))
+    sys.exit(status)
 
 
 async def work(
@@ -110,6 +128,12 @@ class Worker:
         self.told_to_stop = asyncio.Event()
         self._cleanup = AsyncExitStack()
         self.channel = Channel(control, self._heard, self._orphaned)
+        watch_forks(self)
+
+    def in_child(self) -> None:
+        """A forked child does not speak for the worker, nor is it told to end."""
+        plug([self.channel.fileno()])
+        renew_selector(self._loop)
 
     # --- the group -------------------------------------------------------------
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
+import errno
 import logging
-import multiprocessing
-import os
 import signal
 import socket
 from collections.abc import Callable
@@ -17,17 +15,27 @@ from typing import TYPE_CHECKING, Any
 from fastnode.errors import Side, WorkerFailed
 from fastnode.limits import WORKER_GRACE_SECONDS
 from fastnode.workers.channel import Channel
+from fastnode.workers.child import ChildProcess
 from fastnode.workers.main import run_worker
 
 if TYPE_CHECKING:
     from fastnode.workers.application import Application
 
-__all__ = ["State", "WorkerProcess"]
+__all__ = ["CannotStart", "State", "WorkerProcess"]
 
 log = logging.getLogger("fastnode.workers")
 
-#: A fresh interpreter: a forked one would have the group's loop, threads and keys.
-_spawn = multiprocessing.get_context("spawn")
+SHORTAGES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOBUFS}
+
+
+class CannotStart(WorkerFailed):
+    """The system did not start the process. To users this is a `WorkerFailed`."""
+
+    @property
+    def may_pass(self) -> bool:
+        """The system lacks processes, descriptors or memory; it may have some later."""
+        cause = self.__cause__
+        return isinstance(cause, OSError) and cause.errno in SHORTAGES
 
 
 class State(Enum):
@@ -72,27 +80,32 @@ class WorkerProcess:
         self._failure: WorkerFailed | None = None
         self._up: asyncio.Future[None] = self._loop.create_future()
         self._killer: asyncio.TimerHandle | None = None
+        self._abandoner: asyncio.TimerHandle | None = None
         self.state = State.STARTING
         self.links = 0
         self.ended: asyncio.Future[None] = self._loop.create_future()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = _spawn.Process(
-                target=run_worker,
-                args=(application, number, theirs, group, shutdown_timeout),
-                name=f"{application.name} worker {number}",
+        try:
+            self._process = ChildProcess(
+                run_worker,
+                (application, number, group, shutdown_timeout),
+                f"{application.name} worker {number}",
+                shutdown_timeout + 2 * WORKER_GRACE_SECONDS,
+                self._has_ended,
             )
-            try:
-                self._process.start()
-            except BaseException:
-                ours.close()
-                raise
-        # At its exit multiprocessing waits for its children, who wait for this.
-        atexit.register(ours.close)
-        self._ours = ours
-        self._channel = Channel(ours, self._heard, lambda: None)
+        except Exception as error:
+            failure = CannotStart(
+                f"worker {number} of {application.name} cannot be started: {error}",
+                side=Side.LOCAL,
+            )
+            failure.__cause__ = error
+            if failure.may_pass:
+                failure.hint = (
+                    "the limits of processes, open files and memory of this user and "
+                    "this container (ulimit -u, ulimit -n, pids.max)"
+                )
+            raise failure from error
+        self._channel = Channel(self._process.control, self._heard, lambda: None)
         self._began = self._loop.time()
-        self._loop.add_reader(self._process.sentinel, self._reap)
 
     def __str__(self) -> str:
         return f"worker {self._number} of {self._name} (pid {self.pid})"
@@ -100,12 +113,17 @@ class WorkerProcess:
     @property
     def pid(self) -> int:
         """Of the process."""
-        return self._process.pid or 0
+        return self._process.pid
 
     @property
     def age(self) -> float:
         """Seconds since its start."""
         return self._loop.time() - self._began
+
+    def descriptors(self) -> list[int]:
+        """What a forked child of this program must not keep; -1: closed."""
+        outlets = [outlet.fileno() for outlet in self._outlets]
+        return [*self._process.descriptors(), *outlets]
 
     # --- connections -----------------------------------------------------------
 
@@ -179,6 +197,9 @@ class WorkerProcess:
         if self.state is not State.ENDED:
             self.state = State.STOPPING
         for outlet in self._outlets:
+            # The worker has to see the end even if another process has a copy.
+            with suppress(OSError):
+                outlet.shutdown(socket.SHUT_WR)
             outlet.close()
         self._outlets.clear()
 
@@ -198,10 +219,23 @@ class WorkerProcess:
         self.kill()
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once. `ended` is done soon, whatever the system does."""
         if self.state is not State.ENDED:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            self._process.kill()
+            if self._abandoner is None:
+                self._abandoner = self._loop.call_later(
+                    WORKER_GRACE_SECONDS, self._abandon
+                )
+
+    def _abandon(self) -> None:
+        """Nobody waits for a process that SIGKILL does not end."""
+        log.error(
+            "%s has not ended %g s after SIGKILL: the group goes on without waiting; "
+            "a process that hangs in the kernel, on a disk for example, ends later",
+            self,
+            WORKER_GRACE_SECONDS,
+        )
+        self._process.give_up()
 
     def end_text(self) -> str:
         """How it has ended."""
@@ -232,15 +266,14 @@ class WorkerProcess:
         elif what == "leaving":
             self.stop(self._timeout)
 
-    def _reap(self) -> None:
+    def _has_ended(self) -> None:
         """The process has ended."""
-        self._loop.remove_reader(self._process.sentinel)
-        self._process.join()
         self._channel.drain()
         self.leave()
         self.state = State.ENDED
-        if self._killer is not None:
-            self._killer.cancel()
+        for timer in (self._killer, self._abandoner):
+            if timer is not None:
+                timer.cancel()
         self.fail(
             WorkerFailed(
                 f"{self} {self.end_text()} before it was up",
@@ -250,5 +283,4 @@ class WorkerProcess:
             )
         )
         self._channel.close()
-        atexit.unregister(self._ours.close)
         self.ended.set_result(None)
