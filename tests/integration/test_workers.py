@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import resource
 import signal
 import socket
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +37,7 @@ from helpers.served import (
     DIALERS,
     Program,
     certificates_of_a_group,
+    descriptors,
     dialers,
     lives,
     started,
@@ -208,6 +213,62 @@ async def test_restart_that_fails_changes_nothing(folder: Path) -> None:
         await group.restart()
 
 
+@pytest.mark.one_loop
+async def test_restarts_that_wait_are_one(folder: Path) -> None:
+    async with make_group(folder) as group:
+        first = pids(group)
+        running = asyncio.ensure_future(group.restart())
+        await until(lambda: first - pids(group))
+        # These callers may have changed something since the running restart began.
+        await asyncio.gather(*(group.restart() for _ in range(40)))
+        assert running.done()
+        assert [status.restarts for status in group.status()] == [2, 2]
+
+
+class Shortage:
+    """Processes cannot be started, a number of times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times = 0
+        self._real: Any = subprocess.Popen
+        monkeypatch.setattr(subprocess, "Popen", self._start)
+
+    def _start(self, *args: Any, **options: Any) -> Any:
+        if self.times:
+            self.times -= 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return self._real(*args, **options)
+
+
+@pytest.mark.one_loop
+async def test_a_restart_waits_for_room_for_a_process(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At a limit of processes `fork` fails with EAGAIN."""
+    shortage = Shortage(monkeypatch)
+    async with make_group(folder) as group:
+        shortage.times = 2
+        before = descriptors(os.getpid())
+        await group.restart()
+        assert [status.restarts for status in group.status()] == [1, 1]
+        assert len(descriptors(os.getpid())) == len(before)
+    said = [each.getMessage() for each in caplog.records if "waits" in each.msg]
+    assert len(said) == 2
+    assert "worker 1 of orders@127.0.0.1 cannot be started" in said[0]
+    assert "ulimit -u" in said[0]
+
+
+@pytest.mark.one_loop
+async def test_no_room_for_a_process_at_the_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Shortage(monkeypatch).times = 1
+    group = make_group(folder)
+    with pytest.raises(WorkerFailed, match="Resource temporarily") as raised:
+        await group.start()
+    assert "ulimit -u" in str(raised.value.hint)
+
+
 def has_failed(folder: Path) -> int:
     """How many workers have begun with a setup that raises."""
     return len(list(folder.glob("failed-*")))
@@ -285,6 +346,48 @@ async def test_signals(folder: Path, serving: Program) -> None:
     assert not any(map(lives, new))
     # What the application has to do at its end was done, by all four.
     assert has_cleaned(folder) == old | new
+
+
+@pytest.mark.one_loop
+async def test_hang_ups_in_a_row(folder: Path, serving: Program) -> None:
+    """They are two restarts: the one that runs, and one more."""
+    async with dialers(folder, serving.address, 2) as nodes:
+        old = set(await whom(nodes))
+        for _ in range(40):
+            serving.process.send_signal(signal.SIGHUP)
+        await until(lambda: not any(map(lives, old)))
+        new = set(await whom(nodes))
+        serving.process.send_signal(signal.SIGTERM)
+    assert (await serving.end(), serving.said) == (0, "")
+    assert old < has_cleaned(folder)
+    assert len(has_cleaned(folder) | new) <= 6
+
+
+@pytest.mark.one_loop
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")
+async def test_a_hang_up_at_a_limit_is_tried_again(
+    folder: Path, serving: Program
+) -> None:
+    group = serving.process.pid
+    async with dialers(folder, serving.address, 2) as nodes:
+        old = set(await whom(nodes))
+        limits = resource.prlimit(group, resource.RLIMIT_NOFILE)
+        resource.prlimit(
+            group, resource.RLIMIT_NOFILE, (len(descriptors(group)), limits[1])
+        )
+        serving.process.send_signal(signal.SIGHUP)
+        assert serving.process.stdout is not None
+        async with asyncio.timeout(WAIT_SECONDS):
+            said = await asyncio.to_thread(serving.process.stdout.readline)
+        assert "the restart waits: worker 1 of" in said
+        assert "Too many open files" in said
+        assert set(await whom(nodes)) == old
+        resource.prlimit(group, resource.RLIMIT_NOFILE, limits)
+        await until(lambda: not any(map(lives, old)))
+        assert not set(await whom(nodes)) & old
+        serving.process.send_signal(signal.SIGTERM)
+    assert await serving.end() == 0
+    assert all("the restart waits" in line for line in serving.said.splitlines())
 
 
 @pytest.mark.one_loop

@@ -384,6 +384,8 @@ class WorkerGroup:
 
         What cannot be is the worker's failure.
         """
+        if self._stopped:
+            return  # nobody would close the ports
         async with self._opening:
             try:
                 if self._wanted is None:
