@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -31,7 +32,12 @@ NAME = "orders@127.0.0.1"
 
 
 def make_group(
-    folder: Path, setup: Any = None, *, workers: int = 2, start_timeout: float = 60.0
+    folder: Path,
+    setup: Any = None,
+    *,
+    workers: int = 2,
+    start_timeout: float = 60.0,
+    hang_timeout: float | None = None,
 ) -> WorkerGroup:
     """A group of two, on a free port."""
     return WorkerGroup(
@@ -40,6 +46,7 @@ def make_group(
         setup if setup is not None else partial(set_up, folder),
         workers=workers,
         start_timeout=start_timeout,
+        hang_timeout=hang_timeout,
         shutdown_timeout=5.0,
     )
 
@@ -143,7 +150,11 @@ def set_up_with_children(folder: Path, node: Node) -> None:
         return str(start_child(folder, message.payload.decode())).encode()
 
     def block(message: Message) -> None:
-        time.sleep(600)
+        (folder / f"blocked-{os.getpid()}").touch()
+        if message.payload == b"sleep":
+            time.sleep(600)
+        # This one does not let other threads run.
+        re.match("(a+)+$", "a" * 64 + "b")
 
     node.handler("start")(start)
     node.handler("block")(block)

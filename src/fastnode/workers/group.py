@@ -17,8 +17,12 @@ with one does not take the next for the same node, restarted (fastnode.node.link
 
 Life and death: a worker says when it is up. A place whose worker ends is filled again,
 with growing pauses. Whoever is asked to end is handed nothing any more before, finishes
-the handshakes under way, and stops its node in order. The channel between the two ends
-with either: a worker that hears its end stops by itself.
+the handshakes under way, and stops its node in order.
+
+Each side notices the end of the other process by its pid. A descriptor would not do:
+other processes may hold copies. The group watches the worker's pid (`child`), a worker
+watches its parent (`leash`). The end of the channel tells a worker sooner. The group
+finds a worker whose loop is blocked by questions that it does not answer (`heartbeat`).
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from fastnode.limits import (
     GROUP_BYTES,
     MAX_WORKERS,
     SHUTDOWN_TIMEOUT_SECONDS,
+    WORKER_HANG_SECONDS,
     WORKER_START_SECONDS,
 )
 from fastnode.node.advice import advise_of_port
@@ -110,6 +115,9 @@ class WorkerGroup:
         start_timeout: seconds that a worker may take until it is up.
         shutdown_timeout: seconds that a worker may take for its links to end in order;
             it counts in place of that of its `NodeOptions`.
+        hang_timeout: seconds that the loop of a worker may be blocked, for example by
+            a handler. After that the stacks of its threads are logged, and the worker
+            is killed and replaced. None: workers may be blocked for ever.
 
     Raises:
         ConfigError: an argument cannot work, or cannot be given to another process.
@@ -124,6 +132,7 @@ class WorkerGroup:
         workers: int | None = None,
         start_timeout: float = WORKER_START_SECONDS,
         shutdown_timeout: float = SHUTDOWN_TIMEOUT_SECONDS,
+        hang_timeout: float | None = WORKER_HANG_SECONDS,
     ) -> None:
         self._application = Application(name, options, setup)
         self._application.check()
@@ -135,6 +144,12 @@ class WorkerGroup:
         for what, value in (("start", start_timeout), ("shutdown", shutdown_timeout)):
             if not 0 <= value <= 86400:
                 raise ConfigError(f"{what}_timeout is {value!r}", hint="0 to 86400 s")
+        if hang_timeout is not None and not 0 < hang_timeout <= 86400:
+            raise ConfigError(
+                f"hang_timeout is {hang_timeout!r}",
+                hint="more than 0, up to 86400 s; None never looks for hung workers",
+            )
+        self._hang_timeout = hang_timeout
         self._count = count
         self._start_timeout = start_timeout
         self._shutdown_timeout = shutdown_timeout
@@ -319,6 +334,7 @@ class WorkerGroup:
                 place.number,
                 self._id,
                 self._shutdown_timeout,
+                self._hang_timeout,
                 lambda worker, wanted: self._spawned(self._listen(worker, wanted)),
             )
             self._processes.add(new)

@@ -7,7 +7,7 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from fastnode.errors import Side, WorkerFailed
 from fastnode.limits import WORKER_GRACE_SECONDS
 from fastnode.workers.channel import Channel
 from fastnode.workers.child import ChildProcess
+from fastnode.workers.heartbeat import Heartbeat
 from fastnode.workers.main import run_worker
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class WorkerProcess:
         number: of its place in the group, from 1.
         group: what the instance ids of the group begin with.
         shutdown_timeout: seconds that its end takes at most if nobody says otherwise.
+        hang_timeout: seconds within which it has to answer; None: it need not.
         on_listen: told of the ports that it wants; answers with `listen` or `refuse`.
 
     Attributes:
@@ -68,10 +70,14 @@ class WorkerProcess:
         number: int,
         group: bytes,
         shutdown_timeout: float,
+        hang_timeout: float | None,
         on_listen: Callable[[WorkerProcess, list[tuple[str, int, int]]], object],
     ) -> None:
         self._name = application.name
         self._timeout = shutdown_timeout
+        self._heartbeat = (
+            None if hang_timeout is None else Heartbeat(hang_timeout, self)
+        )
         self._number = number
         self._on_listen = on_listen
         self._loop = asyncio.get_running_loop()
@@ -196,6 +202,8 @@ class WorkerProcess:
         """Hand it nothing any more; what it was handed, it still gets."""
         if self.state is not State.ENDED:
             self.state = State.STOPPING
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
         for outlet in self._outlets:
             # The worker has to see the end even if another process has a copy.
             with suppress(OSError):
@@ -217,6 +225,18 @@ class WorkerProcess:
     def _overdue(self, limit: float) -> None:
         log.error("%s has not ended within %g s: it is killed", self, limit)
         self.kill()
+
+    def say(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Tell it something, unless it has hundreds of messages to read."""
+        self._channel.send(message, descriptors)
+
+    def listen_to_it(self) -> None:
+        """Read what it has said already."""
+        self._channel.drain()
+
+    def signal(self, number: int) -> None:
+        """Send its process a signal."""
+        self._process.signal(number)
 
     def kill(self) -> None:
         """End it at once. `ended` is done soon, whatever the system does."""
@@ -256,6 +276,10 @@ class WorkerProcess:
         elif what == "up" and self.state is State.STARTING:
             self.state = State.UP
             self._up.set_result(None)
+            if self._heartbeat is not None:
+                self._heartbeat.start()
+        elif what == "pong" and self._heartbeat is not None:
+            self._heartbeat.answered()
         elif what == "failed":
             error = WorkerFailed(
                 f"{self} did not come up: {message['type']}: {message['text']}",

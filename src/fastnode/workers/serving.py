@@ -8,7 +8,11 @@ import signal
 from typing import TYPE_CHECKING
 
 from fastnode.errors import FastnodeError
-from fastnode.limits import SHUTDOWN_TIMEOUT_SECONDS, WORKER_START_SECONDS
+from fastnode.limits import (
+    SHUTDOWN_TIMEOUT_SECONDS,
+    WORKER_HANG_SECONDS,
+    WORKER_START_SECONDS,
+)
 from fastnode.node.fork import handled_signals
 from fastnode.node.runner import run
 from fastnode.workers.group import WorkerGroup
@@ -29,6 +33,7 @@ def serve(
     workers: int | None = None,
     start_timeout: float = WORKER_START_SECONDS,
     shutdown_timeout: float = SHUTDOWN_TIMEOUT_SECONDS,
+    hang_timeout: float | None = WORKER_HANG_SECONDS,
 ) -> None:
     """Run a node in several processes, until a signal ends it.
 
@@ -47,8 +52,8 @@ def serve(
             serve("orders@10.0.0.5", options, setup, workers=4)
 
     Args:
-        name, options, setup, workers, start_timeout, shutdown_timeout: see
-            `WorkerGroup`.
+        name, options, setup, workers, start_timeout, shutdown_timeout, hang_timeout:
+            see `WorkerGroup`.
 
     Raises:
         ConfigError: an argument cannot work, or the group cannot listen.
@@ -62,6 +67,7 @@ def serve(
         workers=workers,
         start_timeout=start_timeout,
         shutdown_timeout=shutdown_timeout,
+        hang_timeout=hang_timeout,
     )
     with handled_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         run(_serve(group))

@@ -132,7 +132,7 @@ async def test_a_process_that_sigkill_does_not_end_is_given_up(
         partial(program.make_options, tmp_path),
         partial(program.hang, tmp_path),
     )
-    worker = WorkerProcess(application, 1, bytes(8), 0.0, lambda *_: None)
+    worker = WorkerProcess(application, 1, bytes(8), 0.0, None, lambda *_: None)
     pid = worker.pid
     try:
         monkeypatch.setattr(ChildProcess, "kill", lambda child: None)
