@@ -232,6 +232,9 @@ WORKER_START_SECONDS: Final = 60.0
 #: What a worker may take beyond its time for stopping: for the application's cleanup,
 #: and once more for the end of the interpreter. Then it is killed.
 WORKER_GRACE_SECONDS: Final = 5.0
+#: How long the loop of a worker may be blocked. A handler that computes for seconds is
+#: a mistake, but no reason to lose all links of a worker.
+WORKER_HANG_SECONDS: Final = 60.0
 #: How long a worker that stops waits for handshakes under way: as HANDSHAKE_PATIENCE,
 #: and as much for what was handed to it in its last moment.
 WORKER_SETTLE_SECONDS: Final = 2.0

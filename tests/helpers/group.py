@@ -6,7 +6,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
+import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -29,7 +32,12 @@ NAME = "orders@127.0.0.1"
 
 
 def make_group(
-    folder: Path, setup: Any = None, *, workers: int = 2, start_timeout: float = 60.0
+    folder: Path,
+    setup: Any = None,
+    *,
+    workers: int = 2,
+    start_timeout: float = 60.0,
+    hang_timeout: float | None = None,
 ) -> WorkerGroup:
     """A group of two, on a free port."""
     return WorkerGroup(
@@ -38,6 +46,7 @@ def make_group(
         setup if setup is not None else partial(set_up, folder),
         workers=workers,
         start_timeout=start_timeout,
+        hang_timeout=hang_timeout,
         shutdown_timeout=5.0,
     )
 
@@ -104,6 +113,61 @@ def end(folder: Path, node: Node) -> None:
     os._exit(7)
 
 
+# --- children of workers ------------------------------------------------------------
+
+
+def start_child(folder: Path, how: str) -> int:
+    """Start a program, or fork, and leave the new process alone; returns its pid.
+
+    It has the standard output of this process. The pid is in a file as well.
+    """
+    if how == "system":
+        note = folder / f"started-by-{os.getpid()}"
+        os.system(f"sleep 600 & echo $! > {note}")
+        pid = int(note.read_text())
+    elif how == "popen":
+        child = subprocess.Popen(["sleep", "600"], close_fds=False)
+        child.returncode = 0  # no warning that it still runs
+        pid = child.pid
+    else:
+        pid = os.fork()
+        while pid == 0:
+            time.sleep(600)
+    (folder / f"child-{pid}").touch()
+    return pid
+
+
+def children(folder: Path) -> set[int]:
+    """The pids of all that were started."""
+    return {int(each.name.partition("-")[2]) for each in folder.glob("child-*")}
+
+
+def set_up_with_children(folder: Path, node: Node) -> None:
+    """As `set_up`, with handlers that start children and that never return."""
+    set_up(folder, node)
+
+    def start(message: Message) -> bytes:
+        return str(start_child(folder, message.payload.decode())).encode()
+
+    def block(message: Message) -> None:
+        (folder / f"blocked-{os.getpid()}").touch()
+        if message.payload == b"sleep":
+            time.sleep(600)
+        # This one does not let other threads run.
+        re.match("(a+)+$", "a" * 64 + "b")
+
+    node.handler("start")(start)
+    node.handler("block")(block)
+
+
+async def fork(folder: Path) -> None:
+    """Start a group, fork, tell where it listens, and wait."""
+    group = await make_group(folder, partial(set_up_and_clean, folder)).start()
+    start_child(folder, "fork")
+    print("listens on {}:{}".format(*group.addresses[0]), flush=True)
+    await asyncio.Event().wait()
+
+
 async def forget(folder: Path) -> None:
     """Start a group, tell its workers, and end without stopping it."""
     group = await make_group(folder).start()
@@ -111,7 +175,7 @@ async def forget(folder: Path) -> None:
     raise LookupError("the program is wrong")
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, options: Any = make_options, setup: Any = None) -> None:
     """Serve, and say where."""
     # Of the group itself: it says where it listens, and nothing else.
     loggers = logging.getLogger("fastnode.workers")
@@ -120,14 +184,24 @@ def main(folder: Path) -> None:
     loggers.addFilter(lambda record: "listens" in record.msg or record.levelno > 20)
     serve(
         NAME,
-        partial(make_options, folder),
-        partial(set_up_and_clean, folder),
+        partial(options, folder),
+        partial(setup or set_up_and_clean, folder),
         workers=2,
         shutdown_timeout=5.0,
     )
 
 
+if __name__ == "__mp_main__" and sys.argv[2:] == ["children"]:
+    # In a worker, before anything of fastnode runs.
+    start_child(Path(sys.argv[1]), "system")
+    start_child(Path(sys.argv[1]), "popen")
 if __name__ == "__main__":
-    if sys.argv[2:] == ["forget"]:
-        run(forget(Path(sys.argv[1])))
-    main(Path(sys.argv[1]))
+    match sys.argv[2:]:
+        case ["forget"]:
+            run(forget(Path(sys.argv[1])))
+        case ["fork"]:
+            run(fork(Path(sys.argv[1])))
+        case ["children"]:
+            main(Path(sys.argv[1]), make_options, set_up_with_children)
+        case _:
+            main(Path(sys.argv[1]))

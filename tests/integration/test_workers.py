@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,21 +26,24 @@ from fastnode import (
     Link,
     LinkClosed,
     LinkLost,
-    NetworkOptions,
     Node,
-    NodeOptions,
-    Route,
     WorkerFailed,
     WorkerGroup,
-    start_node,
 )
-from fastnode.peer import Address
 from helpers import group as program
-from helpers.child import manager_of, write_certificates
 from helpers.group import NAME, kept, make_group, make_options, set_up
 from helpers.nodes import WAIT_SECONDS, until
+from helpers.served import (
+    DIALERS,
+    Program,
+    certificates_of_a_group,
+    descriptors,
+    dialers,
+    lives,
+    started,
+    whom,
+)
 
-DIALERS = 8
 #: Of those who send and connect: on few cores they would keep workers from starting.
 PACE_SECONDS = 0.005
 #: Two processes start, one after the other, while others work.
@@ -54,9 +60,7 @@ def no_main(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("certificates")
-    write_certificates(folder, NAME, *map(dialer_name, range(DIALERS)))
-    return folder
+    return certificates_of_a_group(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
@@ -64,35 +68,6 @@ def folder(certificates: Path, tmp_path: Path) -> Path:
     for file in certificates.iterdir():
         (tmp_path / file.name).symlink_to(file)
     return tmp_path
-
-
-def dialer_name(number: int) -> str:
-    return f"dialer{number}@127.0.0.1"
-
-
-@asynccontextmanager
-async def dialers(
-    folder: Path, address: Address, count: int = DIALERS
-) -> AsyncIterator[list[Node]]:
-    """Nodes that know where the group is."""
-    async with AsyncExitStack() as stack:
-        nodes = []
-        for name in map(dialer_name, range(count)):
-            network = NetworkOptions(acceptors=(), routes=[Route("^orders@", *address)])
-            options = NodeOptions(
-                cert_manager=manager_of(folder, name),
-                network=network,
-                shutdown_timeout=5.0,
-            )
-            node = await start_node(name, options)
-            nodes.append(await stack.enter_async_context(node))
-        yield nodes
-
-
-async def whom(nodes: list[Node]) -> list[int]:
-    """The workers that they are linked with."""
-    replies = [node.call(NAME, "who", b"", timeout=WAIT_SECONDS) for node in nodes]
-    return [int(reply) for reply in await asyncio.gather(*replies)]
 
 
 def pids(group: WorkerGroup) -> set[int]:
@@ -238,6 +213,62 @@ async def test_restart_that_fails_changes_nothing(folder: Path) -> None:
         await group.restart()
 
 
+@pytest.mark.one_loop
+async def test_restarts_that_wait_are_one(folder: Path) -> None:
+    async with make_group(folder) as group:
+        first = pids(group)
+        running = asyncio.ensure_future(group.restart())
+        await until(lambda: first - pids(group))
+        # These callers may have changed something since the running restart began.
+        await asyncio.gather(*(group.restart() for _ in range(40)))
+        assert running.done()
+        assert [status.restarts for status in group.status()] == [2, 2]
+
+
+class Shortage:
+    """Processes cannot be started, a number of times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times = 0
+        self._real: Any = subprocess.Popen
+        monkeypatch.setattr(subprocess, "Popen", self._start)
+
+    def _start(self, *args: Any, **options: Any) -> Any:
+        if self.times:
+            self.times -= 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return self._real(*args, **options)
+
+
+@pytest.mark.one_loop
+async def test_a_restart_waits_for_room_for_a_process(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At a limit of processes `fork` fails with EAGAIN."""
+    shortage = Shortage(monkeypatch)
+    async with make_group(folder) as group:
+        shortage.times = 2
+        before = descriptors(os.getpid())
+        await group.restart()
+        assert [status.restarts for status in group.status()] == [1, 1]
+        assert len(descriptors(os.getpid())) == len(before)
+    said = [each.getMessage() for each in caplog.records if "waits" in each.msg]
+    assert len(said) == 2
+    assert "worker 1 of orders@127.0.0.1 cannot be started" in said[0]
+    assert "ulimit -u" in said[0]
+
+
+@pytest.mark.one_loop
+async def test_no_room_for_a_process_at_the_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Shortage(monkeypatch).times = 1
+    group = make_group(folder)
+    with pytest.raises(WorkerFailed, match="Resource temporarily") as raised:
+        await group.start()
+    assert "ulimit -u" in str(raised.value.hint)
+
+
 def has_failed(folder: Path) -> int:
     """How many workers have begun with a setup that raises."""
     return len(list(folder.glob("failed-*")))
@@ -291,53 +322,10 @@ async def test_a_port_that_is_taken(folder: Path) -> None:
 # --- as a program -------------------------------------------------------------------
 
 
-class Program:
-    """`helpers.group`, run by an interpreter of its own."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        host, _, port = said.rpartition(" ")[2].partition(":")
-        self.address = host, int(port)
-        self.said = ""
-
-    async def end(self) -> int:
-        """Wait for its end; the exit status."""
-        await until(lambda: self.process.poll() is not None)
-        assert self.process.stdout is not None
-        self.said = self.process.stdout.read()
-        return self.process.returncode
-
-
-@contextmanager
-def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run `helpers.group`."""
-    path = os.pathsep.join(map(str, sys.path))
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "helpers.group", str(folder), *arguments],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 @pytest.fixture
 def serving(folder: Path) -> Iterator[Program]:
     with started(folder) as process:
         yield Program(process)
-
-
-def lives(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.one_loop
@@ -358,6 +346,48 @@ async def test_signals(folder: Path, serving: Program) -> None:
     assert not any(map(lives, new))
     # What the application has to do at its end was done, by all four.
     assert has_cleaned(folder) == old | new
+
+
+@pytest.mark.one_loop
+async def test_hang_ups_in_a_row(folder: Path, serving: Program) -> None:
+    """They are two restarts: the one that runs, and one more."""
+    async with dialers(folder, serving.address, 2) as nodes:
+        old = set(await whom(nodes))
+        for _ in range(40):
+            serving.process.send_signal(signal.SIGHUP)
+        await until(lambda: not any(map(lives, old)))
+        new = set(await whom(nodes))
+        serving.process.send_signal(signal.SIGTERM)
+    assert (await serving.end(), serving.said) == (0, "")
+    assert old < has_cleaned(folder)
+    assert len(has_cleaned(folder) | new) <= 6
+
+
+@pytest.mark.one_loop
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit")
+async def test_a_hang_up_at_a_limit_is_tried_again(
+    folder: Path, serving: Program
+) -> None:
+    group = serving.process.pid
+    async with dialers(folder, serving.address, 2) as nodes:
+        old = set(await whom(nodes))
+        limits = resource.prlimit(group, resource.RLIMIT_NOFILE)
+        resource.prlimit(
+            group, resource.RLIMIT_NOFILE, (len(descriptors(group)), limits[1])
+        )
+        serving.process.send_signal(signal.SIGHUP)
+        assert serving.process.stdout is not None
+        async with asyncio.timeout(WAIT_SECONDS):
+            said = await asyncio.to_thread(serving.process.stdout.readline)
+        assert "the restart waits: worker 1 of" in said
+        assert "Too many open files" in said
+        assert set(await whom(nodes)) == old
+        resource.prlimit(group, resource.RLIMIT_NOFILE, limits)
+        await until(lambda: not any(map(lives, old)))
+        assert not set(await whom(nodes)) & old
+        serving.process.send_signal(signal.SIGTERM)
+    assert await serving.end() == 0
+    assert all("the restart waits" in line for line in serving.said.splitlines())
 
 
 @pytest.mark.one_loop

@@ -21,10 +21,11 @@ import os
 import select
 import signal
 import socket
+import threading
 import weakref
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastnode.errors import ConfigError, Side, renewed
 
@@ -33,7 +34,14 @@ if TYPE_CHECKING:
     from fastnode.node.dial import Dialer
     from fastnode.node.links import LinkRegistry
 
-__all__ = ["ForkGuard"]
+__all__ = ["ForkGuard", "handled_signals", "plug", "renew_selector", "watch_forks"]
+
+
+class Guard(Protocol):
+    """Something that a forked child must not touch."""
+
+    def in_child(self) -> None:
+        """Run in the child, before anything else does."""
 
 
 class ForkGuard:
@@ -59,7 +67,7 @@ class ForkGuard:
         """The node runs from now on."""
         self._loop = loop
         self._acceptors = acceptors
-        _guards.add(self)
+        watch_forks(self)
 
     def check(self) -> None:
         """Raise in a child.
@@ -83,18 +91,64 @@ class ForkGuard:
             descriptors += [sock.fileno() for sock in acceptor.sockets()]
         self._dialer.cancel()
         self._links.disown()
-        _plug(descriptors)
-        _renew_selector(self._loop)
+        plug(descriptors)
+        renew_selector(self._loop)
 
 
-_guards: weakref.WeakSet[ForkGuard] = weakref.WeakSet()
+_guards: weakref.WeakSet[Guard] = weakref.WeakSet()
 #: Signals that nobody blocks all at once but libuv.
 NEVER_BLOCKED = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 #: Both ends stay open, so that nothing ever comes of them, not even an end.
 _dummies: list[socket.socket] = []
 
 
-def _plug(descriptors: Iterable[int]) -> None:
+def watch_forks(guard: Guard) -> None:
+    """Call `guard.in_child` in forked children, as long as the guard lives."""
+    _guards.add(guard)
+
+
+#: Signals that a loop of this process handles.
+_handled: set[signal.Signals] = set()
+#: Of the thread that forks: the signals that it blocked before.
+_masks = threading.local()
+
+
+@contextmanager
+def handled_signals(*numbers: signal.Signals) -> Iterator[None]:
+    """A loop handles these signals, and forked children do not.
+
+    A child has a copy of the handlers, and of the socket that wakes the loop. Without
+    this the parent's loop would handle a signal to the child, and the child would not
+    end. In the child these signals have their default meaning.
+    """
+    _handled.update(numbers)
+    try:
+        yield
+    finally:
+        _handled.difference_update(numbers)
+
+
+def _before_fork() -> None:
+    # A signal to the child waits until the child has released the handlers.
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _handled)
+
+
+def _after_fork_in_parent() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
+def _release_signals() -> None:
+    if _handled:
+        signal.set_wakeup_fd(-1)
+    for number in _handled:
+        interrupt = number == signal.SIGINT
+        usual = signal.default_int_handler if interrupt else signal.SIG_DFL
+        signal.signal(number, usual)
+    _handled.clear()
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
+def plug(descriptors: Iterable[int]) -> None:
     """Put a socket on which nothing happens in the place of these."""
     for descriptor in descriptors:
         if descriptor >= 0:
@@ -105,7 +159,8 @@ def _plug(descriptors: Iterable[int]) -> None:
             os.dup2(_dummies[0].fileno(), descriptor, inheritable=False)
 
 
-def _renew_selector(loop: asyncio.AbstractEventLoop | None) -> None:
+def renew_selector(loop: asyncio.AbstractEventLoop | None) -> None:
+    """In a child: the loop has a selector of its own from now on."""
     if loop is not None and type(loop).__module__.partition(".")[0] == "uvloop":
         # libuv blocks all signals while it starts a process: that child becomes another
         # program at once, and libuv needs its loop until then.
@@ -141,6 +196,11 @@ def _after_fork() -> None:
     for guard in list(_guards):
         guard.in_child()
     _guards.clear()
+    _release_signals()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork,
+)

@@ -46,6 +46,10 @@ class Channel:
         sock.setblocking(False)
         self._loop.add_reader(sock, self._readable)
 
+    def fileno(self) -> int:
+        """The descriptor; -1: it is closed."""
+        return self._sock.fileno()
+
     def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> bool:
         """Say something; descriptors stay open here.
 
@@ -83,21 +87,29 @@ class Channel:
             self._on_end()
 
     def drain(self) -> None:
-        """Hear what has come already: the other process has ended."""
-        while self._open:
-            self._readable()
+        """Read what has arrived already. The other process has ended.
+
+        The end of the stream may never come: a program that the other process started
+        may hold a copy of its socket.
+        """
+        while self._open and self._read():
+            pass
 
     def _readable(self) -> None:
+        self._read()
+
+    def _read(self) -> bool:
+        """Read once; False: there was nothing to read."""
         try:
             data, descriptors = receive(self._sock, READ_BYTES, MAX_DESCRIPTORS)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError:
             data, descriptors = b"", []
         self._descriptors += descriptors
         if not data:
             self._end()
-            return
+            return True
         *lines, self._data = (self._data + data).split(b"\n")
         for line in lines:
             message = json.loads(line)
@@ -106,4 +118,5 @@ class Channel:
             del self._descriptors[:count]
             self._on_message(message, mine)
             if not self._open:
-                return
+                break
+        return True

@@ -17,8 +17,12 @@ with one does not take the next for the same node, restarted (fastnode.node.link
 
 Life and death: a worker says when it is up. A place whose worker ends is filled again,
 with growing pauses. Whoever is asked to end is handed nothing any more before, finishes
-the handshakes under way, and stops its node in order. The channel between the two ends
-with either: a worker that hears its end stops by itself.
+the handshakes under way, and stops its node in order.
+
+Each side notices the end of the other process by its pid. A descriptor would not do:
+other processes may hold copies. The group watches the worker's pid (`child`), a worker
+watches its parent (`leash`). The end of the channel tells a worker sooner. The group
+finds a worker whose loop is blocked by questions that it does not answer (`heartbeat`).
 """
 
 from __future__ import annotations
@@ -36,13 +40,15 @@ from fastnode.limits import (
     GROUP_BYTES,
     MAX_WORKERS,
     SHUTDOWN_TIMEOUT_SECONDS,
+    WORKER_HANG_SECONDS,
     WORKER_START_SECONDS,
 )
+from fastnode.node.fork import plug, renew_selector, watch_forks
 from fastnode.node.keeper import Backoff
 from fastnode.node.port import open_port, warn_of_other_port
 from fastnode.workers.application import Application
 from fastnode.workers.handout import Handout
-from fastnode.workers.process import State, WorkerProcess
+from fastnode.workers.process import CannotStart, State, WorkerProcess
 
 if TYPE_CHECKING:
     from fastnode.peer import Address
@@ -108,6 +114,9 @@ class WorkerGroup:
         start_timeout: seconds that a worker may take until it is up.
         shutdown_timeout: seconds that a worker may take for its links to end in order;
             it counts in place of that of its `NodeOptions`.
+        hang_timeout: seconds that the loop of a worker may be blocked, for example by
+            a handler. After that the stacks of its threads are logged, and the worker
+            is killed and replaced. None: workers may be blocked for ever.
 
     Raises:
         ConfigError: an argument cannot work, or cannot be given to another process.
@@ -122,6 +131,7 @@ class WorkerGroup:
         workers: int | None = None,
         start_timeout: float = WORKER_START_SECONDS,
         shutdown_timeout: float = SHUTDOWN_TIMEOUT_SECONDS,
+        hang_timeout: float | None = WORKER_HANG_SECONDS,
     ) -> None:
         self._application = Application(name, options, setup)
         self._application.check()
@@ -133,6 +143,12 @@ class WorkerGroup:
         for what, value in (("start", start_timeout), ("shutdown", shutdown_timeout)):
             if not 0 <= value <= 86400:
                 raise ConfigError(f"{what}_timeout is {value!r}", hint="0 to 86400 s")
+        if hang_timeout is not None and not 0 < hang_timeout <= 86400:
+            raise ConfigError(
+                f"hang_timeout is {hang_timeout!r}",
+                hint="more than 0, up to 86400 s; None never looks for hung workers",
+            )
+        self._hang_timeout = hang_timeout
         self._count = count
         self._start_timeout = start_timeout
         self._shutdown_timeout = shutdown_timeout
@@ -144,6 +160,7 @@ class WorkerGroup:
         self._refusal: FastnodeError | None = None
         self._opening = asyncio.Lock()
         self._turn = asyncio.Lock()
+        self._next_restart: asyncio.Task[None] | None = None
         self._started = False
         self._serving = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -185,6 +202,8 @@ class WorkerGroup:
         if self._started:
             raise ConfigError(f"{self!r} was started before")
         self._started = True
+        self._loop = asyncio.get_running_loop()
+        watch_forks(self)
         self._places = [Place(number + 1) for number in range(self._count)]
         starts = [self._spawned(self._fill(place)) for place in self._places]
         try:
@@ -227,6 +246,11 @@ class WorkerGroup:
         afresh, is up before the old one is handed nothing any more; that one's links
         end in order, and its peers connect again. Then it is the next one's turn.
 
+        A call during a restart waits for that one to end, then a further restart
+        follows. Calls that wait at the same time share that further restart. While
+        the system has no room for a new process, the restart waits and says so in the
+        log.
+
         Raises:
             ConfigError: the group does not run.
             WorkerFailed: a new worker did not come up, or the group was stopped. The
@@ -234,7 +258,9 @@ class WorkerGroup:
         """
         if not self._started or self._stopped:
             raise ConfigError(f"{self!r} does not run")
-        task = self._spawned(self._restart())
+        if self._next_restart is None:
+            self._next_restart = self._spawned(self._restart())
+        task = self._next_restart
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -254,13 +280,43 @@ class WorkerGroup:
     ) -> None:
         await self.stop()
 
+    def in_child(self) -> None:
+        """A forked child lets go of the ports and of the workers.
+
+        Otherwise the port would stay open after the end of the group, and the workers
+        would not see that end.
+        """
+        plug(number for each in self._handouts for number in each.descriptors())
+        plug(number for each in self._processes for number in each.descriptors())
+        renew_selector(self._loop)
+
     # --- places ------------------------------------------------------------------
 
     async def _restart(self) -> None:
         async with self._turn:
+            # Callers from now on may have changed something after this restart began.
+            self._next_restart = None
             for place in self._places:
-                await self._fill(place)
+                await self._replace(place)
                 place.restarts += 1
+
+    async def _replace(self, place: Place) -> None:
+        """Fill the place anew; wait while the system has no room for a process."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self._fill(place)
+            except CannotStart as error:
+                if not error.may_pass:
+                    raise
+                log.error(
+                    "the restart waits: %s; trying again within %g s",
+                    error,
+                    backoff.ceiling,
+                )
+                await asyncio.sleep(backoff.pause())
+            else:
+                return
 
     async def _fill(self, place: Place, ended: WorkerProcess | None = None) -> None:
         """Put a new worker there, then stop the old one.
@@ -277,6 +333,7 @@ class WorkerGroup:
                 place.number,
                 self._id,
                 self._shutdown_timeout,
+                self._hang_timeout,
                 lambda worker, wanted: self._spawned(self._listen(worker, wanted)),
             )
             self._processes.add(new)
@@ -312,7 +369,7 @@ class WorkerGroup:
             await asyncio.sleep(place.backoff.pause())
             try:
                 await self._fill(place, ended)
-            except (FastnodeError, OSError) as error:
+            except FastnodeError as error:
                 log.error("%s; trying again within %g s", error, place.backoff.ceiling)
             else:
                 place.restarts += 1
@@ -342,6 +399,8 @@ class WorkerGroup:
 
         What cannot be is the worker's failure.
         """
+        if self._stopped:
+            return  # nobody would close the ports
         async with self._opening:
             try:
                 if self._wanted is None:
@@ -384,7 +443,7 @@ class WorkerGroup:
     def _spawned(
         self, coroutine: Coroutine[object, object, None]
     ) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
+        task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

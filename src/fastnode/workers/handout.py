@@ -76,6 +76,11 @@ class Handout:
             for sock in self._sockets:
                 self._loop.add_reader(sock, self._readable, sock)
 
+    def descriptors(self) -> list[int]:
+        """What a forked child of this program must not keep."""
+        kept = [] if self._kept is None else [self._kept]
+        return [sock.fileno() for sock in (*self._sockets, *kept)]
+
     def close(self) -> None:
         """Listen no more."""
         self._pause(None)

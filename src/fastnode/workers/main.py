@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
-import math
 import os
 import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from inspect import isawaitable
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from fastnode.errors import ConfigError, Side
 from fastnode.limits import WORKER_GRACE_SECONDS, WORKER_SETTLE_SECONDS
 from fastnode.names import NodeName
+from fastnode.node.fork import handled_signals, plug, renew_selector, watch_forks
 from fastnode.node.node import Node
 from fastnode.node.runner import run
 from fastnode.options import NodeOptions
 from fastnode.workers.channel import Channel
 from fastnode.workers.inlet import Inlet
+from fastnode.workers.leash import Leash
 
 if TYPE_CHECKING:
     from fastnode.workers.application import Application
 
-__all__ = ["run_worker"]
+__all__ = ["STACK_SIGNAL", "run_worker"]
 
 log = logging.getLogger("fastnode.workers")
 
+#: A worker that gets it writes the stacks of its threads. Nothing else uses it.
+STACK_SIGNAL: int = getattr(signal, "SIGRTMIN", signal.SIGUSR2)
 #: What happens within it is told to the group at once: it balances by that.
 REPORT_SECONDS = 0.01
 #: How often the loop looks whether handshakes are over, when the worker ends.
@@ -40,17 +46,33 @@ TRACEBACK_CHARACTERS = 8000
 
 
 def run_worker(
+    descriptors: Sequence[int],
     application: Application,
     number: int,
-    control: socket.socket,
     group: bytes,
     shutdown_timeout: float,
 ) -> None:
-    """Run until told to stop, or until the group is gone. The target of a process."""
+    """Run until told to stop, or until the group is gone. The target of a process.
+
+    Args:
+        descriptors: the socket on which the group and the worker talk, then those of
+            `multiprocessing`.
+        application: what to run.
+        number: of the worker's place in the group, from 1.
+        group: what the instance ids of the group begin with.
+        shutdown_timeout: seconds that the links have to end in order.
+    """
+    # `ChildProcess` did this before the application was imported; in a frozen program
+    # it could not.
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    control = socket.socket(fileno=descriptors[0])
     # Ctrl-C and hang-up reach the whole foreground; what they mean the group decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    sys.exit(run(work(application, number, control, group, shutdown_timeout)))
+    with handled_signals(signal.SIGTERM):
+        status = run(work(application, number, control, group, shutdown_timeout))
+    sys.exit(status)
 
 
 async def work(
@@ -101,6 +123,8 @@ class Worker:
         self._group = group
         self._timeout = shutdown_timeout
         self._node: Node | None = None
+        self._leash = Leash(control.fileno(), limit_of(shutdown_timeout))
+        Thread(target=self._leash.hold, name="leash", daemon=True).start()
         self._inlets: list[Inlet] = []
         self._taken = 0
         self._report: asyncio.TimerHandle | None = None
@@ -110,21 +134,33 @@ class Worker:
         self.told_to_stop = asyncio.Event()
         self._cleanup = AsyncExitStack()
         self.channel = Channel(control, self._heard, self._orphaned)
+        watch_forks(self)
+
+    def in_child(self) -> None:
+        """A forked child does not speak for the worker, nor is it told to end."""
+        plug([self.channel.fileno(), self._leash.fileno()])
+        renew_selector(self._loop)
 
     # --- the group -------------------------------------------------------------
 
     def _heard(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if message["do"] == "listen":
             self._answer.set_result((message, descriptors))
+        elif message["do"] == "ping":
+            self.channel.send({"say": "pong"})
+        elif message["do"] == "write stacks":
+            # It needs neither the loop nor the GIL. The descriptor stays open.
+            faulthandler.register(STACK_SIGNAL, descriptors[0], all_threads=True)
         elif message["do"] == "stop":
             self._timeout = message["timeout"]
+            self._leash.seconds = limit_of(self._timeout)
             self.told_to_stop.set()
 
     def _orphaned(self) -> None:
         """The group is gone: nobody would restart or end this process."""
         log.error("the process that started this worker is gone: it stops")
         # However long handlers and threads of the application take.
-        signal.alarm(math.ceil(self._timeout + 2 * WORKER_GRACE_SECONDS))
+        self._leash.pull()
         self.told_to_stop.set()
 
     def leave(self) -> None:
@@ -243,6 +279,11 @@ class Worker:
             if self._loop.time() > deadline:
                 return
             await asyncio.sleep(LOOK_SECONDS)
+
+
+def limit_of(timeout: float) -> float:
+    """Seconds after which a worker that has so many for its links has to be gone."""
+    return timeout + 2 * WORKER_GRACE_SECONDS
 
 
 async def ready(value: Any) -> Any:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
+import errno
 import logging
-import multiprocessing
-import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -17,17 +15,28 @@ from typing import TYPE_CHECKING, Any
 from fastnode.errors import Side, WorkerFailed
 from fastnode.limits import WORKER_GRACE_SECONDS
 from fastnode.workers.channel import Channel
+from fastnode.workers.child import ChildProcess
+from fastnode.workers.heartbeat import Heartbeat
 from fastnode.workers.main import run_worker
 
 if TYPE_CHECKING:
     from fastnode.workers.application import Application
 
-__all__ = ["State", "WorkerProcess"]
+__all__ = ["CannotStart", "State", "WorkerProcess"]
 
 log = logging.getLogger("fastnode.workers")
 
-#: A fresh interpreter: a forked one would have the group's loop, threads and keys.
-_spawn = multiprocessing.get_context("spawn")
+SHORTAGES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOBUFS}
+
+
+class CannotStart(WorkerFailed):
+    """The system did not start the process. To users this is a `WorkerFailed`."""
+
+    @property
+    def may_pass(self) -> bool:
+        """The system lacks processes, descriptors or memory; it may have some later."""
+        cause = self.__cause__
+        return isinstance(cause, OSError) and cause.errno in SHORTAGES
 
 
 class State(Enum):
@@ -47,6 +56,7 @@ class WorkerProcess:
         number: of its place in the group, from 1.
         group: what the instance ids of the group begin with.
         shutdown_timeout: seconds that its end takes at most if nobody says otherwise.
+        hang_timeout: seconds within which it has to answer; None: it need not.
         on_listen: told of the ports that it wants; answers with `listen` or `refuse`.
 
     Attributes:
@@ -60,10 +70,14 @@ class WorkerProcess:
         number: int,
         group: bytes,
         shutdown_timeout: float,
+        hang_timeout: float | None,
         on_listen: Callable[[WorkerProcess, list[tuple[str, int, int]]], object],
     ) -> None:
         self._name = application.name
         self._timeout = shutdown_timeout
+        self._heartbeat = (
+            None if hang_timeout is None else Heartbeat(hang_timeout, self)
+        )
         self._number = number
         self._on_listen = on_listen
         self._loop = asyncio.get_running_loop()
@@ -72,27 +86,32 @@ class WorkerProcess:
         self._failure: WorkerFailed | None = None
         self._up: asyncio.Future[None] = self._loop.create_future()
         self._killer: asyncio.TimerHandle | None = None
+        self._abandoner: asyncio.TimerHandle | None = None
         self.state = State.STARTING
         self.links = 0
         self.ended: asyncio.Future[None] = self._loop.create_future()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = _spawn.Process(
-                target=run_worker,
-                args=(application, number, theirs, group, shutdown_timeout),
-                name=f"{application.name} worker {number}",
+        try:
+            self._process = ChildProcess(
+                run_worker,
+                (application, number, group, shutdown_timeout),
+                f"{application.name} worker {number}",
+                shutdown_timeout + 2 * WORKER_GRACE_SECONDS,
+                self._has_ended,
             )
-            try:
-                self._process.start()
-            except BaseException:
-                ours.close()
-                raise
-        # At its exit multiprocessing waits for its children, who wait for this.
-        atexit.register(ours.close)
-        self._ours = ours
-        self._channel = Channel(ours, self._heard, lambda: None)
+        except Exception as error:
+            failure = CannotStart(
+                f"worker {number} of {application.name} cannot be started: {error}",
+                side=Side.LOCAL,
+            )
+            failure.__cause__ = error
+            if failure.may_pass:
+                failure.hint = (
+                    "the limits of processes, open files and memory of this user and "
+                    "this container (ulimit -u, ulimit -n, pids.max)"
+                )
+            raise failure from error
+        self._channel = Channel(self._process.control, self._heard, lambda: None)
         self._began = self._loop.time()
-        self._loop.add_reader(self._process.sentinel, self._reap)
 
     def __str__(self) -> str:
         return f"worker {self._number} of {self._name} (pid {self.pid})"
@@ -100,12 +119,17 @@ class WorkerProcess:
     @property
     def pid(self) -> int:
         """Of the process."""
-        return self._process.pid or 0
+        return self._process.pid
 
     @property
     def age(self) -> float:
         """Seconds since its start."""
         return self._loop.time() - self._began
+
+    def descriptors(self) -> list[int]:
+        """What a forked child of this program must not keep; -1: closed."""
+        outlets = [outlet.fileno() for outlet in self._outlets]
+        return [*self._process.descriptors(), *outlets]
 
     # --- connections -----------------------------------------------------------
 
@@ -178,7 +202,12 @@ class WorkerProcess:
         """Hand it nothing any more; what it was handed, it still gets."""
         if self.state is not State.ENDED:
             self.state = State.STOPPING
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
         for outlet in self._outlets:
+            # The worker has to see the end even if another process has a copy.
+            with suppress(OSError):
+                outlet.shutdown(socket.SHUT_WR)
             outlet.close()
         self._outlets.clear()
 
@@ -197,11 +226,36 @@ class WorkerProcess:
         log.error("%s has not ended within %g s: it is killed", self, limit)
         self.kill()
 
+    def say(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """Tell it something, unless it has hundreds of messages to read."""
+        self._channel.send(message, descriptors)
+
+    def listen_to_it(self) -> None:
+        """Read what it has said already."""
+        self._channel.drain()
+
+    def signal(self, number: int) -> None:
+        """Send its process a signal."""
+        self._process.signal(number)
+
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once. `ended` is done soon, whatever the system does."""
         if self.state is not State.ENDED:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            self._process.kill()
+            if self._abandoner is None:
+                self._abandoner = self._loop.call_later(
+                    WORKER_GRACE_SECONDS, self._abandon
+                )
+
+    def _abandon(self) -> None:
+        """Nobody waits for a process that SIGKILL does not end."""
+        log.error(
+            "%s has not ended %g s after SIGKILL: the group goes on without waiting; "
+            "a process that hangs in the kernel, on a disk for example, ends later",
+            self,
+            WORKER_GRACE_SECONDS,
+        )
+        self._process.give_up()
 
     def end_text(self) -> str:
         """How it has ended."""
@@ -222,6 +276,10 @@ class WorkerProcess:
         elif what == "up" and self.state is State.STARTING:
             self.state = State.UP
             self._up.set_result(None)
+            if self._heartbeat is not None:
+                self._heartbeat.start()
+        elif what == "pong" and self._heartbeat is not None:
+            self._heartbeat.answered()
         elif what == "failed":
             error = WorkerFailed(
                 f"{self} did not come up: {message['type']}: {message['text']}",
@@ -232,15 +290,14 @@ class WorkerProcess:
         elif what == "leaving":
             self.stop(self._timeout)
 
-    def _reap(self) -> None:
+    def _has_ended(self) -> None:
         """The process has ended."""
-        self._loop.remove_reader(self._process.sentinel)
-        self._process.join()
         self._channel.drain()
         self.leave()
         self.state = State.ENDED
-        if self._killer is not None:
-            self._killer.cancel()
+        for timer in (self._killer, self._abandoner):
+            if timer is not None:
+                timer.cancel()
         self.fail(
             WorkerFailed(
                 f"{self} {self.end_text()} before it was up",
@@ -250,5 +307,4 @@ class WorkerProcess:
             )
         )
         self._channel.close()
-        atexit.unregister(self._ours.close)
         self.ended.set_result(None)

@@ -8,7 +8,12 @@ import signal
 from typing import TYPE_CHECKING
 
 from fastnode.errors import FastnodeError
-from fastnode.limits import SHUTDOWN_TIMEOUT_SECONDS, WORKER_START_SECONDS
+from fastnode.limits import (
+    SHUTDOWN_TIMEOUT_SECONDS,
+    WORKER_HANG_SECONDS,
+    WORKER_START_SECONDS,
+)
+from fastnode.node.fork import handled_signals
 from fastnode.node.runner import run
 from fastnode.workers.group import WorkerGroup
 
@@ -28,6 +33,7 @@ def serve(
     workers: int | None = None,
     start_timeout: float = WORKER_START_SECONDS,
     shutdown_timeout: float = SHUTDOWN_TIMEOUT_SECONDS,
+    hang_timeout: float | None = WORKER_HANG_SECONDS,
 ) -> None:
     """Run a node in several processes, until a signal ends it.
 
@@ -46,8 +52,8 @@ def serve(
             serve("orders@10.0.0.5", options, setup, workers=4)
 
     Args:
-        name, options, setup, workers, start_timeout, shutdown_timeout: see
-            `WorkerGroup`.
+        name, options, setup, workers, start_timeout, shutdown_timeout, hang_timeout:
+            see `WorkerGroup`.
 
     Raises:
         ConfigError: an argument cannot work, or the group cannot listen.
@@ -61,43 +67,57 @@ def serve(
         workers=workers,
         start_timeout=start_timeout,
         shutdown_timeout=shutdown_timeout,
+        hang_timeout=hang_timeout,
     )
-    run(_serve(group))
+    with handled_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        run(_serve(group))
 
 
-async def _serve(group: WorkerGroup) -> None:
-    told = asyncio.Event()
-    renewals: set[asyncio.Task[None]] = set()
-    loop = asyncio.get_running_loop()
+class Server:
+    """The signals of a program that serves, and its group."""
 
-    def renew() -> None:
-        task = loop.create_task(_renew(group))
-        renewals.add(task)
-        task.add_done_callback(renewals.discard)
+    def __init__(self, group: WorkerGroup) -> None:
+        self._group = group
+        self._loop = asyncio.get_running_loop()
+        self._told_to_stop = asyncio.Event()
+        self._told_to_restart = asyncio.Event()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    # What comes before all workers are up would be renewed for nothing.
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    starting = loop.create_task(group.start())
-    stopping = loop.create_task(told.wait())
-    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-    if starting.done():
+    async def run(self) -> None:
+        """Serve until a signal ends it."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._told_to_stop.set)
+        # Workers that are just being started need no restart.
+        self._loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        starting = self._loop.create_task(self._group.start())
+        stopping = self._loop.create_task(self._told_to_stop.wait())
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait([starting])
+            return
         try:
             await starting
         except BaseException:
             stopping.cancel()
             raise
-        loop.add_signal_handler(signal.SIGHUP, renew)
+        self._loop.add_signal_handler(signal.SIGHUP, self._told_to_restart.set)
+        restarting = self._loop.create_task(self._restart_when_told())
         await stopping
-        await group.stop()
-    else:
-        starting.cancel()
-        await asyncio.wait([starting])
+        restarting.cancel()
+        await self._group.stop()
+
+    async def _restart_when_told(self) -> None:
+        """However many signals come during a restart, one more restart follows it."""
+        while True:
+            await self._told_to_restart.wait()
+            self._told_to_restart.clear()
+            try:
+                await self._group.restart()
+            except FastnodeError as error:
+                log.error("the restart went no further: %s", error)
+            except Exception:
+                log.exception("the restart went no further")
 
 
-async def _renew(group: WorkerGroup) -> None:
-    try:
-        await group.restart()
-    except FastnodeError as error:
-        log.error("the restart went no further: %s", error)
+async def _serve(group: WorkerGroup) -> None:
+    await Server(group).run()

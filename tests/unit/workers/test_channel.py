@@ -82,3 +82,17 @@ async def test_an_end_that_does_not_read_is_not_given_up() -> None:
     b.channel.close()
     await until(lambda: a.ends)
     assert not a.channel.send({"n": 0})
+
+
+async def test_what_has_arrived_is_read_though_another_copy_stays_open() -> None:
+    """A program that the other process has started may hold its socket."""
+    ours, theirs = socket.socketpair()
+    a, b = Heard(ours), Heard(theirs)
+    with theirs.dup():
+        for number in range(3):
+            b.channel.send({"n": number})
+        b.channel.close()
+        a.channel.drain()
+        assert [message["n"] for message in a.messages] == [0, 1, 2]
+        assert a.ends == 0
+    await until(lambda: a.ends)

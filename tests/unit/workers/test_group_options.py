@@ -53,6 +53,8 @@ def test_what_can_be_given_to_a_worker(given: Any) -> None:
         ({"workers": 100_000}, "workers is 100000"),
         ({"start_timeout": -1.0}, "start_timeout"),
         ({"shutdown_timeout": float("nan")}, "shutdown_timeout"),
+        ({"hang_timeout": 0.0}, "hang_timeout"),
+        ({"hang_timeout": float("nan")}, "hang_timeout"),
     ],
 )
 def test_what_cannot(given: dict[str, Any], said: str) -> None:
