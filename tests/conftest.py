@@ -26,6 +26,7 @@ BOTH_ENGINES = {
     "test_client_auth_matrix",
     "test_coalescing",
     "test_hostile_peer",
+    "test_key_exchange",
     "test_lanes",
     "test_refusals",
     "test_rotation",

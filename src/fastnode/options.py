@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from fastnode import limits
 from fastnode.errors import ConfigError, FastnodeError
+from fastnode.groups import check_groups
 
 if TYPE_CHECKING:
     import socket
@@ -189,6 +190,9 @@ class NetworkOptions:
             anyone in between can read and change everything.
         plaintext: no TLS at all. Dangerous in the same way.
         verify_peer_name: a peer may only use a node name its certificate covers.
+        groups: names of the key-exchange groups to offer and accept, best first: for
+            example ``["X25519", "P-256"]``. None takes X25519MLKEM768 where the TLS
+            library has it, X25519, P-256 and P-384. Finite-field groups are refused.
         authorize: asked about each peer after its certificate and name were found in
             order; refuses by returning anything but True, or by raising.
         on_refused: called with a `Refusal` for each connection to an acceptor that did
@@ -222,6 +226,7 @@ class NetworkOptions:
     insecure_skip_verify: bool = False
     plaintext: bool = False
     verify_peer_name: bool = True
+    groups: Sequence[str] | None = None
     authorize: Authorize | None = None
     on_refused: OnRefused | None = None
     on_link_up: OnLinkUp | None = None
@@ -243,6 +248,8 @@ class NetworkOptions:
         for name, of in (("acceptors", "AcceptorOptions"), ("routes", "Route")):
             given = _sequence(what + name, getattr(self, name), of)
             object.__setattr__(self, name, given)
+        groups = check_groups(what + "groups", self.groups)
+        object.__setattr__(self, "groups", groups)
         _check_callable(what + "authorize", self.authorize)
         _check_callable(what + "on_refused", self.on_refused)
         _check_callable(what + "on_link_up", self.on_link_up)

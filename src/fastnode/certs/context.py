@@ -15,6 +15,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Final
 
+from fastnode.certs.groups import limit_groups
 from fastnode.certs.key_file import named_file
 from fastnode.errors import ConfigError
 from fastnode.limits import MAX_CLIENT_CHAIN_BYTES
@@ -44,18 +45,21 @@ def make_server_context(
     client_cas: CertPool | None,
     minimum_version: ssl.TLSVersion,
     accept_any: bool = False,
+    groups: tuple[str, ...] | None = None,
 ) -> ssl.SSLContext:
-    """A context for accepted connections.
+    """Make a context for accepted connections.
 
     Args:
         verify_mode: whether a client certificate is asked for, and required.
         accept_any: take any, unverified.
+        groups: key-exchange groups, canonical names, best first; None: the default.
 
     Raises:
-        ConfigError: `accept_any` is asked for where OpenSSL cannot be reached, or
-            certificates are to be verified against an empty pool.
+        ConfigError: `accept_any` is asked for where OpenSSL cannot be reached,
+            certificates are to be verified against an empty pool, or OpenSSL does not
+            have one of the groups.
     """
-    context, hook = _bare(ssl.PROTOCOL_TLS_SERVER, minimum_version)
+    context, hook = _bare(ssl.PROTOCOL_TLS_SERVER, minimum_version, groups)
     certificate.load_into(context)
     # A ticket would let a client in by an earlier judgement.
     context.num_tickets = 0
@@ -83,9 +87,15 @@ def make_client_context(
     minimum_version: ssl.TLSVersion,
     insecure_skip_verify: bool,
     verify_server_name: bool = True,
+    groups: tuple[str, ...] | None = None,
 ) -> ssl.SSLContext:
-    """A context for dialed connections; `root_cas` None: the system's."""
-    context, hook = _bare(ssl.PROTOCOL_TLS_CLIENT, minimum_version)
+    """Make a context for dialed connections.
+
+    Args:
+        root_cas: None means the system's authorities.
+        groups: as for `make_server_context`.
+    """
+    context, hook = _bare(ssl.PROTOCOL_TLS_CLIENT, minimum_version, groups)
     if certificate is not None:
         certificate.load_into(context)
     if hook is not None:
@@ -123,12 +133,13 @@ def resumes(minimum_version: ssl.TLSVersion) -> bool:
 
 
 def _bare(
-    protocol: int, minimum_version: ssl.TLSVersion
+    protocol: int, minimum_version: ssl.TLSVersion, groups: tuple[str, ...] | None
 ) -> tuple[ssl.SSLContext, HookedContext | None]:
     hook = HookedContext(protocol) if why_unavailable() is None else None
     context = ssl.SSLContext(protocol) if hook is None else hook.context
     context.minimum_version = minimum_version
     context.set_ciphers(TLS12_CIPHERS)
+    limit_groups(context, hook, groups)
     context.options |= (
         ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     )

@@ -6,9 +6,10 @@ import logging
 import os
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.client_auth import ClientAuth
@@ -24,6 +25,7 @@ from fastnode.certs.private_key import Password
 from fastnode.certs.trust import check_live, check_replacement
 from fastnode.certs.watch import CertificateWatch
 from fastnode.errors import CertificateError, ConfigError
+from fastnode.groups import check_groups
 
 __all__ = ["CertAuthManager", "CertManager"]
 
@@ -39,6 +41,10 @@ def _verify_mode(auth: ClientAuth) -> ssl.VerifyMode:
 def _generation(pool: CertPool | None) -> int:
     # A pool only grows, until a node uses it.
     return 0 if pool is None else pool.generation
+
+
+#: Side, `insecure_skip_verify`, the state of the pool, and the groups.
+_Key: TypeAlias = tuple[str, bool, int, tuple[str, ...] | None]
 
 
 class CertManager:
@@ -80,7 +86,7 @@ class CertManager:
         self._server_name: str | None = None
         self._verify_server_name = True
         self._frozen = False
-        self._contexts: dict[tuple[str, bool, int], ssl.SSLContext] = {}
+        self._contexts: dict[_Key, ssl.SSLContext] = {}
 
     @staticmethod
     def _checked(certificate: object) -> Certificate:
@@ -179,48 +185,70 @@ class CertManager:
 
     # --- contexts --------------------------------------------------------------
 
-    def server_context(self, *, insecure_skip_verify: bool = False) -> ssl.SSLContext:
-        """The context for connections that are accepted now. Do not change it.
+    def server_context(
+        self,
+        *,
+        insecure_skip_verify: bool = False,
+        groups: Sequence[str] | None = None,
+    ) -> ssl.SSLContext:
+        """Return the context for connections that are accepted now. Do not change it.
 
         Args:
             insecure_skip_verify: ask for no client certificate.
+            groups: key-exchange groups, as `NetworkOptions.groups`. Nodes that share
+                this manager may differ in them.
 
         Raises:
-            ConfigError: there is no certificate to show, or client certificates are
-                to be verified against nothing.
+            ConfigError: there is no certificate to show, client certificates are to
+                be verified against nothing, or a group cannot be used.
         """
+        names = check_groups("groups", groups)
         with self._lock:
             if resumes(self._minimum_version):
                 # A context for each connection (1 ms, 24 KiB) has nothing to resume.
-                return self._make_server(insecure_skip_verify)
-            key = ("server", insecure_skip_verify, _generation(self._client_cas))
+                return self._make_server(insecure_skip_verify, names)
+            pool = self._client_cas
+            key = ("server", insecure_skip_verify, _generation(pool), names)
             context = self._contexts.get(key)
             if context is None:
-                context = self._make_server(insecure_skip_verify)
+                context = self._make_server(insecure_skip_verify, names)
                 self._contexts[key] = context
             return context
 
-    def client_context(self, *, insecure_skip_verify: bool = False) -> ssl.SSLContext:
-        """The context for connections that are dialed now. Do not change it.
+    def client_context(
+        self,
+        *,
+        insecure_skip_verify: bool = False,
+        groups: Sequence[str] | None = None,
+    ) -> ssl.SSLContext:
+        """Return the context for connections that are dialed now. Do not change it.
 
         Args:
             insecure_skip_verify: do not verify the server.
+            groups: as for `server_context`.
+
+        Raises: ConfigError, where a group cannot be used.
         """
+        names = check_groups("groups", groups)
         with self._lock:
-            key = ("client", insecure_skip_verify, _generation(self._root_cas))
+            pool = self._root_cas
+            key = ("client", insecure_skip_verify, _generation(pool), names)
             context = self._contexts.get(key)
             if context is None:
                 context = make_client_context(
                     self._certificate,
-                    root_cas=self._root_cas,
+                    root_cas=pool,
                     minimum_version=self._minimum_version,
                     insecure_skip_verify=insecure_skip_verify,
                     verify_server_name=self._verify_server_name,
+                    groups=names,
                 )
                 self._contexts[key] = context
             return context
 
-    def _make_server(self, insecure_skip_verify: bool) -> ssl.SSLContext:
+    def _make_server(
+        self, insecure_skip_verify: bool, groups: tuple[str, ...] | None
+    ) -> ssl.SSLContext:
         if self._certificate is None:
             raise ConfigError(
                 "this manager has no certificate, and an acceptor must show one",
@@ -240,6 +268,7 @@ class CertManager:
             client_cas=self._client_cas,
             minimum_version=self._minimum_version,
             accept_any=auth.asks and not auth.verifies,
+            groups=groups,
         )
 
     # --- trust -----------------------------------------------------------------

@@ -393,7 +393,7 @@ class Dial:
         if target.cert_manager is None:
             raise ConfigError("there is no cert manager to dial with")
         context = target.cert_manager.client_context(
-            insecure_skip_verify=target.insecure
+            insecure_skip_verify=target.insecure, **self._foundation.wanted()
         )
         return make_engine(context, server_side=False, server_name=target.server_name)
 

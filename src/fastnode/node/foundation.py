@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fastnode.certs.groups import check_available
 from fastnode.link.protocol import LinkProtocol
 
 if TYPE_CHECKING:
@@ -19,10 +20,22 @@ if TYPE_CHECKING:
     from fastnode.node.dial import DialStats
     from fastnode.node.links import LinkRegistry
     from fastnode.node.slow import SlowCallbacks
-    from fastnode.options import OnRefused
+    from fastnode.options import NetworkOptions, OnRefused
     from fastnode.tls.engine import TlsEngine
 
-__all__ = ["Foundation"]
+__all__ = ["Foundation", "groups_of"]
+
+
+def groups_of(network: NetworkOptions) -> tuple[str, ...] | None:
+    """The key-exchange groups that a node asks for; None: the default.
+
+    Raises:
+        ConfigError: this process's TLS library does not have one of them.
+    """
+    groups = None if network.groups is None else tuple(network.groups)
+    if groups is not None and not network.plaintext:
+        check_available(groups)
+    return groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +46,7 @@ class Foundation:
         name: the node's own name.
         plaintext: whether there is no TLS.
         cert_manager: the node's; None only in plaintext.
+        groups: key-exchange groups, canonical names; None: the default.
         settings: limits and times of links.
         registry: endpoints.
         admission: how peers are judged.
@@ -48,6 +62,7 @@ class Foundation:
     name: NodeName
     plaintext: bool
     cert_manager: CertManager | None
+    groups: tuple[str, ...] | None
     settings: LinkSettings
     registry: EndpointRegistry
     admission: Admission
@@ -58,6 +73,14 @@ class Foundation:
     dial_limit: LogLimit
     on_refused: OnRefused | None
     slow: SlowCallbacks
+
+    def wanted(self) -> dict[str, tuple[str, ...]]:
+        """What this node asks of the contexts of its cert managers.
+
+        Without `groups` it is nothing, so that a subclass of `CertManager` that
+        overrides ``server_context`` or ``client_context`` need not know the argument.
+        """
+        return {} if self.groups is None else {"groups": self.groups}
 
     def protocol(
         self, engine: TlsEngine, owner: LinkOwner, *, dialer: bool

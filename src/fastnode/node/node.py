@@ -21,7 +21,7 @@ from fastnode.node.dials import Dials
 from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.events import LinkEvents
 from fastnode.node.fork import ForkGuard
-from fastnode.node.foundation import Foundation
+from fastnode.node.foundation import Foundation, groups_of
 from fastnode.node.handover import Handover
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkRegistry
@@ -88,6 +88,7 @@ class Node(Endpoints):
             name=self._name,
             plaintext=network.plaintext,
             cert_manager=manager,
+            groups=groups_of(network),
             settings=LinkSettings.of(network, self._name, self._instance),
             registry=self._endpoints,
             admission=Admission(

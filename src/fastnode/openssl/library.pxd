@@ -89,6 +89,8 @@ cdef struct Library:
     int (*bio_up_ref)(void *bio) noexcept nogil
     void (*bio_set_flags)(void *bio, int flags) noexcept nogil
     void (*bio_clear_flags)(void *bio, int flags) noexcept nogil
+    # NULL before OpenSSL 3.0.
+    const char *(*group_name)(void *ssl, int group) noexcept nogil
 
 
 cdef Library lib

@@ -56,6 +56,7 @@ cdef enum:
     CTRL_SET_SESS_CACHE_MODE = 44
     SESS_CACHE_OFF = 0
     CTRL_SET_MAX_CERT_LIST = 51
+    CTRL_SET_GROUPS_LIST = 92
     # openssl/x509.h: XN_FLAG_RFC2253 without ASN1_STRFLGS_ESC_MSB: UTF-8 stays.
     NAME_RFC4514 = 0x1110313
     # openssl/x509_vfy.h
@@ -225,6 +226,23 @@ cdef class HookedContext:
         """Take no certificate message of more than `size` bytes, which OpenSSL takes
         memory for when they are announced."""
         lib.ctrl(self.pointer, CTRL_SET_MAX_CERT_LIST, size, NULL)
+
+    def set_groups(self, bytes names not None):
+        """Offer and accept these key-exchange groups only.
+
+        Args:
+            names: OpenSSL's names for them, with colons between them.
+
+        Returns:
+            Whether OpenSSL knows all of them. If not, nothing has changed.
+        """
+        cdef bint known = lib.ctrl(
+            self.pointer, CTRL_SET_GROUPS_LIST, 0, PyBytes_AS_STRING(names)
+        ) > 0
+        if not known:
+            # Python would tell of them where something else fails.
+            lib.clear_errors()
+        return known
 
 
 # --- inside OpenSSL -----------------------------------------------------------

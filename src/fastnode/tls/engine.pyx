@@ -155,6 +155,15 @@ cdef class TlsEngine:
         return None
 
     @property
+    def group(self):
+        """The name of the key-exchange group, for example ``X25519``.
+
+        None in plaintext, before the handshake is complete, and where the TLS library
+        does not say it.
+        """
+        return None
+
+    @property
     def alpn(self):
         """The application protocol that was agreed on; None if none was."""
         return None

@@ -76,8 +76,8 @@ _ALERTS: Final = {
     "HANDSHAKE_FAILURE": _Reason(
         HandshakeError,
         "it found no acceptable parameters, or was shown no certificate",
-        "compare TLS versions and ciphers; in TLS 1.2 a missing certificate looks "
-        "like this too",
+        "compare TLS versions, ciphers and key-exchange groups (NetworkOptions.groups) "
+        "of both sides; in TLS 1.2 a missing certificate looks like this too",
     ),
     "PROTOCOL_VERSION": _Reason(
         HandshakeError,
@@ -115,6 +115,25 @@ _NO_VERSION: Final = (
     "VERSION_TOO_LOW",
     "NO_PROTOCOLS_AVAILABLE",
 )
+
+_NO_GROUP: Final = _Reason(
+    HandshakeError,
+    "the peer offered no key-exchange group that this node allows",
+    "both sides need a group in common: compare NetworkOptions.groups; finite-field "
+    "groups (ffdhe) are never allowed",
+)
+# Reasons of OpenSSL's own for which this side refuses what the peer offered.
+_REFUSED: Final = {
+    "NO_SUITABLE_KEY_SHARE": _NO_GROUP,
+    "NO_SUITABLE_GROUPS": _NO_GROUP,
+    "NO_SHARED_GROUP": _NO_GROUP,
+    # In TLS 1.2 OpenSSL says so of a missing group too.
+    "NO_SHARED_CIPHER": _NO_GROUP._replace(
+        cause="the peer offered no cipher or key-exchange group that this node allows"
+    ),
+}
+# A key share of a group that was not offered, or a request for one (RFC 8446, 4.2.8).
+_WRONG_GROUP: Final = ("BAD_KEY_SHARE", "WRONG_CURVE")
 
 
 def local_refusal(error: ssl.SSLError, evidence: Evidence) -> FastnodeError:
@@ -159,6 +178,21 @@ def _translate(error: ssl.SSLError, evidence: Evidence) -> FastnodeError:
         return _alert(name, evidence)
     if reason.startswith("TLSV1_"):  # alerts of RFC 6066, without the word
         return _alert(reason.removeprefix("TLSV1_"), evidence)
+    return _of_parameters(reason, error)
+
+
+def _of_parameters(reason: str, error: ssl.SSLError) -> FastnodeError:
+    """The error for what the peer sent, offered or chose."""
+    if reason in _REFUSED:
+        refused = _REFUSED[reason]
+        return refused.error(refused.cause, side=Side.LOCAL, hint=refused.hint)
+    if reason in _WRONG_GROUP:
+        return ProtocolError(
+            "the peer chose a key-exchange group that this node did not offer, or sent "
+            "a broken key share",
+            side=Side.REMOTE,
+            hint="it is no fastnode peer, or hostile: check host and port",
+        )
     if reason in _STRANGERS:
         return ProtocolError(
             f"the peer sent {_STRANGERS[reason]}",

@@ -135,5 +135,9 @@ cdef class SslObjectEngine(TlsEngine):
         return cipher[0] if cipher else None
 
     @property
+    def group(self):
+        return None if self.handle is None else self.handle.group
+
+    @property
     def alpn(self):
         return self.ssl.selected_alpn_protocol()
