@@ -23,6 +23,7 @@ from fastnode.tls.choice import ENGINE_VARIABLE
 FALLBACK = "memory-bio"
 #: Modules whose tests are run with both engines of TLS.
 BOTH_ENGINES = {
+    "test_burden",
     "test_client_auth_matrix",
     "test_coalescing",
     "test_hostile_peer",

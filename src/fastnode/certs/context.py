@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from fastnode.certs.groups import limit_groups
 from fastnode.certs.key_file import named_file
 from fastnode.errors import ConfigError
-from fastnode.limits import MAX_CLIENT_CHAIN_BYTES
+from fastnode.limits import MAX_CLIENT_CHAIN_BYTES, MAX_SERVER_CHAIN_BYTES
 from fastnode.openssl.verification import HookedContext, why_unavailable
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ ALPN_PROTOCOL: Final = "fastnode/1"
 
 #: For TLS 1.2, when it is asked for: forward secrecy and AEAD only (RFC 9325, 4.2).
 TLS12_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+#: SSL_OP_NO_RX_CERTIFICATE_COMPRESSION of OpenSSL 3.2 and newer; Python has no name for
+#: it. Only a message that is not compressed can be looked at before it is read.
+NO_COMPRESSED_CERTIFICATES: Final = 1 << 33
 
 #: Authorities that an acceptor names to clients; each costs some 50 bytes of every
 #: handshake.
@@ -100,6 +104,7 @@ def make_client_context(
         certificate.load_into(context)
     if hook is not None:
         hook.install(allow_missing_crls=True)
+        hook.limit_certificates(MAX_SERVER_CHAIN_BYTES)
     if insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -148,6 +153,7 @@ def _bare(
     context.hostname_checks_common_name = False
     context.set_alpn_protocols([ALPN_PROTOCOL])
     if hook is not None:
+        context.options |= NO_COMPRESSED_CERTIFICATES
         hook.no_auto_chain()
     return context, hook
 

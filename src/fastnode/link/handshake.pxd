@@ -28,6 +28,10 @@ cdef class Handshake(Connection):
     cdef bytes held
     # What the kernel was told to wait for, bytes; 0: nothing.
     cdef size_t lowest
+    # Whether the owner has admitted the peer. Before, and after the TLS handshake, it
+    # may send so many bytes more.
+    cdef bint admitted
+    cdef size_t introduction
 
     cdef size_t hold(self, size_t size) except? 0
     cdef int read_on(self, size_t size) except -1

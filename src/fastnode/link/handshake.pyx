@@ -24,7 +24,7 @@ import socket
 from time import perf_counter
 
 from fastnode.errors import CloseReason, FastnodeError
-from fastnode.limits import HANDSHAKE_PART_BYTES
+from fastnode.limits import HANDSHAKE_PART_BYTES, MAX_INTRODUCTION_BYTES
 from fastnode.link import endings
 from fastnode.link.machine import Event, State, frame_mask, next_state
 from fastnode.wire.hello import Hello
@@ -66,6 +66,7 @@ cdef class Handshake(Connection):
         self.settings = settings
         self.dialer = dialer
         self.state_ = State.TLS
+        self.introduction = MAX_INTRODUCTION_BYTES
         self.established = self.loop.create_future()
 
     @property
@@ -102,6 +103,9 @@ cdef class Handshake(Connection):
         if self.readable and not self.ended:
             at = len(self.held)
             return self.receive_view[at : at + <Py_ssize_t>self.readable]
+        if not self.admitted:
+            # What comes in one read is worked on in one go.
+            return self.receive_view[: MAX_INTRODUCTION_BYTES]
         return self.receive_view
 
     def buffer_updated(self, Py_ssize_t nbytes):
@@ -110,6 +114,11 @@ cdef class Handshake(Connection):
         cdef bytes held
         if self.ended:
             return
+        if self.secure and not self.admitted:
+            if <size_t>nbytes > self.introduction:
+                self.on_failure(endings.introduced_itself_too_long(self.peer_text()))
+                return
+            self.introduction -= <size_t>nbytes
         if strange:
             nbytes = self.hold(<size_t>nbytes)
         if nbytes:
@@ -210,6 +219,7 @@ cdef class Handshake(Connection):
         if self.state_ is not State.DECIDING:
             return
         self.peer = peer
+        self.admitted = True
         self.outbox.begin(self.peer_hello, self.settings.hello)
         if self.dialer:
             self.outbox.frame(ACCEPT, 0, b"")

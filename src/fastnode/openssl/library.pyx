@@ -105,6 +105,8 @@ cdef object load(NewFunc made):
         b"BIO_up_ref",
         b"BIO_set_flags",
         b"BIO_clear_flags",
+        b"SSL_CTX_set_msg_callback",
+        b"SSL_set_msg_callback",
         b"SSL_group_to_name",
     )
     if sizeof(Library) != len(names) * sizeof(void *):

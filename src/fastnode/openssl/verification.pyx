@@ -26,13 +26,14 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t, uintptr_t
 
+from fastnode.openssl.burden cimport Burden, forget, inspect, judged
 from fastnode.openssl.library cimport STACK, X509, X509_STORE_CTX, lib, load
 
 import ssl
 from threading import RLock
 
 from fastnode.errors import ConfigError
-from fastnode.openssl.verdict import AuthorityName, Verdict
+from fastnode.openssl.verdict import AuthorityName, Verdict, too_costly
 
 cdef extern from "pythread.h":
     unsigned long PyThread_get_thread_ident() noexcept nogil
@@ -68,6 +69,7 @@ cdef enum:
     V_CRL_HAS_EXPIRED = 12
     V_OUT_OF_MEM = 17
     V_UNHANDLED_CRITICAL_CRL_EXTENSION = 36
+    V_APPLICATION_VERIFICATION = 50
     # What the callback is told, in place of a pointer.
     ACCEPT_ANY = 1
     ALLOW_MISSING_CRLS = 2
@@ -103,6 +105,7 @@ def expect_verdict():
     """Keep what the next verification on this thread finds, for `take_verdict`."""
     global expected
     found.pop(PyThread_get_thread_ident(), None)
+    forget()
     expected = 1
 
 
@@ -110,7 +113,11 @@ def take_verdict():
     """The `Verdict` of the last verification since `expect_verdict` on this thread,
     once; or None."""
     global expected
+    cdef Burden burden = judged()
     expected = 0
+    if burden.kind:
+        forget()
+        return too_costly(burden.kind, burden.depth, burden.amount)
     arguments = found.pop(PyThread_get_thread_ident(), None)
     if arguments is None:
         return None
@@ -183,7 +190,7 @@ cdef class HookedContext:
         return 0
 
     def install(self, *, bint accept_any=False, bint allow_missing_crls=False):
-        """Put the callback in place.
+        """Put the callback in place, and the one that looks at messages before.
 
         Args:
             accept_any: take whatever certificate is presented, unverified. The
@@ -197,6 +204,7 @@ cdef class HookedContext:
         if allow_missing_crls:
             flags |= ALLOW_MISSING_CRLS
         lib.set_cert_verify_callback(self.pointer, judge, <void *>flags)
+        lib.set_msg_callback(self.pointer, inspect)
 
     def name_authorities(self, certificates):
         """Tell clients whose certificates are taken: the subjects of these, DER."""
@@ -260,6 +268,10 @@ cdef int judge(X509_STORE_CTX *store, void *arg) noexcept nogil:
     """Verify as OpenSSL would, or accept, and note what was found."""
     cdef uintptr_t flags = <uintptr_t>arg
     cdef int ok, code
+    if judged().kind:
+        # OpenSSL read it all the same: see fastnode.openssl.burden.
+        lib.set_error(store, V_APPLICATION_VERIFICATION)
+        return 0
     if flags & ACCEPT_ANY:
         lib.set_error(store, V_OK)
         ok = 1

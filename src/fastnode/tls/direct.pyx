@@ -78,6 +78,8 @@ cdef class DirectEngine(SslObjectEngine):
 
     cdef int settle(self) except -1:
         self.direct = True
+        # No certificates come any more.
+        lib.ssl_set_msg_callback(self.pointer, NULL)
         if lib.get_version(self.pointer) != TLS1_3:
             # It has no KeyUpdate.
             self.records_of_key = UINT64_MAX

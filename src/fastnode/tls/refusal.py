@@ -17,7 +17,7 @@ from fastnode.errors import (
     Side,
     UnknownAuthority,
 )
-from fastnode.openssl.verdict import Verdict
+from fastnode.openssl.verdict import BURDENS, Verdict
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.identity import listed
 from fastnode.tls.verdicts import explain
@@ -78,6 +78,13 @@ _ALERTS: Final = {
         "it found no acceptable parameters, or was shown no certificate",
         "compare TLS versions, ciphers and key-exchange groups (NetworkOptions.groups) "
         "of both sides; in TLS 1.2 a missing certificate looks like this too",
+    ),
+    "DECODE_ERROR": _Reason(
+        HandshakeError,
+        "it could not read a message of this node, or found its certificates too "
+        "costly to read",
+        "its log says why; certificates must have named curves, RSA keys of 8192 bits "
+        "at most, and few intermediates (see Limits in docs/reliability.md)",
     ),
     "PROTOCOL_VERSION": _Reason(
         HandshakeError,
@@ -145,6 +152,8 @@ def local_refusal(error: ssl.SSLError, evidence: Evidence) -> FastnodeError:
 
 
 def _translate(error: ssl.SSLError, evidence: Evidence) -> FastnodeError:
+    if evidence.verdict is not None and evidence.verdict.code in BURDENS:
+        return explain(evidence, evidence.verdict)
     if isinstance(error, ssl.SSLCertVerificationError):
         verdict = evidence.verdict
         if verdict is None or not verdict.code:
