@@ -437,6 +437,12 @@ cdef class LinkProtocol(Handshake):
             self.established.exception()
         self.owner.link_ended(self, was, self.error)
         self.succession.end(self.error)
+        if was is State.TLS:
+            # Strangers that were refused linger: without the 45 KiB of OpenSSL, which
+            # frames of Python's `ssl` in the traceback would keep too.
+            if error.__cause__ is not None:
+                error.__cause__.__traceback__ = None
+            self.engine.release()
 
     # --- handlers -------------------------------------------------------------
 

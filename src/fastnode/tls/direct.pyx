@@ -161,6 +161,10 @@ cdef class DirectEngine(SslObjectEngine):
             lib.clear_errors()
         raise bare(SSLError, outcome, f"TLS failed: {reason or 'for no reason'}")
 
+    def release(self):
+        self.pointer = NULL
+        SslObjectEngine.release(self)
+
     cdef bytes output(self):
         return self.bio.take()
 

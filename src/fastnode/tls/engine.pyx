@@ -75,6 +75,12 @@ cdef class TlsEngine:
         """Say that we will send no more (close_notify)."""
         raise NotImplementedError
 
+    def release(self):
+        """Free what TLS holds. Nothing may be read, written or closed afterwards.
+
+        For a connection whose TLS handshake failed, and that only lingers.
+        """
+
     # --- the view from Python: tests ------------------------------------------
 
     def receive(
