@@ -23,9 +23,11 @@ from fastnode.tls.choice import ENGINE_VARIABLE
 FALLBACK = "memory-bio"
 #: Modules whose tests are run with both engines of TLS.
 BOTH_ENGINES = {
+    "test_burden",
     "test_client_auth_matrix",
     "test_coalescing",
     "test_hostile_peer",
+    "test_key_exchange",
     "test_lanes",
     "test_name_constraints",
     "test_refusals",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from fastnode import limits
 from fastnode.errors import ConfigError, FastnodeError
+from fastnode.groups import check_groups
 from fastnode.names import check_flag, check_host, check_port
 
 if TYPE_CHECKING:
@@ -186,6 +187,9 @@ class NetworkOptions:
             anyone in between can read and change everything.
         plaintext: no TLS at all. Dangerous in the same way.
         verify_peer_name: a peer may only use a node name its certificate covers.
+        groups: names of the key-exchange groups to offer and accept, best first: for
+            example ``["X25519", "P-256"]``. None takes X25519MLKEM768 where the TLS
+            library has it, X25519, P-256 and P-384. Finite-field groups are refused.
         authorize: asked about each peer after its certificate and name were found in
             order; refuses by returning anything but True, or by raising.
         on_refused: called with a `Refusal` for each connection to an acceptor that did
@@ -219,6 +223,7 @@ class NetworkOptions:
     insecure_skip_verify: bool = False
     plaintext: bool = False
     verify_peer_name: bool = True
+    groups: Sequence[str] | None = None
     authorize: Authorize | None = None
     on_refused: OnRefused | None = None
     on_link_up: OnLinkUp | None = None
@@ -242,6 +247,8 @@ class NetworkOptions:
             object.__setattr__(self, name, given)
         for name in ("insecure_skip_verify", "plaintext", "verify_peer_name"):
             check_flag(what + name, getattr(self, name))
+        groups = check_groups(what + "groups", self.groups)
+        object.__setattr__(self, "groups", groups)
         _check_callable(what + "resolver", self.resolver)
         _check_callable(what + "authorize", self.authorize)
         _check_callable(what + "on_refused", self.on_refused)

@@ -29,6 +29,9 @@ class Peer:
         verified: whether that certificate was verified against our trust.
         tls_version: for example ``TLSv1.3``; None in plaintext.
         cipher: for example ``TLS_AES_256_GCM_SHA384``; None in plaintext.
+        group: the key-exchange group, for example ``X25519MLKEM768``, ``X25519`` or
+            ``P-256``. None in plaintext, and where the TLS library does not say it:
+            where it is linked into the interpreter, or older than OpenSSL 3.0.
         instance: identifies one run of that node; 32 hexadecimal digits.
     """
 
@@ -38,6 +41,7 @@ class Peer:
     verified: bool = False
     tls_version: str | None = None
     cipher: str | None = None
+    group: str | None = None
     instance: str = ""
 
     def is_sibling_of(self, other: Peer) -> bool:

@@ -25,6 +25,7 @@ PACKAGE = ROOT / "src" / "fastnode"
 #: The modules of rank 0 count as one package: `names` raises `errors`.
 RANKS = {
     "errors": 0,
+    "groups": 0,
     "limits": 0,
     "log_limit": 0,
     "loggers": 0,

@@ -13,7 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fuzz.targets import DIALER, LATER, NAMES, SLOW, STAGES
-from helpers import frames
+from helpers import frames, heavy
+from helpers.impostor import certificate_message
 from helpers.nodes import A
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -203,9 +204,32 @@ def _client_hello() -> bytes:
     return record[:11] + bytes(32) + record[43:44] + bytes(32) + record[76:]
 
 
+def _certificates() -> dict[str, dict[str, bytes]]:
+    """Chains, in the form of both versions of TLS."""
+    chains = {
+        "none": [],
+        "one": [heavy.certificate()],
+        "rsa": [heavy.certificate(heavy.rsa(2048))],
+        "rsa_too_large": [heavy.certificate(heavy.rsa(16384))],
+        "explicit_curve": [heavy.certificate(heavy.explicit_curve())],
+        "names": [
+            heavy.certificate(extensions=[heavy.sans(5)]),
+            heavy.certificate(extensions=[heavy.constraints(5)]),
+        ],
+        "many": [heavy.certificate()] * 11,
+        "ber": [heavy.ber()],
+    }
+    found = {}
+    for tls13 in (False, True):
+        for name, chain in chains.items():
+            body = certificate_message(chain, tls13=tls13)[4:]
+            found[f"{name}_{'13' if tls13 else '12'}"] = bytes([tls13]) + body
+    return {"certificates": found}
+
+
 def main() -> None:
     """Write all of it; inputs of other names are left alone."""
-    for target, inputs in (_codec() | _links() | _tls()).items():
+    for target, inputs in (_certificates() | _codec() | _links() | _tls()).items():
         folder = CORPUS / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in inputs.items():

@@ -17,6 +17,8 @@ from fastnode import CertManager, FastnodeError, Message, ProtocolError
 from fastnode.buffers.pool import BufferPool, live_slabs
 from fastnode.errors import CloseReason
 from fastnode.link.machine import State
+from fastnode.openssl.burden import burden
+from fastnode.openssl.verdict import BURDENS
 from fastnode.wire.decoder import Decoder
 from fastnode.wire.goodbye import decode_goodbye, encode_goodbye
 from fastnode.wire.hello import Hello
@@ -32,6 +34,20 @@ KIB = 1 << 10
 MAX_MESSAGE: Final = 200 * KIB
 WINDOW: Final = 128 * KIB
 TICKET = bytes(range(16))
+
+
+# --- certificates ------------------------------
+
+
+def certificates(data: bytes) -> None:
+    """Byte 0: odd for TLS 1.3. The rest: the body of a Certificate message.
+
+    The walk through certificates ends, and reads nothing behind the end.
+    """
+    version = 0x0304 if data and data[0] & 1 else 0x0303
+    body = data[1:]
+    found = burden(b"\x0b" + len(body).to_bytes(3) + body, version)
+    assert found is None or found[0] in BURDENS
 
 
 # --- the codec ------------------------------------------------------------------
@@ -403,6 +419,7 @@ class _TlsPeer:
 
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+    "certificates": certificates,
     "decoder": decoder,
     "handshake_decoder": handshake_decoder,
     "hello": hello,

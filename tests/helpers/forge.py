@@ -31,12 +31,19 @@ def _expand(secret: bytes, label: bytes, size: int) -> bytes:
     return HKDFExpand(SHA384(), size, info).derive(secret)
 
 
-def traffic_secret(key_log: Path, side: str = "CLIENT") -> bytes:
-    """What one side's keys are made of: of the only connection in a key log."""
+def traffic_secret(
+    key_log: Path, side: str = "CLIENT", *, handshake: bool = False
+) -> bytes:
+    """What one side's keys are made of: of the only connection in a key log.
+
+    Args:
+        handshake: the keys of the handshake, not those that come after it.
+    """
+    label = f"{side}_HANDSHAKE_TRAFFIC_SECRET " if handshake else (
+        f"{side}_TRAFFIC_SECRET_0 "
+    )  # fmt: skip
     (line,) = (
-        line
-        for line in key_log.read_text().splitlines()
-        if line.startswith(f"{side}_TRAFFIC_SECRET_0 ")
+        line for line in key_log.read_text().splitlines() if line.startswith(label)
     )
     return bytes.fromhex(line.split()[2])
 

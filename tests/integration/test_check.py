@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from fastnode import AcceptorOptions, CertAuthManager, ClientAuth
 from fastnode.certs.authority import IssuedCertificate
 from fastnode.cli.main import cli
+from fastnode.groups import DEFAULT_GROUPS
 from fastnode.names import NodeName
 from fastnode.openssl.verification import why_unavailable
 from helpers.constraints import constrained
@@ -76,6 +77,9 @@ async def test_everything_is_in_order(tmp_path: Path) -> None:
     )
     text = json.dumps(report)
     assert "TLSv1.3" in text
+    if why_unavailable() is None:
+        (tls,) = [f["found"] for f in report["findings"] if f["name"] == "TLS"]
+        assert tls.split(", ")[2] in DEFAULT_GROUPS
     assert f"the acceptor takes {A}" in text
 
 

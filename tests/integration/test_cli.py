@@ -24,6 +24,8 @@ from fastnode import Certificate
 from fastnode.certs.authority import Authority
 from fastnode.cli import output
 from fastnode.cli.main import cli
+from fastnode.groups import DEFAULT_GROUPS
+from fastnode.openssl.verification import why_unavailable
 
 #: Generous: starting an interpreter and a node takes a fraction of a second.
 TIMEOUT_SECONDS = 50.0
@@ -491,7 +493,11 @@ def test_ping_shows_who_it_is(certs: Path) -> None:
     lines = out.decode().splitlines()
     assert lines[0] == f"{ORDERS} at {address}"
     assert lines[1] == f"certificate  serial {serial:x}"
-    assert lines[2].startswith("protocol     TLSv1.3 TLS_")
+    protocol = r"protocol     TLSv1.3 TLS_\w+( [\w-]+)?"
+    group = re.fullmatch(protocol, lines[2])
+    assert group is not None
+    if why_unavailable() is None:
+        assert group[1].strip() in DEFAULT_GROUPS
     assert [line.split(":")[0] for line in lines[3:6]] == ["1", "2", "3"]
     assert re.fullmatch(r"median [\d.]+ ms, fastest [\d.]+ ms", lines[6])
 

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 
@@ -180,8 +180,8 @@ class OneVersion(CertAuthManager):
 
     version = TLS13
 
-    def client_context(self, *, insecure_skip_verify: bool = False) -> ssl.SSLContext:
-        context = super().client_context(insecure_skip_verify=insecure_skip_verify)
+    def client_context(self, **options: Any) -> ssl.SSLContext:
+        context = super().client_context(**options)
         return restrict(context, self.version)
 
 

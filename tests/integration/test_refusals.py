@@ -127,8 +127,8 @@ class OldManager(CertAuthManager):
         assert isinstance(made, OldManager)
         return made
 
-    def server_context(self, *, insecure_skip_verify: bool = False) -> ssl.SSLContext:
-        context = super().server_context(insecure_skip_verify=insecure_skip_verify)
+    def server_context(self, **options: Any) -> ssl.SSLContext:
+        context = super().server_context(**options)
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         return context
 

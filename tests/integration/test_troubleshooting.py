@@ -21,6 +21,7 @@ from fastnode import (
     FastnodeError,
     Node,
     Route,
+    limits,
 )
 from fastnode.certs.authority import Authority
 from fastnode.names import NodeName
@@ -87,6 +88,18 @@ async def fails(node: Node, name: str) -> str:
 
 
 # --- the rows -----------------------------------------------------------------------
+
+
+@row("compare TLS versions, ciphers and key-exchange groups")
+async def _(*_: object) -> str:
+    return await refused({"groups": ["X25519"]}, {"groups": ["P-256"]})
+
+
+@row("found its certificates too costly to read")
+async def _(*_: object) -> str:
+    names = [f"{number}.a" for number in range(limits.MAX_CERTIFICATE_NAMES)]
+    issued = authority().issue(NodeName.parse(A), dns=names)
+    return await refused({"manager": manager(A, shows=issued.certificate())})
 
 
 @row("it does not trust the authority of this node's certificate")
@@ -207,8 +220,8 @@ async def _(*_: object) -> str:
 class OldManager(CertAuthManager):
     """Serves TLS 1.2 only."""
 
-    def server_context(self, *, insecure_skip_verify: bool = False) -> ssl.SSLContext:
-        context = super().server_context(insecure_skip_verify=insecure_skip_verify)
+    def server_context(self, **options: Any) -> ssl.SSLContext:
+        context = super().server_context(**options)
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         return context
 

@@ -15,9 +15,10 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Final
 
+from fastnode.certs.groups import limit_groups
 from fastnode.certs.key_file import named_file
 from fastnode.errors import ConfigError
-from fastnode.limits import MAX_CLIENT_CHAIN_BYTES
+from fastnode.limits import MAX_CLIENT_CHAIN_BYTES, MAX_SERVER_CHAIN_BYTES
 from fastnode.openssl.verification import HookedContext, why_unavailable
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ ALPN_PROTOCOL: Final = "fastnode/1"
 #: For TLS 1.2, when it is asked for: forward secrecy and AEAD only (RFC 9325, 4.2).
 TLS12_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
+#: SSL_OP_NO_RX_CERTIFICATE_COMPRESSION of OpenSSL 3.2 and newer; Python has no name for
+#: it. Only a message that is not compressed can be looked at before it is read.
+NO_COMPRESSED_CERTIFICATES: Final = 1 << 33
+
 #: Authorities that an acceptor names to clients; each costs some 50 bytes of every
 #: handshake.
 MOST_NAMED: Final = 64
@@ -44,18 +49,21 @@ def make_server_context(
     client_cas: CertPool | None,
     minimum_version: ssl.TLSVersion,
     accept_any: bool = False,
+    groups: tuple[str, ...] | None = None,
 ) -> ssl.SSLContext:
-    """A context for accepted connections.
+    """Make a context for accepted connections.
 
     Args:
         verify_mode: whether a client certificate is asked for, and required.
         accept_any: take any, unverified.
+        groups: key-exchange groups, canonical names, best first; None: the default.
 
     Raises:
-        ConfigError: `accept_any` is asked for where OpenSSL cannot be reached, or
-            certificates are to be verified against an empty pool.
+        ConfigError: `accept_any` is asked for where OpenSSL cannot be reached,
+            certificates are to be verified against an empty pool, or OpenSSL does not
+            have one of the groups.
     """
-    context, hook = _bare(ssl.PROTOCOL_TLS_SERVER, minimum_version)
+    context, hook = _bare(ssl.PROTOCOL_TLS_SERVER, minimum_version, groups)
     certificate.load_into(context)
     # A ticket would let a client in by an earlier judgement.
     context.num_tickets = 0
@@ -83,13 +91,20 @@ def make_client_context(
     minimum_version: ssl.TLSVersion,
     insecure_skip_verify: bool,
     verify_server_name: bool = True,
+    groups: tuple[str, ...] | None = None,
 ) -> ssl.SSLContext:
-    """A context for dialed connections; `root_cas` None: the system's."""
-    context, hook = _bare(ssl.PROTOCOL_TLS_CLIENT, minimum_version)
+    """Make a context for dialed connections.
+
+    Args:
+        root_cas: None means the system's authorities.
+        groups: as for `make_server_context`.
+    """
+    context, hook = _bare(ssl.PROTOCOL_TLS_CLIENT, minimum_version, groups)
     if certificate is not None:
         certificate.load_into(context)
     if hook is not None:
         hook.install(allow_missing_crls=True)
+        hook.limit_certificates(MAX_SERVER_CHAIN_BYTES)
     if insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -123,12 +138,13 @@ def resumes(minimum_version: ssl.TLSVersion) -> bool:
 
 
 def _bare(
-    protocol: int, minimum_version: ssl.TLSVersion
+    protocol: int, minimum_version: ssl.TLSVersion, groups: tuple[str, ...] | None
 ) -> tuple[ssl.SSLContext, HookedContext | None]:
     hook = HookedContext(protocol) if why_unavailable() is None else None
     context = ssl.SSLContext(protocol) if hook is None else hook.context
     context.minimum_version = minimum_version
     context.set_ciphers(TLS12_CIPHERS)
+    limit_groups(context, hook, groups)
     context.options |= (
         ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     )
@@ -137,6 +153,7 @@ def _bare(
     context.hostname_checks_common_name = False
     context.set_alpn_protocols([ALPN_PROTOCOL])
     if hook is not None:
+        context.options |= NO_COMPRESSED_CERTIFICATES
         hook.no_auto_chain()
     return context, hook
 

@@ -6,10 +6,10 @@ import logging
 import os
 import ssl
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.client_auth import ClientAuth
@@ -24,6 +24,7 @@ from fastnode.certs.pool import CertPool
 from fastnode.certs.private_key import Password
 from fastnode.certs.watch import CertificateWatch
 from fastnode.errors import CertificateError, ConfigError, SettingsFrozenError
+from fastnode.groups import check_groups
 from fastnode.names import check_flag, check_host, verified_host
 
 __all__ = ["CertAuthManager", "CertManager"]
@@ -43,6 +44,10 @@ def _verify_mode(auth: ClientAuth) -> ssl.VerifyMode:
 def _generation(pool: CertPool | None) -> int:
     # Until a node uses a pool, the pool can only grow.
     return 0 if pool is None else pool.generation
+
+
+#: Side, `insecure_skip_verify`, the state of the pool, and the groups.
+_Key: TypeAlias = tuple[str, bool, int, tuple[str, ...] | None]
 
 
 class CertManager:
@@ -84,7 +89,7 @@ class CertManager:
         self._server_name: str | None = None
         self._verify_server_name = True
         self._frozen = False
-        self._contexts: dict[tuple[str, bool, int], ssl.SSLContext] = {}
+        self._contexts: dict[_Key, ssl.SSLContext] = {}
 
     @staticmethod
     def _checked(certificate: object) -> Certificate:
@@ -184,48 +189,70 @@ class CertManager:
 
     # --- contexts --------------------------------------------------------------
 
-    def server_context(self, *, insecure_skip_verify: bool = False) -> ssl.SSLContext:
+    def server_context(
+        self,
+        *,
+        insecure_skip_verify: bool = False,
+        groups: Sequence[str] | None = None,
+    ) -> ssl.SSLContext:
         """Return the context for connections that are accepted now. Do not change it.
 
         Args:
             insecure_skip_verify: ask for no client certificate.
+            groups: key-exchange groups, as `NetworkOptions.groups`. Nodes that share
+                this manager may differ in them.
 
         Raises:
-            ConfigError: there is no certificate to show, or `client_auth` verifies and
-                `client_cas` is not set.
+            ConfigError: there is no certificate to show, `client_auth` verifies and
+                `client_cas` is not set, or a group cannot be used.
         """
+        names = check_groups("groups", groups)
         with self._lock:
             if resumes(self._minimum_version):
                 # A context for each connection (1 ms, 24 KiB) has no session to resume.
-                return self._make_server(insecure_skip_verify)
-            key = ("server", insecure_skip_verify, _generation(self._client_cas))
+                return self._make_server(insecure_skip_verify, names)
+            pool = self._client_cas
+            key = ("server", insecure_skip_verify, _generation(pool), names)
             context = self._contexts.get(key)
             if context is None:
-                context = self._make_server(insecure_skip_verify)
+                context = self._make_server(insecure_skip_verify, names)
                 self._contexts[key] = context
             return context
 
-    def client_context(self, *, insecure_skip_verify: bool = False) -> ssl.SSLContext:
+    def client_context(
+        self,
+        *,
+        insecure_skip_verify: bool = False,
+        groups: Sequence[str] | None = None,
+    ) -> ssl.SSLContext:
         """Return the context for connections that are dialed now. Do not change it.
 
         Args:
             insecure_skip_verify: do not verify the server.
+            groups: as for `server_context`.
+
+        Raises: ConfigError, where a group cannot be used.
         """
+        names = check_groups("groups", groups)
         with self._lock:
-            key = ("client", insecure_skip_verify, _generation(self._root_cas))
+            pool = self._root_cas
+            key = ("client", insecure_skip_verify, _generation(pool), names)
             context = self._contexts.get(key)
             if context is None:
                 context = make_client_context(
                     self._certificate,
-                    root_cas=self._root_cas,
+                    root_cas=pool,
                     minimum_version=self._minimum_version,
                     insecure_skip_verify=insecure_skip_verify,
                     verify_server_name=self._verify_server_name,
+                    groups=names,
                 )
                 self._contexts[key] = context
             return context
 
-    def _make_server(self, insecure_skip_verify: bool) -> ssl.SSLContext:
+    def _make_server(
+        self, insecure_skip_verify: bool, groups: tuple[str, ...] | None
+    ) -> ssl.SSLContext:
         if self._certificate is None:
             raise ConfigError(
                 "this manager has no certificate, and an acceptor must show one",
@@ -245,6 +272,7 @@ class CertManager:
             client_cas=self._client_cas,
             minimum_version=self._minimum_version,
             accept_any=auth.asks and not auth.verifies,
+            groups=groups,
         )
 
     # --- trust -----------------------------------------------------------------

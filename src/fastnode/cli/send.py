@@ -245,7 +245,9 @@ async def _ping(
         click.echo(f"{peer.name} at {peer.address[0]}:{peer.address[1]}")
         if peer.certificate is not None:
             click.echo(f"certificate  serial {peer.certificate.serial_number:x}")
-        click.echo(f"protocol     {peer.tls_version} {peer.cipher}")
+        click.echo(
+            f"protocol     {peer.tls_version} {peer.cipher} {peer.group or ''}".rstrip()
+        )
         times = [await link.ping() for _ in range(count)]
         for number, seconds in enumerate(times, 1):
             click.echo(f"{number}: {seconds * 1e3:.3f} ms")

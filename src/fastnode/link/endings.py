@@ -10,8 +10,10 @@ from fastnode.errors import (
     HandshakeTimeout,
     LinkClosed,
     LinkLost,
+    ProtocolError,
     Side,
 )
+from fastnode.limits import MAX_INTRODUCTION_BYTES
 
 if TYPE_CHECKING:
     from fastnode.peer import Peer
@@ -72,6 +74,17 @@ def closed_there(peer: Peer, text: str) -> LinkClosed:
     because = f": {text}" if text else ""
     return LinkClosed(
         f"{peer.name} closed the link{because}", peer=peer, side=Side.REMOTE
+    )
+
+
+def introduced_itself_too_long(peer: str) -> ProtocolError:
+    """A peer that completed TLS sent more than a HELLO needs before it was admitted."""
+    return ProtocolError(
+        f"{peer} sent more than {MAX_INTRODUCTION_BYTES} bytes between the end of its "
+        "TLS handshake and its admission",
+        peer=peer,
+        side=Side.REMOTE,
+        hint="it is no fastnode peer, or hostile: see who it is",
     )
 
 

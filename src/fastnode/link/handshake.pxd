@@ -34,7 +34,11 @@ cdef class StrangerReader:
     cdef size_t lowest
     # The kernel cannot be told.
     cdef bint deaf
+    # Whether only whole records are given to the engine: of a dialer, until TLS is up.
+    cdef bint whole
+    # How many bytes the peer may send after its TLS handshake until it is admitted.
+    cdef size_t introduction
 
     cdef size_t hold(self, size_t size) except? 0
     cdef int read_on(self, size_t size) except -1
-    cdef int hand_back(self) except -1
+    cdef int take_rest(self) except -1

@@ -17,7 +17,7 @@ from time import perf_counter
 
 from fastnode.dispatch.user_code import end_program, is_cancelled
 from fastnode.errors import FastnodeError
-from fastnode.limits import HANDSHAKE_PART_BYTES
+from fastnode.limits import HANDSHAKE_PART_BYTES, MAX_INTRODUCTION_BYTES
 from fastnode.link import endings
 from fastnode.link.machine import Event, State
 from fastnode.link.transport_protocol import TransportProtocol
@@ -55,10 +55,10 @@ cdef class Handshake:
         connection.timer = connection.loop.call_at(
             connection.began + self.settings.handshake_timeout, self.expired
         )
-        if not self.dialer and self.owner.alpn is not None:
-            connection.transport.set_protocol(
-                TransportProtocol(StrangerReader(connection))
-            )
+        strange = not self.dialer and self.owner.alpn is not None
+        connection.transport.set_protocol(
+            TransportProtocol(StrangerReader(connection, strange))
+        )
         return 0
 
     cdef int secure(self) except -1:
@@ -125,6 +125,7 @@ cdef class Handshake:
         if protocol.state is not State.DECIDING:
             return
         protocol.peer = peer
+        self.connection.transport.set_protocol(TransportProtocol(self.connection))
         self.connection.outbox.begin(self.peer_hello, self.settings.hello)
         if self.dialer:
             self.connection.outbox.frame(ACCEPT, 0, b"")
@@ -158,17 +159,25 @@ cdef class Handshake:
 
 @cython.final
 cdef class StrangerReader:
-    """The transport callbacks of an accepted connection until TLS is up.
+    """The transport callbacks of a connection until the peer is admitted.
 
-    It reads little at once and gives the engine whole records only, so that OpenSSL
-    keeps no buffer for what a stranger sends; see `fastnode.link.records`. After that
-    the callbacks are those of the connection itself.
+    Of what an accepted connection brings before TLS is up it reads little at once, and
+    gives the engine whole records only, so that OpenSSL keeps no buffer for what a
+    stranger sends; see `fastnode.link.records`. Between the TLS handshake and the
+    admission a peer may send no more than a HELLO needs, for each record and each
+    KeyUpdate costs time. After that the callbacks are those of the connection itself.
+
+    Args:
+        connection: where whole records go.
+        whole: whether the peer dialed.
     """
 
-    def __init__(self, Connection connection not None):
+    def __init__(self, Connection connection not None, bint whole):
         self.connection = connection
+        self.whole = whole
         self.held = b""
         self.readable = PART
+        self.introduction = MAX_INTRODUCTION_BYTES
 
     def __getattr__(self, name):
         # The other callbacks are those of the connection.
@@ -179,6 +188,9 @@ cdef class StrangerReader:
         cdef Py_ssize_t at
         if self.connection.ended:
             return self.connection.receive_view
+        if not self.whole:
+            # What comes in one read is worked on in one go.
+            return self.connection.receive_view[: MAX_INTRODUCTION_BYTES]
         at = len(self.held)
         return self.connection.receive_view[at : at + <Py_ssize_t>self.readable]
 
@@ -187,20 +199,25 @@ cdef class StrangerReader:
         cdef Connection connection = self.connection
         if connection.ended:
             return
-        nbytes = self.hold(<size_t>nbytes)
+        if connection.secure:
+            if <size_t>nbytes > self.introduction:
+                connection.taker.introduced_too_long()
+                return
+            self.introduction -= <size_t>nbytes
+        if self.whole:
+            nbytes = self.hold(<size_t>nbytes)
         if nbytes:
             connection.take_in(nbytes, False)
-        if connection.ended or connection.secure:
-            self.hand_back()
+        if self.whole and (connection.ended or connection.secure):
+            self.take_rest()
 
-    cdef int hand_back(self) except -1:
-        """Nothing waits for the rest of a record any more."""
+    cdef int take_rest(self) except -1:
+        """TLS is up, or has failed: nothing waits for the rest of a record any more."""
         cdef Connection connection = self.connection
         cdef bytes held = self.held
+        self.whole = False
         self.held = b""
         self.read_on(0)
-        if connection.transport is not None:
-            connection.transport.set_protocol(TransportProtocol(connection))
         if held and not connection.ended:
             memcpy(<void *>&connection.receive[0], <const char *>held, len(held))
             connection.take_in(len(held), False)

@@ -353,6 +353,10 @@ cdef class LinkProtocol(FrameTaker):
             self.peer_moved()
         return self.succession.on_frame(kind, payload)
 
+    def introduced_too_long(self):
+        """The peer sent more than a HELLO needs before it was admitted."""
+        self.on_failure(endings.introduced_itself_too_long(self.peer_text()))
+
     # --- traffic --------------------------------------------------------------
 
     def come_up(self):
@@ -569,6 +573,12 @@ cdef class LinkProtocol(FrameTaker):
             self.established.exception()
         self.owner.link_ended(self, was, self.error)
         self.succession.end(self.error)
+        if was is State.TLS:
+            # Strangers that were refused linger: without the 45 KiB of OpenSSL, which
+            # frames of Python's `ssl` in the traceback would keep too.
+            if error.__cause__ is not None:
+                error.__cause__.__traceback__ = None
+            self.connection.engine.release()
 
     # --- handlers -------------------------------------------------------------
 

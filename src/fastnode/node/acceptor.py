@@ -266,7 +266,9 @@ class Acceptor:
         if self._context.plaintext:
             return PlaintextEngine()
         assert self._manager is not None
-        context = self._manager.server_context(insecure_skip_verify=self._insecure)
+        context = self._manager.server_context(
+            insecure_skip_verify=self._insecure, **self._context.wanted()
+        )
         return make_engine(context, server_side=True)
 
     # --- LinkOwner -------------------------------------------------------------

@@ -120,6 +120,7 @@ class Admission:
             verified=verified,
             tls_version=engine.version,
             cipher=engine.cipher,
+            group=engine.group,
             instance=protocol.peer_hello.instance.hex(),
         )
         await self._ask(peer)

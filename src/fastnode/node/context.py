@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fastnode.certs.groups import check_available
 from fastnode.link.protocol import LinkProtocol
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     from fastnode.node.links import LinkRegistry
     from fastnode.node.slow import SlowCallbacks
     from fastnode.node.targets import Targets
-    from fastnode.options import OnRefused
+    from fastnode.options import NetworkOptions, OnRefused
     from fastnode.tls.engine import TlsEngine
 
-__all__ = ["DialStats", "NodeContext"]
+__all__ = ["DialStats", "NodeContext", "groups_of"]
 
 
 @dataclass(slots=True)
@@ -42,6 +43,18 @@ class DialStats:
     failed: Counter[str] = field(default_factory=Counter)
 
 
+def groups_of(network: NetworkOptions) -> tuple[str, ...] | None:
+    """Return the key-exchange groups that a node asks for; None: the default.
+
+    Raises:
+        ConfigError: the TLS library of this process does not have one of them.
+    """
+    groups = None if network.groups is None else tuple(network.groups)
+    if groups is not None and not network.plaintext:
+        check_available(groups)
+    return groups
+
+
 @dataclass(frozen=True, slots=True)
 class NodeContext:
     """What all links of a node share.
@@ -50,6 +63,7 @@ class NodeContext:
         name: the own name of the node.
         plaintext: whether there is no TLS.
         cert_manager: the cert manager of the node; None only in plaintext.
+        groups: key-exchange groups by their canonical names; None: the default.
         settings: limits and times for links.
         registry: the endpoints of the node.
         admission: the rules for peers.
@@ -66,6 +80,7 @@ class NodeContext:
     name: NodeName
     plaintext: bool
     cert_manager: CertManager | None
+    groups: tuple[str, ...] | None
     settings: LinkSettings
     registry: EndpointRegistry
     admission: Admission
@@ -77,6 +92,14 @@ class NodeContext:
     dial_limit: LogLimit
     on_refused: OnRefused | None
     slow: SlowCallbacks
+
+    def wanted(self) -> dict[str, tuple[str, ...]]:
+        """Return the arguments with which this node asks cert managers for contexts.
+
+        They are empty without `groups`. So a subclass of `CertManager` that overrides
+        ``server_context`` or ``client_context`` need not know the argument.
+        """
+        return {} if self.groups is None else {"groups": self.groups}
 
     def protocol(
         self, engine: TlsEngine, owner: LinkOwner, *, dialer: bool

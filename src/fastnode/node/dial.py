@@ -280,7 +280,7 @@ class Dial:
                 hint="leave one of the two at True, or say insecure_skip_verify=True",
             )
         context = target.cert_manager.client_context(
-            insecure_skip_verify=target.insecure
+            insecure_skip_verify=target.insecure, **self._context.wanted()
         )
         return make_engine(context, server_side=False, server_name=target.server_name)
 

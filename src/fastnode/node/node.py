@@ -15,7 +15,7 @@ from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
-from fastnode.node.context import DialStats, NodeContext
+from fastnode.node.context import DialStats, NodeContext, groups_of
 from fastnode.node.deadline import connect_with_deadline, with_deadline
 from fastnode.node.dial import Dialer
 from fastnode.node.endpoints import Endpoints, elsewhere
@@ -87,6 +87,7 @@ class Node(Endpoints):
             name=self._name,
             plaintext=network.plaintext,
             cert_manager=manager,
+            groups=groups_of(network),
             settings=LinkSettings.of(network, self._name, self._instance),
             registry=self._endpoints,
             admission=Admission(

@@ -1,5 +1,5 @@
 cdef class Handle:
-    # The `ssl.SSLObject`, and the object in it that owns the SSL.
+    # The `ssl.SSLObject` or `ssl.SSLSocket`, and the object in it that owns the SSL.
     cdef readonly object ssl
     cdef object owner
     cdef void *pointer

@@ -19,6 +19,7 @@ from fastnode.openssl.library cimport lib
 import ssl
 from threading import RLock
 
+from fastnode.groups import canonical_group
 from fastnode.openssl.verification import why_unavailable
 
 cdef extern from *:
@@ -37,6 +38,7 @@ cdef enum:
     APP_DATA = 0
     # How often an object is made again because others appeared with it.
     ATTEMPTS = 5
+    CTRL_GET_NEGOTIATED_GROUP = 134
 
 # Why no SSL can be reached; None: it can. Unset before the first look.
 cdef object reason = ...
@@ -45,7 +47,28 @@ cdef object looking = RLock()
 
 @cython.final
 cdef class Handle:
-    """An `ssl.SSLObject` and the `SSL` that it owns; made by `wrap`."""
+    """An `ssl.SSLObject` or `ssl.SSLSocket`, and the `SSL` that it owns.
+
+    Made by `wrap` and `adopt`.
+    """
+
+    @property
+    def group(self):
+        """The name of the key-exchange group that was negotiated.
+
+        None before the handshake is complete, and where OpenSSL is older than 3.0.
+        """
+        cdef long group
+        cdef const char *name
+        if lib.group_name == NULL or self.owner.version() is None:
+            return None
+        group = lib.ssl_ctrl(self.pointer, CTRL_GET_NEGOTIATED_GROUP, 0, NULL)
+        if group <= 0:
+            return None
+        name = lib.group_name(self.pointer, <int>group)
+        if name == NULL:
+            return None
+        return canonical_group(name.decode("ascii", "replace"))
 
 
 def why_unreachable():
@@ -58,28 +81,49 @@ def why_unreachable():
     return reason
 
 
-def wrap(context, *, bint server_side, server_name=None):
+def wrap(
+    context, *, bint server_side, server_name=None, incoming=None, outgoing=None
+):
     """A new `SSLObject` and its `SSL`; None where that cannot be proven to be it.
-
-    Its BIOs are of no use: the caller puts others under it.
 
     Args:
         context: an `ssl.SSLContext`; server_side, server_name: see
             `ssl.SSLContext.wrap_bio`.
+        incoming, outgoing: its two `ssl.MemoryBIO`. Without them its BIOs are of no
+            use, and the caller puts others under it.
+    """
+    def make():
+        return context.wrap_bio(
+            ssl.MemoryBIO() if incoming is None else incoming,
+            ssl.MemoryBIO() if outgoing is None else outgoing,
+            server_side=server_side,
+            server_hostname=server_name,
+        )
+
+    return adopt(make, context, server_side=server_side, attempts=ATTEMPTS)
+
+
+def adopt(make, context, *, bint server_side, int attempts=1):
+    """Make an object of Python's `ssl` module, and find its `SSL`.
+
+    Args:
+        make: returns a new `ssl.SSLObject`, or a new `ssl.SSLSocket` that is
+            connected.
+        context: the context that `make` uses.
+        server_side: whether it is a server.
+        attempts: how often `make` may be called.
+
+    Returns:
+        A `Handle`; None where the `SSL` cannot be proven to be that of the object.
     """
     cdef Handle handle
     cdef int before, _attempt
     if why_unreachable() is not None:
         return None
-    for _attempt in range(ATTEMPTS):
+    for _attempt in range(attempts):
         handle = Handle.__new__(Handle)
         before = made_count
-        handle.ssl = context.wrap_bio(
-            ssl.MemoryBIO(),
-            ssl.MemoryBIO(),
-            server_side=server_side,
-            server_hostname=server_name,
-        )
+        handle.ssl = make()
         # Finalizers may make objects of their own at any moment: then once more. What
         # they made may be gone already, and is not looked at.
         if made_count - before == 1:

@@ -9,6 +9,15 @@ ctypedef void (*NewFunc)(
     void *parent, void *ptr, void *ad, int idx, long argl, void *argp
 ) noexcept nogil
 ctypedef int (*CertVerify)(X509_STORE_CTX *store, void *arg) noexcept nogil
+ctypedef void (*MsgCallback)(
+    int writing,
+    int version,
+    int kind,
+    const void *data,
+    size_t size,
+    void *connection,
+    void *arg,
+) noexcept nogil
 ctypedef void (*FreeFunc)(void *object) noexcept nogil
 ctypedef int (*VerifyCb)(int ok, X509_STORE_CTX *store) noexcept nogil
 ctypedef int (*BioRead)(void *bio, char *into, size_t size, size_t *got) noexcept nogil
@@ -91,6 +100,10 @@ cdef struct Library:
     int (*bio_up_ref)(void *bio) noexcept nogil
     void (*bio_set_flags)(void *bio, int flags) noexcept nogil
     void (*bio_clear_flags)(void *bio, int flags) noexcept nogil
+    void (*set_msg_callback)(void *context, MsgCallback callback) noexcept nogil
+    void (*ssl_set_msg_callback)(void *ssl, MsgCallback callback) noexcept nogil
+    # NULL before OpenSSL 3.0.
+    const char *(*group_name)(void *ssl, int group) noexcept nogil
 
 
 cdef Library lib

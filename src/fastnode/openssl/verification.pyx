@@ -26,13 +26,14 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t, uintptr_t
 
+from fastnode.openssl.burden cimport Burden, forget, inspect, judged
 from fastnode.openssl.library cimport STACK, X509, X509_STORE_CTX, lib, load
 
 import ssl
 from threading import RLock
 
 from fastnode.errors import ConfigError
-from fastnode.openssl.verdict import AuthorityName, Verdict
+from fastnode.openssl.verdict import AuthorityName, Verdict, too_costly
 
 cdef extern from "pythread.h":
     unsigned long PyThread_get_thread_ident() noexcept nogil
@@ -56,6 +57,7 @@ cdef enum:
     CTRL_SET_SESS_CACHE_MODE = 44
     SESS_CACHE_OFF = 0
     CTRL_SET_MAX_CERT_LIST = 51
+    CTRL_SET_GROUPS_LIST = 92
     # openssl/x509.h: XN_FLAG_RFC2253 without ASN1_STRFLGS_ESC_MSB: UTF-8 stays.
     NAME_RFC4514 = 0x1110313
     # openssl/x509_vfy.h
@@ -71,6 +73,7 @@ cdef enum:
     V_PERMITTED_VIOLATION = 47
     V_EXCLUDED_VIOLATION = 48
     V_SUBTREE_MINMAX = 49
+    V_APPLICATION_VERIFICATION = 50
     V_UNSUPPORTED_CONSTRAINT_TYPE = 51
     V_UNSUPPORTED_CONSTRAINT_SYNTAX = 52
     V_UNSUPPORTED_NAME_SYNTAX = 53
@@ -116,6 +119,7 @@ def expect_verdict():
     """Keep what the next verification on this thread finds, for `take_verdict`."""
     global expected
     found.pop(PyThread_get_thread_ident(), None)
+    forget()
     expected = 1
 
 
@@ -123,7 +127,11 @@ def take_verdict():
     """The `Verdict` of the last verification since `expect_verdict` on this thread,
     once; or None."""
     global expected
+    cdef Burden burden = judged()
     expected = 0
+    if burden.kind:
+        forget()
+        return too_costly(burden.kind, burden.depth, burden.amount)
     arguments = found.pop(PyThread_get_thread_ident(), None)
     if arguments is None:
         return None
@@ -196,7 +204,7 @@ cdef class HookedContext:
         return 0
 
     def install(self, *, bint accept_any=False, bint allow_missing_crls=False):
-        """Put the callback in place.
+        """Put the callback in place, and the one that looks at messages before.
 
         Args:
             accept_any: take whatever certificate is presented, unverified. The
@@ -210,6 +218,7 @@ cdef class HookedContext:
         if allow_missing_crls:
             flags |= ALLOW_MISSING_CRLS
         lib.set_cert_verify_callback(self.pointer, judge, <void *>flags)
+        lib.set_msg_callback(self.pointer, inspect)
 
     def name_authorities(self, certificates):
         """Tell clients whose certificates are taken: the subjects of these, DER."""
@@ -240,6 +249,23 @@ cdef class HookedContext:
         memory for when they are announced."""
         lib.ctrl(self.pointer, CTRL_SET_MAX_CERT_LIST, size, NULL)
 
+    def set_groups(self, bytes names not None):
+        """Offer and accept these key-exchange groups only.
+
+        Args:
+            names: OpenSSL's names for them, with colons between them.
+
+        Returns:
+            Whether OpenSSL knows all of them. If not, nothing has changed.
+        """
+        cdef bint known = lib.ctrl(
+            self.pointer, CTRL_SET_GROUPS_LIST, 0, PyBytes_AS_STRING(names)
+        ) > 0
+        if not known:
+            # Python would tell of them where something else fails.
+            lib.clear_errors()
+        return known
+
 
 # --- inside OpenSSL -----------------------------------------------------------
 
@@ -256,6 +282,10 @@ cdef int judge(X509_STORE_CTX *store, void *arg) noexcept nogil:
     """Verify as OpenSSL would, or accept, and note what was found."""
     cdef uintptr_t flags = <uintptr_t>arg
     cdef int ok, code
+    if judged().kind:
+        # OpenSSL read it all the same: see fastnode.openssl.burden.
+        lib.set_error(store, V_APPLICATION_VERIFICATION)
+        return 0
     if flags & ACCEPT_ANY:
         lib.set_error(store, V_OK)
         ok = 1

@@ -1,13 +1,11 @@
 from libc.stdint cimport uint64_t
 
 from fastnode.openssl.bio cimport Bio
-from fastnode.openssl.handle cimport Handle
 from fastnode.tls.ssl_object cimport SslObjectEngine
 
 
 cdef class DirectEngine(SslObjectEngine):
-    # Keeps the owner of `pointer`, the SSL.
-    cdef Handle handle
+    # The SSL that `handle` owns.
     cdef void *pointer
     cdef Bio bio
     # Records are read and written without Python.

@@ -78,6 +78,8 @@ cdef class DirectEngine(SslObjectEngine):
 
     cdef int settle(self) except -1:
         self.direct = True
+        # No certificates come any more.
+        lib.ssl_set_msg_callback(self.pointer, NULL)
         if lib.get_version(self.pointer) != TLS1_3:
             # It has no KeyUpdate.
             self.records_of_key = UINT64_MAX
@@ -158,6 +160,10 @@ cdef class DirectEngine(SslObjectEngine):
         finally:
             lib.clear_errors()
         raise bare(SSLError, outcome, f"TLS failed: {reason or 'for no reason'}")
+
+    def release(self):
+        self.pointer = NULL
+        SslObjectEngine.release(self)
 
     cdef bytes output(self):
         return self.bio.take()

@@ -75,6 +75,12 @@ cdef class TlsEngine:
         """Say that we will send no more (close_notify)."""
         raise NotImplementedError
 
+    def release(self):
+        """Free what TLS holds. Nothing may be read, written or closed afterwards.
+
+        For a connection whose TLS handshake failed, and that only lingers.
+        """
+
     # --- the view from Python: tests ------------------------------------------
 
     def receive(
@@ -152,6 +158,15 @@ cdef class TlsEngine:
     @property
     def cipher(self):
         """The cipher suite's name; None in plaintext."""
+        return None
+
+    @property
+    def group(self):
+        """The name of the key-exchange group, for example ``X25519``.
+
+        None in plaintext, before the handshake is complete, and where the TLS library
+        does not say it.
+        """
         return None
 
     @property

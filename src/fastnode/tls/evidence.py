@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastnode.openssl.verdict import Verdict
-from fastnode.tls.identity import listed, readable, subject_text
+from fastnode.tls.identity import MOST_NAMES, listed, readable, subject_text
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -58,8 +58,12 @@ class Evidence(NamedTuple):
         """Whom this side trusts, in words."""
         if self.pool is None:
             return SYSTEM
-        names = [subject_text(c) for c in self.pool.certificates]
-        return listed([SYSTEM, *names] if self.pool.is_system else names)
+        system = [SYSTEM] if self.pool.is_system else []
+        # Only those that are shown are written: strangers cause this again and again.
+        shown = self.pool.certificates[: MOST_NAMES - len(system)]
+        text = listed([*system, *map(subject_text, shown)])
+        more = len(self.pool) - len(shown)
+        return f"{text} and {more} more" if more else text
 
     @property
     def their_authorities(self) -> str:

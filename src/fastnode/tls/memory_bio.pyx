@@ -8,6 +8,8 @@ from fastnode.tls.ssl_object cimport SslObjectEngine
 
 import ssl
 
+from fastnode.openssl.handle import wrap
+
 
 @cython.final
 cdef class MemoryBioEngine(SslObjectEngine):
@@ -24,8 +26,18 @@ cdef class MemoryBioEngine(SslObjectEngine):
         self.incoming = ssl.MemoryBIO()
         self.feed_bytes = self.incoming.write
         self.take = outgoing.read
+        # The handle only says which group was negotiated.
+        self.handle = wrap(
+            context,
+            server_side=server_side,
+            server_name=server_name,
+            incoming=self.incoming,
+            outgoing=outgoing,
+        )
         self.begin(
-            context.wrap_bio(
+            self.handle.ssl
+            if self.handle is not None
+            else context.wrap_bio(
                 self.incoming,
                 outgoing,
                 server_side=server_side,

@@ -18,7 +18,7 @@ from fastnode.errors import (
     Side,
     UnknownAuthority,
 )
-from fastnode.openssl.verdict import Verdict
+from fastnode.openssl.verdict import BURDENS, Verdict
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.identity import describe_violation, listed, remedy_of
 from fastnode.tls.verdicts import explain
@@ -77,8 +77,15 @@ _ALERTS: Final = {
     "HANDSHAKE_FAILURE": _Reason(
         HandshakeError,
         "it found no acceptable parameters, or was shown no certificate",
-        "compare TLS versions and ciphers; in TLS 1.2 a missing certificate looks "
-        "like this too",
+        "compare TLS versions, ciphers and key-exchange groups (NetworkOptions.groups) "
+        "of both sides; in TLS 1.2 a missing certificate looks like this too",
+    ),
+    "DECODE_ERROR": _Reason(
+        HandshakeError,
+        "it could not read a message of this node, or found its certificates too "
+        "costly to read",
+        "its log says why; certificates must have named curves, RSA keys of 8192 bits "
+        "at most, and few intermediates (see Limits in docs/reliability.md)",
     ),
     "PROTOCOL_VERSION": _Reason(
         HandshakeError,
@@ -117,6 +124,25 @@ _NO_VERSION: Final = (
     "NO_PROTOCOLS_AVAILABLE",
 )
 
+_NO_GROUP: Final = _Reason(
+    HandshakeError,
+    "the peer offered no key-exchange group that this node allows",
+    "both sides need a group in common: compare NetworkOptions.groups; finite-field "
+    "groups (ffdhe) are never allowed",
+)
+# Reasons of OpenSSL's own for which this side refuses what the peer offered.
+_REFUSED: Final = {
+    "NO_SUITABLE_KEY_SHARE": _NO_GROUP,
+    "NO_SUITABLE_GROUPS": _NO_GROUP,
+    "NO_SHARED_GROUP": _NO_GROUP,
+    # In TLS 1.2 OpenSSL says so of a missing group too.
+    "NO_SHARED_CIPHER": _NO_GROUP._replace(
+        cause="the peer offered no cipher or key-exchange group that this node allows"
+    ),
+}
+# A key share of a group that was not offered, or a request for one (RFC 8446, 4.2.8).
+_WRONG_GROUP: Final = ("BAD_KEY_SHARE", "WRONG_CURVE")
+
 
 def local_refusal(error: ssl.SSLError, evidence: Evidence) -> FastnodeError:
     """The error of fastnode for one that TLS raised during a handshake."""
@@ -127,6 +153,8 @@ def local_refusal(error: ssl.SSLError, evidence: Evidence) -> FastnodeError:
 
 
 def _translate(error: ssl.SSLError, evidence: Evidence) -> FastnodeError:
+    if evidence.verdict is not None and evidence.verdict.code in BURDENS:
+        return explain(evidence, evidence.verdict)
     if isinstance(error, ssl.SSLCertVerificationError):
         verdict = evidence.verdict
         if verdict is None or not verdict.code:
@@ -160,6 +188,21 @@ def _translate(error: ssl.SSLError, evidence: Evidence) -> FastnodeError:
         return _alert(name, evidence)
     if reason.startswith("TLSV1_"):  # alerts of RFC 6066, without the word
         return _alert(reason.removeprefix("TLSV1_"), evidence)
+    return _of_parameters(reason, error)
+
+
+def _of_parameters(reason: str, error: ssl.SSLError) -> FastnodeError:
+    """The error for what the peer sent, offered or chose."""
+    if reason in _REFUSED:
+        refused = _REFUSED[reason]
+        return refused.error(refused.cause, side=Side.LOCAL, hint=refused.hint)
+    if reason in _WRONG_GROUP:
+        return ProtocolError(
+            "the peer chose a key-exchange group that this node did not offer, or sent "
+            "a broken key share",
+            side=Side.REMOTE,
+            hint="it is no fastnode peer, or hostile: check host and port",
+        )
     if reason in _STRANGERS:
         return ProtocolError(
             f"the peer sent {_STRANGERS[reason]}",

@@ -1,8 +1,11 @@
+from fastnode.openssl.handle cimport Handle
 from fastnode.tls.engine cimport TlsEngine
 
 
 cdef class SslObjectEngine(TlsEngine):
     cdef object ssl
+    # Owns `ssl` and its SSL; None where that SSL cannot be reached.
+    cdef Handle handle
     # Bytes that may still come until the handshake is complete.
     cdef size_t room
     cdef bint complete

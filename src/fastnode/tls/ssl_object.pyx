@@ -115,8 +115,13 @@ cdef class SslObjectEngine(TlsEngine):
             pass
         return 0
 
+    def release(self):
+        self.ssl = self.ssl_read = self.ssl_write = self.found = self.handle = None
+
     @property
     def certificate(self):
+        if self.ssl is None:
+            return None
         try:
             return self.ssl.getpeercert(True) or None
         except ValueError:  # the handshake is not complete, or TLS has failed
@@ -138,13 +143,17 @@ cdef class SslObjectEngine(TlsEngine):
 
     @property
     def version(self):
-        return self.ssl.version()
+        return None if self.ssl is None else self.ssl.version()
 
     @property
     def cipher(self):
-        cdef object cipher = self.ssl.cipher()
+        cdef object cipher = None if self.ssl is None else self.ssl.cipher()
         return cipher[0] if cipher else None
 
     @property
+    def group(self):
+        return None if self.handle is None else self.handle.group
+
+    @property
     def alpn(self):
-        return self.ssl.selected_alpn_protocol()
+        return None if self.ssl is None else self.ssl.selected_alpn_protocol()

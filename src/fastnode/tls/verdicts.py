@@ -19,7 +19,7 @@ from fastnode.errors import (
     Side,
     UnknownAuthority,
 )
-from fastnode.openssl.verdict import Verdict
+from fastnode.openssl.verdict import BURDENS, Verdict
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.identity import (
     address_as_dns,
@@ -212,6 +212,14 @@ def _strictly(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     )
 
 
+def _too_costly(evidence: Evidence, verdict: Verdict) -> FastnodeError:
+    return HandshakeError(
+        f"{_which(evidence, verdict)} was refused before it was read, because reading "
+        f"it would cost too much: {verdict.text}",
+        hint=BURDENS[verdict.code].hint,
+    )
+
+
 #: By X509_V_ERR_* (openssl/x509_vfy.h).
 _DESCRIPTIONS: Final[dict[int, Callable[[Evidence, Verdict], FastnodeError]]] = {
     **dict.fromkeys((2, 18, 19, 20, 21, 27), _unknown),
@@ -223,4 +231,5 @@ _DESCRIPTIONS: Final[dict[int, Callable[[Evidence, Verdict], FastnodeError]]] = 
     26: _wrong_usage,
     **dict.fromkeys((47, 48, 49, 51, 52, 53), _constrained),
     **dict.fromkeys((62, 64), _mismatch),
+    **dict.fromkeys(BURDENS, _too_costly),
 }

@@ -36,6 +36,7 @@ from fastnode.errors import (
     refusal_from_wire,
 )
 from fastnode.openssl.constrained import constrained_by
+from fastnode.openssl.handle import adopt
 from fastnode.openssl.verification import expect_verdict, take_verdict, why_unavailable
 from fastnode.tls.engine import TLS_ERRORS
 from fastnode.tls.evidence import Evidence
@@ -57,6 +58,8 @@ from fastnode.wire.goodbye import GOODBYE_KIND, decode_goodbye, encode_goodbye
 from fastnode.wire.hello import HELLO_KIND, INSTANCE_BYTES, Hello
 
 if TYPE_CHECKING:
+    import ssl
+
     from cryptography import x509
 
     from fastnode import CertAuthManager
@@ -171,13 +174,22 @@ class Examination:
     # --- TLS -------------------------------------------------------------------
 
     def _handshake(self, stack: ExitStack) -> Iterator[Finding]:
-        self._tls: Any = stack.enter_context(
-            self._manager.client_context().wrap_socket(
-                self._socket,
-                server_hostname=self._server_name,
-                do_handshake_on_connect=False,
+        context = self._manager.client_context()
+        made: list[ssl.SSLSocket] = []
+
+        def make() -> ssl.SSLSocket:
+            made.append(
+                context.wrap_socket(
+                    self._socket,
+                    server_hostname=self._server_name,
+                    do_handshake_on_connect=False,
+                )
             )
-        )
+            return made[0]
+
+        # It only says which group was negotiated; None where it cannot.
+        self._handle = adopt(make, context, server_side=False)
+        self._tls: Any = stack.enter_context(made[0] if made else make())
         expect_verdict()
         error: FastnodeError | None = None
         try:
@@ -205,7 +217,10 @@ class Examination:
             raise error
 
     def _agreed(self) -> Iterator[Finding]:
-        yield Finding("TLS", True, f"{self._tls.version()}, {self._tls.cipher()[0]}")
+        agreed = [self._tls.version(), self._tls.cipher()[0]]
+        if self._handle is not None and self._handle.group is not None:
+            agreed.append(self._handle.group)
+        yield Finding("TLS", True, ", ".join(agreed))
         alpn = self._tls.selected_alpn_protocol()
         yield Finding(
             "protocol (ALPN)",

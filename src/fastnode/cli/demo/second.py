@@ -80,6 +80,7 @@ def described(peer: Peer) -> dict[str, Any]:
         "serial": "" if shown is None else f"{shown.serial_number:x}",
         "tls": peer.tls_version,
         "cipher": peer.cipher,
+        "group": peer.group,
     }
 
 

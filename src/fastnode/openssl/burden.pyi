@@ -1,0 +1,3 @@
+from typing_extensions import Buffer
+
+def burden(message: Buffer, version: int) -> tuple[int, int, int] | None: ...
