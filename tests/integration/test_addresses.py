@@ -134,13 +134,25 @@ async def test_guarantee_4_one_of_two_names_is_verified() -> None:
         ) as a:
             with pytest.raises(ConfigError, match="no name is"):
                 await a.connect(B)
-        async with running(
-            A,
-            manager=manager(A, verify_server_name=False),
-            listens=False,
-            routes=[route],
-        ) as a:
-            assert (await a.connect(B)).peer.verified
+        judged: list[str] = []
+
+        def authorize(peer: Any) -> bool:
+            judged.append(peer.name)
+            return True
+
+        for options in (
+            {},
+            {"verify_peer_name": False, "authorize": authorize},
+        ):
+            async with running(
+                A,
+                manager=manager(A, verify_server_name=False),
+                listens=False,
+                routes=[route],
+                **options,
+            ) as a:
+                assert (await a.connect(B)).peer.verified
+        assert judged == [B]
 
 
 @pytest.mark.parametrize("host", BAD_HOSTS, ids=repr)

@@ -271,13 +271,15 @@ class Dial:
             target.insecure
             or target.cert_manager.verifies_server_name
             or self._context.admission.verify_peer_name
+            or self._context.admission.authorize is not None
         ):
             raise ConfigError(
                 f"{self._name} would be taken for verified though no name is: the "
-                "cert manager has verify_server_name=False, and the node "
-                "verify_peer_name=False",
+                "cert manager has verify_server_name=False, the node "
+                "verify_peer_name=False and no authorize hook",
                 side=Side.LOCAL,
-                hint="leave one of the two at True, or say insecure_skip_verify=True",
+                hint="leave one of the two at True, pass authorize (a SpiffeRule, for "
+                "example), or say insecure_skip_verify=True",
             )
         context = target.cert_manager.client_context(
             insecure_skip_verify=target.insecure, **self._context.wanted()
