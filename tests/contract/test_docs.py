@@ -404,6 +404,12 @@ def test_every_limit_is_written_down() -> None:
     assert said == known
 
 
+@pytest.mark.parametrize("page", ["concepts", "reliability"])
+def test_cost_of_a_stranger(page: str) -> None:
+    text = " ".join((ROOT / f"docs/{page}.md").read_text().split())
+    assert f"at most {amount('_BYTES', limits.STRANGER_BYTES)}" in text
+
+
 def test_every_limit_says_why() -> None:
     assert all(row[2] for row in table(RELIABILITY, "limit"))
 

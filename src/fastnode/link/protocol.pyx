@@ -392,6 +392,8 @@ cdef class LinkProtocol(Handshake):
 
     def engine_failed(self, error):
         """TLS failed: on our judgement, by the peer's alert, or by a cut stream."""
+        # The frames of Python's ssl module would keep the SSLObject.
+        error = error.with_traceback(None)
         if self.state_ < State.UP:
             failure = self.owner.explain(self, error)
         else:

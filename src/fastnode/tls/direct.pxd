@@ -6,9 +6,10 @@ from fastnode.tls.ssl_object cimport SslObjectEngine
 
 
 cdef class DirectEngine(SslObjectEngine):
-    # Keeps the owner of `pointer`, the SSL.
+    # Keeps the owner of `pointer`, the SSL. None and NULL once the engine is closed.
     cdef Handle handle
     cdef void *pointer
+    cdef bint server_side
     cdef Bio bio
     # Records are read and written without Python.
     cdef bint direct
@@ -16,4 +17,5 @@ cdef class DirectEngine(SslObjectEngine):
     cdef uint64_t records
     cdef uint64_t records_of_key
 
+    cdef int forget_key(self, int which) except -1
     cdef int fail(self, int outcome) except -1

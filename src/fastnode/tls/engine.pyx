@@ -72,7 +72,11 @@ cdef class TlsEngine:
         raise NotImplementedError
 
     cdef int close(self) except -1:
-        """Say that we will send no more (close_notify)."""
+        """Say that we will send no more (close_notify), and free what TLS holds.
+
+        `output` still returns what TLS had to say, the properties keep their values,
+        and nothing more is read or written.
+        """
         raise NotImplementedError
 
     # --- the view from Python: tests ------------------------------------------

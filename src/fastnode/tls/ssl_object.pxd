@@ -2,7 +2,10 @@ from fastnode.tls.engine cimport TlsEngine
 
 
 cdef class SslObjectEngine(TlsEngine):
+    # The SSLObject; None once the engine is closed.
     cdef object ssl
+    # What the properties return after that: certificate, version, cipher and ALPN.
+    cdef tuple remembered
     # Bytes that may still come until the handshake is complete.
     cdef size_t room
     cdef bint complete

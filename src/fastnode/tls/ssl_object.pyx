@@ -66,6 +66,8 @@ cdef class SslObjectEngine(TlsEngine):
         return self.lend(data, size)
 
     cdef int handshake(self) except -1:
+        if self.ssl is None:
+            raise closed()
         expect_verdict()
         try:
             self.ssl.do_handshake()
@@ -84,6 +86,8 @@ cdef class SslObjectEngine(TlsEngine):
 
     cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1:
         cdef Py_ssize_t got
+        if self.ssl is None:
+            return ENDED
         try:
             got = self.ssl_read(
                 size, PyMemoryView_FromMemory(<char *>into, size, PyBUF_WRITE)
@@ -96,6 +100,8 @@ cdef class SslObjectEngine(TlsEngine):
 
     cdef int write(self, const unsigned char *data, size_t size) except -1:
         cdef size_t part
+        if self.ssl is None:
+            raise closed()
         while size:
             part = min(size, <size_t>RECORD_BYTES)
             part = self.ssl_write(
@@ -106,16 +112,24 @@ cdef class SslObjectEngine(TlsEngine):
         return 0
 
     cdef int close(self) except -1:
+        if self.ssl is None:
+            return 0
         try:
             self.ssl.unwrap()
         except SSLError:
             # It wants the peer's close_notify, which we do not wait for here, or
             # the connection has failed already; ours is in the output if it can be.
             pass
+        self.remembered = (self.certificate, self.version, self.cipher, self.alpn)
+        # OpenSSL holds 60 to 80 KiB for a connection whose handshake was refused, and
+        # the socket of such a connection is open for LINGER_SECONDS.
+        self.ssl = self.ssl_read = self.ssl_write = None
         return 0
 
     @property
     def certificate(self):
+        if self.ssl is None:
+            return self.remembered[0]
         try:
             return self.ssl.getpeercert(True) or None
         except ValueError:  # the handshake is not complete, or TLS has failed
@@ -127,13 +141,25 @@ cdef class SslObjectEngine(TlsEngine):
 
     @property
     def version(self):
-        return self.ssl.version()
+        return self.remembered[1] if self.ssl is None else self.ssl.version()
 
     @property
     def cipher(self):
-        cdef object cipher = self.ssl.cipher()
+        cdef object cipher
+        if self.ssl is None:
+            return self.remembered[2]
+        cipher = self.ssl.cipher()
         return cipher[0] if cipher else None
 
     @property
     def alpn(self):
+        if self.ssl is None:
+            return self.remembered[3]
         return self.ssl.selected_alpn_protocol()
+
+
+cdef object closed():
+    """The error for work that is asked of an engine after `close`."""
+    error = SSLError(ssl.SSL_ERROR_SSL, "this side has closed TLS")
+    error.library = error.reason = None
+    return error
