@@ -251,6 +251,7 @@ def largest_hello() -> bytes:
 
 
 @measurable
+@pytest.mark.one_loop
 @pytest.mark.parametrize("kind", MOST_KIB)
 async def test_guarantee_9_a_stranger_costs_little_memory(
     kind: str, tmp_path: Path
@@ -276,6 +277,7 @@ async def test_guarantee_9_a_stranger_costs_little_memory(
 
 
 @measurable
+@pytest.mark.one_loop
 @pytest.mark.parametrize("others", [0, 30])
 async def test_guarantee_9_copied_certificates_cost_little_memory(
     others: int, tmp_path: Path
@@ -298,6 +300,7 @@ async def test_guarantee_9_copied_certificates_cost_little_memory(
 
 
 @measurable
+@pytest.mark.one_loop
 async def test_guarantee_9_a_refused_certificate_costs_little_memory(
     tmp_path: Path,
 ) -> None:
