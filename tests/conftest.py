@@ -51,8 +51,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run each asynchronous test on stock asyncio and on uvloop; on uvloop only, what
-    starts many processes and is marked ``one_loop``."""
+    """Run each asynchronous test on stock asyncio and on uvloop, but those that are
+    marked ``one_loop`` on uvloop only."""
     if item.get_closest_marker("one_loop") is not None:
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
