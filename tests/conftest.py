@@ -26,6 +26,7 @@ BOTH_ENGINES = {
     "test_burden",
     "test_client_auth_matrix",
     "test_coalescing",
+    "test_engine_in_use",
     "test_hostile_peer",
     "test_key_exchange",
     "test_lanes",
@@ -53,8 +54,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run each asynchronous test on stock asyncio and on uvloop; on uvloop only, what
-    starts many processes and is marked ``one_loop``."""
+    """Run each asynchronous test on stock asyncio and on uvloop, but those that are
+    marked ``one_loop`` on uvloop only."""
     if item.get_closest_marker("one_loop") is not None:
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -63,7 +64,6 @@ def pytest_asyncio_loop_factories(
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """What depends on the engine of TLS runs with both; the rest with the default."""
     if metafunc.module.__name__.rpartition(".")[2] in BOTH_ENGINES:
-        metafunc.fixturenames.append("tls_engine")
         metafunc.parametrize("tls_engine", ["default", FALLBACK], indirect=True)
 
 
@@ -77,12 +77,19 @@ def _on_stock_loop_with_fallback(item: pytest.Item) -> bool:
     return FALLBACK in values and asyncio.new_event_loop in values
 
 
-@pytest.fixture
+# Autouse: pytest drops a fixture that no test asks for, parametrized or not.
+@pytest.fixture(autouse=True)
 def tls_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine of all links of a test, and of its child processes."""
+    """Choose the engine of all links of a test, and of its child processes.
+
+    A test that is not in BOTH_ENGINES uses the engine of the whole run.
+    """
+    engine = getattr(request, "param", None)
+    if engine is None:
+        return
     monkeypatch.delenv(ENGINE_VARIABLE, raising=False)
-    if request.param != "default":
-        monkeypatch.setenv(ENGINE_VARIABLE, request.param)
+    if engine != "default":
+        monkeypatch.setenv(ENGINE_VARIABLE, engine)
 
 
 def open_sockets() -> set[str]:

@@ -197,9 +197,15 @@ MAX_RETIRING_LINKS: Final = 4
 # --- acceptors ---------------------------------------------------------------
 
 MAX_LINKS: Final = 10_000
-#: TLS handshakes under way on one acceptor, from all addresses: each costs some 60 KiB
-#: and 2 ms of CPU.
+#: TLS handshakes under way on one acceptor, from all addresses: each costs up to
+#: STRANGER_BYTES and 2 ms of CPU.
 MAX_HANDSHAKES: Final = 256
+#: Memory that an accepted connection takes at most until its dialer has authenticated.
+#: Measured with glibc: 54 to 62 KiB with OpenSSL 3.0, and 62 to 71 with 3.5 and 3.6,
+#: whose record layer is larger. OpenSSL itself holds 44 to 58 of them. The most is for
+#: a dialer that shows a copy of somebody else's certificate. Up to 12 KiB more where
+#: Python's OpenSSL cannot be reached.
+STRANGER_BYTES: Final = 80 * KIB
 #: The same from one address (IPv6: one /64): one host cannot take all of them.
 MAX_HANDSHAKES_PER_ADDRESS: Final = 32
 #: Connections of one acceptor that have not shown a whole first TLS record, or wait

@@ -134,6 +134,24 @@ def test_tests_that_name_a_guarantee_are_named_there() -> None:
     assert not missing, "not in docs/guarantees.md: " + ", ".join(missing)
 
 
+def test_no_guarantee_depends_on_a_long_test() -> None:
+    """The commands of README.md and CONTRIBUTING.md leave those out."""
+    named = set(NAMED.findall(GUARANTEES))
+    assert named
+    for file, test in sorted(named):
+        tree = ast.parse((ROOT / "tests" / file).read_text())
+        marks = [
+            ast.unparse(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            and ast.unparse(node.targets[0]) == "pytestmark"
+        ]
+        for node in tree.body:
+            if getattr(node, "name", None) == test:
+                marks += map(ast.unparse, getattr(node, "decorator_list", ()))
+        assert "mark.long" not in " ".join(marks), f"{file}::{test}"
+
+
 # --- concepts ----------------------------------------------------------------------
 
 
@@ -402,6 +420,12 @@ def test_every_limit_is_written_down() -> None:
         if name.isupper() and name not in ("KIB", "MIB")
     }
     assert said == known
+
+
+@pytest.mark.parametrize("page", ["concepts", "reliability"])
+def test_cost_of_a_stranger(page: str) -> None:
+    text = " ".join((ROOT / f"docs/{page}.md").read_text().split())
+    assert f"at most {amount('_BYTES', limits.STRANGER_BYTES)}" in text
 
 
 def test_every_limit_says_why() -> None:

@@ -4,12 +4,14 @@
 got for touching the nodes, and how the parent's link fared.
 
 HOW: ``own`` the child uses a loop of its own; ``same`` it goes on with the inherited
-one; ``collect`` it only collects garbage. Each ends through the interpreter's exit.
+one; ``collect`` it only collects garbage. Each ends through the interpreter's exit,
+which frees what the child inherited.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import json
 import os
@@ -17,7 +19,7 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import uvloop
 
@@ -58,7 +60,11 @@ async def touch(a: Node, link: Link) -> dict[str, str]:
 
 
 async def be_child(
-    how: str, a: Node, link: Link, loop: asyncio.AbstractEventLoop
+    how: str,
+    a: Node,
+    link: Link,
+    loop: asyncio.AbstractEventLoop,
+    task: asyncio.Task[Any],
 ) -> None:
     found: dict[str, str] = {}
     if how != "collect":
@@ -68,8 +74,11 @@ async def be_child(
         except Exception as error:
             found["send"] = f"{type(error).__name__}: {error}"
     if how == "same":
-        # asyncio takes it for not running, since its process is another.
+        # asyncio takes the loop for not running, since its process is another. From
+        # Python 3.14 on it has forgotten the task, too.
         asyncio._set_running_loop(loop)
+        if asyncio.current_task() is None:
+            asyncio._enter_task(loop, task)
         found |= await touch(a, link)
         await asyncio.sleep(0.3)
     elif how == "own":
@@ -81,7 +90,18 @@ async def be_child(
         thread.join()
     os.write(1, json.dumps(found).encode() + b"\n")
     gc.collect()
-    sys.exit(7)
+    leave(7)
+
+
+def leave(status: int) -> NoReturn:
+    """End this process through the interpreter's exit, from within a coroutine.
+
+    `sys.exit` would pass through the inherited loop. From Python 3.14 on asyncio
+    refuses to leave a task there, because the loop is not the running one of this
+    process. Then the loop would go on.
+    """
+    ctypes.pythonapi.Py_Exit(status)
+    raise AssertionError
 
 
 async def be_parent(pid: int, a: Node, b: Node, link: Link) -> dict[str, Any]:
@@ -115,10 +135,11 @@ async def main(how: str) -> None:
         with socket.create_connection(b.acceptors[0].address):
             await until(lambda: b.acceptors[0].stats.connections == 2)
             link.send("echo", b"queued when it forks")
-            loop = asyncio.get_running_loop()
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            assert task is not None
             pid = os.fork()
             if pid == 0:
-                await be_child(how, a, link, loop)
+                await be_child(how, a, link, loop, task)
             found = await be_parent(pid, a, b, link)
     os.write(1, json.dumps(found).encode() + b"\n")
 

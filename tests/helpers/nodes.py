@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from unittest import mock
@@ -62,11 +62,43 @@ async def start(
         return await start_node(name, options)
 
 
+#: One entry for each open block of `started_in_time`. Those of several tasks overlap.
+_open_blocks: list[None] = []
+_refusing = mock.patch.object(ExpiryCheck, "refuse")
+
+
 @contextmanager
 def started_in_time() -> Iterator[None]:
     """Nodes that start in here find no certificate expired; handshakes do."""
-    with mock.patch.object(ExpiryCheck, "refuse"):
+    _open_blocks.append(None)
+    if len(_open_blocks) == 1:
+        _refusing.start()
+    try:
         yield
+    finally:
+        _open_blocks.pop()
+        if not _open_blocks:
+            _refusing.stop()
+
+
+async def all_at_once(
+    test: Callable[..., Coroutine[Any, Any, None]], *cases: tuple[Any, ...]
+) -> None:
+    """Run a test for all cases at the same time, because each mostly waits for timers.
+
+    An error names its case.
+    """
+
+    async def run(case: tuple[Any, ...]) -> None:
+        try:
+            await test(*case)
+        except BaseException as error:
+            error.add_note(f"in the case {case}")
+            raise
+
+    async with asyncio.TaskGroup() as group:
+        for case in cases:
+            group.create_task(run(case))
 
 
 def introduce(node: Node, other: Node) -> None:

@@ -52,7 +52,8 @@ async def main():
         # What was sent before is read by now.
         for _ in range(100):
             await asyncio.sleep(0)
-        print(rss() - before, sum(stats.failed.values()), flush=True)
+        failed = sum((stats.failed + stats.refused).values())
+        print(rss() - before, failed, flush=True)
         await loop.run_in_executor(None, sys.stdin.readline)
 
 with many_descriptors(8192), asyncio.Runner(loop_factory=uvloop.new_event_loop) as r:
@@ -105,7 +106,7 @@ async def host(count: int, folder: Path, constraints: int = 0) -> AsyncIterator[
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", CHILD, str(count), str(certificate), str(key),
         str(constraints),
-        env={"PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from helpers.nodes import WAIT_SECONDS
+
 __all__ = ["Crowd", "Impostor", "client_hello", "many_descriptors", "records"]
 
 #: Connects under way at once: fewer than an acceptor's backlog.
@@ -150,6 +152,20 @@ class Impostor:
                 into.write(await reader.read(1 << 16))
         # The last two are CertificateVerify and Finished.
         writer.write(b"".join(records(out.read())[:-2]) + then)
+
+    async def come_often(
+        self, count: int, address: tuple[str, int], *, then: bytes = b""
+    ) -> None:
+        """Connect `count` times. Few of the handshakes are under way at once: the node
+        is measured by what it holds afterwards, not by its peak."""
+        gate = asyncio.Semaphore(20)
+
+        async def come() -> None:
+            async with gate:
+                await self.come(address, then=then)
+
+        async with asyncio.timeout(WAIT_SECONDS):
+            await asyncio.gather(*(come() for _ in range(count)))
 
     async def leave(self) -> None:
         """Close all connections."""

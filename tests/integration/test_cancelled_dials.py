@@ -10,7 +10,7 @@ import pytest
 
 from fastnode import CallTimeout, HandshakeError, Link, Node, Route
 from fastnode.link.machine import State
-from helpers.nodes import A, B, running, until
+from helpers.nodes import A, B, all_at_once, running, until
 from helpers.proxy import Proxy
 
 #: Seconds that every byte takes, in each direction: a handshake takes five times that.
@@ -84,13 +84,19 @@ async def with_many(a: Node) -> None:
     await asyncio.gather(*(with_timeout(a) for _ in range(5)), with_call(a))
 
 
-@pytest.mark.parametrize(
-    "wait",
-    [with_timeout, with_call, with_send, with_reconnect, with_keeper, with_many],
-)
-async def test_every_wait_that_ends_gives_its_dial_up(
-    wait: Callable[[Node], Awaitable[None]],
-) -> None:
+async def test_every_wait_that_ends_gives_its_dial_up() -> None:
+    await all_at_once(
+        gives_up,
+        (with_timeout,),
+        (with_call,),
+        (with_send,),
+        (with_reconnect,),
+        (with_keeper,),
+        (with_many,),
+    )
+
+
+async def gives_up(wait: Callable[[Node], Awaitable[None]]) -> None:
     async with far_pair() as (a, b, _):
         await wait(a)
         assert a.links == ()

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from fastnode import LinkLost, Node, Route
 from helpers.child import Child, manager_of, write_certificates
-from helpers.nodes import WAIT_SECONDS, A, B, pair, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, all_at_once, pair, running, until
 from helpers.proxy import Proxy
 
 #: What a busy machine adds to a time. The exact times: unit/link/test_keepalive.py.
@@ -32,11 +33,15 @@ async def behind_a_proxy(a: Node, b: Node, proxy: Proxy) -> None:
     a.add_route(Route("^beta@", *proxy.address))
 
 
-@pytest.mark.parametrize(("first", "second"), [(0.2, 60.0), (60.0, 0.2)])
-@pytest.mark.parametrize("way", ["both", "up", "down"])
-async def test_the_smaller_interval_finds_a_black_hole_on_both_sides(
-    first: float, second: float, way: str
-) -> None:
+async def test_the_smaller_interval_finds_a_black_hole_on_both_sides() -> None:
+    await all_at_once(
+        black_hole,
+        *product([(0.2, 60.0), (60.0, 0.2)], ["both", "up", "down"]),
+    )
+
+
+async def black_hole(intervals: tuple[float, float], way: str) -> None:
+    first, second = intervals
     quick, slow = {"keepalive_interval": first}, {"keepalive_interval": second}
     async with pair(quick, slow) as (a, b), Proxy() as proxy:
         await behind_a_proxy(a, b, proxy)

@@ -14,7 +14,10 @@ import pytest
 from fastnode import FastnodeError, HandshakeError, ProtocolError, Refusal, Route
 from fastnode.certs.context import make_client_context
 from fastnode.errors import Side
+from fastnode.limits import KIB, MAX_CLIENT_HELLO_BYTES, STRANGER_BYTES
 from fastnode.names import NodeName
+from fastnode.node.pending import HANDSHAKE_HEAD, RECORD_HEAD
+from fastnode.tls.choice import why_not_direct
 from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, until
 from helpers.pki import authority, certificate, manager, pool
 from helpers.proxy import Proxy
@@ -214,12 +217,41 @@ async def test_a_large_certificate_is_waited_for(piece: int) -> None:
 # --- memory -------------------------------------------------------------------------
 
 MEASURED = 1000
-MOST_KIB = {"silent": 4, "half": 4, "whole": 64, "HTTP": 64, "record": 64, "large": 64}
+STRANGER_KIB = STRANGER_BYTES / KIB
+#: What a stranger costs more through `ssl.MemoryBIO`: two buffers for its handshake,
+#: and its key share, which only the other engine can free.
+FALLBACK_KIB = 16
+#: Connections that were refused, and whose sockets are not closed yet.
+REFUSED_KIB = 32
+MOST_KIB = {
+    "silent": 4,
+    "half": 4,
+    "whole": STRANGER_KIB,
+    "HTTP": REFUSED_KIB,
+    "record": STRANGER_KIB,
+    "large": STRANGER_KIB,
+}
 #: A record that is cut short.
 CUT = b"\x17\x03\x03\x40\x00" + bytes(16000)
 
 
+def more() -> float:
+    """What the engine of this test may cost more."""
+    return 0 if why_not_direct() is None else FALLBACK_KIB
+
+
+def largest_hello() -> bytes:
+    """The largest ClientHello that an acceptor takes. How much of it the names of
+    application protocols may be depends on what else OpenSSL puts into it."""
+    for protocols in range(400, 0, -1):
+        hello = client_hello(protocols=protocols)
+        if len(hello) - RECORD_HEAD - HANDSHAKE_HEAD <= MAX_CLIENT_HELLO_BYTES:
+            return hello
+    raise AssertionError
+
+
 @measurable
+@pytest.mark.one_loop
 @pytest.mark.parametrize("kind", MOST_KIB)
 async def test_guarantee_9_a_stranger_costs_little_memory(
     kind: str, tmp_path: Path
@@ -231,19 +263,22 @@ async def test_guarantee_9_a_stranger_costs_little_memory(
         "whole": hello,
         "HTTP": WORDS["HTTP"],
         "record": hello + CUT,
-        "large": client_hello(protocols=360) + CUT,
+        "large": largest_hello() + CUT,
     }[kind]
     async with (
         host(MEASURED, tmp_path) as b,
         Crowd(b.address, MEASURED, says=lambda n: words),
     ):
-        each, _ = await b.cost()
+        each, failed = await b.cost()
     print(f"{kind}: {each} KiB")
-    assert each < MOST_KIB[kind]
+    # All others are waited for.
+    assert failed == (MEASURED if kind == "HTTP" else 0)
+    assert each < MOST_KIB[kind] + (more() if MOST_KIB[kind] == STRANGER_KIB else 0)
 
 
 @measurable
-@pytest.mark.parametrize(("others", "constraints"), [(0, 0), (30, 0), (0, 300)])
+@pytest.mark.one_loop
+@pytest.mark.parametrize(("others", "constraints"), [(0, 0), (9, 0), (0, 300)])
 async def test_guarantee_9_copied_certificates_cost_little_memory(
     others: int, constraints: int, tmp_path: Path
 ) -> None:
@@ -254,18 +289,33 @@ async def test_guarantee_9_copied_certificates_cost_little_memory(
     async with host(count, tmp_path, constraints) as b:
         shown.write_bytes(b.certificate.read_bytes() + other * others)
         impostor = Impostor(shown, b.key)
-        gate = asyncio.Semaphore(20)
-
-        async def come() -> None:
-            async with gate:
-                await impostor.come(b.address, then=b"" if others else CUT)
-
         try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                await asyncio.gather(*(come() for _ in range(count)))
+            await impostor.come_often(count, b.address, then=b"" if others else CUT)
             each, failed = await b.cost()
         finally:
             await impostor.leave()
     print(f"{others}, {constraints}: {each} KiB")
     assert failed == 0  # all of them are waited for
-    assert each < 64
+    assert each < STRANGER_KIB + more()
+
+
+@measurable
+@pytest.mark.one_loop
+async def test_guarantee_9_a_refused_certificate_costs_little_memory(
+    tmp_path: Path,
+) -> None:
+    """It is judged, and the connection reads on for a second before it is closed."""
+    count = 300
+    stranger = authority("another CA").issue(NodeName.parse(A))
+    shown, key = tmp_path / "shown.pem", tmp_path / "shown.key"
+    stranger.save(shown, key)
+    async with host(count, tmp_path) as b:
+        impostor = Impostor(shown, key)
+        try:
+            await impostor.come_often(count, b.address)
+            each, failed = await b.cost()
+        finally:
+            await impostor.leave()
+    print(f"refused: {each} KiB")
+    assert failed == count
+    assert each < REFUSED_KIB

@@ -306,9 +306,10 @@ cdef class Connection:
 
     cdef int hang_up(self) except -1:
         """Send what TLS has to say, half-close, and linger."""
+        # Its memory is freed whatever has become of the socket.
+        self.engine.close()
         if self.transport is None or self.transport.is_closing():
             return 0
-        self.engine.close()
         try:
             self.outbox.push_output()
             if self.transport.can_write_eof():

@@ -529,6 +529,8 @@ cdef class LinkProtocol(FrameTaker):
 
     def engine_failed(self, error):
         """TLS failed: on our judgement, by the peer's alert, or by a cut stream."""
+        # The frames of Python's ssl module would keep the SSLObject.
+        error = error.with_traceback(None)
         if self.state_ < State.UP:
             failure = self.owner.explain(self, error)
         else:
@@ -573,12 +575,6 @@ cdef class LinkProtocol(FrameTaker):
             self.established.exception()
         self.owner.link_ended(self, was, self.error)
         self.succession.end(self.error)
-        if was is State.TLS:
-            # Strangers that were refused linger: without the 45 KiB of OpenSSL, which
-            # frames of Python's `ssl` in the traceback would keep too.
-            if error.__cause__ is not None:
-                error.__cause__.__traceback__ = None
-            self.connection.engine.release()
 
     # --- handlers -------------------------------------------------------------
 

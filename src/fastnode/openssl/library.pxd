@@ -57,6 +57,8 @@ cdef struct Library:
     int (*i2d_x509)(const X509 *certificate, unsigned char **out) noexcept nogil
     X509 *(*d2i_x509)(X509 **into, const unsigned char **data, long size) noexcept nogil
     void (*x509_free)(X509 *certificate) noexcept nogil
+    int (*pkey_set_type)(void *key, int kind) noexcept nogil
+    void (*pkey_free)(void *key) noexcept nogil
     const void *(*bio_s_mem)() noexcept nogil
     void *(*bio_new)(const void *kind) noexcept nogil
     int (*bio_read)(void *bio, void *into, int size) noexcept nogil

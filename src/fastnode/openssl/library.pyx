@@ -66,6 +66,8 @@ cdef object load(NewFunc made):
         b"i2d_X509",
         b"d2i_X509",
         b"X509_free",
+        b"EVP_PKEY_set_type",
+        b"EVP_PKEY_free",
         b"BIO_s_mem",
         b"BIO_new",
         b"BIO_read",

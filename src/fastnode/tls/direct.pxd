@@ -5,8 +5,8 @@ from fastnode.tls.ssl_object cimport SslObjectEngine
 
 
 cdef class DirectEngine(SslObjectEngine):
-    # The SSL that `handle` owns.
     cdef void *pointer
+    cdef bint server_side
     cdef Bio bio
     # Records are read and written without Python.
     cdef bint direct
@@ -14,4 +14,5 @@ cdef class DirectEngine(SslObjectEngine):
     cdef uint64_t records
     cdef uint64_t records_of_key
 
+    cdef int forget_key(self, int which) except -1
     cdef int fail(self, int outcome) except -1

@@ -8,6 +8,7 @@ network's bytes are, into where the frames' bytes shall be, and no object of Pyt
 made but the ciphertext that is sent.
 
 The object still owns the `SSL`, and answers for the certificate, version and cipher.
+`close` frees both: from then on `pointer` is NULL and `direct` is false.
 """
 
 cimport cython
@@ -35,6 +36,10 @@ cdef enum:
     KEY_UPDATE_NOT_REQUESTED = 0
     # openssl/prov_ssl.h
     TLS1_3 = 0x0304
+    CTRL_GET_PEER_TMP_KEY = 109
+    CTRL_GET_TMP_KEY = 133
+    # openssl/evp.h: a kind of key that every OpenSSL knows.
+    PKEY_RSA = 6
     # OpenSSL writes at most one record at a time.
     RECORD_BYTES = 16 << 10
 
@@ -60,6 +65,7 @@ cdef class DirectEngine(SslObjectEngine):
         uint64_t records_of_key=RECORDS_OF_KEY,
     ):
         self.records_of_key = records_of_key
+        self.server_side = server_side
         self.handle = handle
         self.pointer = handle.pointer
         self.bio = Bio()
@@ -76,7 +82,32 @@ cdef class DirectEngine(SslObjectEngine):
         self.bio.ends.ended = True
         return 0
 
+    cdef int handshake(self) except -1:
+        cdef int done = SslObjectEngine.handshake(self)
+        # A client uses its key until it has read the ServerHello. A server that waits
+        # for more has sent its own.
+        if (done or self.server_side) and lib.get_version(self.pointer) == TLS1_3:
+            self.forget_key(CTRL_GET_PEER_TMP_KEY)
+            self.forget_key(CTRL_GET_TMP_KEY)
+        return done
+
+    cdef int forget_key(self, int which) except -1:
+        """Free the contents of an ephemeral key that has served its purpose.
+
+        OpenSSL would keep the key, 6 to 8 KiB of X25519MLKEM768, until the connection
+        is freed, although it reads the key of a TLS 1.3 handshake only once.
+        """
+        cdef void *key = NULL
+        if lib.ssl_ctrl(self.pointer, which, 0, &key) > 0 and key != NULL:
+            # Setting a type frees what the key held before.
+            lib.pkey_set_type(key, PKEY_RSA)
+            lib.pkey_free(key)
+        lib.clear_errors()
+        return 0
+
     cdef int settle(self) except -1:
+        if self.pointer == NULL:
+            return 0
         self.direct = True
         # No certificates come any more.
         lib.ssl_set_msg_callback(self.pointer, NULL)
@@ -86,6 +117,8 @@ cdef class DirectEngine(SslObjectEngine):
         return SslObjectEngine.settle(self)
 
     cdef int hold(self, bint held) except -1:
+        if self.pointer == NULL:
+            return 0
         if held:
             lib.ssl_ctrl(self.pointer, CTRL_CLEAR_MODE, RELEASE_BUFFERS, NULL)
         # From OpenSSL 3.2 on only this one tells those who read records.
@@ -161,15 +194,14 @@ cdef class DirectEngine(SslObjectEngine):
             lib.clear_errors()
         raise bare(SSLError, outcome, f"TLS failed: {reason or 'for no reason'}")
 
-    def release(self):
-        self.pointer = NULL
-        SslObjectEngine.release(self)
-
     cdef bytes output(self):
         return self.bio.take()
 
     cdef int close(self) except -1:
         SslObjectEngine.close(self)
+        self.direct = False
+        self.pointer = NULL
+        self.handle = None
         # It is not read any more.
         return self.bio.drop()
 

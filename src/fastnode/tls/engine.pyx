@@ -75,14 +75,12 @@ cdef class TlsEngine:
         return None
 
     cdef int close(self) except -1:
-        """Say that we will send no more (close_notify)."""
-        return 0
+        """Say that we will send no more (close_notify), and free what TLS holds.
 
-    def release(self):
-        """Free what TLS holds. Nothing may be read, written or closed afterwards.
-
-        For a connection whose TLS handshake failed, and that only lingers.
+        `output` still returns what TLS had to say, the properties keep their values,
+        and nothing more is read or written.
         """
+        return 0
 
     # --- the view from Python: tests ------------------------------------------
 

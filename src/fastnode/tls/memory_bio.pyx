@@ -58,3 +58,10 @@ cdef class MemoryBioEngine(SslObjectEngine):
     cdef bytes output(self):
         cdef bytes data = self.take()
         return data if data else None
+
+    cdef int close(self) except -1:
+        SslObjectEngine.close(self)
+        # Nothing of it is read any more, and nothing more is to come.
+        self.incoming = ssl.MemoryBIO()
+        self.feed_bytes = self.incoming.write
+        return 0

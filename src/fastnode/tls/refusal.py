@@ -102,6 +102,8 @@ _ALERTS: Final = {
     ),
 }
 
+_BROKEN: Final = "a TLS record that is broken, or something that is not TLS"
+
 # Reasons of OpenSSL's own: what a stranger sent is no TLS, or not our kind.
 _STRANGERS: Final = {
     "HTTP_REQUEST": "a plain HTTP request",
@@ -109,7 +111,9 @@ _STRANGERS: Final = {
     "WRONG_VERSION_NUMBER": "something that is not TLS",
     "UNEXPECTED_MESSAGE": "a TLS message out of turn",
     "BAD_RECORD_TYPE": "something that is not TLS",
-    "RECORD_LAYER_FAILURE": "something that is not TLS",
+    # OpenSSL from 3.2 on says the second for nearly every record that it cannot read.
+    "DECRYPTION_FAILED_OR_BAD_RECORD_MAC": _BROKEN,
+    "RECORD_LAYER_FAILURE": _BROKEN,
     "PACKET_LENGTH_TOO_LONG": "something that is not TLS",
     "UNKNOWN_PROTOCOL": "something that is not TLS",
     "BAD_CHANGE_CIPHER_SPEC": "a TLS message out of turn",

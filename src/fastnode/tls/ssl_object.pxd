@@ -3,9 +3,13 @@ from fastnode.tls.engine cimport TlsEngine
 
 
 cdef class SslObjectEngine(TlsEngine):
+    # The SSLObject; None once the engine is closed.
     cdef object ssl
-    # Owns `ssl` and its SSL; None where that SSL cannot be reached.
+    # Owns `ssl` and its SSL; None where that SSL cannot be reached, and once the engine
+    # is closed.
     cdef Handle handle
+    # What the properties return after that: certificate, version, cipher, group, ALPN.
+    cdef tuple remembered
     # Bytes that may still come until the handshake is complete.
     cdef size_t room
     cdef bint complete

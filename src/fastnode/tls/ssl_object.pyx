@@ -67,6 +67,8 @@ cdef class SslObjectEngine(TlsEngine):
         return self.lend(data, size)
 
     cdef int handshake(self) except -1:
+        if self.ssl is None:
+            raise closed()
         expect_verdict()
         try:
             self.ssl.do_handshake()
@@ -85,6 +87,8 @@ cdef class SslObjectEngine(TlsEngine):
 
     cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1:
         cdef Py_ssize_t got
+        if self.ssl is None:
+            return ENDED
         try:
             got = self.ssl_read(
                 size, PyMemoryView_FromMemory(<char *>into, size, PyBUF_WRITE)
@@ -97,6 +101,8 @@ cdef class SslObjectEngine(TlsEngine):
 
     cdef int write(self, const unsigned char *data, size_t size) except -1:
         cdef size_t part
+        if self.ssl is None:
+            raise closed()
         while size:
             part = min(size, <size_t>RECORD_BYTES)
             part = self.ssl_write(
@@ -107,21 +113,26 @@ cdef class SslObjectEngine(TlsEngine):
         return 0
 
     cdef int close(self) except -1:
+        if self.ssl is None:
+            return 0
         try:
             self.ssl.unwrap()
         except SSLError:
             # It wants the peer's close_notify, which we do not wait for here, or
             # the connection has failed already; ours is in the output if it can be.
             pass
+        self.remembered = (
+            self.certificate, self.version, self.cipher, self.group, self.alpn
+        )
+        # OpenSSL holds 60 to 80 KiB for a connection whose handshake was refused, and
+        # the socket of such a connection is open for LINGER_SECONDS.
+        self.ssl = self.ssl_read = self.ssl_write = self.handle = None
         return 0
-
-    def release(self):
-        self.ssl = self.ssl_read = self.ssl_write = self.found = self.handle = None
 
     @property
     def certificate(self):
         if self.ssl is None:
-            return None
+            return self.remembered[0]
         try:
             return self.ssl.getpeercert(True) or None
         except ValueError:  # the handshake is not complete, or TLS has failed
@@ -133,27 +144,43 @@ cdef class SslObjectEngine(TlsEngine):
 
     @property
     def constrained_by(self):
-        return constrained_by(self.ssl, self.found)
+        return () if self.ssl is None else constrained_by(self.ssl, self.found)
 
     @property
     def server_name(self):
-        if self.ssl.server_side or not self.ssl.context.check_hostname:
+        if self.ssl is None or self.ssl.server_side:
+            return None
+        if not self.ssl.context.check_hostname:
             return None
         return self.ssl.server_hostname
 
     @property
     def version(self):
-        return None if self.ssl is None else self.ssl.version()
+        return self.remembered[1] if self.ssl is None else self.ssl.version()
 
     @property
     def cipher(self):
-        cdef object cipher = None if self.ssl is None else self.ssl.cipher()
+        cdef object cipher
+        if self.ssl is None:
+            return self.remembered[2]
+        cipher = self.ssl.cipher()
         return cipher[0] if cipher else None
 
     @property
     def group(self):
+        if self.ssl is None:
+            return self.remembered[3]
         return None if self.handle is None else self.handle.group
 
     @property
     def alpn(self):
-        return None if self.ssl is None else self.ssl.selected_alpn_protocol()
+        if self.ssl is None:
+            return self.remembered[4]
+        return self.ssl.selected_alpn_protocol()
+
+
+cdef object closed():
+    """The error for work that is asked of an engine after `close`."""
+    error = SSLError(ssl.SSL_ERROR_SSL, "this side has closed TLS")
+    error.library = error.reason = None
+    return error

@@ -187,8 +187,9 @@ UNREACHABLE = {
     "LibreSSL": "ssl.OPENSSL_VERSION = 'LibreSSL 3.8.2'",
     "linked into the interpreter": "del sys.modules['_ssl'].__file__",
     "cannot be opened again": "sys.modules['_ssl'].__file__ = '/nowhere/_ssl.so'",
-    "is not to be seen in it": "import math; sys.modules['_ssl'].__file__ = "
-    "math.__file__",
+    # One of our own: it is a shared library on every system.
+    "is not to be seen in it": "from fastnode.openssl import bio; "
+    "sys.modules['_ssl'].__file__ = bio.__file__",
     "another version": "ssl.OPENSSL_VERSION_NUMBER += 1",
 }
 
@@ -229,8 +230,6 @@ assert engine.sent()
         timeout=30,
         check=False,
     )
-    if why == "is not to be seen in it" and "linked into" in done.stderr:
-        pytest.skip("this interpreter's math module is no shared library")
     assert done.returncode == 0, done.stderr
 
 

@@ -309,6 +309,20 @@ def test_stranger(world: World, data: bytes, words: str, dialer: bool) -> None:
     check(end, ProtocolError, Side.REMOTE, words, "check host and port")
 
 
+@pytest.mark.parametrize("kind", [0x16, 0x17, 0x99])
+def test_broken_record_is_the_same_error_with_every_openssl(
+    world: World, kind: int
+) -> None:
+    near = End(client(world, world.good), host="localhost")
+    far = End(server(world, world.good), host=None)
+    near.advance()
+    far.incoming.write(near.outgoing.read())
+    far.advance()
+    far.incoming.write(bytes([kind, 3, 3, 0, 64]) + bytes(64))
+    far.advance()
+    check(far, ProtocolError, Side.REMOTE, "not TLS", "check host and port")
+
+
 def test_connection_that_ends_early(world: World) -> None:
     end = End(client(world, world.good), host="localhost")
     end.advance()
