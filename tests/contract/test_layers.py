@@ -322,3 +322,9 @@ def test_violations_are_seen(unit: str, text: str) -> None:
 )
 def test_what_is_allowed(unit: str, text: str) -> None:
     assert not violations(unit, text)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_interface_is_an_abstract_base(path: Path) -> None:
+    """Interfaces are protocols, or classes whose methods do nothing until filled."""
+    assert "NotImplementedError" not in path.read_text()

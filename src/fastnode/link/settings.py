@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from fastnode import limits
 from fastnode.limits import LEAST_PEER_KEEPALIVE_SECONDS
 from fastnode.link.busy_poll import BusyPoll
-from fastnode.sending.budget import QueueBudget
+from fastnode.sending.outbox import QueueBudget
 from fastnode.wire.hello import Hello
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fastnode.link.link import Link
     from fastnode.node.links import LinkRegistry
     from fastnode.options import Priority
-    from fastnode.sending.budget import QueueBudget
+    from fastnode.sending.outbox import QueueBudget
 
 __all__ = ["Sending"]
 

@@ -1,10 +1,19 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastnode.buffers.pool cimport BufferPool
-from fastnode.sending.budget cimport QueueBudget
 from fastnode.tls.engine cimport TlsEngine
 from fastnode.wire.encoder cimport Encoder
 from fastnode.wire.lane cimport Lane
+
+
+cdef class QueueBudget:
+    # Bytes: queued on all links of a node; the ceiling; drains wait above `high`.
+    cdef readonly size_t used
+    cdef readonly size_t most
+    cdef size_t high
+    cdef list waiters
+
+    cdef int shrink(self, size_t size) except -1
 
 
 cdef class Outbox:

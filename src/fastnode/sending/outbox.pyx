@@ -4,6 +4,10 @@ Everything queued in one loop turn leaves together: the first frame schedules a 
 for the end of the turn, and FLUSH_BYTES queued are flushed at once, while they are
 warm in the cache. A flush stops where the transport asks for a pause, and each lane
 that has credit also where that ends.
+
+What all links of a node may queue together is counted by its `QueueBudget`. Each outbox
+adds and subtracts whenever its queue has changed; replies and control frames do not
+count.
 """
 
 cimport cython
@@ -13,7 +17,6 @@ from libc.string cimport memcpy
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.buffers.slab cimport Slab
-from fastnode.sending.budget cimport QueueBudget
 from fastnode.tls.engine cimport TlsEngine
 from fastnode.wire.encoder cimport Encoder
 from fastnode.wire.frame cimport (
@@ -44,6 +47,7 @@ from fastnode.limits import (
     BULK_WINDOW_BYTES,
     CONTROL_HIGH_WATER_BYTES,
     FLUSH_BYTES,
+    NODE_QUEUE_BYTES,
     WINDOW_LIMIT_BYTES,
 )
 from fastnode.tls.engine import TLS_ERRORS
@@ -61,6 +65,47 @@ cdef size_t FLUSH_AT = FLUSH_BYTES
 cdef int64_t FIRST_BULK = BULK_WINDOW_BYTES
 cdef int64_t CREDIT_LIMIT = WINDOW_LIMIT_BYTES
 cdef size_t CROWDED_AT = CONTROL_HIGH_WATER_BYTES
+
+
+@cython.final
+cdef class QueueBudget:
+    """Counts the queued bytes of a node's links.
+
+    Args:
+        most: the ceiling, bytes.
+    """
+
+    def __init__(self, size_t most=NODE_QUEUE_BYTES):
+        self.most = most
+        self.high = most - most // 4
+        self.waiters = []
+
+    cdef int shrink(self, size_t size) except -1:
+        """So many bytes are not queued any more."""
+        cdef list waiters
+        self.used -= size
+        # Not lower: peers that stand still may keep it there for ever.
+        if self.used <= self.high and self.waiters:
+            waiters = self.waiters
+            self.waiters = []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+        return 0
+
+    @property
+    def crowded(self):
+        """Whoever can wait should."""
+        return self.used > self.high
+
+    def enter(self, waiter):
+        """Have a future done when there is room again."""
+        self.waiters.append(waiter)
+
+    def leave(self, waiter):
+        """Nobody waits for this future any more."""
+        if waiter in self.waiters:
+            self.waiters.remove(waiter)
 
 
 @cython.final

@@ -2,6 +2,9 @@
 
 The interface that a link drives; `fastnode.tls.direct`, `fastnode.tls.memory_bio` and
 `fastnode.tls.plaintext` fill it. An engine knows no socket, loop or clock.
+
+What an engine does not fill does nothing. So an engine that fills nothing never
+completes its handshake, and its link never comes up.
 """
 
 from cpython.bytearray cimport PyByteArray_GET_SIZE
@@ -25,7 +28,7 @@ cdef class TlsEngine:
 
     cdef int feed(self, const unsigned char *data, size_t size) except -1:
         """Take in ciphertext; it is borrowed until `keep`."""
-        raise NotImplementedError
+        return 0
 
     cdef int keep(self) except -1:
         """What was fed goes back to its owner: copy what was not read."""
@@ -33,7 +36,7 @@ cdef class TlsEngine:
 
     cdef int feed_eof(self) except -1:
         """The network will bring no more."""
-        raise NotImplementedError
+        return 0
 
     cdef int handshake(self) except -1:
         """1 when the handshake is complete, 0 when it needs more.
@@ -41,7 +44,7 @@ cdef class TlsEngine:
         Raises:
             ssl.SSLError: refused, by either side.
         """
-        raise NotImplementedError
+        return 0
 
     cdef int settle(self) except -1:
         """The peer was judged: forget what only that was for."""
@@ -61,19 +64,19 @@ cdef class TlsEngine:
         Raises:
             ssl.SSLError: an alert, a broken record, a truncated stream.
         """
-        raise NotImplementedError
+        return WANT_MORE
 
     cdef int write(self, const unsigned char *data, size_t size) except -1:
         """Encrypt all of `data`; full records if it is a multiple of 16 KiB."""
-        raise NotImplementedError
+        return 0
 
     cdef bytes output(self):
         """Ciphertext to send, or None; taken out of the engine."""
-        raise NotImplementedError
+        return None
 
     cdef int close(self) except -1:
         """Say that we will send no more (close_notify)."""
-        raise NotImplementedError
+        return 0
 
     def release(self):
         """Free what TLS holds. Nothing may be read, written or closed afterwards.

@@ -44,7 +44,7 @@ cdef class SslObjectEngine(TlsEngine):
 
     cdef int lend(self, const unsigned char *data, size_t size) except -1:
         """Ciphertext, borrowed until `keep`."""
-        raise NotImplementedError
+        return 0
 
     cdef int feed(self, const unsigned char *data, size_t size) except -1:
         # In parts: what a peer sends behind its last handshake message is judged after
