@@ -58,7 +58,8 @@ LINGER_SECONDS: Final = 1.0
 #: How long `Node.stop` waits for a handler or hook that was cancelled: it may have
 #: something to put in order, and it may be one that swallows cancellation.
 CANCEL_SECONDS: Final = 1.0
-#: How long an orderly close waits for the peer's own goodbye.
+#: How long an orderly close may take: queued messages leave, handlers finish, and the
+#: peer says goodbye.
 CLOSE_TIMEOUT_SECONDS: Final = 5.0
 
 #: `Node.keep_connected`: the pause before a dial is a random part of a ceiling. The
@@ -104,8 +105,8 @@ MAX_FRAME_BYTES: Final = 64 * KIB
 MAX_HELLO_BYTES: Final = 4 * KIB
 DEFAULT_MAX_MESSAGE_BYTES: Final = 64 * MIB
 MAX_ENDPOINT_NAME_BYTES: Final = 255
-#: Endpoint names that a link remembers for each direction; beyond it the oldest
-#: number is given to the new name.
+#: Endpoint names that each lane of a link remembers, in each direction. At the bound
+#: the oldest number is given to the new name.
 ENDPOINT_DICTIONARY_SIZE: Final = 1024
 #: Text of a remote error or goodbye is cut to this.
 MAX_REASON_BYTES: Final = 1 * KIB
@@ -136,7 +137,7 @@ GROWTH_LEAST_ROUND_TRIP_SECONDS: Final = 0.002
 #: Round trips that are measured before a window grows, and one more each time that it
 #: has grown; the shortest counts.
 GROWTH_SAMPLES: Final = 8
-#: ``drain()`` waits above the high mark until the queue is below the low mark.
+#: ``drain()`` waits above the high mark until the queue is at the low mark or below.
 HIGH_WATER_BYTES: Final = 1 * MIB
 LOW_WATER_BYTES: Final = 256 * KIB
 #: ``link.send`` raises `SendQueueFull` above it. A single message of any legal size

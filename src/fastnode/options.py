@@ -206,13 +206,15 @@ class NetworkOptions:
         busy_poll: seconds that the loop does without sleep while the reply of a call is
             expected; 0: it sleeps at once. It rests where others want the processor,
             and for peers that take longer.
-        window: bytes that a peer may have under way to us on one link, in each lane.
-        max_window: bytes up to which that grows where the round trip is long.
-        high_water, low_water: queued bytes of one link above which `drain` waits,
-            and below which it goes on.
+        window: bytes that a peer may have under way to this node on one link, in each
+            lane. The lanes of large messages and of large replies begin with 512 KiB
+            at most.
+        max_window: bytes up to which windows grow where the round trip is long.
+        high_water, low_water: `drain` waits while more than `high_water` bytes are
+            queued on its link, and goes on when `low_water` or less are queued.
         max_queued: queued bytes of one link above which `send` raises.
-        max_node_queued: queued bytes of all links above which `send` raises; above 3/4
-            of it `drain` waits until it is at most half.
+        max_node_queued: queued bytes of all links above which `send` raises. While more
+            than 3/4 of it are queued, `drain` waits.
     """
 
     acceptors: Sequence[AcceptorOptions] = field(
@@ -281,7 +283,8 @@ class NodeOptions:
         cert_manager: the node's certificate and trust. Without one, a node starts
             only with ``NetworkOptions(plaintext=True)``.
         network: how it listens, dials and judges.
-        shutdown_timeout: seconds that `Node.stop` takes at most.
+        shutdown_timeout: seconds that `Node.stop` gives links to end in order. What is
+            not done by then is cut off, which takes a few seconds at most.
         group: 8 random bytes that all nodes have in common which run under one name at
             the same time; `WorkerGroup` sees to it. Their peers keep a link with each.
             None: this node is the only one of its name, and a peer that meets another

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import fastnode
+from contract.test_layers import RANKS, SAME, SOURCES, imported_modules, unit_of
 from fastnode import (
     AcceptorOptions,
     ClientAuth,
@@ -465,3 +466,281 @@ def test_reliability_names_tests_that_exist() -> None:
     assert len(named) > 20
     for file, test in named:
         assert test in defined_in(file), f"{file}::{test}"
+
+
+# --- numbers in the text -------------------------------------------------------------
+
+WORDS = {1: "one", 2: "two", 3: "three", 4: "four"}
+#: What pages promise with a number. {NAME} is the value of a constant as `amount`
+#: writes it, {NAME:word} as a word, {NAME:,} with commas.
+PROMISES = [
+    (
+        "README.md",
+        "on port {DEFAULT_PORT}, or on the next free one of {DEFAULT_PORT_RANGE}",
+    ),
+    ("docs/concepts.md", "at most `handshake_timeout` ({HANDSHAKE_TIMEOUT_SECONDS})"),
+    ("docs/concepts.md", "HELLO | {MAX_HELLO_BYTES} |"),
+    ("docs/concepts.md", "handshake is complete | {MAX_CLIENT_HANDSHAKE_BYTES} |"),
+    ("docs/concepts.md", "can be reached | {MAX_CLIENT_CHAIN_BYTES} |"),
+    ("docs/concepts.md", "turn | {MAX_WAITING_CONNECTIONS}, or a quarter of"),
+    ("docs/concepts.md", "under way | {MAX_HANDSHAKES} |"),
+    ("docs/concepts.md", "one address | {MAX_HANDSHAKES_PER_ADDRESS} |"),
+    ("docs/concepts.md", "If nothing comes on that link for {CHECK_SECONDS}, the link"),
+    ("docs/concepts.md", "At most {MAX_RETIRING_LINKS} older links may be left"),
+    ("docs/concepts.md", "This takes at most {CLOSE_TIMEOUT_SECONDS}, unless"),
+    ("docs/concepts.md", "every `keepalive_interval` ({KEEPALIVE_INTERVAL_SECONDS})"),
+    ("docs/concepts.md", "After {KEEPALIVE_MISSES:word} intervals of silence"),
+    ("docs/concepts.md", "within `shutdown_timeout` ({SHUTDOWN_TIMEOUT_SECONDS})"),
+    ("docs/concepts.md", "waits {CANCEL_SECONDS:word} more second for handlers"),
+    ("docs/concepts.md", "ceiling is {REDIAL_FIRST_SECONDS} at first, is doubled"),
+    ("docs/concepts.md", "each attempt up to {REDIAL_MOST_SECONDS}, and is"),
+    ("docs/concepts.md", "a link that lasted {REDIAL_STABLE_SECONDS}."),
+    ("docs/concepts.md", "`port_range` ({DEFAULT_PORT_RANGE}) ports from `port`"),
+    ("docs/concepts.md", "its host, port {DEFAULT_PORT}."),
+    ("docs/concepts.md", "`max_message_size` ({DEFAULT_MAX_MESSAGE_BYTES})"),
+    ("docs/concepts.md", "It takes `window` bytes ({WINDOW_BYTES})"),
+    ("docs/concepts.md", "does not fit a frame ({MAX_FRAME_BYTES})"),
+    ("docs/concepts.md", "which begins at {BULK_WINDOW_BYTES}."),
+    ("docs/concepts.md", "up to `max_window` ({MAX_WINDOW_BYTES})"),
+    ("docs/concepts.md", "While more than {CONTROL_HIGH_WATER_BYTES} of replies"),
+    ("docs/concepts.md", "and {MAX_EXCUSED_BYTES} of calls whose handlers wait"),
+    ("docs/concepts.md", "more than {MAX_EXCUSED_BYTES} of calls on a link"),
+    ("docs/concepts.md", "`slow_callback_seconds` ({SLOW_CALLBACK_SECONDS};"),
+    (
+        "docs/concepts.md",
+        "({MAX_BATCH_MESSAGES} messages, or {MAX_BATCH_BYTES} of payloads",
+    ),
+    ("docs/concepts.md", "none with more than {BUSY_POLL_CALLS} calls under way"),
+    ("docs/reliability.md", "wait for calls of their own | {MAX_EXCUSED_BYTES} |"),
+    ("docs/reliability.md", "A chain of more than {MAX_EXCUSED_BYTES} of calls"),
+    ("docs/reliability.md", "after {KEEPALIVE_MISSES:word} keepalive intervals"),
+    ("docs/reliability.md", "`max_queued` ({SEND_QUEUE_BYTES})"),
+    ("docs/reliability.md", "`max_node_queued` ({NODE_QUEUE_BYTES})"),
+    ("docs/reliability.md", "A message of {SPARE_LEAST_BYTES} and more may get"),
+    ("docs/guarantees.md", "a peer may send {MAX_INTRODUCTION_BYTES}."),
+    ("docs/guarantees.md", "at most {MAX_WAITING_CONNECTIONS} of them"),
+    ("docs/guarantees.md", "A dialer may send {MAX_CLIENT_HANDSHAKE_BYTES} before"),
+    ("docs/guarantees.md", "while {CONTROL_HIGH_WATER_BYTES} of replies waits"),
+    ("docs/tls.md", "{MAX_CHAIN_CERTIFICATES} at most; RSA keys up to"),
+    ("docs/tls.md", "RSA keys up to {MAX_RSA_MODULUS_BITS} bits with exponents up to"),
+    ("docs/tls.md", "with exponents up to {MAX_RSA_EXPONENT_BITS} bits"),
+    ("docs/tls.md", "only; {MAX_CERTIFICATE_NAMES} names"),
+    ("docs/performance.md", "at most {BULK_WINDOW_BYTES} of large"),
+    ("docs/performance.md", "remembered for {READ_CERTIFICATES} of them"),
+    ("docs/performance.md", "read {BUSY_LINK_READS} times within a keepalive interval"),
+    ("docs/performance.md", "`window` ({WINDOW_BYTES})"),
+    ("docs/workers.md", "under way (up to {WORKER_SETTLE_SECONDS})"),
+    ("docs/workers.md", "after `hang_timeout` ({WORKER_HANG_SECONDS})"),
+    ("docs/workers.md", "within `shutdown_timeout` ({SHUTDOWN_TIMEOUT_SECONDS})"),
+    ("docs/workers.md", "it is killed; {WORKER_GRACE_SECONDS} after that the group"),
+    ("docs/wire-format.md", "takes bodies of at most {MAX_HELLO_BYTES:,} bytes"),
+    ("docs/wire-format.md", "remembers at most {MAX_EARLY_CANCELS:,} numbers"),
+    ("docs/wire-format.md", "more than {MAX_QUEUED_PONGS:,} answers queue up"),
+    ("docs/wire-format.md", "({WINDOW_BYTES:,} unless configured)"),
+    ("docs/wire-format.md", "bulk reply as at most {BULK_WINDOW_BYTES:,}."),
+    ("docs/wire-format.md", "`max_window` ({MAX_WINDOW_BYTES:,})"),
+    ("docs/wire-format.md", "up to {MAX_EXCUSED_BYTES:,} bytes"),
+    ("docs/wire-format.md", "rise above {WINDOW_LIMIT_BYTES:,} or HELLO's window"),
+    (
+        "docs/wire-format.md",
+        "while more than {CONTROL_HIGH_WATER_BYTES:,} bytes are queued",
+    ),
+    ("docs/wire-format.md", "({KEEPALIVE_INTERVAL_SECONDS} each, unless configured)"),
+    ("docs/wire-format.md", "After {KEEPALIVE_MISSES:word} intervals of silence"),
+    ("docs/wire-format.md", "heard there within {CHECK_SECONDS} (a third of"),
+    ("docs/wire-format.md", "time limit ({CLOSE_TIMEOUT_SECONDS};"),
+    ("docs/wire-format.md", "discards for up to {LINGER_SECONDS:word} second before"),
+    ("src/fastnode/options.py", "begin with {BULK_WINDOW_BYTES} at most"),
+    ("src/fastnode/options.py", "after {KEEPALIVE_MISSES:word} of them it is lost"),
+    ("src/fastnode/node/node.py", "grows from 0.1 to {REDIAL_MOST_SECONDS} (see"),
+    ("src/fastnode/node/node.py", "after a link that lasted {REDIAL_STABLE_SECONDS}."),
+]
+
+
+class Value:
+    """A constant as a page writes it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.value = getattr(limits, name)
+
+    def __format__(self, form: str) -> str:
+        if form == "word":
+            return WORDS[self.value]
+        return f"{self.value:,}" if form else amount(self.name, self.value)
+
+
+def words_of(page: str) -> str:
+    return " ".join((ROOT / page).read_text().replace("#:", "").split())
+
+
+@pytest.mark.parametrize(("page", "promise"), PROMISES)
+def test_a_promise_has_the_number_of_the_code(page: str, promise: str) -> None:
+    names = {name: Value(name) for name in vars(limits) if name.isupper()}
+    assert promise.format_map(names) in words_of(page)
+
+
+def test_products_of_numbers() -> None:
+    """Numbers that follow from several constants."""
+    misses = limits.KEEPALIVE_MISSES
+    handover = misses * limits.HANDOVER_INTERVAL_SECONDS
+    assert f"silent, it is found after {handover:g} s" in words_of(
+        "docs/reliability.md"
+    )
+    retired = (misses + 1) * limits.KEEPALIVE_INTERVAL_SECONDS
+    assert f"for a sign of life ({retired:g} s)" in words_of("docs/wire-format.md")
+    overrun = f"{2 * limits.MAX_FRAME_BYTES:,}"
+    assert f"below 0, by at most {overrun} bytes" in words_of("docs/wire-format.md")
+    grace = 2 * limits.WORKER_GRACE_SECONDS
+    assert f"{grace:g} s later it is killed" in words_of("docs/workers.md")
+
+
+def test_the_part_of_the_node_s_queue_at_which_drain_waits() -> None:
+    code = "".join(p.read_text() for p in (ROOT / "src/fastnode/sending").glob("*.pyx"))
+    found = re.search(r"self\.high = most - most // (\d+)\n", code)
+    assert found
+    part = f"{int(found[1]) - 1}/{found[1]}"
+    for page in (
+        "docs/concepts.md",
+        "docs/reliability.md",
+        "src/fastnode/options.py",
+        "src/fastnode/limits.py",
+        "src/fastnode/link/link.pyx",
+    ):
+        said = re.findall(r"(?:above|more than) (\d/\d|half)", words_of(page))
+        assert part in said, page
+
+
+# --- architecture --------------------------------------------------------------------
+
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
+PACKAGE = ROOT / "src/fastnode"
+FILE = re.compile(r"(?<![\w/.:-])[\w/-]+\.(?:pyx|pxd|pyi|py|md|toml)\b")
+#: In pictures and between backticks a word like this is a class, with or without a
+#: method. A word in capitals only is a frame or a constant.
+CLASS = re.compile(r"(?<![\w.])([A-Z]\w*[a-z]\w*)(?:\.(\w+))?")
+
+
+def pictures() -> list[str]:
+    return re.findall(r"^```mermaid\n(.*?)^```", ARCHITECTURE, re.MULTILINE | re.DOTALL)
+
+
+def code_of_architecture() -> list[str]:
+    """What the page says of the code: words between backticks, and its pictures."""
+    prose = re.sub(r"^```.*?^```", "", ARCHITECTURE, flags=re.MULTILINE | re.DOTALL)
+    words = re.findall(r"`([^`\n]+)`", prose)
+    return [*words, *(re.sub(r"\bNote (?=over)", "", each) for each in pictures())]
+
+
+def sources_of(cls: str) -> list[str]:
+    """The text of the modules that define a class; a .pyx has its .pxd and .pyi."""
+    defines = re.compile(rf"^(?:cdef )?class {cls}\b", re.MULTILINE)
+    texts = {
+        path: path.read_text()
+        for path in PACKAGE.rglob("*")
+        if path.suffix in (".py", ".pyi", ".pyx", ".pxd")
+    }
+    modules = {p.with_suffix("") for p, text in texts.items() if defines.search(text)}
+    return [text for path, text in texts.items() if path.with_suffix("") in modules]
+
+
+def test_architecture_names_files_that_exist() -> None:
+    named = {file for text in code_of_architecture() for file in FILE.findall(text)}
+    assert len(named) > 50
+    missing = [f for f in named if not any((d / f).exists() for d in (PACKAGE, ROOT))]
+    assert not missing
+
+
+def test_architecture_names_classes_that_exist() -> None:
+    named = {pair for text in code_of_architecture() for pair in CLASS.findall(text)}
+    assert len(named) > 80
+    for cls, method in sorted(named):
+        if cls in ("True", "None"):
+            continue
+        sources = sources_of(cls)
+        assert sources, f"there is no class {cls}"
+        defined = re.compile(rf"\b{method}\(|^    {method}\b", re.MULTILINE)
+        assert any(map(defined.search, sources)), f"{cls} has no {method}"
+
+
+def test_architecture_names_other_things_that_exist() -> None:
+    code = "\n".join(
+        path.read_text()
+        for path in PACKAGE.rglob("*")
+        if path.suffix in (".py", ".pyi", ".pyx", ".pxd")
+    )
+    for text in code_of_architecture():
+        for name in re.findall(r"^(\w+)$", text):
+            assert re.search(rf"\b{name}\b", code) or name in RANKS, name
+
+
+def test_a_missing_class_is_seen() -> None:
+    assert CLASS.findall("`Outbox.reply`, ACK, Sub1 a.B C") == [
+        ("Outbox", "reply"),
+        ("Sub1", ""),
+    ]
+    assert sources_of("Outbox")
+    assert not sources_of("Outbux")
+    assert FILE.findall("(link/calls.pyx), docs/a-b.md, no.sh") == [
+        "link/calls.pyx",
+        "docs/a-b.md",
+    ]
+
+
+def test_the_tables_of_packages_have_the_ranks() -> None:
+    rows = table(ARCHITECTURE, "package")
+    assert {row[0].strip("`"): int(row[1]) for row in rows} == RANKS
+    rows = table((ROOT / "CONTRIBUTING.md").read_text(), "rank")
+    said = {
+        name: int(row[0]) for row in rows for name in re.findall(r"`(\w+)`", row[1])
+    }
+    assert said == RANKS
+
+
+def test_the_picture_of_packages_is_what_they_import() -> None:
+    """Each arrow is an import, and each import is an arrow or follows from arrows."""
+    imports = {
+        (SAME.get(one, one), SAME.get(other, other))
+        for path in SOURCES
+        for module in imported_modules(path.read_text())
+        if (one := unit_of(path)) != (other := f"{module}..".split(".")[1])
+        if module.startswith("fastnode.")
+    }
+    lines = [
+        line.split(" --> ") for line in pictures()[0].splitlines() if "-->" in line
+    ]
+    arrows = {(a.strip().partition("[")[0], b.partition("[")[0]) for a, b in lines}
+    assert len(arrows) == len(lines)
+    assert not arrows - imports
+    reached = set(arrows)
+    while more := {(a, d) for a, b in reached for c, d in arrows if b == c} - reached:
+        reached |= more
+    assert not {(a, b) for a, b in imports if a != b} - reached
+
+
+def test_counts_of_files() -> None:
+    for row in table(ARCHITECTURE, "change"):
+        further = map(int, re.findall(r"\b(\d+) (?:new|of the part)", row[2]))
+        assert int(row[1]) == len(FILE.findall(row[2])) + sum(further), row[0]
+
+
+@pytest.mark.parametrize("picture", pictures(), ids=lambda text: text.split()[0])
+def test_pictures_have_the_syntax_of_mermaid(picture: str) -> None:
+    """The few forms that the pictures use. Mermaid itself is no part of the tests."""
+    first, *lines = picture.splitlines()
+    words = "end|graph" if first.startswith("flowchart") else "end|links?|note|alt|else"
+    name = rf"(?!(?:{words})\b)[A-Za-z]\w*"
+    node = rf"{name}(?:\[\"[^\"]+\"\]|\{{\"[^\"]+\"\}})?"
+    label = r"(?:\w+|\"[^\"]+\")"
+    arrow = rf"(?:-->|-- {label} -->|-\. {label} \.->)"
+    sequence = (
+        rf"(?:participant|actor) {name}(?: as \w+)?|{name}->>{name}: [^;]+"
+        rf"|Note over {name}: [^;]+|(?:alt|else) [^;]+|end"
+    )
+    forms = {
+        "flowchart BT": rf"{node} {arrow} {node}",
+        "flowchart TB": rf"{node} {arrow} {node}",
+        "sequenceDiagram": sequence,
+    }
+    for line in lines:
+        assert re.fullmatch(forms[first], line.strip(), re.IGNORECASE), line

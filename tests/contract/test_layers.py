@@ -273,7 +273,7 @@ def test_there_are_sources() -> None:
 
 def test_every_package_has_a_rank() -> None:
     unknown = {unit_of(path) for path in SOURCES} - set(RANKS)
-    assert not unknown, f"give these a rank here and in CONTRIBUTING.md: {unknown}"
+    assert not unknown, f"give these a rank here and in docs/architecture.md: {unknown}"
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def address_as_dns(
 ) -> Certificate:
     """A certificate with 127.0.0.1 among the DNS SANs."""
     with monkeypatch.context() as patch:
-        patch.setattr(signing, "general_name", general_name_that_errs)
+        patch.setattr(signing, "_general_name", general_name_that_errs)
         return odd_certificate(f"{name}@127.0.0.1", uri=False, dns=uris)
 
 

@@ -17,7 +17,7 @@ cdef class Windows:
     cdef uint64_t[LANES] under_way
     # Bytes of handlers that wait for calls of their own and are not held.
     cdef uint64_t excused
-    # Nothing but calls of handlers, and replies, is granted: what was received is parked.
+    # Only calls of handlers, and replies, are granted: the link holds what it received.
     cdef bint shut
 
     # Called when less is held, if somebody waits for it.

@@ -195,7 +195,7 @@ cdef class Windows:
         self.samples += 1
 
     cdef int open(self) except -1:
-        """Nothing is parked any more."""
+        """The link holds nothing back any more: grant what is owed."""
         cdef int lane
         self.shut = False
         for lane in range(LANES):

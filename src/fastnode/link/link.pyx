@@ -46,8 +46,8 @@ cdef class Link:
 
         Args:
             endpoint: the name of the endpoint, 1 to 255 bytes of UTF-8.
-            payload: `bytes`, kept alive until they were sent; a `bytearray` or
-                `memoryview` is copied.
+            payload: `bytes`. A large one is not copied, and is kept alive until it was
+                sent. A `bytearray` or `memoryview` is copied.
             priority: "high" overtakes what is queued without; None: "normal". The
                 order of messages to one endpoint holds for each priority.
 
@@ -101,8 +101,9 @@ cdef class Link:
         await self.calls.call(endpoint, payload, timeout, True, lane_of(priority))
 
     def drain(self):
-        """Wait while more than the high-water mark is queued, until it is below
-        the low-water mark.
+        """Wait while more than ``high_water`` is queued on this link, until it is
+        ``low_water`` or less; and while more than 3/4 of ``max_node_queued`` are queued
+        on all links of the node.
 
         Raises:
             LinkClosed: the link ended while waiting, or before.
@@ -120,7 +121,12 @@ cdef class Link:
 
     async def close(self, timeout=CLOSE_TIMEOUT_SECONDS):
         """End the link in order: what is queued leaves, handlers under way finish,
-        both sides say goodbye; at most `timeout` seconds."""
+        both sides say goodbye.
+
+        Args:
+            timeout: seconds. When they are over, the link ends with `LinkLost` if
+                something was still queued.
+        """
         self.outbox.check_loop()
         self.protocol.begin_close(CloseReason.CLOSED, timeout)
         await self.wait_closed()

@@ -36,7 +36,8 @@ class LinkOwner(Protocol):
         """The link is up: ``protocol.link``."""
 
     def link_closing(self, protocol: LinkProtocol) -> None:
-        """The peer said goodbye: nothing new can be sent."""
+        """The link is closing, because either side wants it: nothing new can be
+        sent."""
 
     def link_ended(
         self, protocol: LinkProtocol, was: State, error: FastnodeError

@@ -9,7 +9,7 @@ its own HELLO that it agrees. When the new link is up, each side by itself
   RETIRING;
 - holds the messages and calls of the new link until MOVED has come on the old one and
   everything before it has been handled, or until the old link has ended. They are
-  parked in the inbox and nothing is granted for them: the window bounds what is held.
+  held in the delivery queue and nothing is granted for them: the window bounds them.
 
 That is all it takes for the order, since what is held came after what is awaited. A
 handler that waits for a call of its own waits for no more than on a single link: an
@@ -149,12 +149,12 @@ cdef class Succession:
         return 0
 
     def hold(self):
-        """Park what is received."""
+        """Hold what is received."""
         self.held = self.loop.create_future()
         self.dispatcher.hold()
 
     def release(self):
-        """The link before this one is through: handle what was parked."""
+        """The link before this one is through: handle what was held."""
         if self.held is None:
             return
         protocol = self.protocol
@@ -163,7 +163,7 @@ cdef class Succession:
         try:
             self.dispatcher.release()
         except Exception as error:
-            protocol.failed(error)
+            protocol.connection.failed(error)
 
     def reached(self):
         """All that the peer sent on this link, up to its MOVED, has been handled."""

@@ -55,8 +55,8 @@ class Hello:
             the same in all workers of one group.
         max_message: largest payload it takes, bytes.
         max_frame: largest frame it takes, header included, bytes.
-        window: bytes it takes on the data lane before it grants more.
-        endpoints: names that it remembers in its endpoint dictionary.
+        window: bytes it takes in a lane before it grants more.
+        endpoints: names that it remembers in the endpoint dictionary of each lane.
         keepalive_ms: silence after which it probes, milliseconds.
         oldest, newest: protocol versions it speaks.
         ticket: the feature HANDOVER: it can hand a link over to another one. An
