@@ -55,7 +55,8 @@ class MemoryTransport(asyncio.Transport):
         super().__init__()
         self.loop = loop
         self.written = bytearray()
-        self.other: TransportProtocol | None = None
+        self.other: MemoryTransport | None = None
+        self.protocol: Any = None
         self.closed = False
 
     def write(self, data: Any) -> None:
@@ -72,14 +73,19 @@ class MemoryTransport(asyncio.Transport):
         data, self.written = self.written, bytearray()
         at = 0
         while at < len(data):
-            buffer = memoryview(self.other.get_buffer(-1))
+            # The link may change the protocol while it receives.
+            protocol = self.other.protocol
+            buffer = memoryview(protocol.get_buffer(-1))
             size = min(len(buffer), len(data) - at)
             buffer[:size] = data[at : at + size]
-            self.other.buffer_updated(size)
+            protocol.buffer_updated(size)
             at += size
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("127.0.0.1", 1) if name == "peername" else default
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
 
     def set_write_buffer_limits(
         self, high: int | None = None, low: int | None = None
@@ -141,10 +147,10 @@ class LinkPair:
         loop = asyncio.get_running_loop()
         sides = [self._dialer, self._acceptor]
         transports = [MemoryTransport(loop) for _ in sides]
-        protocols = [TransportProtocol(side.connection) for side in sides]
-        transports[0].other, transports[1].other = protocols[1], protocols[0]
-        for protocol, transport in zip(protocols, transports, strict=True):
-            protocol.connection_made(transport)
+        transports[0].other, transports[1].other = transports[1], transports[0]
+        for side, transport in zip(sides, transports, strict=True):
+            transport.set_protocol(TransportProtocol(side.connection))
+            transport.protocol.connection_made(transport)
         await self._acceptor.established
         return await self._dialer.established
 

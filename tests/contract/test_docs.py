@@ -32,7 +32,9 @@ from fastnode.wire.decoder import Decoder, Frame
 from fastnode.wire.encoder import Encoder
 from fastnode.wire.goodbye import encode_goodbye
 from fastnode.wire.hello import Hello
+from fastnode.wire.kinds import KINDS
 from helpers import frames
+from helpers.documents import section, table
 
 ROOT = Path(__file__).parents[2]
 WIRE = (ROOT / "docs/wire-format.md").read_text()
@@ -43,31 +45,6 @@ PAGES += sorted((ROOT / "docs").glob("*.md"))
 
 #: To a file, or to a place in one; not to another site.
 LINK = re.compile(r"\[[^\]]*\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)")
-
-
-def table(text: str, first: str) -> list[list[str]]:
-    """The rows of the table whose header row begins with the cell `first`."""
-    rows: list[list[str]] = []
-    inside = False
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("|") and cells[0] == first and not inside:
-            inside = True
-        elif inside and not line.startswith("|"):
-            break
-        elif inside and not cells[0].startswith("---"):
-            rows.append(cells)
-    assert rows, f"no table that begins with {first!r}"
-    return rows
-
-
-def section(text: str, title: str) -> str:
-    """What stands below a heading, to the next one."""
-    found = re.search(
-        rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL
-    )
-    assert found, title
-    return found[1]
 
 
 # --- links --------------------------------------------------------------------------
@@ -201,23 +178,6 @@ def test_every_logger_is_listed() -> None:
 # --- the wire format -----------------------------------------------------------------
 
 
-def kinds_in_code() -> dict[str, int]:
-    text = (ROOT / "src/fastnode/wire/frame.pxd").read_text()
-    block = re.search(r"# Kinds of frames\.\ncdef enum:\n((?: {4}.*\n)+)", text)
-    assert block
-    kinds = dict(re.findall(r"(\w+) = (\d+)", block[1]))
-    end = int(kinds.pop("KIND_END"))
-    assert sorted(map(int, kinds.values())) == list(range(1, end))
-    return {name: int(number) for name, number in kinds.items()}
-
-
-def test_kinds() -> None:
-    rows = table(WIRE, "kind")
-    said = {row[1]: int(row[0]) for row in rows}
-    assert said == kinds_in_code()
-    assert said == {name: getattr(frames, name) for name in said}
-
-
 def answer(kind: int, length: int, *, flags: int = 0) -> str:
     """What the decoder says of a header; "" if it wants the body."""
     decoder = Decoder(BufferPool())
@@ -254,7 +214,7 @@ def test_states() -> None:
         for row in table(WIRE, "state")
     }
     assert said == {state.name: FRAMES[state] for state in State}
-    assert set().union(*FRAMES.values()) == set(kinds_in_code().values())
+    assert set().union(*FRAMES.values()) == {kind.number for kind in KINDS}
 
 
 def test_codes() -> None:
@@ -357,7 +317,7 @@ def test_example_is_what_the_encoder_writes() -> None:
         keepalive_ms=int(limits.KEEPALIVE_INTERVAL_SECONDS * 1000),
         ticket=b"",
     )
-    kinds = kinds_in_code()
+    kinds = {kind.name: kind.number for kind in KINDS}
     encoder = Encoder(BufferPool())
     encoder.add_frame(kinds["HELLO"], 0, hello.encode())
     written = encoder.take()

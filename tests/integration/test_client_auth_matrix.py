@@ -40,6 +40,7 @@ from fastnode.certs import signing
 from fastnode.certs.authority import IssuedCertificate
 from fastnode.names import NodeName
 from fastnode.openssl.verification import why_unavailable
+from helpers import frames
 from helpers.frames import hello
 from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, until
 from helpers.pki import authority, certificate, pool
@@ -50,7 +51,6 @@ TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 DOCS = Path(__file__).parents[2] / "docs" / "tls.md"
 BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
 ALPN = "fastnode/1"
-HELLO_KIND = 1
 
 pytestmark = pytest.mark.skipif(
     why_unavailable() is not None, reason="two of the modes are not available here"
@@ -221,7 +221,7 @@ async def dial_with_ssl(
             try:
                 with context.wrap_socket(raw, server_hostname="127.0.0.1") as tls:
                     tls.sendall(hello(A))
-                    assert tls.recv(1) == bytes([HELLO_KIND])
+                    assert tls.recv(1) == bytes([frames.HELLO])
                     return None
             except ssl.SSLError as error:
                 return by_words(error.reason or "")
@@ -262,7 +262,7 @@ async def dial_with_openssl(
                 first = b""
             process.kill()
             if first:
-                assert first == bytes([HELLO_KIND])
+                assert first == bytes([frames.HELLO])
                 return None
             return by_words(process.stderr.read().decode())
 

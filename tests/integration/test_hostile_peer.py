@@ -21,6 +21,7 @@ import pytest
 
 from fastnode import LinkLost, Message, Node, Peer, ProtocolError, Route
 from fastnode.link.machine import FRAMES, State
+from fastnode.wire.kinds import KINDS
 from helpers import frames
 from helpers.forge import Forger
 from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, until
@@ -55,19 +56,17 @@ BODIES = {
     frames.STAY: frames.reason(28),
     frames.CONFIRM: struct.pack(">I", 78) + b"hi",
 }
-#: Kinds that are taken, by state, as docs/wire-format.md says; CONTINUE continues
-#: nothing here, so it is never taken.
-UP = frozenset(range(3, 18)) - {frames.CONTINUE}
+#: Kinds that are taken, by state. There is nothing that CONTINUE could continue.
+UP = FRAMES[State.UP] - {frames.CONTINUE}
 TAKEN = {
     "hello": {frames.HELLO, frames.GOODBYE},
     "deciding": {frames.GOODBYE},
     "accepted": {frames.ACCEPT, frames.GOODBYE},
     "up": UP,
-    "moved": UP
-    - {frames.ENDPOINT, frames.MESSAGE, frames.CALL, frames.MOVED, frames.CONFIRM},
+    "moved": UP - {kind.number for kind in KINDS if kind.until_moved},
     "retiring": UP,
     "closing": UP,
-    "goodbye": {frames.CREDIT, frames.CANCEL},
+    "goodbye": {kind.number for kind in KINDS if kind.after_goodbye},
 }
 #: What the link is then. "moved" and "goodbye": after the attacker's own.
 STATES = {
@@ -82,14 +81,9 @@ STATES = {
 }
 #: Lengths of a body that are no fault by themselves.
 LEAST_MOST = {
-    frames.HELLO: (1, 4096), frames.ACCEPT: (0, 0), frames.ENDPOINT: (1, 255),
-    frames.MESSAGE: (0, 65_528), frames.CALL: (4, 65_528),
-    frames.REPLY: (4, 65_528), frames.ERROR: (8, 2056),
-    frames.CONTINUE: (1, 65_528), frames.CREDIT: (4, 4), frames.CANCEL: (4, 4),
-    frames.PING: (8, 8), frames.PONG: (8, 8), frames.GOODBYE: (4, 2052),
-    frames.MOVED: (0, 0), frames.RECONNECT: (0, 0), frames.STAY: (4, 2052),
-    frames.CONFIRM: (4, 65_528),
-}  # fmt: skip
+    kind.number: (kind.least, 65_528 if kind.most is None else kind.most)
+    for kind in KINDS
+}
 LENGTHS = (0, 1, 65_528, 65_529, 1 << 31, (1 << 32) - 1)
 
 

@@ -281,7 +281,7 @@ cdef class Handlers:
 
     cdef bytes begin_plain(self, Decoder decoder, EndpointNumbers numbers):
         """Begin the one-way messages that follow in the decoder, as long as nothing can
-        be in their way. This is the loop of small messages: it does nothing more.
+        be in their way. This is the loop of small messages, kept as short as it can be.
 
         Returns:
             The payload of the first message that is not among them, or None.

@@ -15,7 +15,8 @@ Either side may refuse instead of its HELLO or ACCEPT with a GOODBYE that says w
 An orderly end is a GOODBYE in each direction, each after the last frame of its side:
 CLOSING until both have passed. A link that another one succeeds is RETIRING from its
 last message to that end (fastnode.link.succession). Everything that affects a
-transition is in TRANSITIONS, everything that a peer may send in FRAMES.
+transition is in TRANSITIONS. FRAMES has the kinds that a peer may send in each state,
+made of the table of kinds (fastnode.wire.kinds).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from enum import IntEnum
 from typing import Final
 
 from fastnode.errors import ProtocolError, Side
+from fastnode.wire.kinds import KINDS, Phase
 
 __all__ = ["FRAMES", "TRANSITIONS", "Event", "State", "next_state"]
 
@@ -67,25 +69,24 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     **{(state, Event.END): State.CLOSED for state in State},
 }
 
-# Kinds of frames, as in docs/wire-format.md (and fastnode/wire/frame.pxd for Cython).
-_HELLO, _ACCEPT, _GOODBYE = 1, 2, 13
-_TRAFFIC = frozenset({3, 4, 5, 6, 7, 8, 9, 10, 11, 12, _GOODBYE, 14, 15, 16, 17})
+#: The states in which a side takes frames at all, and what it waits for there.
+_PHASES: Final = {
+    State.HELLO: Phase.HELLO,
+    State.DECIDING: Phase.DECIDING,
+    State.ACCEPTED: Phase.ACCEPT,
+    State.UP: Phase.TRAFFIC,
+    State.RETIRING: Phase.TRAFFIC,
+    State.CLOSING: Phase.TRAFFIC,
+}
 
 #: The kinds that a peer may send, by our state.
 FRAMES: Final[dict[State, frozenset[int]]] = {
-    State.TLS: frozenset(),
-    State.HELLO: frozenset({_HELLO, _GOODBYE}),
-    State.DECIDING: frozenset({_GOODBYE}),
-    State.ACCEPTED: frozenset({_ACCEPT, _GOODBYE}),
-    State.UP: _TRAFFIC,
-    State.RETIRING: _TRAFFIC,
-    State.CLOSING: _TRAFFIC,
-    State.CLOSED: frozenset(),
+    state: frozenset(kind.number for kind in KINDS if _PHASES.get(state) in kind.phases)
+    for state in State
 }
 
-
 _MASKS: Final = {
-    state: sum(1 << kind for kind in kinds) for state, kinds in FRAMES.items()
+    state: sum(1 << number for number in numbers) for state, numbers in FRAMES.items()
 }
 
 

@@ -57,15 +57,14 @@ from fastnode.link.machine import Event, State, frame_mask, next_state
 from fastnode.link.stats import LinkStats, Undelivered
 from fastnode.tls.engine import TLS_ERRORS
 from fastnode.wire.goodbye import decode_goodbye, encode_goodbye
+from fastnode.wire.kinds import mask
 
 log = logging.getLogger("fastnode.link")
 
-# What a peer sends no more after its MOVED.
-cdef unsigned int UNTIL_MOVED = (
-    1 << ENDPOINT | 1 << MESSAGE | 1 << CALL | 1 << CONFIRM | 1 << MOVED
-)
-# What a peer may send after its GOODBYE: what helps us to say ours.
-cdef unsigned int AFTER_GOODBYE = 1 << CREDIT | 1 << CANCEL
+# Bit masks of kinds: what a peer must not send after its MOVED, and what it may still
+# send after its GOODBYE, because that helps us to say ours.
+cdef unsigned int UNTIL_MOVED = mask(lambda kind: kind.until_moved)
+cdef unsigned int AFTER_GOODBYE = mask(lambda kind: kind.after_goodbye)
 
 # Codes of a GOODBYE below this end a link in order.
 cdef enum:

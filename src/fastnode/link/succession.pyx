@@ -38,6 +38,11 @@ from fastnode.errors import CloseReason, ProtocolError, Side, refusal_from_wire,
 from fastnode.limits import KEEPALIVE_MISSES
 from fastnode.wire.goodbye import decode_goodbye, encode_goodbye
 from fastnode.wire.hello import TICKET_BYTES
+from fastnode.wire.kinds import mask
+
+# Bit masks of the kinds that only a dialer takes, or only an acceptor.
+cdef unsigned int FOR_DIALER = mask(lambda kind: kind.taken_by == "dialer")
+cdef unsigned int FOR_ACCEPTOR = mask(lambda kind: kind.taken_by == "acceptor")
 
 
 @cython.final
@@ -76,6 +81,16 @@ cdef class Succession:
         self.agreed = dialer is not None and bool(acceptor)
         self.ticket = acceptor if self.agreed else None
 
+    @property
+    def claimed(self):
+        """The ticket of an older link that the peer's HELLO shows, or None.
+
+        A dialer shows the ticket of the link that it wants to replace. An acceptor that
+        agrees shows the same ticket.
+        """
+        hello = None if self.protocol is None else self.protocol.peer_hello
+        return None if hello is None else hello.succeeds
+
     # --- asking ---------------------------------------------------------------
 
     def ask(self):
@@ -106,14 +121,14 @@ cdef class Succession:
                 f"the peer sent a frame of kind {kind}, which not both sides announced",
                 side=Side.REMOTE,
             )
-        if kind == MOVED:
-            self.moved = True
-            return self.dispatcher.moved()
-        if (kind == RECONNECT) != self.protocol.dialer:
+        if (FOR_ACCEPTOR if self.protocol.dialer else FOR_DIALER) >> kind & 1:
             raise ProtocolError(
                 f"the peer sent a frame of kind {kind}, which is for the other side",
                 side=Side.REMOTE,
             )
+        if kind == MOVED:
+            self.moved = True
+            return self.dispatcher.moved()
         if kind == RECONNECT:
             if self.on_asked is not None:
                 self.on_asked(self.protocol)

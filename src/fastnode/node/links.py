@@ -308,7 +308,7 @@ class LinkRegistry:
 
     async def admit_successor(self, protocol: LinkProtocol, peer: Peer) -> bool:
         """Whether an inbound link succeeds the link whose ticket it shows."""
-        ticket = protocol.peer_hello.succeeds
+        ticket = protocol.succession.claimed
         old = self._by_ticket.get(ticket) if ticket is not None else None
         if old is None:
             return False

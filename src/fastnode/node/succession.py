@@ -91,7 +91,7 @@ class Successor(Dial):
     def _compare(self, protocol: LinkProtocol, peer: Peer) -> None:
         old = self._old
         assert old.peer is not None
-        if old.state is State.CLOSED and protocol.peer_hello.succeeds is None:
+        if old.state is State.CLOSED and protocol.succession.claimed is None:
             # There is no link to succeed any more: this is a link like any other.
             protocol.succession.predecessor = None
             super()._compare(protocol, peer)
@@ -113,7 +113,7 @@ class Successor(Dial):
                 "one of the two certificates was verified and the other not",
                 "is there another route to it by now?",
             )
-        elif protocol.peer_hello.succeeds != old.succession.ticket:
+        elif protocol.succession.claimed != old.succession.ticket:
             raise self._unfit(
                 peer,
                 "it does not know the old link, or still has too many that are older",

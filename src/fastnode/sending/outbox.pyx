@@ -21,8 +21,6 @@ from fastnode.tls.engine cimport TlsEngine
 from fastnode.wire.encoder cimport Encoder
 from fastnode.wire.frame cimport (
     CALL,
-    CANCEL,
-    CREDIT,
     ERROR,
     GOODBYE,
     LANES,
@@ -52,6 +50,7 @@ from fastnode.limits import (
 )
 from fastnode.tls.engine import TLS_ERRORS
 from fastnode.wire.call_error import REPLY_TOO_LARGE, encode_call_error
+from fastnode.wire.kinds import mask
 
 log = logging.getLogger("fastnode.link")
 
@@ -65,6 +64,8 @@ cdef size_t FLUSH_AT = FLUSH_BYTES
 cdef int64_t FIRST_BULK = BULK_WINDOW_BYTES
 cdef int64_t CREDIT_LIMIT = WINDOW_LIMIT_BYTES
 cdef size_t CROWDED_AT = CONTROL_HIGH_WATER_BYTES
+# The kinds that may leave after our GOODBYE, as a bit mask.
+cdef unsigned int AFTER_GOODBYE = mask(lambda kind: kind.after_goodbye)
 
 
 @cython.final
@@ -192,7 +193,7 @@ cdef class Outbox:
     cdef int frame(self, uint8_t kind, uint16_t number, bytes body) except -1:
         """Queue a frame without a user's payload. After a goodbye only those leave that
         help the peer to come to its own: room to send, and calls that need no reply."""
-        if self.ended or (self.goodbye_said and kind not in (CREDIT, CANCEL)):
+        if self.ended or (self.goodbye_said and not AFTER_GOODBYE >> kind & 1):
             return 0
         self.goodbye_said = kind == GOODBYE or self.goodbye_said
         self.encoder.add_frame(kind, number, body)

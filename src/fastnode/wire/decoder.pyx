@@ -25,22 +25,15 @@ from libc.string cimport memcpy, memmove
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.wire.frame cimport (
-    ACCEPT,
     BULK_REPLY_LANE,
-    CALL,
     CALL_BYTES,
     CANCEL,
-    CONFIRM,
     CONTINUE,
-    CREDIT,
     CONTROL_LANE,
-    CREDIT_BYTES,
     DATA_LANE,
     ENDPOINT,
     ERROR,
-    GOODBYE,
     HEADER_BYTES,
-    HELLO,
     INNER_LANE,
     KIND_END,
     LANE_BITS,
@@ -50,13 +43,8 @@ from fastnode.wire.frame cimport (
     MORE,
     MOVED,
     NESTED,
-    PING,
-    PING_BYTES,
-    PONG,
-    RECONNECT,
     REPLY,
     REPLY_LANE,
-    STAY,
     TOTAL_BYTES,
     get16,
     get32,
@@ -64,13 +52,8 @@ from fastnode.wire.frame cimport (
 )
 
 from fastnode.errors import ProtocolError, Side
-from fastnode.limits import (
-    DEFAULT_MAX_MESSAGE_BYTES,
-    MAX_ENDPOINT_NAME_BYTES,
-    MAX_FRAME_BYTES,
-    MAX_HELLO_BYTES,
-    MAX_REASON_BYTES,
-)
+from fastnode.limits import DEFAULT_MAX_MESSAGE_BYTES, MAX_FRAME_BYTES
+from fastnode.wire.kinds import KINDS
 
 #: kind, number, call, payload
 Frame = tuple[int, int, int, bytes | None]
@@ -82,38 +65,29 @@ cdef enum:
     # A frame this large is received in place if it is not complete yet.
     DIRECT_BYTES = 4 << 10
 
-# Bodies of the kinds without a user's payload: least and most bytes. The other
-# kinds have most = 0 here and are judged by max_frame and max_message.
+# The rules of each kind (`fastnode.wire.kinds`). A kind with a payload of a user has
+# LEAST bytes before it. `max_frame` and `max_message` bound their size, not MOST.
 cdef uint32_t[KIND_END] LEAST
 cdef uint32_t[KIND_END] MOST
-# The flags that each kind may have.
 cdef uint8_t[KIND_END] FLAGS
+cdef bint[KIND_END] HAS_PAYLOAD
 
 
-cdef int allow(int kind, uint32_t least, uint32_t most, uint8_t flags=0) except -1:
-    LEAST[kind] = least
-    MOST[kind] = most
-    FLAGS[kind] = flags
+cdef int take_rules() except -1:
+    """Copy the rules from the table into arrays that the decoder reads."""
+    cdef int number
+    for kind in KINDS:
+        number = kind.number
+        if not 0 < number < KIND_END:
+            raise SystemError(f"frame.pxd does not know kind {number}")
+        LEAST[number] = kind.least
+        MOST[number] = kind.most or 0
+        FLAGS[number] = kind.flags
+        HAS_PAYLOAD[number] = kind.most is None
     return 0
 
 
-allow(HELLO, 1, MAX_HELLO_BYTES)
-allow(ACCEPT, 0, 0)
-allow(ENDPOINT, 1, MAX_ENDPOINT_NAME_BYTES, LANE_BITS)
-allow(MESSAGE, 0, 0, MORE | LANE_BITS)
-allow(CALL, 0, 0, MORE | LANE_BITS | NESTED)
-allow(CONFIRM, 0, 0, MORE | LANE_BITS | NESTED)
-allow(REPLY, 0, 0, MORE)
-allow(CONTINUE, 0, 0, MORE)
-allow(ERROR, CALL_BYTES + 4, CALL_BYTES + 4 + 2 * MAX_REASON_BYTES)
-allow(CREDIT, CREDIT_BYTES, CREDIT_BYTES)
-allow(CANCEL, CALL_BYTES, CALL_BYTES)
-allow(PING, PING_BYTES, PING_BYTES)
-allow(PONG, PING_BYTES, PING_BYTES)
-allow(GOODBYE, 4, 4 + 2 * MAX_REASON_BYTES)
-allow(MOVED, 0, 0)
-allow(RECONNECT, 0, 0)
-allow(STAY, 4, 4 + 2 * MAX_REASON_BYTES)
+take_rules()
 
 
 cdef object malformed(str what):
@@ -253,7 +227,7 @@ cdef class Decoder:
                 raise malformed(f"lane {self.lane} in flags {at[1]:#x}")
             if self.kind == CONTINUE:
                 found = self.open_part(at, available, at[1], length)
-            elif MESSAGE <= self.kind <= REPLY or self.kind == CONFIRM:
+            elif HAS_PAYLOAD[self.kind]:
                 found = self.open_payload(at, available, at[1], length)
             else:
                 found = self.small_frame(at, available, length)
@@ -348,7 +322,7 @@ cdef class Decoder:
         self, const unsigned char *at, size_t available, uint8_t flags, uint32_t length
     ) except -1:
         """The first or only frame of a message, call or reply."""
-        cdef size_t prefix = 0 if self.kind == MESSAGE else CALL_BYTES
+        cdef size_t prefix = LEAST[self.kind]
         cdef int lane
         cdef uint64_t total
         cdef size_t size

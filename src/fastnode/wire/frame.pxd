@@ -14,11 +14,9 @@ cdef enum:
     CALL_BYTES = 4
     # Before the first part of a message of several frames: its whole length.
     TOTAL_BYTES = 8
-    CREDIT_BYTES = 4
-    PING_BYTES = 8
     PREFIX_MAX = HEADER_BYTES + CALL_BYTES + TOTAL_BYTES
 
-# Kinds of frames.
+# Kinds of frames: numbers alone. `fastnode.wire.kinds` has the rest, and a test compares.
 cdef enum:
     HELLO = 1
     ACCEPT = 2
@@ -36,7 +34,6 @@ cdef enum:
     MOVED = 14
     RECONNECT = 15
     STAY = 16
-    # As CALL; answered when its handler was given it.
     CONFIRM = 17
     KIND_END = 18
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import Final
 
 from fastnode.errors import ProtocolError, Side
 from fastnode.limits import MAX_REASON_BYTES
 from fastnode.wire.text import cut
 
-__all__ = ["GOODBYE_KIND", "decode_goodbye", "encode_goodbye"]
-
-#: The kind of a GOODBYE frame (docs/wire-format.md).
-GOODBYE_KIND: Final = 13
+__all__ = ["decode_goodbye", "encode_goodbye"]
 
 # the code, the length of the text; the hint is the rest
 _HEAD = struct.Struct(">HH")

@@ -2,30 +2,34 @@
 
 Layout in docs/wire-format.md. The body of a HELLO comes from somebody whose name has
 not been judged yet: everything in it is checked before it is used.
+
+A feature is one field of `Hello`, declared with `_feature`, and the one module that the
+declaration names uses it. `FEATURES` is the table of them. To encode and decode a new
+feature takes no other line.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
 
 from fastnode.errors import ConfigError, ProtocolError, Side
 from fastnode.limits import GROUP_BYTES, MAX_FRAME_BYTES, MAX_NODE_NAME_BYTES
 from fastnode.names import NodeName
 
 __all__ = [
-    "HELLO_KIND",
+    "FEATURES",
     "INSTANCE_BYTES",
     "PROTOCOL_VERSION",
     "TICKET_BYTES",
+    "Feature",
     "Hello",
     "new_instance",
 ]
 
-#: The kind of a HELLO frame (docs/wire-format.md).
-HELLO_KIND: Final = 1
 MAGIC: Final = b"fastnode"
 PROTOCOL_VERSION: Final = 1
 INSTANCE_BYTES: Final = 16
@@ -36,13 +40,37 @@ TICKET_BYTES: Final = 16
 # window, endpoints, keepalive in ms, length of the name
 _FIXED: Final = struct.Struct(f">8sBBH{INSTANCE_BYTES}sQIIIIH")
 _FEATURE: Final = struct.Struct(">HH")
-#: Types of features.
-_HANDOVER: Final = 1
-_SUCCEEDS: Final = 2
 
 #: A peer whose limits are below these could not be served.
 LEAST_FRAME_BYTES: Final = 16 * 1024
 LEAST_WINDOW_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """A feature of HELLO. The attribute of `Hello` is None for a side without it.
+
+    Attributes:
+        name: as in docs/wire-format.md.
+        number: its type on the wire.
+        sizes: how many bytes its value may have.
+        used_by: the only module that reads and sets the attribute.
+        encode: makes bytes of the attribute.
+        decode: makes the attribute of bytes of one of the `sizes`. May raise a
+            `ProtocolError`.
+    """
+
+    name: str
+    number: int
+    sizes: tuple[int, ...]
+    used_by: str
+    encode: Callable[[Any], bytes] = bytes
+    decode: Callable[[bytes], Any] = bytes
+
+
+def _feature(**values: Any) -> Any:
+    """Return a field of `Hello` that is a feature; see `Feature`."""
+    return field(default=None, metadata={"feature": Feature(**values)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +87,11 @@ class Hello:
         endpoints: names that it remembers in the endpoint dictionary of each lane.
         keepalive_ms: silence after which it probes, milliseconds.
         oldest, newest: protocol versions it speaks.
-        ticket: the feature HANDOVER: it can hand a link over to another one. An
-            acceptor gives the link a ticket, 16 random bytes; a dialer none, b"".
-            None: it cannot.
-        succeeds: the feature SUCCEEDS: the ticket of a link that this one is to
-            succeed; None: of none.
+        ticket: the feature HANDOVER: this side can replace a link without loss. An
+            acceptor gives the link a ticket, 16 random bytes. A dialer gives none, b"".
+            None: this side cannot.
+        succeeds: the feature SUCCEEDS: the ticket of the link that this link replaces;
+            None: it replaces no link.
     """
 
     name: NodeName
@@ -75,8 +103,18 @@ class Hello:
     keepalive_ms: int
     oldest: int = PROTOCOL_VERSION
     newest: int = PROTOCOL_VERSION
-    ticket: bytes | None = None
-    succeeds: bytes | None = None
+    ticket: bytes | None = _feature(
+        name="HANDOVER",
+        number=1,
+        sizes=(0, TICKET_BYTES),
+        used_by="fastnode.link.succession",
+    )
+    succeeds: bytes | None = _feature(
+        name="SUCCEEDS",
+        number=2,
+        sizes=(TICKET_BYTES,),
+        used_by="fastnode.link.succession",
+    )
 
     def encode(self) -> bytes:
         """The body of the HELLO frame."""
@@ -96,8 +134,10 @@ class Hello:
                 len(name),
             )
             + name
-            + _encode_feature(_HANDOVER, self.ticket)
-            + _encode_feature(_SUCCEEDS, self.succeeds)
+            + b"".join(
+                _encode_feature(feature, getattr(self, attribute))
+                for attribute, feature in FEATURES.items()
+            )
         )
 
     @classmethod
@@ -128,7 +168,6 @@ class Hello:
             raise _bad(f"a frame limit of {max_frame} and a window of {window}")
         if endpoints == 0 or max_message == 0:
             raise _bad("limits of zero")
-        features = _decode_features(body, end)
         return cls(
             name=name,
             instance=instance,
@@ -139,8 +178,7 @@ class Hello:
             keepalive_ms=keepalive_ms,
             oldest=oldest,
             newest=newest,
-            ticket=features.get(_HANDOVER),
-            succeeds=features.get(_SUCCEEDS),
+            **_decode_features(body, end),
         )
 
     def version_with(self, other: Hello) -> int | None:
@@ -149,8 +187,15 @@ class Hello:
         return version if version >= max(self.oldest, other.oldest) else None
 
 
-#: The sizes that the value of a known feature may have.
-_SIZES: Final = {_HANDOVER: (0, TICKET_BYTES), _SUCCEEDS: (TICKET_BYTES,)}
+#: The features that this version knows, by attribute of `Hello`.
+FEATURES: Final[dict[str, Feature]] = {
+    each.name: each.metadata["feature"]
+    for each in fields(Hello)
+    if "feature" in each.metadata
+}
+_BY_NUMBER: Final = {
+    feature.number: (attribute, feature) for attribute, feature in FEATURES.items()
+}
 
 
 def new_instance(group: bytes | None = None) -> bytes:
@@ -159,24 +204,28 @@ def new_instance(group: bytes | None = None) -> bytes:
     return shared + os.urandom(INSTANCE_BYTES - GROUP_BYTES)
 
 
-def _encode_feature(kind: int, value: bytes | None) -> bytes:
-    return b"" if value is None else _FEATURE.pack(kind, len(value)) + value
+def _encode_feature(feature: Feature, value: Any) -> bytes:
+    if value is None:
+        return b""
+    data = feature.encode(value)
+    return _FEATURE.pack(feature.number, len(data)) + data
 
 
-def _decode_features(body: bytes, at: int) -> dict[int, bytes]:
-    """The known features, by type."""
-    found: dict[int, bytes] = {}
+def _decode_features(body: bytes, at: int) -> dict[str, Any]:
+    """Return the values of the known features, by attribute of `Hello`."""
+    found: dict[str, Any] = {}
     while at < len(body):
         if len(body) - at < _FEATURE.size:
             raise _bad("a feature is cut off")
-        kind, size = _FEATURE.unpack_from(body, at)
+        number, size = _FEATURE.unpack_from(body, at)
         at += _FEATURE.size
         if len(body) - at < size:
             raise _bad("a feature is cut off")
-        if kind in _SIZES:
-            if kind in found or size not in _SIZES[kind]:
-                raise _bad(f"feature {kind} twice, or with {size} bytes")
-            found[kind] = body[at : at + size]
+        if number in _BY_NUMBER:
+            attribute, feature = _BY_NUMBER[number]
+            if attribute in found or size not in feature.sizes:
+                raise _bad(f"feature {number} twice, or with {size} bytes")
+            found[attribute] = feature.decode(body[at : at + size])
         at += size
     return found
 

@@ -16,14 +16,12 @@ from fastnode.buffers.pool cimport BufferPool
 from fastnode.buffers.slab cimport Slab
 from fastnode.wire.book cimport Book
 from fastnode.wire.frame cimport (
-    CALL,
-    CONFIRM,
-    CONTINUE,
     HEADER_BYTES,
-    MESSAGE,
     MORE,
     get32,
 )
+
+from fastnode.wire.kinds import mask
 
 cdef enum:
     # Four full TLS records, and the amount that is flushed at once.
@@ -31,6 +29,9 @@ cdef enum:
     FIRST_SLOTS = 8
     # A ring that grew beyond this is given back when the lane has drained.
     KEPT_SLOTS = 64
+
+# Kinds with a payload of a user, as a bit mask.
+cdef unsigned int PAYLOADS = mask(lambda kind: kind.most is None)
 
 
 @cython.final
@@ -133,7 +134,7 @@ cdef class Lane:
                     if have == HEADER_BYTES:
                         have = 0
                         skip = get32(header + 4)
-                        if header[0] in (MESSAGE, CALL, CONFIRM, CONTINUE):
+                        if PAYLOADS >> header[0] & 1:
                             found += not header[1] & MORE
                 at += part
                 left -= part

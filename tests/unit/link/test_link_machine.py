@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 from fastnode import Message, ProtocolError
 from fastnode.errors import CloseReason
 from fastnode.link.machine import FRAMES, TRANSITIONS, State
+from fastnode.wire.kinds import KINDS
 from helpers import frames
 from helpers.memory import MemoryEnd, MemoryNode, running_loop
 from helpers.nodes import A, B
@@ -48,6 +49,8 @@ BODIES = {
 }
 #: What is begun by a frame of these is numbered.
 NUMBERED = (frames.CALL, frames.CONFIRM)
+UNTIL_MOVED = {kind.number for kind in KINDS if kind.until_moved}
+AFTER_GOODBYE = {kind.number for kind in KINDS if kind.after_goodbye}
 REACHED = {State.TLS, *TRANSITIONS.values()}
 
 
@@ -85,10 +88,8 @@ class StatesMachine(RuleBasedStateMachine):
         if kind not in FRAMES[self.end.state]:
             return False
         if self.said_goodbye and self.end.state is State.CLOSING:
-            return kind in (frames.CREDIT, frames.CANCEL)
-        if self.moved and kind in (
-            frames.ENDPOINT, frames.MESSAGE, *NUMBERED, frames.MOVED,
-        ):  # fmt: skip
+            return kind in AFTER_GOODBYE
+        if self.moved and kind in UNTIL_MOVED:
             return False
         if kind in (frames.MESSAGE, *NUMBERED):
             return self.named

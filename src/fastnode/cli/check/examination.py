@@ -54,8 +54,9 @@ from fastnode.tls.identity import (
 from fastnode.tls.refusal import local_refusal
 from fastnode.wire.decoder import Decoder
 from fastnode.wire.encoder import Encoder
-from fastnode.wire.goodbye import GOODBYE_KIND, decode_goodbye, encode_goodbye
-from fastnode.wire.hello import HELLO_KIND, INSTANCE_BYTES, Hello
+from fastnode.wire.goodbye import decode_goodbye, encode_goodbye
+from fastnode.wire.hello import INSTANCE_BYTES, Hello
+from fastnode.wire.kinds import kind_named
 
 if TYPE_CHECKING:
     import ssl
@@ -68,6 +69,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Examination", "Finding"]
 
+#: Numbers of kinds of frames.
+HELLO = kind_named("HELLO").number
+GOODBYE = kind_named("GOODBYE").number
 # X509_V_ERR_* (openssl/x509_vfy.h), by subject; every other code is about the chain.
 DATES = (9, 10)
 USAGE = (26,)
@@ -351,7 +355,7 @@ class Examination:
             if self._own is None:
                 yield self._silence()
                 return
-            self._tls.sendall(_frame(HELLO_KIND, self._hello(self._own).encode()))
+            self._tls.sendall(_frame(HELLO, self._hello(self._own).encode()))
             hello = self._answer()
         except TLS_ERRORS as failure:
             error = self._explain(failure)
@@ -362,7 +366,7 @@ class Examination:
         else:
             self._tls.sendall(
                 _frame(
-                    GOODBYE_KIND,
+                    GOODBYE,
                     encode_goodbye(CloseReason.CLOSED, CHECKED, "nothing is wrong"),
                 )
             )
@@ -391,9 +395,9 @@ class Examination:
         try:
             while data := self._tls.recv(RECEIVE_BYTES):
                 for kind, _number, _call, payload in decoder.feed(data):
-                    if kind == HELLO_KIND and payload is not None:
+                    if kind == HELLO and payload is not None:
                         return Hello.decode(payload)
-                    if kind == GOODBYE_KIND and payload is not None:
+                    if kind == GOODBYE and payload is not None:
                         raise refusal_from_wire(*decode_goodbye(payload))
                     raise ProtocolError(
                         f"a frame of kind {kind} came in place of a HELLO",
