@@ -55,6 +55,8 @@ from fastnode import (  # noqa: E402
     run,
     start_node,
 )
+from fastnode.certs.authority import Authority  # noqa: E402
+from fastnode.names import NodeName  # noqa: E402
 from helpers import heavy, hellos  # noqa: E402
 from helpers.forge import KEY_UPDATE, Traffic, traffic_secret  # noqa: E402
 from helpers.impostor import RSA_PSS, ImpostorClient, ImpostorServer  # noqa: E402
@@ -67,14 +69,22 @@ DOORS = {
     "any": (ClientAuth.REQUIRE_ANY_CLIENT_CERT, ssl.TLSVersion.TLSv1_3),
     "none": (ClientAuth.NO_CLIENT_CERT, ssl.TLSVersion.TLSv1_3),
     "old": (ClientAuth.NO_CLIENT_CERT, ssl.TLSVersion.TLSv1_2),
+    "lists": (ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT, ssl.TLSVersion.TLSv1_3),
 }
+#: Entries in the revocation list of the authority that the last door trusts.
+LISTED = 100_000
+LISTED_PEER = "listed@127.0.0.1"
 
 
 # --- the node ------------------------------
 
 
-def manager(folder: Path, name: str, auth: ClientAuth, **options: Any) -> Any:
-    pool = CertPool.load(folder / "ca.pem")
+def manager(
+    folder: Path, name: str, auth: ClientAuth, *, lists: bool = False, **options: Any
+) -> Any:
+    pool = CertPool.load(folder / ("lists-ca.pem" if lists else "ca.pem"))
+    if lists:
+        pool.load_crl(folder / "lists.crl")
     return CertAuthManager(
         Certificate.load(folder / f"{name}.pem", folder / f"{name}-key.pem"),
         client_cas=pool,
@@ -95,9 +105,16 @@ async def serve(folder: Path) -> None:
     acceptors = [
         AcceptorOptions(
             port=0,
-            cert_manager=manager(folder, trust.SERVER, auth, minimum_version=version),
+            cert_manager=manager(
+                folder,
+                trust.SERVER,
+                auth,
+                lists=door == "lists",
+                minimum_version=version,
+            ),
         )
-        for auth, version in DOORS.values()
+        for door, (auth, version) in DOORS.items()
+        if door != "lists" or (folder / "lists.crl").exists()
     ]
     options = NodeOptions(
         cert_manager=manager(folder, trust.SERVER, ClientAuth.NO_CLIENT_CERT),
@@ -107,7 +124,7 @@ async def serve(folder: Path) -> None:
     async with await start_node(trust.SERVER, options) as node:
         node.handler("echo")(lambda message: message.payload)
         ports = [acceptor.address[1] for acceptor in node.acceptors]
-        say(dict(zip(DOORS, ports, strict=True)))
+        say(dict(zip(DOORS, ports, strict=False)))
         while line := await lines.readline():
             say(await obey(node, json.loads(line)))
 
@@ -165,15 +182,27 @@ class Child:
 
 
 @contextmanager
-def node() -> Iterator[tuple[Child, Path]]:
+def node(*, lists: bool = False) -> Iterator[tuple[Child, Path]]:
+    """Start it; the door with the list takes some seconds to make."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         trust.make(folder)
+        if lists:
+            make_lists(folder)
         child = Child(folder)
         try:
             yield child, folder
         finally:
             child.close()
+
+
+def make_lists(folder: Path) -> None:
+    """Write an authority with a long revocation list, and a certificate from it."""
+    authority = Authority.create("list CA")
+    (folder / "lists-ca.pem").write_bytes(authority.cert_pem)
+    (folder / "lists.crl").write_bytes(authority.crl(range(1, LISTED + 1)))
+    issued = authority.issue(NodeName.parse(LISTED_PEER))
+    issued.save(folder / f"{LISTED_PEER}.pem", folder / f"{LISTED_PEER}-key.pem")
 
 
 # --- strangers at an acceptor ------------------------------
@@ -233,10 +262,26 @@ def chain(
     return come
 
 
+def copied(*, forged: bool) -> Callable[[socket.socket, Path], int]:
+    """Show a certificate of the authority with the list, without its key.
+
+    Args:
+        forged: whether its signature is another one.
+    """
+
+    def come(sock: socket.socket, folder: Path) -> int:
+        pem = (folder / f"{LISTED_PEER}.pem").read_text()
+        der = bytearray(ssl.PEM_cert_to_DER_cert(pem))
+        der[-1] ^= forged
+        return chain(lambda: [bytes(der)])(sock, folder)
+
+    return come
+
+
 def shaken(
     then: Callable[[Path, bytes, bytes], bytes] | None = None,
     *,
-    certificate: bool = False,
+    certificate: str | None = None,
     curve: str | None = None,
     version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
 ) -> Callable[[socket.socket, Path], int]:
@@ -254,9 +299,9 @@ def shaken(
         context.set_alpn_protocols(["fastnode/1"])
         if curve is not None:
             context.set_ecdh_curve(curve)
-        if certificate:
+        if certificate is not None:
             context.load_cert_chain(
-                folder / f"{trust.CLIENT}.pem", folder / f"{trust.CLIENT}-key.pem"
+                folder / f"{certificate}.pem", folder / f"{certificate}-key.pem"
             )
         log = folder / "shaken.keys"
         log.unlink(missing_ok=True)
@@ -343,7 +388,8 @@ def strangers() -> Iterator[Stranger]:
     many = hellos.client_hello([x25519], [hellos.key_share(x25519, 32)] * 100)
     names = heavy.authority_names(200)[8:]
     asks = hellos.client_hello([x25519], [hellos.key_share(x25519, 32)], extra=names)
-    yield Stranger("a normal handshake, mutual TLS", "verify", shaken(certificate=True))
+    known = shaken(certificate=trust.CLIENT)
+    yield Stranger("a normal handshake, mutual TLS", "verify", known)
     yield Stranger("a normal handshake, anonymous", "none", shaken())
     yield Stranger("garbage", "none", words(b"GET / HTTP/1.1\r\n\r\n"))
     yield Stranger("a recorded ClientHello, X25519", "none", words(plain))
@@ -376,6 +422,11 @@ def strangers() -> Iterator[Stranger]:
     yield Stranger("100 SANs, 300 constraints", "verify", chain(lambda: made))
     subject = [heavy.certificate(subject=heavy.name(b"a", 1000))]
     yield Stranger("1000 parts of a subject", "verify", chain(lambda: subject))
+    listed = f"list of {LISTED}"
+    known = shaken(certificate=LISTED_PEER)
+    yield Stranger(f"{listed}: a normal handshake", "lists", known)
+    yield Stranger(f"{listed}: a forged certificate", "lists", copied(forged=True))
+    yield Stranger(f"{listed}: a copied certificate", "lists", copied(forged=False))
     yield Stranger("300 KeyUpdates before HELLO", "none", shaken(key_updates))
     yield Stranger("348 records of 1 byte before HELLO", "none", shaken(tiny_records))
     old = ssl.TLSVersion.TLSv1_2
@@ -497,10 +548,11 @@ def table(only: str, count: int) -> None:
     print(f"{ssl.OPENSSL_VERSION}, {os.cpu_count()} processors, load {os.getloadavg()}")
     print("| what a stranger does | to | CPU ms | KiB sent | CPU ms per KiB |")
     print("|---|---|---|---|---|")
-    with node() as (child, folder):
-        for stranger in strangers():
-            if only in stranger.name:
-                show(measure(child, stranger, folder, count))
+    chosen = [stranger for stranger in strangers() if only in stranger.name]
+    lists = any(stranger.door == "lists" for stranger in chosen)
+    with node(lists=lists) as (child, folder):
+        for stranger in chosen:
+            show(measure(child, stranger, folder, count))
         for hostile in hostile_servers():
             if only in hostile.name:
                 show(measure_dials(child, hostile, folder, count))

@@ -234,9 +234,13 @@ MAX_SERVER_HANDSHAKE_BYTES: Final = 256 * KIB
 #: OpenSSL takes 0.2 ms to read a KiB of names.
 MAX_SERVER_CHAIN_BYTES: Final = 16 * KIB
 #: What a peer may send after its TLS handshake until it is admitted: a HELLO of 4 KiB,
-#: and the session tickets of other TLS libraries. Smaller records than needed, and
-#: KeyUpdates (up to 40 us for 27 bytes), have no other bound then.
+#: and the session tickets of other TLS libraries. Smaller records than needed have no
+#: other bound then.
 MAX_INTRODUCTION_BYTES: Final = 8 * KIB
+#: KeyUpdates and session tickets that it may send then: up to 40 us of CPU for 27
+#: bytes. A fastnode peer sends none. The servers of other TLS libraries send up to four
+#: tickets, and nobody renews a key that was not used.
+MAX_POST_HANDSHAKE_MESSAGES: Final = 8
 #: Certificates that a peer may show. Each costs 90 us when OpenSSL decodes it. Real
 #: chains have two to five.
 MAX_CHAIN_CERTIFICATES: Final = 10

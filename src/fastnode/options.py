@@ -138,6 +138,7 @@ class AcceptorOptions:
         max_handshakes: TLS handshakes under way at once. Beyond it connections wait,
             and handshakes that have stalled make room for them.
         max_handshakes_per_address: the same from one IPv4 address or IPv6 /64 network.
+            An IPv4 address counts as such behind a dual-stack listener too.
         on_refused: called with a `Refusal` for each connection that did not become a
             link; None means the node's.
         listener: a listening socket to use, instead of one at `host` and `port`. It

@@ -444,7 +444,7 @@ PROMISES = [
     ("docs/concepts.md", "can be reached | {MAX_CLIENT_CHAIN_BYTES} |"),
     ("docs/concepts.md", "turn | {MAX_WAITING_CONNECTIONS}, or a quarter of"),
     ("docs/concepts.md", "under way | {MAX_HANDSHAKES} |"),
-    ("docs/concepts.md", "one address | {MAX_HANDSHAKES_PER_ADDRESS} |"),
+    ("docs/concepts.md", "as IPv4 | {MAX_HANDSHAKES_PER_ADDRESS} |"),
     ("docs/concepts.md", "If nothing comes on that link for {CHECK_SECONDS}, the link"),
     ("docs/concepts.md", "At most {MAX_RETIRING_LINKS} older links may be left"),
     ("docs/concepts.md", "This takes at most {CLOSE_TIMEOUT_SECONDS}, unless"),

@@ -17,7 +17,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from helpers.nodes import WAIT_SECONDS
 
-__all__ = ["HANDSHAKE", "KEY_UPDATE", "Forger", "Traffic", "traffic_secret"]
+__all__ = [
+    "APPLICATION_DATA",
+    "HANDSHAKE",
+    "KEY_UPDATE",
+    "Forger",
+    "Traffic",
+    "traffic_secret",
+]
 
 APPLICATION_DATA, HANDSHAKE = 23, 22
 KEY_UPDATE = 24
@@ -83,9 +90,14 @@ class Traffic:
 
 
 class Forger:
-    """A client that has shaken hands; what it sends is up to the caller."""
+    """A client that has shaken hands; what it sends is up to the caller.
+
+    Attributes:
+        alert: the reason of the alert that ended the connection; "" before that.
+    """
 
     _traffic: Traffic
+    alert = ""
 
     def __init__(
         self,
@@ -141,7 +153,8 @@ class Forger:
                     if not data:
                         return b""
                     self._incoming.write(data)
-                except ssl.SSLError:
+                except ssl.SSLError as error:
+                    self.alert = error.reason or ""
                     return b""
 
     def close(self) -> None:

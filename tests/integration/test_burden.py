@@ -20,14 +20,15 @@ from fastnode import (
     UnknownAuthority,
     limits,
 )
+from fastnode.certs.context import make_server_context
 from fastnode.errors import FastnodeError, Side
 from fastnode.names import NodeName
 from fastnode.openssl.verification import why_unavailable
 from helpers import frames, heavy
-from helpers.forge import Forger
+from helpers.forge import HANDSHAKE, KEY_UPDATE, Forger, Traffic, traffic_secret
 from helpers.impostor import RSA_PSS, ImpostorClient, ImpostorServer
 from helpers.nodes import WAIT_SECONDS, A, B, running, until
-from helpers.pki import authority, manager
+from helpers.pki import authority, certificate, manager
 from helpers.strangers import records
 
 pytestmark = pytest.mark.skipif(
@@ -208,14 +209,27 @@ def test_no_compressed_certificates_are_asked_for() -> None:
 # --- between TLS and the link ------------------------------
 
 
-async def flood(node: Node, folder: Path, words: Callable[[Forger], bytes]) -> None:
-    """Shake hands without a certificate, and send until the connection ends."""
+def bare_client() -> ssl.SSLContext:
+    """A context that shows no certificate and verifies none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["fastnode/1"])
+    return context
+
+
+def check_flood(error: FastnodeError, words: str) -> None:
+    assert type(error) is ProtocolError
+    assert error.side is Side.REMOTE
+    assert error.hint
+    assert "between the end of its TLS handshake" in error.message
+    assert words in error.message
+
+
+async def flood(node: Node, folder: Path, words: Callable[[Forger], bytes]) -> None:
+    """Shake hands without a certificate, and send until the connection ends."""
     forger = await Forger.connect(
-        node.acceptors[0].address, context, folder / "flood.keys"
+        node.acceptors[0].address, bare_client(), folder / "flood.keys"
     )
     try:
         async with asyncio.timeout(WAIT_SECONDS):
@@ -237,6 +251,110 @@ def announced(forger: Forger) -> bytes:
     return forger.record(head[sent : sent + 1] or b"\0")
 
 
+@pytest.mark.parametrize("asks", [False, True])
+async def test_guarantee_9_few_key_updates_come_before_a_hello(
+    asks: bool, tmp_path: Path
+) -> None:
+    """As many as are allowed, and then a HELLO: the peer is admitted."""
+    most = limits.MAX_POST_HANDSHAKE_MESSAGES
+    refusals: list[Refusal] = []
+    door = manager(B, client_auth=ClientAuth.NO_CLIENT_CERT)
+    async with running(B, manager=door, on_refused=refusals.append) as b:
+        for count in (most, most + 1):
+            forger = await Forger.connect(
+                b.acceptors[0].address, bare_client(), tmp_path / f"{count}.keys"
+            )
+            try:
+                updates = [forger.key_update(asks=asks) for _ in range(count)]
+                words = b"".join(updates) + forger.record(frames.hello(A))
+                forger.writer.write(words)
+                if count == most:
+                    assert (await forger.read())[:1] == bytes([frames.HELLO])
+                else:
+                    assert await forger.read() == b""
+                    assert forger.alert.endswith("ALERT_ILLEGAL_PARAMETER")
+            finally:
+                forger.close()
+        await until(lambda: refusals)
+        check_flood(refusals[0].error, f"more than {most} TLS messages")
+        assert b.acceptors[0].stats.failed["ProtocolError"] == 1
+
+
+@pytest.mark.parametrize("kind", ["tickets", "KeyUpdate"])
+async def test_guarantee_9_a_server_sends_few_messages_before_its_hello(
+    kind: str, tmp_path: Path
+) -> None:
+    most = limits.MAX_POST_HANDSHAKE_MESSAGES
+    for count in (most, most + 1):
+        context = make_server_context(
+            certificate(B),
+            verify_mode=ssl.CERT_NONE,
+            client_cas=None,
+            minimum_version=ssl.TLSVersion.TLSv1_3,
+        )
+        if kind == "tickets":
+            context.num_tickets = count
+        log = tmp_path / f"{count}.keys"
+        context.keylog_filename = str(log)
+        said: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        async def serve(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = context.wrap_bio(into, out, server_side=True)  # noqa: B023
+            try:
+                while True:
+                    with suppress(ssl.SSLWantReadError):
+                        tls.do_handshake()
+                        break
+                    writer.write(out.read())
+                    into.write(await reader.read(1 << 16))
+                writer.write(out.read())
+                if kind == "KeyUpdate":
+                    traffic = Traffic(traffic_secret(log, "SERVER"))  # noqa: B023
+                    for _ in range(count):  # noqa: B023
+                        update = bytes([KEY_UPDATE, 0, 0, 1, 0])
+                        writer.write(traffic.close(update, HANDSHAKE))
+                        traffic.renew()
+                    writer.write(traffic.close(b"\xff" * 8, 23))
+                else:
+                    tls.write(b"\xff" * 8)
+                    writer.write(out.read())
+                while data := await reader.read(1 << 16):
+                    into.write(data)
+                said.set_result(tell(tls))  # noqa: B023
+            finally:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server, running(A, listens=False) as a:
+            a.add_route(Route(f"^{B}$", *server.sockets[0].getsockname()))
+            with pytest.raises(ProtocolError) as caught:
+                await a.connect(B)
+            async with asyncio.timeout(WAIT_SECONDS):
+                told = await said
+            if count == most:
+                # They were read, and what came behind them is no frame.
+                assert "malformed" in caught.value.message
+                continue
+            check_flood(caught.value, f"more than {most} TLS messages")
+            assert "ALERT" in told
+            assert dict(a.dial_stats.failed) == {"ProtocolError": 1}
+
+
+def tell(tls: ssl.SSLObject) -> str:
+    """The reason of the alert that ended a connection; "" if none came."""
+    try:
+        while tls.read(1 << 16):
+            pass
+    except ssl.SSLError as error:
+        return error.reason or ""
+    return ""
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -254,9 +372,5 @@ async def test_guarantee_9_a_stranger_says_little_before_its_hello(
     async with running(B, manager=door, on_refused=refusals.append) as b:
         await flood(b, tmp_path, words)
         await until(lambda: refusals)
-        error = refusals[0].error
-        assert type(error) is ProtocolError
-        assert error.side is Side.REMOTE
-        assert error.hint
-        assert "between the end of its TLS handshake" in error.message
+        check_flood(refusals[0].error, "more than")
         assert b.acceptors[0].stats.failed == {"ProtocolError": 1}

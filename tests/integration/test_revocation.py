@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fastnode import (
     CertAuthManager,
     Certificate,
+    CertificateExpired,
     CertificateLoadError,
     CertificateRevoked,
     CertPool,
@@ -20,9 +22,12 @@ from fastnode import (
     Refusal,
     RevocationListExpired,
     Side,
+    UnknownAuthority,
 )
+from fastnode.certs.authority import Authority, IssuedCertificate
 from fastnode.names import NodeName
 from fastnode.openssl.verification import why_unavailable
+from helpers.constraints import constrained
 from helpers.nodes import A, B, pair, until
 from helpers.pki import authority, certificate, odd_certificate
 
@@ -227,3 +232,112 @@ async def test_a_list_that_openssl_ignores_is_not_taken_for_none() -> None:
     assert type(refusal.error) is HandshakeError
     if hooked:
         assert "the CRL of CN=careless CA cannot be used" in str(refusal.error)
+
+
+# --- strangers are refused before any list is read ------------------------------
+
+
+def forged(issued: IssuedCertificate) -> Certificate:
+    """The same certificate with another signature, as a stranger would make it."""
+    leaf = x509.load_pem_x509_certificate(issued.cert_pem)
+    der = bytearray(leaf.public_bytes(Encoding.DER))
+    der[-1] ^= 1
+    pem = x509.load_der_x509_certificate(bytes(der)).public_bytes(Encoding.PEM)
+    return Certificate.from_pem(pem, issued.key_pem)
+
+
+def badly_signed(ca: Authority) -> bytes:
+    """A list in the name of an authority that another key has signed."""
+    return (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(ca.x509.subject)
+        .last_update(NOW - timedelta(hours=1))
+        .next_update(NOW + timedelta(days=1))
+        .sign(authority("other CA")._key, hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+    )
+
+
+#: The lists of an authority, and what OpenSSL says when it reads them.
+UNUSABLE: dict[str, tuple[Callable[[Authority], bytes], str]] = {
+    "badly signed": (badly_signed, "CRL signature failure"),
+    "out of date": (
+        lambda ca: ca.crl(
+            [], last_update=NOW - timedelta(days=9), next_update=NOW - timedelta(days=2)
+        ),
+        "CRL has expired",
+    ),
+}
+
+
+@pytest.mark.skipif(not hooked, reason="needs the hook")
+@pytest.mark.parametrize("role", ["acceptor", "dialer"])
+@pytest.mark.parametrize("kind", UNUSABLE)
+async def test_guarantee_9_lists_are_not_read_for_strangers(
+    kind: str, role: str
+) -> None:
+    """OpenSSL says what is wrong with a list as soon as it has verified the list."""
+    make, words = UNUSABLE[kind]
+    # The signature of a list is not verified when it is loaded before its authority.
+    below = authority().intermediate("middle CA")
+    held = pool_with(make(below))
+    held.add(below.cert_pem)
+    name = A if role == "acceptor" else B
+    issued = below.issue(NodeName.parse(name))
+    for shown, expected in (
+        (forged(issued), "certificate signature failure"),
+        (issued.certificate(), words),
+    ):
+        if role == "acceptor":
+            dialing, accepting = manager(A, pool_with(), shown), manager(B, held)
+        else:
+            dialing, accepting = manager(A, held), manager(B, pool_with(), shown)
+        error, refusal = await refused(dialing, accepting)
+        judged = refusal.error if role == "acceptor" else error
+        assert expected in judged.message
+        assert judged.side is Side.LOCAL
+        told = error if role == "acceptor" else refusal.error
+        assert told.side is Side.REMOTE
+        assert "revoked" not in f"{error} {refusal}"
+
+
+@pytest.mark.skipif(not hooked, reason="needs the hook")
+async def test_a_stranger_does_not_learn_what_is_revoked() -> None:
+    issued = authority().issue(NodeName.parse(A))
+    shown = forged(issued)
+    held = pool_with(authority().crl([shown.serial_number]))
+    error, refusal = await refused(manager(A, pool_with(), shown), manager(B, held))
+    assert type(error) is type(refusal.error) is HandshakeError
+    assert "certificate signature failure" in refusal.error.message
+
+
+async def test_of_several_reasons_the_revocation_is_told() -> None:
+    now = datetime.now(UTC)
+    old = odd_certificate(
+        A, not_before=now - timedelta(days=9), not_after=now - timedelta(days=1)
+    )
+    early = odd_certificate(
+        A, not_before=now + timedelta(days=1), not_after=now + timedelta(days=9)
+    )
+    for shown in (old, early):
+        for revoked, kind in (
+            ([shown.serial_number], CertificateRevoked),
+            ([4711], CertificateExpired),
+        ):
+            held = pool_with(authority().crl(revoked))
+            error, refusal = await refused(
+                manager(A, pool_with(), shown), manager(B, held)
+            )
+            assert type(error) is type(refusal.error) is kind
+
+
+@pytest.mark.parametrize("revoked", [True, False])
+async def test_a_certificate_that_violates_constraints_may_be_revoked(
+    revoked: bool,
+) -> None:
+    below = constrained("permitted;DNS:elsewhere.test", parent=authority())
+    shown = below.issue(NodeName.parse("alpha@here.test")).certificate()
+    held = pool_with(below.crl([shown.serial_number] if revoked else [4711]))
+    error, refusal = await refused(manager(A, pool_with(), shown), manager(B, held))
+    expected = CertificateRevoked if revoked else UnknownAuthority
+    assert type(error) is type(refusal.error) is expected

@@ -21,12 +21,13 @@ from fastnode.errors import (
     Side,
 )
 from fastnode.limits import MAX_WAITING_CONNECTIONS, WAITING_SHARE_OF_DESCRIPTORS
+from fastnode.link import endings
 from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.log_limit import LogLimit
 from fastnode.node.limiter import HandshakeLimiter
-from fastnode.node.pending import PendingConnection, PendingConnections
+from fastnode.node.pending import PendingConnection, PendingConnections, text_of
 from fastnode.node.port import open_port
 from fastnode.node.quota import LinkQuota
 from fastnode.node.refusal import Refusal
@@ -234,6 +235,20 @@ class Acceptor:
         connection = pending.sock
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # If asyncio fails to set it once more, it keeps a transport, and no other
+            # connection can use the descriptor. It does not try where proto is 0.
+            untyped = socket.socket(
+                connection.family, connection.type, 0, fileno=connection.fileno()
+            )
+        except OSError as error:
+            # macOS and BSD refuse options of a socket whose peer has reset it.
+            connection.close()
+            cut = endings.cut_short(text_of(pending), error)
+            self._refused(Refusal(cut, pending.address, None, None))
+            return None
+        connection.detach()
+        connection = untyped
+        try:
             protocol = self._context.protocol(self._engine(), self, dialer=False)
         except (FastnodeError, OSError) as error:
             connection.close()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,14 @@ MOST_IN_RECORD = (16 << 10) + 256
 FRAME_HEAD = 8
 #: Bytes to look at. Enough for nearly every ClientHello.
 PEEK_BYTES = 2048
+#: How IPv6 addresses begin that stand for the IPv4 address in their last four bytes.
+#: The first is used by an IPv6 socket that also takes IPv4 connections (RFC 4291,
+#: 2.5.5.2), and the second by translators between the protocols (RFC 6052, 2.1). As
+#: IPv6 networks, each would be one /64 for all of IPv4.
+IPV4_PREFIXES = (
+    bytes.fromhex("00000000000000000000ffff"),
+    bytes.fromhex("0064ff9b0000000000000000"),
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -71,11 +80,17 @@ class PendingConnection:
 
 
 def group_of(address: tuple[Any, ...]) -> Hashable:
-    """Return what limits count as one address: an IPv4 address, or an IPv6 /64."""
+    """Return what limits count as one address: an IPv4 address, or an IPv6 /64.
+
+    An IPv6 address that stands for an IPv4 address counts as that IPv4 address.
+    """
     host = str(address[0])
     if ":" not in host:
         return host
-    return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    if packed.startswith(IPV4_PREFIXES):
+        return socket.inet_ntop(socket.AF_INET, packed[12:])
+    return packed[:8]
 
 
 class PendingConnections:
@@ -176,27 +191,39 @@ class PendingConnections:
             self._drop(pending, error)
             return
         if missing <= pending.awaited:
-            # The peer has sent its last byte, or this system wakes the loop too early.
-            # TLS waits for the rest.
-            missing = 0
-        if missing == 0:
-            self._wake_at(pending, 0)
+            # All of it has come. Or the peer has sent its last byte, or this system
+            # wakes the loop too early. Then TLS waits for the rest.
+            self._stop_waiting(pending)
             pending.ready = True
             self._on_ready(pending)
-        else:
-            self._wake_at(pending, missing)
-
-    def _wake_at(self, pending: PendingConnection, size: int) -> None:
-        """Wake the loop when `size` bytes have come; 0: wake it no more."""
-        if pending.awaited == size:
             return
+        try:
+            self._wait_for(pending, missing)
+        except (OSError, RuntimeError) as error:
+            # macOS and BSD refuse options of a socket whose peer has reset it. asyncio
+            # raises RuntimeError if it still has a transport for a closed descriptor.
+            self._drop(pending, endings.cut_short(text_of(pending), error))
+
+    def _wait_for(self, pending: PendingConnection, size: int) -> None:
+        """Wake the loop when `size` bytes have come.
+
+        Raises:
+            OSError: the socket cannot be waited for.
+        """
         sock = pending.sock
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, max(size, 1))
-        if size == 0:
-            self._loop.remove_reader(sock)
-        elif pending.awaited == 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+        if not pending.awaited:
             self._loop.add_reader(sock, self._peek, pending)
         pending.awaited = size
+
+    def _stop_waiting(self, pending: PendingConnection) -> None:
+        """Let the loop wait for this socket no more. Raises nothing."""
+        if pending.awaited:
+            self._loop.remove_reader(pending.sock)
+            pending.awaited = 0
+            # It fails where the connection has ended. Whoever reads next finds that.
+            with suppress(OSError):
+                pending.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
     # --- dropping --------------------------------------------------------------
 
@@ -230,7 +257,7 @@ class PendingConnections:
         self._resize(pending.group, len(group) - 1, len(group))
 
     def _remove(self, pending: PendingConnection) -> None:
-        self._wake_at(pending, 0)
+        self._stop_waiting(pending)
         del self._all[pending]
         group = self._groups[pending.group]
         del group[pending]

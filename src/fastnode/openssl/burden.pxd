@@ -13,6 +13,12 @@ cdef enum:
     TOO_MANY_COMPARISONS = 1007
 
 
+# For `allow_messages`.
+cdef enum:
+    ANY_NUMBER = -1
+    TOO_MANY = -2
+
+
 cdef struct Burden:
     # One of the numbers above, or 0.
     int kind
@@ -27,6 +33,8 @@ cdef Burden burden_of(const uint8_t *message, size_t size, int version) noexcept
 cdef Burden judged() noexcept nogil
 
 cdef int forget() noexcept nogil
+
+cdef int allow_messages(int count) noexcept nogil
 
 cdef void inspect(
     int writing,

@@ -1,4 +1,4 @@
-"""What a peer's certificates would cost, found out before OpenSSL reads them.
+"""What a peer's messages would cost, found out before OpenSSL reads them.
 
 OpenSSL decodes the public key of every certificate as soon as a Certificate message is
 complete, before anything is verified. That can take far longer than a handshake. A
@@ -17,6 +17,11 @@ decodes nothing. The hash of the handshake was updated before, but the handshake
 here in any case. `fastnode.openssl.verification` refuses once more in its own callback,
 in case a future OpenSSL hands out a copy.
 
+`inspect` also counts the messages that may follow a TLS 1.3 handshake: KeyUpdate and
+NewSessionTicket (RFC 8446, 4.6). Each makes OpenSSL derive keys, and one call of
+`SSL_read` processes all that have come. An engine says with `allow_messages` how many
+more a peer may send. `inspect` makes the next one invalid in the same way.
+
 Rules for whoever edits this. `inspect` runs inside OpenSSL, without the GIL, on bytes
 of a stranger. It fails closed: what the walk cannot read is refused, above all BER
 that is not DER, because OpenSSL reads BER too. Lengths are compared before they are
@@ -24,7 +29,7 @@ used.
 """
 
 from libc.stdint cimport uint8_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memset
 
 from fastnode.limits import (
     MAX_CERTIFICATE_NAMES,
@@ -40,15 +45,22 @@ cdef extern from *:
     static __thread int fastnode_burden_kind;
     static __thread int fastnode_burden_depth;
     static __thread size_t fastnode_burden_amount;
+    /* How many messages may follow a handshake, see allow_messages. */
+    static __thread int fastnode_burden_allowed = -1;
+    static __thread int fastnode_burden_left;
     """
     int last_kind "fastnode_burden_kind"
     int last_depth "fastnode_burden_depth"
     size_t last_amount "fastnode_burden_amount"
+    int allowed "fastnode_burden_allowed"
+    int last_left "fastnode_burden_left"
 
 cdef enum:
     # openssl/ssl3.h
     RT_HANDSHAKE = 22
+    MT_NEW_SESSION_TICKET = 4
     MT_CERTIFICATE = 11
+    MT_KEY_UPDATE = 24
     # openssl/prov_ssl.h
     TLS1_3 = 0x0304
     # Type and length of a handshake message.
@@ -107,18 +119,52 @@ cdef void inspect(
     global last_kind, last_depth, last_amount
     cdef const uint8_t *message = <const uint8_t *>data
     cdef Burden found
-    if (
-        writing
-        or kind != RT_HANDSHAKE
-        or size <= HEAD_BYTES
-        or message[0] != MT_CERTIFICATE
-    ):
+    if writing or kind != RT_HANDSHAKE or size <= HEAD_BYTES:
         return
-    found = burden_of(message, size, version)
-    last_kind, last_depth, last_amount = found.kind, found.depth, found.amount
-    if found.kind:
-        # A length that the message does not have, in both versions of TLS.
-        (<uint8_t *>message)[HEAD_BYTES] = 0xFF
+    if message[0] == MT_CERTIFICATE:
+        found = burden_of(message, size, version)
+        last_kind, last_depth, last_amount = found.kind, found.depth, found.amount
+        if found.kind:
+            # A length that the message does not have, in both versions of TLS.
+            (<uint8_t *>message)[HEAD_BYTES] = 0xFF
+    elif version == TLS1_3 and allowed != ANY_NUMBER:
+        count_message(<uint8_t *>message, size)
+
+
+cdef int count_message(uint8_t *message, size_t size) noexcept nogil:
+    """Count a message that follows a handshake, and spoil it if it is one too many."""
+    global allowed
+    if message[0] != MT_KEY_UPDATE and message[0] != MT_NEW_SESSION_TICKET:
+        return 0
+    if allowed > 0:
+        allowed -= 1
+        return 0
+    allowed = TOO_MANY
+    # A KeyUpdate is 0 or 1, and a ticket is not empty.
+    memset(
+        message + HEAD_BYTES,
+        0xFF if message[0] == MT_KEY_UPDATE else 0,
+        size - HEAD_BYTES,
+    )
+    return 0
+
+
+cdef int allow_messages(int count) noexcept nogil:
+    """Say how many KeyUpdates and session tickets the peer may send that is read next
+    on this thread; `ANY_NUMBER`: they are not counted.
+
+    Returns:
+        How many are left of the last number; `TOO_MANY` if one was refused.
+    """
+    global allowed, last_left
+    last_left = allowed
+    allowed = count
+    return last_left
+
+
+def messages_left():
+    """What `allow_messages` returned last on this thread, for tests."""
+    return last_left
 
 
 cdef Burden judged() noexcept nogil:

@@ -20,6 +20,7 @@ ctypedef void (*MsgCallback)(
 ) noexcept nogil
 ctypedef void (*FreeFunc)(void *object) noexcept nogil
 ctypedef int (*VerifyCb)(int ok, X509_STORE_CTX *store) noexcept nogil
+ctypedef int (*CheckRevocation)(X509_STORE_CTX *store) noexcept nogil
 ctypedef int (*BioRead)(void *bio, char *into, size_t size, size_t *got) noexcept nogil
 ctypedef int (*BioWrite)(
     void *bio, const char *data, size_t size, size_t *taken
@@ -45,6 +46,13 @@ cdef struct Library:
     const STACK *(*peer_ca_list)(const void *ssl) noexcept nogil
     int (*verify_cert)(X509_STORE_CTX *store) noexcept nogil
     void (*set_verify_cb)(X509_STORE_CTX *store, VerifyCb callback) noexcept nogil
+    void *(*get_param)(const X509_STORE_CTX *store) noexcept nogil
+    unsigned long (*get_flags)(const void *param) noexcept nogil
+    int (*set_flags)(void *param, unsigned long flags) noexcept nogil
+    int (*clear_flags)(void *param, unsigned long flags) noexcept nogil
+    CheckRevocation (*get_check_revocation)(
+        const X509_STORE_CTX *store
+    ) noexcept nogil
     int (*get_error)(const X509_STORE_CTX *store) noexcept nogil
     void (*set_error)(X509_STORE_CTX *store, int code) noexcept nogil
     int (*get_error_depth)(const X509_STORE_CTX *store) noexcept nogil

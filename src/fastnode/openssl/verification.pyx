@@ -61,7 +61,10 @@ cdef enum:
     # openssl/x509.h: XN_FLAG_RFC2253 without ASN1_STRFLGS_ESC_MSB: UTF-8 stays.
     NAME_RFC4514 = 0x1110313
     # openssl/x509_vfy.h
+    FLAG_CRL_CHECK = 0x4
+    FLAG_CRL_CHECK_ALL = 0x8
     V_OK = 0
+    V_UNSPECIFIED = 1
     V_UNABLE_TO_GET_CRL = 3
     V_CERT_NOT_YET_VALID = 9
     V_CERT_HAS_EXPIRED = 10
@@ -292,7 +295,7 @@ cdef int judge(X509_STORE_CTX *store, void *arg) noexcept nogil:
     else:
         if flags & ALLOW_MISSING_CRLS:
             lib.set_verify_cb(store, allow_missing_crl)
-        ok = lib.verify_cert(store) > 0
+        ok = verify(store)
     code = lib.get_error(store)
     if expected:
         with gil:
@@ -306,6 +309,51 @@ cdef int judge(X509_STORE_CTX *store, void *arg) noexcept nogil:
     else:
         lib.set_error(store, told(code))
     return ok
+
+
+cdef bint verify(X509_STORE_CTX *store) noexcept nogil:
+    """Verify the chain, and read revocation lists only if authorities signed the chain.
+
+    `X509_verify_cert` reads the lists before it verifies the signatures of the chain,
+    and verifies the signature of a list over all its entries. A stranger who writes an
+    authority's name into a certificate of its own would cause that work. So the chain
+    is verified without lists first. If only the lists are left, OpenSSL's own check of
+    them follows, on the same chain.
+    """
+    cdef void *param = lib.get_param(store)
+    cdef unsigned long lists = lib.get_flags(param)
+    cdef bint verified
+    lists &= FLAG_CRL_CHECK | FLAG_CRL_CHECK_ALL
+    if not lists:
+        return lib.verify_cert(store) > 0
+    lib.clear_flags(param, lists)
+    verified = lib.verify_cert(store) > 0
+    lib.set_flags(param, lists)
+    if verified:
+        if lib.get_check_revocation(store)(store) > 0:
+            return True
+        if lib.get_error(store) == V_OK:
+            lib.set_error(store, V_UNSPECIFIED)
+        return False
+    if not signed_by_authorities(store):
+        return False
+    # The certificate is refused in any case. Of several reasons, the one that OpenSSL
+    # finds first counts, and that a certificate is revoked comes before others.
+    lib.set_verified_chain(store, NULL)
+    lib.set_error(store, V_OK)
+    return lib.verify_cert(store) > 0
+
+
+cdef bint signed_by_authorities(X509_STORE_CTX *store) noexcept nogil:
+    """Whether a chain that was refused has good signatures, all of them.
+
+    OpenSSL goes from the trust anchor to the peer's certificate, and verifies the
+    signature of each certificate before its dates. Name constraints come after that.
+    """
+    cdef int code = lib.get_error(store)
+    if code in (V_CERT_NOT_YET_VALID, V_CERT_HAS_EXPIRED):
+        return lib.get_error_depth(store) == 0
+    return about_constraints(code)
 
 
 cdef void forget_issuers(X509_STORE_CTX *store) noexcept nogil:

@@ -13,6 +13,8 @@ cdef class SslObjectEngine(TlsEngine):
     # Bytes that may still come until the handshake is complete.
     cdef size_t room
     cdef bint complete
+    # KeyUpdates and session tickets that may still come until the peer is judged.
+    cdef int messages
     # The verdict on the peer's certificate.
     cdef object found
     # Bound methods, looked up once.
@@ -21,4 +23,7 @@ cdef class SslObjectEngine(TlsEngine):
 
     cdef int begin(self, ssl_object, bint server_side) except -1
     cdef int put(self, const unsigned char *data, size_t size) except -1
+    cdef Py_ssize_t read_counted(
+        self, unsigned char *into, size_t size
+    ) except -1
     cdef int lend(self, const unsigned char *data, size_t size) except -1

@@ -6,12 +6,17 @@ They differ in what is under the object: where its ciphertext comes from and goe
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 
+from fastnode.openssl.burden cimport ANY_NUMBER, TOO_MANY, allow_messages
 from fastnode.tls.engine cimport ENDED, WANT_MORE, TlsEngine
 
 import ssl
 
 from fastnode.errors import ProtocolError, Side
-from fastnode.limits import MAX_CLIENT_HANDSHAKE_BYTES, MAX_SERVER_HANDSHAKE_BYTES
+from fastnode.limits import (
+    MAX_CLIENT_HANDSHAKE_BYTES,
+    MAX_POST_HANDSHAKE_MESSAGES,
+    MAX_SERVER_HANDSHAKE_BYTES,
+)
 from fastnode.openssl.constrained import constrained_by
 from fastnode.openssl.verification import expect_verdict, take_verdict
 
@@ -38,6 +43,7 @@ cdef class SslObjectEngine(TlsEngine):
         self.room = (
             MAX_CLIENT_HANDSHAKE_BYTES if server_side else MAX_SERVER_HANDSHAKE_BYTES
         )
+        self.messages = MAX_POST_HANDSHAKE_MESSAGES
         self.ssl_read = self.ssl.read
         self.ssl_write = self.ssl.write
         return 0
@@ -83,12 +89,31 @@ cdef class SslObjectEngine(TlsEngine):
 
     cdef int settle(self) except -1:
         self.found = None
+        self.messages = ANY_NUMBER
         return 0
 
     cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1:
+        try:
+            return self.read_counted(into, size)
+        except SSLError:
+            if self.messages != TOO_MANY:
+                raise
+        raise ProtocolError(
+            f"the peer sent more than {MAX_POST_HANDSHAKE_MESSAGES} TLS messages "
+            "(KeyUpdate, NewSessionTicket) between the end of its TLS handshake "
+            "and its admission",
+            side=Side.REMOTE,
+            hint="it is no fastnode peer, or hostile: see who it is",
+        )
+
+    cdef Py_ssize_t read_counted(
+        self, unsigned char *into, size_t size
+    ) except -1:
+        """`read`, with the messages counted that make OpenSSL derive keys."""
         cdef Py_ssize_t got
         if self.ssl is None:
             return ENDED
+        allow_messages(self.messages)
         try:
             got = self.ssl_read(
                 size, PyMemoryView_FromMemory(<char *>into, size, PyBUF_WRITE)
@@ -97,6 +122,8 @@ cdef class SslObjectEngine(TlsEngine):
             return WANT_MORE
         except ZeroReturn:
             return ENDED
+        finally:
+            self.messages = allow_messages(ANY_NUMBER)
         return got if got > 0 else ENDED
 
     cdef int write(self, const unsigned char *data, size_t size) except -1:
@@ -115,12 +142,16 @@ cdef class SslObjectEngine(TlsEngine):
     cdef int close(self) except -1:
         if self.ssl is None:
             return 0
+        # OpenSSL reads what has come, and looks for the peer's close_notify.
+        allow_messages(self.messages)
         try:
             self.ssl.unwrap()
         except SSLError:
             # It wants the peer's close_notify, which we do not wait for here, or
             # the connection has failed already; ours is in the output if it can be.
             pass
+        finally:
+            allow_messages(ANY_NUMBER)
         self.remembered = (
             self.certificate, self.version, self.cipher, self.group, self.alpn
         )
