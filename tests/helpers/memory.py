@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from fastnode.peer import Peer
     from fastnode.tls.engine import TlsEngine
 
-__all__ = ["MemoryEnd", "MemoryNode", "MemoryTransport", "TurnLoop", "running_loop"]
+__all__ = [
+    "EagerLoop",
+    "MemoryEnd",
+    "MemoryNode",
+    "MemoryTransport",
+    "TurnLoop",
+    "running_loop",
+]
 
 T = TypeVar("T")
 #: A loop that has not come to rest after so many callbacks never will.
@@ -149,10 +156,30 @@ class TurnLoop:
         return task.result()  # type: ignore[no-any-return]
 
 
+class EagerLoop(TurnLoop):
+    """Runs a task up to its first wait when it is made, as
+    `asyncio.eager_task_factory` does, which Python 3.11 does not have."""
+
+    def create_task(
+        self, coro: Any, *, name: str | None = None, context: Context | None = None
+    ) -> asyncio.Task[Any]:
+        task = super().create_task(coro, name=name, context=context)
+        first_step = self._ready.pop()
+        outer = asyncio.current_task(self._self)
+        if outer is not None:
+            asyncio.tasks._leave_task(self._self, outer)
+        try:
+            first_step._run()
+        finally:
+            if outer is not None:
+                asyncio.tasks._enter_task(self._self, outer)
+        return task
+
+
 @contextmanager
-def running_loop() -> Iterator[TurnLoop]:
-    """A `TurnLoop` that counts as running in here."""
-    loop = TurnLoop()
+def running_loop(make: type[TurnLoop] = TurnLoop) -> Iterator[TurnLoop]:
+    """A loop that counts as running in here."""
+    loop = make()
     before = asyncio._get_running_loop()
     asyncio._set_running_loop(loop._self)
     tell_time(loop.time())

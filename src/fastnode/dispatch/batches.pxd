@@ -32,5 +32,6 @@ cdef class Batches:
     cdef int done(self, Batch batch) except -1
     cdef int go_on(self, Endpoint endpoint, bint admitted) except -1
     cdef int enqueue(self, Endpoint endpoint) except -1
+    cdef int leave(self, Endpoint endpoint) except -1
     cdef bint busy(self) noexcept
     cdef int close(self) except -1

@@ -185,9 +185,12 @@ cdef class Batches:
             while endpoint.turns and endpoint.running < endpoint.batches:
                 other = endpoint.turns.popleft()
                 other.waiting -= 1
-                other.go_on(endpoint, True)
-                if other.on_rest is not None:
-                    other.on_rest()
+                try:
+                    other.go_on(endpoint, True)
+                    if other.on_rest is not None:
+                        other.on_rest()
+                except Exception as error:
+                    other.handlers.begin_failed(error)
         return 0
 
     cdef int go_on(self, Endpoint endpoint, bint admitted) except -1:
@@ -201,18 +204,28 @@ cdef class Batches:
         while line is not None and line.running == 0:
             if not line.waiting and endpoint not in self.gathered:
                 del self.lines[endpoint]
-                break
+                return self.leave(endpoint)
             if endpoint.batches and not admitted and endpoint.batches_full():
                 return self.enqueue(endpoint)
             admitted = False
             batch = line.waiting.popleft() if line.waiting else self.take(endpoint)
             self.begin(batch)
+            # The handler may have ended the link.
+            line = self.lines.get(endpoint)
         return 0
 
     cdef int enqueue(self, Endpoint endpoint) except -1:
         """Wait for a place at a full endpoint."""
-        self.waiting += 1
-        endpoint.turns.append(self)
+        if self.waiting == 0 or self not in endpoint.turns:
+            self.waiting += 1
+            endpoint.turns.append(self)
+        return 0
+
+    cdef int leave(self, Endpoint endpoint) except -1:
+        """Wait for no place at an endpoint any more."""
+        if self.waiting > 0 and endpoint.batches and self in endpoint.turns:
+            self.waiting -= 1
+            endpoint.turns.remove(self)
         return 0
 
     cdef bint busy(self) noexcept:
@@ -226,9 +239,9 @@ cdef class Batches:
         self.closed = True
         self.gathered = {}
         self.newest = None
-        for endpoint, line in self.lines.items():
+        for endpoint, line in list(self.lines.items()):
             line.waiting.clear()
-            if endpoint.batches and self in endpoint.turns:
-                endpoint.turns.remove(self)
-                self.waiting -= 1
+            self.leave(endpoint)
+            if line.running == 0:
+                del self.lines[endpoint]
         return 0

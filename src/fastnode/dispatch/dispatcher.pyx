@@ -15,10 +15,15 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from fastnode.buffers.spares cimport Spares
 from fastnode.dispatch.batches cimport Batches
 from fastnode.dispatch.context cimport HandlerContext
-from fastnode.dispatch.endpoint cimport Endpoint, EndpointNumbers, EndpointRegistry
+from fastnode.dispatch.endpoint cimport (
+    Endpoint,
+    EndpointNumbers,
+    EndpointRegistry,
+    data_endpoint,
+)
 from fastnode.dispatch.handler cimport CONFIRMED, NESTED, Handlers
 from fastnode.dispatch.queue cimport DeliveryQueue
-from fastnode.dispatch.stopwatch cimport Stopwatch
+from fastnode.dispatch.stopwatch cimport Stopwatch, reach
 from fastnode.dispatch.windows cimport Windows
 from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.decoder cimport Decoder
@@ -59,7 +64,7 @@ cdef class Dispatcher:
         self.handlers.on_end = self.handler_ended
         self.batches.on_rest = self.queue.on_rest = self.rest
         self.queue.on_mark = self.come_through
-        self.queue.on_error = on_error
+        self.handlers.on_error = on_error
 
     def set_peer(self, peer):
         """Who sends: the `sender` of all messages."""
@@ -69,31 +74,31 @@ cdef class Dispatcher:
 
     cdef int message(self, int lane, uint16_t number, bytes payload) except -1:
         """A one-way message."""
-        cdef Endpoint endpoint = self.numbers.find(lane, number)
         self.handlers.messages_received += 1
-        if self.handlers.held or endpoint.most or endpoint.awaits:
-            return self.queue.accept(endpoint, payload, lane, 0, 0)
-        return self.queue.begin(endpoint, payload, lane, 0, 0)
+        return self.queue.accept(
+            self.numbers.find(lane, number), payload, lane, 0, 0
+        )
 
     cdef int messages(self, Decoder decoder) except -1:
         """The messages that follow in the decoder, as long as they are whole and plain:
         as `message`, with nothing done for each that need not be."""
+        cdef Handlers handlers = self.handlers
+        cdef EndpointNumbers numbers = self.numbers
+        cdef Stopwatch watch = self.watch
         cdef Endpoint endpoint
-        cdef bytes payload = self.handlers.begin_plain(decoder, self.numbers)
+        cdef bytes payload = handlers.begin_plain(decoder, numbers)
         while payload is not None:
-            self.watch.message(DATA_LANE, decoder.number)
-            endpoint = self.numbers.find(DATA_LANE, decoder.number)
-            if self.handlers.held or endpoint.most or endpoint.awaits:
-                self.handlers.messages_received += 1
+            reach(watch, DATA_LANE, decoder.number)
+            endpoint = data_endpoint(numbers, decoder.number)
+            handlers.messages_received += 1
+            if handlers.held:
                 self.queue.accept(endpoint, payload, DATA_LANE, 0, 0)
-                payload = decoder.next_message()
-            elif endpoint.batch:
-                self.handlers.messages_received += 1
-                self.batches.gather(endpoint, payload, DATA_LANE, 0, 0)
-                payload = decoder.next_message()
             else:
-                self.message(DATA_LANE, decoder.number, payload)
-                payload = self.handlers.begin_plain(decoder, self.numbers)
+                self.queue.place(endpoint, payload, DATA_LANE, 0, 0, None)
+            if endpoint.plain:
+                payload = handlers.begin_plain(decoder, numbers)
+            else:
+                payload = decoder.next_message()
         return 0
 
     cdef int call(self, Decoder decoder, bytes payload) except -1:
@@ -155,6 +160,8 @@ cdef class Dispatcher:
         if self.batches.gathered:
             self.batches.hand_over()
             self.watch.lap()
+            if self.on_idle is not None:
+                self.rest()
         return 0
 
     # --- what handlers leave ------------------------------------------------------
@@ -170,8 +177,7 @@ cdef class Dispatcher:
                 self.queue.run_endpoint(endpoint)
             self.rest()
         except Exception as error:
-            if self.queue.on_error is not None:
-                self.queue.on_error(error)
+            self.handlers.begin_failed(error)
         finally:
             if entered:
                 context.leave()
@@ -187,7 +193,7 @@ cdef class Dispatcher:
     cdef int tell_idle(self, callback) except -1:
         """Have `callback` called when nothing is left to do; None: no more."""
         self.on_idle = callback
-        self.handlers.tell_ends = callback is not None
+        self.handlers.tell_ends = callback is not None or self.closed
         return 0
 
     cdef bint busy(self) noexcept:
@@ -243,7 +249,7 @@ cdef class Dispatcher:
         """Begin nothing more, and cancel the handlers that are under way; returns
         their tasks."""
         self.batches.close()
-        self.queue.closed = True
+        self.queue.close()
         return self.handlers.stop()
 
     cdef int close(self) except -1:
@@ -252,18 +258,51 @@ cdef class Dispatcher:
         self.on_idle = self.on_through = None
         self.batches.close()
         self.queue.close()
-        self.handlers.close()
-        return self.let_go()
+        self.handlers.tell_ends = True
+        return self.handlers.close()
 
     cdef int let_go(self) except -1:
-        """When no handler is under way any more, nothing refers back to this object: it
-        is freed with its last user and not by the garbage collector."""
-        self.handlers.tell_ends = self.handlers.running > 0
+        """Refer back to this object from nowhere, if no handler is under way any more.
+        So it is freed with its last user and not by the garbage collector.
+
+        Called when the connection is gone and when a handler has ended since the link
+        has. Not by `close`: the handler that has ended the link may go on in a task.
+        """
         if self.handlers.running == 0:
-            self.handlers.on_end = self.handlers.on_lent = None
+            self.handlers.on_end = self.handlers.on_lent = self.handlers.on_error = None
             self.batches.on_rest = None
-            self.queue.on_rest = self.queue.on_mark = self.queue.on_error = None
+            self.queue.on_rest = self.queue.on_mark = None
         return 0
+
+    # --- for tests ----------------------------------------------------------------
+
+    def unfinished(self):
+        """Return what is counted of deliveries that are not done, by name; without what
+        is 0."""
+        cdef int lane
+        cdef Windows windows = self.windows
+        cdef DeliveryQueue queue = self.queue
+        cdef dict found = {
+            "excused": windows.excused,
+            "shut": windows.shut,
+            "running": self.handlers.running,
+            "tasks": len(self.handlers.tasks),
+            "calls": len(self.handlers.calls),
+            "given": self.handlers.spare_given,
+            "held back": 0 if queue.held is None else len(queue.held) + 1,
+            "in lanes": queue.in_lanes,
+            "at endpoints": queue.at_endpoints,
+            "stalled": 0 if queue.stalled is None else len(queue.stalled) + 1,
+            "gathered": len(self.batches.gathered),
+            "lines": len(self.batches.lines),
+            "waiting for turns": self.batches.waiting,
+        }
+        for lane in range(LANES):
+            found[f"held, lane {lane}"] = windows.held[lane]
+            found[f"under way, lane {lane}"] = windows.under_way[lane]
+        return {name: count for name, count in found.items() if count}
+
+    # --- slow callbacks -----------------------------------------------------------
 
     def names_seen(self):
         """The names of the endpoints that the stopwatch has seen since its last lap."""

@@ -58,6 +58,19 @@ cdef class Endpoint:
             self.nested = deque()
         self.asynchronous = handler is not None and is_async(handler)
         self.awaits = self.asynchronous and not batch
+        self.plain = not (self.most or self.awaits or batch)
+
+    def unfinished(self):
+        """Return what is counted of deliveries that are not done, by name, without what
+        is 0: for tests."""
+        found = {
+            "running": self.running,
+            "lent": self.lent,
+            "waiting": len(self.waiting or ()),
+            "nested": len(self.nested or ()),
+            "turns": len(self.turns or ()),
+        }
+        return {name: count for name, count in found.items() if count}
 
     cdef bint full(self, bint nested) noexcept:
         """What comes now has to wait: for a handler to finish, or for its turn."""
@@ -118,6 +131,16 @@ cdef class EndpointRegistry:
 
     def __len__(self):
         return len(self.by_name)
+
+    def unfinished(self):
+        """Return `Endpoint.unfinished` of each endpoint where it is not empty, by name.
+        """
+        cdef Endpoint each
+        return {
+            name: counts
+            for name, each in self.by_name.items()
+            if (counts := each.unfinished())
+        }
 
     cdef Endpoint find(self, str name):
         """The endpoint of that name; one without handler if there is none. Names

@@ -58,6 +58,7 @@ cdef class Delivery:
 
     cdef PyObject *step(self, object value) except? NULL
     cdef int raised(self) except -1
+    cdef int ended(self, object result, object error) except -1
     cdef int wait(self) except -1
     cdef int go_on(self) except -1
 
@@ -87,6 +88,8 @@ cdef class Handlers:
     cdef object on_lent
     # Whether each end is to be told.
     cdef bint tell_ends
+    # Called with the exception when something that had waited could not be begun.
+    cdef object on_error
 
     # The queue of the link holds something: what comes has to wait.
     cdef bint held
@@ -128,6 +131,7 @@ cdef class Handlers:
     cdef int finish(self, Delivery delivery) except -1
     cdef bint cancel(self, uint32_t call) except? True
     cdef int close(self) except -1
+    cdef int begin_failed(self, object error) except -1
     cdef int log_error(self, Endpoint endpoint, object error) except -1
 
 

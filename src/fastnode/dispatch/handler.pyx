@@ -33,13 +33,13 @@ from cpython.contextvars cimport (
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_REFCNT
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t
 
 from fastnode.buffers.spares cimport Spares
 from fastnode.dispatch.batch cimport Batch
 from fastnode.dispatch.endpoint cimport Endpoint, EndpointNumbers, EndpointRegistry
 from fastnode.dispatch.message cimport Message, make_message
-from fastnode.dispatch.stopwatch cimport Stopwatch
+from fastnode.dispatch.stopwatch cimport Stopwatch, reach
 from fastnode.dispatch.windows cimport Windows
 from fastnode.sending.outbox cimport Outbox, as_bytes
 from fastnode.wire.decoder cimport Decoder
@@ -87,18 +87,26 @@ cdef class Delivery:
     cdef PyObject *step(self, object value) except? NULL:
         """Run the handler up to its next wait; NULL without an exception: it ended."""
         cdef PyObject *given = NULL
-        cdef Stopwatch watch = self.handlers.watch
-        cdef str name = self.endpoint.name
-        cdef double began = watch.now()
-        cdef PySendResult sent = PyIter_Send(self.coroutine, value, &given)
+        cdef Stopwatch watch
+        cdef str name
+        cdef double began = 0
+        cdef PySendResult sent
+        if self.state != RUNNING:
+            raise no_more()
+        watch = self.handlers.watch
+        name = self.endpoint.name
+        if watch.limit > 0:
+            began = watch.now()
+        sent = PyIter_Send(self.coroutine, value, &given)
         if sent == PYGEN_ERROR:
             self.raised()
         elif sent == PYGEN_RETURN:
             result = <object>given
             Py_DECREF(result)
             given = NULL
-            self.handlers.end(self, result, None)
-        watch.tell(name, began)
+            self.ended(result, None)
+        if began > 0:
+            watch.tell(name, began)
         return given
 
     cdef int raised(self) except -1:
@@ -107,9 +115,16 @@ cdef class Delivery:
         try:
             reraise()
         except BaseException as error:
-            self.handlers.end(self, None, error)
+            self.ended(None, error)
             if isinstance(error, CancelledError):
                 raise
+        return 0
+
+    cdef int ended(self, object result, object error) except -1:
+        """Tell the end, once: code of the user that holds the task's coroutine may have
+        run it too."""
+        if self.state == RUNNING:
+            self.handlers.end(self, result, error)
         return 0
 
     def __await__(self):
@@ -134,12 +149,14 @@ cdef class Delivery:
         return result
 
     def throw(self, *exception):
+        if self.state != RUNNING:
+            raise no_more()
         try:
             return self.coroutine.throw(*exception)
         except StopIteration as stop:
-            self.handlers.end(self, stop.value, None)
+            self.ended(stop.value, None)
         except BaseException as error:
-            self.handlers.end(self, None, error)
+            self.ended(None, error)
             if isinstance(error, CancelledError):
                 raise
         raise StopIteration
@@ -159,8 +176,8 @@ cdef class Delivery:
         cdef Endpoint endpoint = self.endpoint
         self.calls += 1
         if self.calls == 1:
-            self.excused = self.handlers.windows.excuse(self.lane, self.size)
             endpoint.lent += 1
+            self.excused = self.handlers.windows.excuse(self.lane, self.size)
             if endpoint.nested:
                 # Not here, in the context of this handler.
                 self.handlers.loop.call_soon(self.handlers.on_lent, endpoint)
@@ -201,6 +218,10 @@ cdef Delivery current():
     """The delivery whose handler makes a call, or None."""
     cdef Delivery delivery = get_value(CURRENT)
     return None if delivery is None or delivery.state == DONE else delivery
+
+
+cdef object no_more():
+    return RuntimeError("the handler of this coroutine has ended")
 
 
 async def awaited(awaitable):
@@ -249,34 +270,33 @@ cdef class Handlers:
         cdef Message message
         if endpoint.handler is None:
             return self.nobody(endpoint, call, flags)
-        if self.spare_given or self.spare is None:
+        # Not in a `try`, which costs as much as the rest of this.
+        # A message that nobody refers to any more is used again: nobody can see that.
+        if self.spare is None or self.spare_given:
             message = make_message(payload, self.peer, endpoint.name)
-            if not self.spare_given:
+            returned = call_one(endpoint.handler, message)
+            if Py_REFCNT(message) == 1 and self.spare is None:
+                message.payload = None
                 self.spare = message
         else:
             message = self.spare
             message.payload = payload
             if message.endpoint is not endpoint.name:
                 message.endpoint = endpoint.name
-        if self.spare_given:
-            # Begun by code that a handler has called.
-            returned = call_one(endpoint.handler, message)
-        else:
             self.spare_given = True
-            # Not in a `try`, which costs as much as the rest of this.
             returned = call_one(endpoint.handler, message)
             self.spare_given = False
             if Py_REFCNT(message) == 2:
-                # Nobody else can see that it is used again.
                 message.payload = None
             else:
                 self.spare = None
         if returned == NULL:
             return self.raised(endpoint, call, None)
+        if returned == <PyObject *>None and call == 0:
+            Py_DECREF(<object>returned)
+            return 0
         result = <object>returned
         Py_DECREF(result)
-        if result is None and call == 0:
-            return 0
         return self.returned(endpoint, result, payload, lane, call, flags, None)
 
     cdef bytes begin_plain(self, Decoder decoder, EndpointNumbers numbers):
@@ -300,11 +320,9 @@ cdef class Handlers:
             ):
                 break
             endpoint = <Endpoint>PyList_GET_ITEM(book, number)
-            if self.held or endpoint.most or endpoint.awaits or endpoint.batch:
+            if self.held or not endpoint.plain:
                 break
-            if watch.close:
-                watch.message(DATA_LANE, number)
-            watch.seen[DATA_LANE] |= <uint64_t>1 << (number & 63)
+            reach(watch, DATA_LANE, number)
             self.messages_received += 1
             self.begin(endpoint, payload, DATA_LANE, 0, 0)
             payload = decoder.next_message()
@@ -346,7 +364,8 @@ cdef class Handlers:
                 delivery = new_delivery(
                     self, endpoint, payload, lane, 0 if confirmed else call, flags
                 )
-                delivery.batch = batch
+                if batch is not None:
+                    delivery.batch = batch
                 goes_on = self.start(result, delivery)
             elif call and not confirmed:
                 self.reply(call, result)
@@ -430,8 +449,12 @@ cdef class Handlers:
     # --- asynchronous handlers ------------------------------------------------
 
     cdef int start(self, object awaitable, Delivery delivery) except -1:
-        """Run what a handler returned in a task. Returns 1 while it runs, 0 if it is
-        done: a factory of eager tasks begins it at once."""
+        """Run what a handler returned in a task.
+
+        Returns:
+            1 while it runs, 0 if it is done: a factory of eager tasks may run it to its
+            end. Of a batch always 1, for `on_end` is still to be called.
+        """
         cdef Endpoint endpoint = delivery.endpoint
         cdef uint32_t call = delivery.call
         cdef size_t size = delivery.size
@@ -439,8 +462,9 @@ cdef class Handlers:
         if not PyCoro_CheckExact(awaitable) and not isinstance(awaitable, Coroutine):
             awaitable = awaited(awaitable)
         delivery.coroutine = awaitable
-        if delivery.batch is None:
+        if not endpoint.batch:
             endpoint.awaits = True
+            endpoint.plain = False
         if size - TASK_BYTES < self.spares.least:
             delivery.payload = None  # too small to be used again
         delivery.state = RUNNING
@@ -458,13 +482,16 @@ cdef class Handlers:
             finally:
                 PyContext_Exit(context)
         except BaseException:
-            if call:
-                self.calls.pop(call, None)
-            delivery.close()
-            self.finish(delivery)
+            if delivery.state == RUNNING:
+                if call:
+                    self.calls.pop(call, None)
+                try:
+                    delivery.close()
+                finally:
+                    self.finish(delivery)
             raise
         if delivery.state == DONE:
-            return 0
+            return endpoint.batch
         self.tasks[delivery] = task
         if call and call not in self.calls:
             # It has begun, and its caller gave up meanwhile.
@@ -509,7 +536,7 @@ cdef class Handlers:
         delivery refers to nothing of the link any more.
         """
         cdef Endpoint endpoint = delivery.endpoint
-        cdef bytes payload = delivery.payload
+        cdef bytes payload
         self.tasks.pop(delivery, None)
         if delivery.calls:
             # Calls of tasks that it left behind are not its own.
@@ -518,11 +545,13 @@ cdef class Handlers:
         delivery.state = DONE
         delivery.handlers = None
         delivery.endpoint = None
-        delivery.payload = None
-        delivery.batch = None
+        if endpoint.batch:
+            delivery.batch = None
         self.running -= 1
         endpoint.running -= 1
-        if payload is not None:
+        if delivery.payload is not None:
+            payload = delivery.payload
+            delivery.payload = None
             self.spares.put(payload)
         return self.windows.end(delivery.lane, delivery.size)
 
@@ -555,6 +584,12 @@ cdef class Handlers:
         return 0
 
     # --- errors -----------------------------------------------------------------
+
+    cdef int begin_failed(self, object error) except -1:
+        """Something that had waited could not be begun: that ends the link."""
+        if self.on_error is not None:
+            self.on_error(error)
+        return 0
 
     cdef int log_error(self, Endpoint endpoint, object error) except -1:
         """Log and count what a handler raised, but not each of the many errors that a

@@ -29,9 +29,8 @@ cdef class DeliveryQueue:
     # `pump` is scheduled; the link has ended.
     cdef bint scheduled
     cdef bint closed
-    # Called with the exception when beginning something failed, when the mark of
-    # `mark` is reached, and when something was begun that had waited.
-    cdef object on_error
+    # Called when the mark of `mark` is reached, and when something was begun that had
+    # waited.
     cdef object on_mark
     cdef object on_rest
 
@@ -58,7 +57,7 @@ cdef class DeliveryQueue:
     cdef bint stalls(self, Delivery delivery) except? True
     cdef int wait_for_room(self) except -1
     cdef int run(self) except -1
-    cdef bint run_held(self) except? True
+    cdef int run_held(self) except -1
     cdef int run_lanes(self) except -1
     cdef int run_endpoint(self, Endpoint endpoint) except -1
     cdef int run_stalled(self) except -1

@@ -231,8 +231,7 @@ cdef class DeliveryQueue:
         try:
             self.run()
         except Exception as error:
-            if self.on_error is not None:
-                self.on_error(error)
+            self.handlers.begin_failed(error)
         finally:
             if entered:
                 context.leave()
@@ -251,20 +250,20 @@ cdef class DeliveryQueue:
         if not self.outbox.crowded():
             self.outbox.on_room = None
             self.run_stalled()
-        if self.holding or self.run_held():
-            self.run_lanes()
+        if not self.holding:
+            self.run_held()
+        self.run_lanes()
         if not self.closed:
             self.on_rest()
         return 0
 
-    cdef bint run_held(self) except? True:
-        """Place what the link holds. False: the peer does not read its replies."""
+    cdef int run_held(self) except -1:
+        """Place what the link holds, as long as the peer reads its replies."""
         cdef Delivery delivery
         while self.held:
             if self.outbox.crowded():
                 self.wait_for_room()
-                self.batches.hand_over()
-                return False
+                return self.batches.hand_over()
             delivery = self.held.popleft()
             if delivery.endpoint is None:
                 self.batches.hand_over()
@@ -282,8 +281,7 @@ cdef class DeliveryQueue:
             self.held = None
             self.handlers.held = False
             self.windows.open()
-        self.batches.hand_over()
-        return True
+        return self.batches.hand_over()
 
     cdef int run_lanes(self) except -1:
         """Begin what waits for its lane, as far as there is room."""
@@ -330,8 +328,7 @@ cdef class DeliveryQueue:
                 if not queue.closed:
                     queue.on_rest()
             except Exception as error:
-                if queue.on_error is not None:
-                    queue.on_error(error)
+                queue.handlers.begin_failed(error)
 
     cdef int run_stalled(self) except -1:
         """Have what stalled wait where it was, in front."""

@@ -21,7 +21,17 @@ cdef class Stopwatch:
     cdef int start(self) noexcept
     cdef int forget(self) noexcept
     cdef bint any(self) noexcept
-    cdef int message(self, int lane, uint16_t number) except -1
+    cdef int close_lap(self) except -1
     cdef int lap(self) except -1
     cdef double now(self) noexcept
     cdef int tell(self, str name, double began) except -1
+
+
+cdef inline int reach(Stopwatch watch, int lane, uint16_t number) except -1:
+    """Note that a message or call to endpoint `number` of a lane is to be handled."""
+    if watch.close:
+        watch.close_lap()
+    watch.seen[lane] |= <uint64_t>1 << (number & 63)
+    if lane != 0:
+        watch.others = True
+    return 0

@@ -7,8 +7,6 @@ one by one, so that of several endpoints the right one is named.
 """
 
 cimport cython
-from libc.stdint cimport uint16_t, uint64_t
-
 from fastnode.wire.frame cimport LANES
 
 cdef extern from *:
@@ -56,14 +54,10 @@ cdef class Stopwatch:
         """Some endpoint was reached since `began`."""
         return self.seen[0] != 0 or self.others
 
-    cdef int message(self, int lane, uint16_t number) except -1:
-        """A message or call to endpoint `number` of a lane is about to be handled."""
-        if self.close:
-            self.close -= 1
-            self.lap()
-        self.seen[lane] |= <uint64_t>1 << (number & 63)
-        self.others = self.others or lane != 0
-        return 0
+    cdef int close_lap(self) except -1:
+        """Take a lap for a single message."""
+        self.close -= 1
+        return self.lap()
 
     cdef int lap(self) except -1:
         """What was under way is handled: tell if it took too long."""

@@ -14,7 +14,7 @@ from libc.stdint cimport uint64_t
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.dispatch.context cimport HandlerContext
-from fastnode.dispatch.stopwatch cimport Stopwatch
+from fastnode.dispatch.stopwatch cimport Stopwatch, reach
 from fastnode.sending.outbox cimport Outbox
 from fastnode.tls.engine cimport ENDED, WANT_MORE
 from fastnode.wire.decoder cimport Decoder
@@ -264,7 +264,7 @@ cdef class Connection:
                     or self.decoder.kind == CALL
                     or self.decoder.kind == CONFIRM
                 ):
-                    self.watch.message(self.decoder.lane, self.decoder.number)
+                    reach(self.watch, self.decoder.lane, self.decoder.number)
                 self.taker.on_frame()
                 if self.ended:
                     return 0

@@ -185,6 +185,10 @@ cdef class LinkProtocol(FrameTaker):
         """There is no connection, or not any more."""
         self.connection.connection_lost(exc)
 
+    def unfinished(self):
+        """See `Dispatcher.unfinished`."""
+        return self.dispatcher.unfinished()
+
     def peer_text(self):
         """The best name for the peer that is known by now."""
         if self.peer is not None:
@@ -266,7 +270,7 @@ cdef class LinkProtocol(FrameTaker):
         self.on_slow = None
         self.connection.watch.limit = 0
         self.connection.watch.on_slow = None
-        return 0
+        return self.dispatcher.let_go()
 
     cdef int on_failure(self, error) except -1:
         """Whatever goes wrong ends this link and nothing else."""

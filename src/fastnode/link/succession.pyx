@@ -172,13 +172,9 @@ cdef class Succession:
         """The link before this one is through: handle what was held."""
         if self.held is None:
             return
-        protocol = self.protocol
         self.held.set_result(None)
         self.held = None
-        try:
-            self.dispatcher.release()
-        except Exception as error:
-            protocol.connection.failed(error)
+        self.dispatcher.release()
 
     def reached(self):
         """All that the peer sent on this link, up to its MOVED, has been handled."""
