@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -13,7 +16,15 @@ from fastnode.certs import signing
 from fastnode.certs.authority import Authority
 from helpers.odd_certificates import tlv
 
-__all__ = ["constrained", "encoded", "extension", "subtree", "with_extension"]
+__all__ = [
+    "constrained",
+    "encoded",
+    "extension",
+    "openssl_reads_hosts",
+    "refused",
+    "subtree",
+    "with_extension",
+]
 
 #: Tags of the types of GeneralName (RFC 5280, appendix A).
 TAGS = {"email": 0x81, "DNS": 0x82, "URI": 0x86, "IP": 0x87}
@@ -88,3 +99,36 @@ def constrained(
 def encoded(*texts: str) -> bytes:
     """A certificate with these constraints, DER."""
     return constrained(*texts).x509.public_bytes(Encoding.DER)
+
+
+def refused(issuer: Authority, root: Authority, sans: list[str]) -> bool:
+    """Whether OpenSSL refuses a certificate with these SANs."""
+    shown = issuer.issue(None, dns=sans).certificate()
+    accepting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    accepting.hostname_checks_common_name = False
+    shown.load_into(accepting)
+    dialing = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    dialing.check_hostname = False
+    dialing.hostname_checks_common_name = False
+    dialing.load_verify_locations(cadata=root.cert_pem.decode())
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    near = dialing.wrap_bio(to_client, to_server, server_hostname="x")
+    far = accepting.wrap_bio(to_server, to_client, server_side=True)
+    codes: list[int] = []
+    try:
+        for end in (near, far, near):
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    except ssl.SSLCertVerificationError as error:
+        codes.append(error.verify_code)
+    # X509_V_ERR_PERMITTED_VIOLATION and _EXCLUDED_VIOLATION.
+    assert not set(codes) - {47, 48}
+    return bool(codes)
+
+
+@cache
+def openssl_reads_hosts() -> bool:
+    """Whether OpenSSL compares URI constraints with the host of ``name@host``, as RFC
+    5280 says (3.5 does), and not with all of it (3.0)."""
+    root = constrained("excluded;URI:pay.team-b.internal")
+    return refused(root, root, ["fastnode://pay@pay.team-b.internal"])

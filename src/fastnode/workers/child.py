@@ -40,6 +40,8 @@ _spawn = multiprocessing.get_context("spawn")
 
 #: How often `waitpid` is called where a system has no pidfd.
 LOOK_SECONDS = 0.05
+#: How long the end of the program waits for Python's resource tracker.
+TRACKER_SECONDS = 1.0
 #: Below are standard input, output and error.
 FIRST_DESCRIPTOR = 3
 
@@ -180,6 +182,26 @@ def _pair(ours: ExitStack, theirs: ExitStack) -> tuple[socket.socket, socket.soc
     return here, theirs.enter_context(socket.socket(fileno=number))
 
 
+@atexit.register
+def _leave_tracker() -> None:
+    """Close our end of the pipe to Python's resource tracker, and wait a while for it.
+
+    From Python 3.12 on the interpreter does both when it ends, and waits without a
+    bound. A process that a worker has forked holds a copy of the pipe: as long as it
+    lives, the tracker does too.
+    """
+    tracker: Any = resource_tracker._resource_tracker
+    descriptor, pid = tracker._fd, tracker._pid
+    if descriptor is None or pid is None:
+        return
+    tracker._fd = tracker._pid = None
+    os.close(descriptor)
+    deadline = time.monotonic() + TRACKER_SECONDS
+    with suppress(ChildProcessError):
+        while os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
 def _pickle(process: Any) -> memoryview:
     """What `spawn.spawn_main` reads: how to prepare the interpreter, what to run."""
     file = io.BytesIO()
@@ -190,7 +212,8 @@ def _pickle(process: Any) -> memoryview:
         reduction.dump(process, file)
     finally:
         context.set_spawning_popen(None)
-    return file.getbuffer()
+    # Not `getbuffer`: its view would keep the file from being freed in order.
+    return memoryview(file.getvalue())
 
 
 def _start(command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes]:
