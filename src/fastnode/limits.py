@@ -111,6 +111,24 @@ ENDPOINT_DICTIONARY_SIZE: Final = 1024
 #: Text of a remote error or goodbye is cut to this.
 MAX_REASON_BYTES: Final = 1 * KIB
 
+#: Metadata of one message, call or reply, as in HTTP/2 servers: what proxies and
+#: frameworks allow for all header fields together. Names and values count.
+MAX_METADATA_ENTRIES: Final = 64
+MAX_METADATA_BYTES: Final = 16 * KIB
+MAX_METADATA_NAME_BYTES: Final = 255
+#: The code of an error that a handler raises, and its details.
+MAX_CODE_BYTES: Final = 64
+MAX_DETAILS_BYTES: Final = 16 * KIB
+#: Names of endpoints that do not exist, of which a peer is told within a second how many
+#: of its one-way messages were dropped. A peer can make up any number of names.
+MAX_DROPPED_NAMES: Final = 64
+#: The smallest frame that a peer must take so that extension blocks are used with it: a
+#: block is never cut.
+LEAST_EXTENDED_FRAME_BYTES: Final = 32 * KIB
+#: The extension block of a frame: the largest metadata or details, and 1 KiB for their
+#: lengths and for what later versions add.
+MAX_EXTENSION_BYTES: Final = 17 * KIB
+
 #: TLS records that are sent under one key: a third of what RFC 8446, section 5.5,
 #: allows AES-GCM (2**24.5). 137 GB of full ones, a minute or two of full speed.
 RECORDS_OF_KEY: Final = 1 << 23

@@ -201,7 +201,7 @@ def test_bodies(row: list[str]) -> None:
     for length, good in bounds.items():
         if length >= 0:
             assert (answer(kind, length) == "") is good, length
-    bits = {"`MORE`": 1, "lane": 4, "`NESTED`": 16}
+    bits = {"`MORE`": 1, "lane": 4, "`NESTED`": 16, "`EXTENDED`": 32}
     for flags in (1, 2, 4, 10, 16, 32, 0x80):
         told = answer(kind, 16, flags=flags)
         allowed = any(name in row[4] and flags == bit for name, bit in bits.items())
@@ -243,6 +243,9 @@ def test_limits() -> None:
         "payload of a message, call or reply": {limits.DEFAULT_MAX_MESSAGE_BYTES},
         "node name": {limits.MAX_NODE_NAME_BYTES},
         "endpoint name": {1, limits.MAX_ENDPOINT_NAME_BYTES},
+        "extension block": {limits.MAX_EXTENSION_BYTES},
+        "metadata": {limits.MAX_METADATA_ENTRIES, limits.MAX_METADATA_BYTES},
+        "details of an error": {limits.MAX_DETAILS_BYTES},
         "endpoint dictionary": {limits.ENDPOINT_DICTIONARY_SIZE},
         "each text of ERROR and GOODBYE": {limits.MAX_REASON_BYTES},
         "window": {limits.WINDOW_BYTES},
@@ -274,6 +277,7 @@ def test_features() -> None:
     assert {row[1]: int(row[0]) for row in rows} == {
         "HANDOVER": frames.HANDOVER,
         "SUCCEEDS": frames.SUCCEEDS,
+        "EXTENSIONS": frames.EXTENSIONS,
     }
     for row in rows:
         sizes = numbers(row[2])

@@ -8,10 +8,21 @@ from pathlib import Path
 import pytest
 
 from fastnode.buffers.pool import BufferPool
+from fastnode.errors import ProtocolError
 from fastnode.link.machine import FRAMES, State, frame_mask
 from fastnode.wire.decoder import Decoder
 from fastnode.wire.hello import FEATURES
-from fastnode.wire.kinds import KINDS, LANE, MORE, NESTED, FrameKind, Phase, mask
+from fastnode.wire.kinds import (
+    EXTENDED,
+    KINDS,
+    LANE,
+    MORE,
+    NESTED,
+    PLANNED,
+    FrameKind,
+    Phase,
+    mask,
+)
 from helpers import frames
 from helpers.documents import section, table
 
@@ -19,6 +30,8 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src/fastnode"
 WIRE = (ROOT / "docs/wire-format.md").read_text()
 ROWS = {row[1]: row for row in table(WIRE, "kind")}
+STREAMS = section(WIRE, "Streams")
+PLANNED_ROWS = {row[1]: row for row in table(STREAMS, "kind")}
 #: The widest mask is an `unsigned int`.
 MOST_KINDS = 32
 
@@ -78,8 +91,12 @@ def test_constants_of_cython() -> None:
 
 def test_bytes_of_cython() -> None:
     text = (SOURCE / "wire/frame.pxd").read_text()
-    flags = dict(re.findall(r"^ {4}(MORE|NESTED) = (\d+)$", text, re.MULTILINE))
-    assert flags == {"MORE": str(MORE), "NESTED": str(NESTED)}
+    found = re.findall(r"^ {4}(MORE|NESTED|EXTENDED) = (\d+)$", text, re.MULTILINE)
+    assert {name: int(flag) for name, flag in found} == {
+        "MORE": MORE,
+        "NESTED": NESTED,
+        "EXTENDED": EXTENDED,
+    }
     lanes = re.search(r"^ {4}LANE_BITS = (\d+) << (\d+)$", text, re.MULTILINE)
     assert lanes
     assert int(lanes[1]) << int(lanes[2]) == LANE
@@ -90,7 +107,7 @@ def test_numbers_of_the_tests() -> None:
     assert {kind.name: getattr(frames, kind.name) for kind in KINDS} == {
         kind.name: kind.number for kind in KINDS
     }
-    assert (frames.MORE, frames.NESTED) == (MORE, NESTED)
+    assert (frames.MORE, frames.NESTED, frames.EXTENDED) == (MORE, NESTED, EXTENDED)
 
 
 def test_the_document_has_the_same_kinds() -> None:
@@ -100,14 +117,29 @@ def test_the_document_has_the_same_kinds() -> None:
     assert f"kinds above {KINDS[-1].number} are unknown" in " ".join(WIRE.split())
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", KINDS + PLANNED, ids=lambda kind: kind.name)
 def test_the_document_has_the_same_rules(kind: FrameKind) -> None:
-    _, _, lane, _, flags, body = ROWS[kind.name]
+    number, _, lane, _, flags, body = (ROWS | PLANNED_ROWS)[kind.name]
+    assert int(number) == kind.number
     assert lane == kind.lane
-    bits = {"`MORE`": MORE, "lane": LANE, "`NESTED`": NESTED}
+    bits = {"`MORE`": MORE, "lane": LANE, "`NESTED`": NESTED, "`EXTENDED`": EXTENDED}
     assert sum(bit for word, bit in bits.items() if word in flags) == kind.flags
     most = "payload" if kind.most is None else kind.most
     assert body == f"{kind.least} to {most}"
+
+
+def test_planned_kinds_follow_and_are_not_taken() -> None:
+    first = KINDS[-1].number + 1
+    numbers = [kind.number for kind in PLANNED]
+    assert numbers == list(range(first, first + len(PLANNED)))
+    assert {kind.name for kind in PLANNED} == set(PLANNED_ROWS)
+    assert {kind.feature for kind in PLANNED} == {"STREAMS"}
+    assert "STREAMS" not in {feature.name for feature in FEATURES.values()}
+    for number in numbers:
+        decoder = Decoder(BufferPool())
+        with pytest.raises(ProtocolError, match="unknown kind"):
+            decoder.feed(frames.frame(number, body=bytes(8)))
+        decoder.close()
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -122,7 +154,11 @@ def test_the_document_says_when_kinds_are_taken() -> None:
     handover = sentence(r"Kinds ([\d to]+) are taken only if both sides sent HANDOVER")
     assert numbers(until_moved) == {k.number for k in KINDS if k.until_moved}
     assert numbers(after) == {k.number for k in KINDS if k.after_goodbye}
+    extensions = sentence(
+        r"Kinds ([\d to]+) are taken only if EXTENSIONS is in effect"
+    )
     assert numbers(handover) == {k.number for k in KINDS if k.feature == "HANDOVER"}
+    assert numbers(extensions) == {k.number for k in KINDS if k.feature == "EXTENSIONS"}
     for side in ("dialer", "acceptor"):
         said = sentence(rf"kind (\d+) only by the {side}")
         assert numbers(said) == {k.number for k in KINDS if k.taken_by == side}

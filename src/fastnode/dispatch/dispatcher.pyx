@@ -27,12 +27,17 @@ from fastnode.dispatch.stopwatch cimport Stopwatch, reach
 from fastnode.dispatch.windows cimport Windows
 from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.decoder cimport Decoder
-from fastnode.wire.frame cimport CONFIRM, DATA_LANE, LANES
+from fastnode.wire.frame cimport CONFIRM, DATA_LANE, DROPPED, LANES
 
+from struct import Struct
+
+from fastnode.dispatch.drops import Drops
 from fastnode.errors import ProtocolError, Side
 from fastnode.limits import MAX_EARLY_CANCELS, WINDOW_BYTES
 
 cdef Py_ssize_t MOST_EARLY_CANCELS = MAX_EARLY_CANCELS
+# How many messages a DROPPED is about.
+cdef object COUNT = Struct(">I")
 # A number is used again after 2**32 calls. A cancellation that is half as old was for
 # a call that was over when it came.
 cdef uint64_t CANCEL_LASTS = <uint64_t>1 << 31
@@ -69,6 +74,14 @@ cdef class Dispatcher:
     def set_peer(self, peer):
         """Who sends: the `sender` of all messages."""
         self.handlers.peer = peer
+
+    def report_drops(self):
+        """Tell the peer of its one-way messages that are dropped: it takes that."""
+        self.handlers.drops = Drops(self.tell_dropped)
+
+    def tell_dropped(self, uint32_t count, str name not None):
+        """`count` messages to an endpoint that does not exist were dropped."""
+        self.outbox.frame(DROPPED, 0, COUNT.pack(count) + name.encode())
 
     # --- frames -----------------------------------------------------------------
 

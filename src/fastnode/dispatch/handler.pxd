@@ -91,6 +91,10 @@ cdef class Handlers:
     # Called with the exception when something that had waited could not be begun.
     cdef object on_error
 
+    # Tells the peer of one-way messages that were dropped, a `Drops`; None if the peer
+    # does not take that.
+    cdef object drops
+
     # The queue of the link holds something: what comes has to wait.
     cdef bint held
 

@@ -418,6 +418,8 @@ cdef class Handlers:
             return self.outbox.refuse(
                 call, NO_SUCH_ENDPOINT, "NoSuchEndpoint", endpoint.name
             )
+        if self.drops is not None:
+            self.drops.add(endpoint.name)
         self.registry.limited.say(
             logging.WARNING,
             "no such endpoint",
@@ -579,6 +581,8 @@ cdef class Handlers:
     cdef int close(self) except -1:
         """The link has ended: nobody waits for replies any more."""
         cdef uint32_t call
+        if self.drops is not None:
+            self.drops.close()
         for call in list(self.calls):
             self.cancel(call)
         return 0

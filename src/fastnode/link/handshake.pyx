@@ -76,8 +76,8 @@ cdef class Handshake:
 
     cdef int say_hello(self) except -1:
         self.spoke_at = perf_counter()
-        self.hello = self.protocol.succession.introduce(
-            self.settings.hello, self.dialer
+        self.hello = self.protocol.extensions.introduce(
+            self.protocol.succession.introduce(self.settings.hello, self.dialer)
         )
         return self.connection.outbox.frame(HELLO, 0, self.hello.encode())
 

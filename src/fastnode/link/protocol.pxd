@@ -1,6 +1,7 @@
 from fastnode.dispatch.dispatcher cimport Dispatcher
 from fastnode.link.calls cimport CallTable
 from fastnode.link.connection cimport Connection, FrameTaker
+from fastnode.link.extensions cimport Extensions
 from fastnode.link.handshake cimport Handshake
 from fastnode.link.keepalive cimport Keepalive
 from fastnode.link.succession cimport Succession
@@ -16,6 +17,7 @@ cdef class LinkProtocol(FrameTaker):
     cdef CallTable calls
     cdef Keepalive keepalive
     cdef readonly Succession succession
+    cdef readonly Extensions extensions
     cdef Outbox outbox
     cdef Decoder decoder
 

@@ -16,6 +16,7 @@ from fastnode.dispatch.dispatcher cimport Dispatcher
 from fastnode.dispatch.endpoint cimport EndpointRegistry
 from fastnode.link.calls cimport CallTable
 from fastnode.link.connection cimport Connection, FrameTaker
+from fastnode.link.extensions cimport Extensions
 from fastnode.link.handshake cimport Handshake
 from fastnode.link.keepalive cimport Keepalive
 from fastnode.link.succession cimport Succession
@@ -31,6 +32,7 @@ from fastnode.wire.frame cimport (
     HELLO,
     MESSAGE,
     MOVED,
+    PAUSE,
     PING,
     PONG,
     REPLY,
@@ -123,6 +125,9 @@ cdef class LinkProtocol(FrameTaker):
         )
         self.calls = CallTable(self.loop, self.outbox, settings.poll)
         self.succession = Succession(self, self.outbox, self.dispatcher, self.calls)
+        self.extensions = Extensions(
+            self, self.decoder, self.outbox, self.dispatcher
+        )
         self.handshake = Handshake(self, connection, owner, settings, dialer)
         self.keepalive = Keepalive(
             self.loop, self.outbox, self.peer_silent, settings.poll
@@ -267,6 +272,7 @@ cdef class LinkProtocol(FrameTaker):
     cdef int on_gone(self) except -1:
         self.owner = self.link = self.established = None
         self.handshake.protocol = self.handshake.owner = None
+        self.extensions.let_go()
         self.on_slow = None
         self.connection.watch.limit = 0
         self.connection.watch.on_slow = None
@@ -352,6 +358,8 @@ cdef class LinkProtocol(FrameTaker):
             return self.keepalive.pong(payload)
         if kind == GOODBYE:
             return self.on_goodbye(payload)
+        if kind >= PAUSE:
+            return self.extensions.on_frame(kind, payload)
         if kind == MOVED:
             self.peer_moved()
         return self.succession.on_frame(kind, payload)
@@ -373,6 +381,7 @@ cdef class LinkProtocol(FrameTaker):
         self.decoder.max_message = self.settings.hello.max_message
         self.link = Link(self, self.outbox, self.calls, self.peer)
         self.succession.agree(self.hello, self.peer_hello)
+        self.extensions.agree(self.hello, self.peer_hello)
         self.keepalive.start(self.settings.interval_with(self.peer_hello))
         self.connection.limit_unacknowledged(self.keepalive.limit)
         self.dispatcher.windows.follow(self.decoder)
@@ -412,6 +421,7 @@ cdef class LinkProtocol(FrameTaker):
             credit_bytes=max(self.outbox.encoder.data.credit, 0),
             unhandled_messages=self.dispatcher.handlers.unhandled,
             handler_errors=self.dispatcher.handlers.errors,
+            messages_dropped_by_peer=self.extensions.dropped,
         )
 
     # --- a newer link takes over, see fastnode.link.succession ------------------

@@ -20,6 +20,8 @@ class LinkStats:
         unhandled_messages: one-way messages received for endpoints without handler.
         handler_errors: messages and calls whose handler raised, or returned what is no
             reply.
+        messages_dropped_by_peer: one-way messages sent to endpoints that the peer does
+            not have, as far as the peer has said so.
     """
 
     messages_sent: int
@@ -32,6 +34,7 @@ class LinkStats:
     credit_bytes: int
     unhandled_messages: int
     handler_errors: int
+    messages_dropped_by_peer: int = 0
 
 
 @dataclass(frozen=True, slots=True)

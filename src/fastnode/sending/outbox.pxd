@@ -48,6 +48,9 @@ cdef class Outbox:
     # Called with the exception when the engine fails.
     cdef object on_error
 
+    # Frames may have extension blocks.
+    cdef public bint extensions
+
     # Flow control: what the peer takes in each lane (the lanes keep what is left of it).
     cdef int64_t window
     cdef uint64_t max_message

@@ -183,7 +183,7 @@ cdef class Outbox:
                 "MessageTooLarge",
                 f"it has {len(payload)} bytes, the caller takes {self.max_message}",
             )
-        self.encoder.reply(number, payload)
+        self.encoder.reply(number, payload, None)
         return self.queued()
 
     cdef int refuse(self, uint32_t number, int code, str name, str text) except -1:
@@ -442,7 +442,7 @@ cdef class Outbox:
     cdef int say_moved(self) except -1:
         """MOVED follows the last message of all lanes."""
         self.moving = False
-        return self.encoder.frame(self.encoder.data, MOVED, 0, NULL, 0)
+        return self.encoder.frame(self.encoder.data, MOVED, 0, 0, NULL, 0)
 
     cdef int last_goodbye(self, bytes body) except -1:
         """A goodbye ahead of everything that is queued, which is given up."""

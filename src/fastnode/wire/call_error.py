@@ -10,6 +10,8 @@ from fastnode.limits import MAX_REASON_BYTES
 from fastnode.wire.text import cut
 
 __all__ = [
+    "BUSY",
+    "DEADLINE_OVER",
     "HANDLER_RAISED",
     "NO_SUCH_ENDPOINT",
     "REPLY_TOO_LARGE",
@@ -21,6 +23,8 @@ __all__ = [
 HANDLER_RAISED: Final = 1
 NO_SUCH_ENDPOINT: Final = 2
 REPLY_TOO_LARGE: Final = 3
+DEADLINE_OVER: Final = 4
+BUSY: Final = 5
 
 _NUMBER = struct.Struct(">I")
 # The code, and the length of the name; the text is the rest.

@@ -23,6 +23,10 @@ cdef class Decoder:
     cdef bytes payload
     cdef int lane
     cdef bint nested
+    # The extension block of the frame, or None. Frames may have one only if both sides
+    # have agreed on it.
+    cdef bytes block
+    cdef bint extensions
 
     # Bytes by lane, headers included, since they were last read: what flow control
     # gives back to the sender. Of a lane without credit, nobody asks.
@@ -50,6 +54,7 @@ cdef class Decoder:
     cdef Assembly[LANES] assemblies
     cdef int assembling
     cdef list parts
+    cdef list blocks
 
     cdef size_t reserve(self, unsigned char **at) except 0
     cdef int commit(self, size_t size) except -1
@@ -71,6 +76,9 @@ cdef class Decoder:
     ) except -1
     cdef int complete(self) except -1
     cdef int small_frame(
-        self, const unsigned char *at, size_t available, uint32_t length
+        self, const unsigned char *at, size_t available, uint8_t flags, uint32_t length
     ) except -1
+    cdef size_t take_block(
+        self, const unsigned char *at, size_t available, uint32_t length, size_t prefix
+    ) except? 0
     cdef object too_long(self, uint64_t size)

@@ -25,6 +25,7 @@ from libc.string cimport memcpy, memmove
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.wire.frame cimport (
+    BLOCK_BYTES,
     BULK_REPLY_LANE,
     CALL_BYTES,
     CANCEL,
@@ -33,6 +34,7 @@ from fastnode.wire.frame cimport (
     DATA_LANE,
     ENDPOINT,
     ERROR,
+    EXTENDED,
     HEADER_BYTES,
     INNER_LANE,
     KIND_END,
@@ -52,7 +54,11 @@ from fastnode.wire.frame cimport (
 )
 
 from fastnode.errors import ProtocolError, Side
-from fastnode.limits import DEFAULT_MAX_MESSAGE_BYTES, MAX_FRAME_BYTES
+from fastnode.limits import (
+    DEFAULT_MAX_MESSAGE_BYTES,
+    MAX_EXTENSION_BYTES,
+    MAX_FRAME_BYTES,
+)
 from fastnode.wire.kinds import KINDS
 
 #: kind, number, call, payload
@@ -64,6 +70,8 @@ cdef enum:
     LEAST_ROOM = 16 << 10
     # A frame this large is received in place if it is not complete yet.
     DIRECT_BYTES = 4 << 10
+
+cdef size_t MOST_BLOCK = MAX_EXTENSION_BYTES
 
 # The rules of each kind (`fastnode.wire.kinds`). A kind with a payload of a user has
 # LEAST bytes before it. `max_frame` and `max_message` bound their size, not MOST.
@@ -118,15 +126,27 @@ cdef class Decoder:
         self.max_frame = max_frame
         self.max_message = max_message
         self.parts = [None] * LANES
+        self.blocks = [None] * LANES
 
     # --- the view from Python: tests, benchmarks ------------------------------
 
-    def feed(self, const unsigned char[::1] data not None, *, bint lanes=False):
+    def extend(self, bint extensions=True):
+        """Take frames with an extension block: both sides have agreed on them."""
+        self.extensions = extensions
+
+    def feed(
+        self,
+        const unsigned char[::1] data not None,
+        *,
+        bint lanes=False,
+        bint blocks=False,
+    ):
         """Take in bytes and return the frames that are complete.
 
         Returns:
             A list of tuples (kind, number, call, payload); payload is a `bytes`
             object of its own, or None. With `lanes`, of pairs (lane, such a tuple).
+            With `blocks`, of pairs (such a tuple, its extension block or None).
 
         Raises:
             ProtocolError: the bytes are not what the wire format allows. The
@@ -145,8 +165,11 @@ cdef class Decoder:
             self.commit(room)
             while self.next():
                 frame = (self.kind, self.number, self.call, self.payload)
-                frames.append((self.lane, frame) if lanes else frame)
+                if lanes:
+                    frame = (self.lane, frame)
+                frames.append((frame, self.block) if blocks else frame)
                 self.payload = None
+                self.block = None
         self.rest()
         return frames
 
@@ -193,7 +216,8 @@ cdef class Decoder:
         return 0
 
     cdef int next(self) except -1:
-        """1 if there is a frame, in `kind`, `number`, `call`, `payload`; else 0."""
+        """1 if there is a frame, in `kind`, `number`, `call`, `payload` and `block`;
+        else 0. Whoever takes it sets `block` to None again."""
         cdef const unsigned char *at
         cdef size_t available
         cdef uint32_t length
@@ -230,7 +254,7 @@ cdef class Decoder:
             elif HAS_PAYLOAD[self.kind]:
                 found = self.open_payload(at, available, at[1], length)
             else:
-                found = self.small_frame(at, available, length)
+                found = self.small_frame(at, available, at[1], length)
             # 1: a frame; 0: more bytes are needed; 2: consumed, look again
             if found != 2:
                 return found
@@ -285,19 +309,22 @@ cdef class Decoder:
         self.direct = None
         self.direct_left = 0
         self.payload = None
+        self.block = None
         for lane in range(LANES):
             self.assemblies[lane].kind = 0
             self.parts[lane] = None
+            self.blocks[lane] = None
         self.assembling = 0
         return self.rest()
 
     # --- inside ---------------------------------------------------------------
 
     cdef int small_frame(
-        self, const unsigned char *at, size_t available, uint32_t length
+        self, const unsigned char *at, size_t available, uint8_t flags, uint32_t length
     ) except -1:
         """A frame without a user's payload: wait for all of it, then copy it."""
         cdef size_t offset = HEADER_BYTES
+        cdef size_t prefix
         if length < LEAST[self.kind] or length > MOST[self.kind]:
             raise malformed(f"kind {self.kind} with {length} bytes")
         if available - HEADER_BYTES < length:
@@ -306,6 +333,11 @@ cdef class Decoder:
         if self.kind == ERROR or self.kind == CANCEL:
             self.call = get32(at + HEADER_BYTES)
             offset += CALL_BYTES
+            if flags & EXTENDED:
+                prefix = self.take_block(at, available, length, CALL_BYTES)
+                if prefix + LEAST[self.kind] - CALL_BYTES > length:
+                    raise malformed(f"kind {self.kind} with {length} bytes")
+                offset = HEADER_BYTES + prefix
         self.payload = PyBytes_FromStringAndSize(
             <const char *>at + offset, <Py_ssize_t>(HEADER_BYTES + length - offset)
         )
@@ -338,6 +370,10 @@ cdef class Decoder:
             raise malformed(f"kind {self.kind} inside a message of several frames")
         if available < HEADER_BYTES + prefix:
             return 0
+        if flags & EXTENDED:
+            prefix = self.take_block(at, available, length, prefix)
+            if prefix == 0:
+                return 0
         size = length - prefix
         self.nested = bool(flags & NESTED)
         if self.kind != MESSAGE:
@@ -345,7 +381,9 @@ cdef class Decoder:
         else:
             self.call = 0
         if flags & MORE:
-            total = get64(at + HEADER_BYTES + prefix - TOTAL_BYTES)
+            total = get64(
+                at + HEADER_BYTES + <size_t>LEAST[self.kind]
+            )
             if total > self.max_message:
                 raise self.too_long(total)
             if size == 0 or total <= size:
@@ -359,6 +397,8 @@ cdef class Decoder:
             self.assemblies[lane].total = total
             self.assemblies[lane].filled = 0
             self.parts[lane] = into
+            self.blocks[lane] = self.block
+            self.block = None
         else:
             if size > self.max_message:
                 raise self.too_long(size)
@@ -376,6 +416,33 @@ cdef class Decoder:
             size,
             lane,
         )
+
+    cdef size_t take_block(
+        self, const unsigned char *at, size_t available, uint32_t length, size_t prefix
+    ) except? 0:
+        """Copy the extension block of a frame, which follows `prefix` bytes of its
+        body, into `block`.
+
+        Returns:
+            Where in the body the rest begins; 0 if the block is not all there yet.
+        """
+        cdef size_t size
+        if not self.extensions:
+            raise malformed("an extension block, which was not agreed on")
+        if length < prefix + BLOCK_BYTES:
+            raise malformed(f"kind {self.kind} with {length} bytes")
+        if available < HEADER_BYTES + prefix + BLOCK_BYTES:
+            return 0
+        size = get16(at + HEADER_BYTES + prefix)
+        prefix += BLOCK_BYTES
+        if size > MOST_BLOCK or size > length - prefix:
+            raise malformed(f"an extension block of {size} bytes")
+        if available < HEADER_BYTES + prefix + size:
+            return 0
+        self.block = PyBytes_FromStringAndSize(
+            <const char *>at + HEADER_BYTES + prefix, <Py_ssize_t>size
+        )
+        return prefix + size
 
     cdef int open_part(
         self, const unsigned char *at, size_t available, uint8_t flags, uint32_t length
@@ -446,6 +513,9 @@ cdef class Decoder:
             assembly.kind = 0
             self.assembling -= 1
             self.parts[lane] = None
+            if self.blocks[lane] is not None:
+                self.block = self.blocks[lane]
+                self.blocks[lane] = None
         self.payload = into
         return 1
 

@@ -63,12 +63,38 @@ cdef class Encoder:
         int priority,
         bint nested,
     ) except -1
+    cdef int extended(
+        self,
+        uint8_t kind,
+        str endpoint,
+        uint32_t call,
+        bytes payload,
+        int priority,
+        bint nested,
+        bytes block,
+        double deadline,
+    ) except -1
     cdef size_t unsent(self) noexcept
-    cdef int reply(self, uint32_t call, bytes payload) except -1
+    cdef int reply(self, uint32_t call, bytes payload, bytes block) except -1
+    cdef int error(self, bytes body, bint extended) except -1
     cdef size_t unread(self) except? 0
     cdef int frame(
-        self, Lane lane, uint8_t kind, uint16_t number, const unsigned char *body,
-        size_t size
+        self, Lane lane, uint8_t kind, uint8_t flags, uint16_t number,
+        const unsigned char *body, size_t size
+    ) except -1
+    cdef int payload_after(
+        self,
+        Lane lane,
+        uint8_t kind,
+        uint8_t flags,
+        uint16_t number,
+        uint32_t call,
+        bytes block,
+        double deadline,
+        bytes payload,
+    ) except -1
+    cdef int continued(
+        self, Lane lane, bytes payload, const unsigned char *data, size_t left
     ) except -1
     cdef int payload(
         self,

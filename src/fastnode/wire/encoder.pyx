@@ -19,7 +19,9 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastnode.buffers.pool cimport BufferPool
+from fastnode.wire.extension cimport TIME_LEFT_AT
 from fastnode.wire.frame cimport (
+    BLOCK_BYTES,
     CALL,
     CALL_BYTES,
     CONFIRM,
@@ -30,6 +32,7 @@ from fastnode.wire.frame cimport (
     BULK_REPLY_LANE,
     ENDPOINT,
     ERROR,
+    EXTENDED,
     HEADER_BYTES,
     HIGH_LANE,
     INNER_LANE,
@@ -41,6 +44,7 @@ from fastnode.wire.frame cimport (
     REPLY,
     REPLY_LANE,
     TOTAL_BYTES,
+    put16,
     put32,
     put64,
     put_header,
@@ -111,15 +115,37 @@ cdef class Encoder:
         """Queue a message whose confirmation has this number."""
         self.call(CONFIRM, endpoint, call, payload, DATA_LANE, False)
 
-    def add_reply(self, uint32_t call, bytes payload not None):
+    def add_extended(
+        self,
+        uint8_t kind,
+        str endpoint not None,
+        uint32_t call,
+        bytes payload not None,
+        bytes block not None,
+        int priority=DATA_LANE,
+        *,
+        bint nested=False,
+        double deadline=0,
+    ):
+        """Queue a MESSAGE, CALL or CONFIRM with an extension block."""
+        self.extended(kind, endpoint, call, payload, priority, nested, block, deadline)
+
+    def add_reply(
+        self, uint32_t call, bytes payload not None, bytes block=None
+    ):
         """Queue the reply to the call with this number."""
-        self.reply(call, payload)
+        self.reply(call, payload, block)
+
+    def add_error(self, bytes body not None, *, bint extended=False):
+        """Queue an ERROR. `extended`: its body has an extension block."""
+        self.error(body, extended)
 
     def add_frame(self, uint8_t kind, uint16_t number, bytes body not None):
         """Queue a frame without a user's payload."""
         self.frame(
             self.replies if kind == ERROR else self.control,
             kind,
+            0,
             number,
             <const unsigned char *>PyBytes_AS_STRING(body),
             PyBytes_GET_SIZE(body),
@@ -129,12 +155,13 @@ cdef class Encoder:
         """Set what the peer takes in a lane, bytes."""
         (<Lane>self.lanes[lane]).credit = credit
 
-    def take(self, runs=None):
+    def take(self, runs=None, double now=0):
         """Queued bytes as one `bytes` object.
 
         Args:
             runs: how many times a lane is chosen, within its credit; None: all bytes,
                 whatever the credit.
+            now: the time, on the clock of the deadlines.
         """
         cdef list pieces = []
         cdef Lane lane
@@ -152,6 +179,7 @@ cdef class Encoder:
             ends = False
             while not ends:
                 segment = lane.front()
+                lane.stamp(segment.size, now)
                 ends = segment.ends
                 pieces.append((<const char *>segment.data)[:segment.size])
                 lane.credit -= <int64_t>segment.size
@@ -338,6 +366,47 @@ cdef class Encoder:
         )
         return self.went(endpoint, lane)
 
+    cdef int extended(
+        self,
+        uint8_t kind,
+        str endpoint,
+        uint32_t call,
+        bytes payload,
+        int priority,
+        bint nested,
+        bytes block,
+        double deadline,
+    ) except -1:
+        """Queue a MESSAGE, CALL or CONFIRM with an extension block.
+
+        Args:
+            deadline: if it is not 0, the first field of the block is the deadline, and
+                gets the time that is left when the frame leaves.
+        """
+        cdef Lane lane
+        cdef uint16_t number
+        cdef size_t size = HEADER_BYTES + CALL_BYTES + BLOCK_BYTES + (
+            <size_t>PyBytes_GET_SIZE(block) + <size_t>PyBytes_GET_SIZE(payload)
+        )
+        if nested and self.held_up(size, priority):
+            lane = self.inner
+        elif priority == DATA_LANE:
+            lane = self.lane_for(endpoint, size)
+        else:
+            lane = self.high
+        number = <uint16_t>self.number_of(endpoint, lane)
+        self.payload_after(
+            lane,
+            kind,
+            <uint8_t>(lane.number << LANE_SHIFT | (NESTED if nested else 0)),
+            number,
+            call,
+            block,
+            deadline,
+            payload,
+        )
+        return self.went(endpoint, lane)
+
     cdef bint held_up(self, size_t size, int priority) noexcept:
         """A call would have to wait for credit in its own lane, with its first frame or
         a later one: a handler that waits for it, and holds a part of our window, must
@@ -352,14 +421,24 @@ cdef class Encoder:
         # With the headers of further frames, less than a thousandth.
         return lane.credit < <int64_t>(lane.size + size + size // 1024)
 
-    cdef int reply(self, uint32_t call, bytes payload) except -1:
+    cdef int reply(self, uint32_t call, bytes payload, bytes block) except -1:
+        """Queue a reply; `block` is its extension block, or None."""
         cdef Lane lane = self.bulk_replies
-        cdef size_t size = PyBytes_GET_SIZE(payload)
-        if HEADER_BYTES + CALL_BYTES + size <= self.max_frame:
+        cdef size_t size = HEADER_BYTES + CALL_BYTES + PyBytes_GET_SIZE(payload)
+        if block is not None:
+            size += BLOCK_BYTES + <size_t>PyBytes_GET_SIZE(block)
+        if size <= self.max_frame:
+            if block is not None:
+                return self.payload_after(
+                    self.replies, REPLY, 0, 0, call, block, 0, payload
+                )
             return self.payload(self.replies, REPLY, 0, 0, call, payload)
         if lane.count == 0:
             self.ends = deque()
-        self.payload(lane, REPLY, 0, 0, call, payload)
+        if block is not None:
+            self.payload_after(lane, REPLY, 0, 0, call, block, 0, payload)
+        else:
+            self.payload(lane, REPLY, 0, 0, call, payload)
         self.ends.append(lane.sent + lane.size)
         return 0
 
@@ -374,17 +453,29 @@ cdef class Encoder:
             self.ends.popleft()
         return size + self.bulk_replies.size - <size_t>(<uint64_t>self.ends[0] - sent)
 
+    cdef int error(self, bytes body, bint extended) except -1:
+        """Queue an ERROR."""
+        return self.frame(
+            self.replies,
+            ERROR,
+            EXTENDED if extended else 0,
+            0,
+            <const unsigned char *>PyBytes_AS_STRING(body),
+            PyBytes_GET_SIZE(body),
+        )
+
     cdef int frame(
         self,
         Lane lane,
         uint8_t kind,
+        uint8_t flags,
         uint16_t number,
         const unsigned char *body,
         size_t size,
     ) except -1:
         """Queue a small frame whose body is `size` bytes at `body`."""
         cdef unsigned char *at = lane.room(HEADER_BYTES + size)
-        put_header(at, kind, 0, number, <uint32_t>size)
+        put_header(at, kind, flags, number, <uint32_t>size)
         if size:
             memcpy(at + HEADER_BYTES, body, size)
         lane.wrote(HEADER_BYTES + size, True)
@@ -467,8 +558,15 @@ cdef class Encoder:
             put64(at + prefix - TOTAL_BYTES, <uint64_t>left)
         lane.wrote(prefix, False)
         lane.refer(payload, data, part, True)
-        left -= part
-        data += part
+        return self.continued(lane, payload, data + part, left - part)
+
+    cdef int continued(
+        self, Lane lane, bytes payload, const unsigned char *data, size_t left
+    ) except -1:
+        """Queue the rest of a payload of several frames: `left` bytes at `data`."""
+        cdef size_t part
+        cdef bint more
+        cdef unsigned char *at
         while left:
             part = min(left, self.max_frame - HEADER_BYTES)
             more = part < left
@@ -484,6 +582,67 @@ cdef class Encoder:
             lane.refer(payload, data, part, True)
             left -= part
             data += part
+        return 0
+
+    cdef int payload_after(
+        self,
+        Lane lane,
+        uint8_t kind,
+        uint8_t flags,
+        uint16_t number,
+        uint32_t call,
+        bytes block,
+        double deadline,
+        bytes payload,
+    ) except -1:
+        """Queue a payload with an extension block before it."""
+        cdef size_t size = PyBytes_GET_SIZE(payload)
+        cdef const unsigned char *data = (
+            <const unsigned char *>PyBytes_AS_STRING(payload)
+        )
+        cdef size_t block_size = PyBytes_GET_SIZE(block)
+        cdef size_t prefix = HEADER_BYTES + BLOCK_BYTES + block_size
+        cdef size_t part = size
+        cdef unsigned char *at
+        cdef bint more
+        if kind != MESSAGE:
+            prefix += CALL_BYTES
+        more = prefix + size > self.max_frame
+        if more:
+            prefix += TOTAL_BYTES
+            part = self.max_frame - prefix
+        if deadline:
+            lane.expect_stamp()
+        at = lane.room(prefix + part if part <= 4096 else prefix)
+        put_header(
+            at,
+            kind,
+            flags | EXTENDED | (MORE if more else 0),
+            number,
+            <uint32_t>(prefix - HEADER_BYTES + part),
+        )
+        at += HEADER_BYTES
+        if kind != MESSAGE:
+            put32(at, call)
+            at += CALL_BYTES
+        if more:
+            put64(at, <uint64_t>size)
+            at += TOTAL_BYTES
+        put16(at, <uint16_t>block_size)
+        at += BLOCK_BYTES
+        memcpy(at, PyBytes_AS_STRING(block), block_size)
+        if deadline:
+            lane.add_stamp(at + TIME_LEFT_AT, deadline)
+        if part <= 4096 and not more:
+            memcpy(at + block_size, data, size)
+            lane.wrote(prefix + size, True)
+        elif size <= COPY_BYTES and not more:
+            lane.wrote(prefix, False)
+            lane.copy(data, size, True)
+        else:
+            lane.wrote(prefix, False)
+            lane.refer(payload, data, part, True)
+            self.continued(lane, payload, data + part, size - part)
         return 0
 
     cdef size_t unsent(self) noexcept:

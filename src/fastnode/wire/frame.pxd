@@ -14,6 +14,8 @@ cdef enum:
     CALL_BYTES = 4
     # Before the first part of a message of several frames: its whole length.
     TOTAL_BYTES = 8
+    # Before an extension block: its length.
+    BLOCK_BYTES = 2
     PREFIX_MAX = HEADER_BYTES + CALL_BYTES + TOTAL_BYTES
 
 # Kinds of frames: numbers alone. `fastnode.wire.kinds` has the rest, and a test compares.
@@ -35,7 +37,11 @@ cdef enum:
     RECONNECT = 15
     STAY = 16
     CONFIRM = 17
-    KIND_END = 18
+    PAUSE = 18
+    RESUME = 19
+    DROPPED = 20
+    LEAVING = 21
+    KIND_END = 22
 
 # Flags.
 cdef enum:
@@ -46,6 +52,8 @@ cdef enum:
     LANE_BITS = 7 << 1
     # A handler waits for the answer.
     NESTED = 16
+    # An extension block stands before the payload.
+    EXTENDED = 32
 
 # The lanes: frames of one lane stay in order. Up to inner, but for control, they are
 # those of messages and calls.

@@ -92,6 +92,8 @@ class Hello:
             None: this side cannot.
         succeeds: the feature SUCCEEDS: the ticket of the link that this link replaces;
             None: it replaces no link.
+        extensions: the feature EXTENSIONS, b"": this side takes extension blocks and
+            the kinds that came with them. None: it does not.
     """
 
     name: NodeName
@@ -114,6 +116,12 @@ class Hello:
         number=2,
         sizes=(TICKET_BYTES,),
         used_by="fastnode.link.succession",
+    )
+    extensions: bytes | None = _feature(
+        name="EXTENSIONS",
+        number=3,
+        sizes=(0,),
+        used_by="fastnode.link.extensions",
     )
 
     def encode(self) -> bytes:

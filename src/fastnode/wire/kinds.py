@@ -20,15 +20,22 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from fastnode.limits import MAX_ENDPOINT_NAME_BYTES, MAX_HELLO_BYTES, MAX_REASON_BYTES
+from fastnode.limits import (
+    MAX_ENDPOINT_NAME_BYTES,
+    MAX_EXTENSION_BYTES,
+    MAX_HELLO_BYTES,
+    MAX_REASON_BYTES,
+)
 
-__all__ = ["KINDS", "FrameKind", "Phase", "kind_named", "mask"]
+__all__ = ["KINDS", "PLANNED", "FrameKind", "Phase", "kind_named", "mask"]
 
 #: Flags of a header (docs/wire-format.md): further frames of the message follow; the
-#: lane of a frame that names an endpoint; a handler waits for the answer.
+#: lane of a frame that names an endpoint; a handler waits for the answer; an extension
+#: block stands before the payload.
 MORE: Final = 1
 LANE: Final = 7 << 1
 NESTED: Final = 16
+EXTENDED: Final = 32
 
 #: Before the payload of CALL, CONFIRM, REPLY and ERROR: the number of the call.
 CALL_BYTES: Final = 4
@@ -36,6 +43,10 @@ CALL_BYTES: Final = 4
 REASON_BYTES: Final = 4
 PING_BYTES: Final = 8
 CREDIT_BYTES: Final = 4
+#: The length of an extension block, before the block.
+BLOCK_BYTES: Final = 2
+#: Of DROPPED: how many messages; of LEAVING: for how many milliseconds.
+COUNT_BYTES: Final = 4
 
 
 class Phase(Enum):
@@ -116,7 +127,7 @@ KINDS: Final = (
         meaning="a message without a reply, or its first part",
         lane="a lane of messages",
         most=None,
-        flags=MORE | LANE,
+        flags=MORE | LANE | EXTENDED,
         until_moved=True,
     ),
     FrameKind(
@@ -126,7 +137,7 @@ KINDS: Final = (
         lane="a lane of messages",
         least=CALL_BYTES,
         most=None,
-        flags=MORE | LANE | NESTED,
+        flags=MORE | LANE | NESTED | EXTENDED,
         until_moved=True,
     ),
     FrameKind(
@@ -136,7 +147,7 @@ KINDS: Final = (
         lane="reply; with `MORE`, bulk reply",
         least=CALL_BYTES,
         most=None,
-        flags=MORE,
+        flags=MORE | EXTENDED,
     ),
     FrameKind(
         name="ERROR",
@@ -144,7 +155,12 @@ KINDS: Final = (
         meaning="why a call has no reply",
         lane="reply",
         least=CALL_BYTES + REASON_BYTES,
-        most=CALL_BYTES + REASON_BYTES + 2 * MAX_REASON_BYTES,
+        most=CALL_BYTES
+        + BLOCK_BYTES
+        + MAX_EXTENSION_BYTES
+        + REASON_BYTES
+        + 2 * MAX_REASON_BYTES,
+        flags=EXTENDED,
     ),
     FrameKind(
         name="CONTINUE",
@@ -224,8 +240,99 @@ KINDS: Final = (
         lane="a lane of messages",
         least=CALL_BYTES,
         most=None,
-        flags=MORE | LANE | NESTED,
+        flags=MORE | LANE | NESTED | EXTENDED,
         until_moved=True,
+    ),
+    FrameKind(
+        name="PAUSE",
+        number=18,
+        meaning="the endpoint with this name has enough: hold back what is for it",
+        least=1,
+        most=MAX_ENDPOINT_NAME_BYTES,
+        feature="EXTENSIONS",
+    ),
+    FrameKind(
+        name="RESUME",
+        number=19,
+        meaning="the endpoint with this name takes more",
+        least=1,
+        most=MAX_ENDPOINT_NAME_BYTES,
+        feature="EXTENSIONS",
+    ),
+    FrameKind(
+        name="DROPPED",
+        number=20,
+        meaning="one-way messages were dropped, because no endpoint has this name",
+        least=COUNT_BYTES + 1,
+        most=COUNT_BYTES + MAX_ENDPOINT_NAME_BYTES,
+        feature="EXTENSIONS",
+    ),
+    FrameKind(
+        name="LEAVING",
+        number=21,
+        meaning="the sender will stop: turn away, what is under way goes on",
+        least=COUNT_BYTES,
+        most=COUNT_BYTES,
+        feature="EXTENSIONS",
+    ),
+)
+
+#: Streams: designed, and not taken by this version (docs/wire-format.md). A peer that
+#: sends one of these breaks the protocol, for this version does not announce STREAMS.
+PLANNED: Final = (
+    FrameKind(
+        name="OPEN",
+        number=22,
+        meaning="opens a stream to an endpoint",
+        lane="a lane of messages",
+        least=CALL_BYTES + CREDIT_BYTES,
+        most=CALL_BYTES + CREDIT_BYTES + BLOCK_BYTES + MAX_EXTENSION_BYTES,
+        flags=LANE | NESTED | EXTENDED,
+        until_moved=True,
+        feature="STREAMS",
+    ),
+    FrameKind(
+        name="ITEM",
+        number=23,
+        meaning="a message of a stream, or a part of one",
+        lane="stream",
+        least=CALL_BYTES,
+        most=None,
+        flags=MORE | EXTENDED,
+        feature="STREAMS",
+    ),
+    FrameKind(
+        name="STREAM_CREDIT",
+        number=24,
+        meaning="how many more bytes the peer may send in a stream",
+        least=CALL_BYTES + CREDIT_BYTES,
+        most=CALL_BYTES + CREDIT_BYTES,
+        after_goodbye=True,
+        feature="STREAMS",
+    ),
+    FrameKind(
+        name="END",
+        number=25,
+        meaning="the sender sends nothing more in a stream",
+        lane="stream",
+        least=CALL_BYTES,
+        most=CALL_BYTES + BLOCK_BYTES + MAX_EXTENSION_BYTES,
+        flags=EXTENDED,
+        feature="STREAMS",
+    ),
+    FrameKind(
+        name="RESET",
+        number=26,
+        meaning="a stream is over in both directions, and why",
+        lane="reply",
+        least=CALL_BYTES + REASON_BYTES,
+        most=CALL_BYTES
+        + BLOCK_BYTES
+        + MAX_EXTENSION_BYTES
+        + REASON_BYTES
+        + 2 * MAX_REASON_BYTES,
+        flags=EXTENDED,
+        feature="STREAMS",
     ),
 )
 

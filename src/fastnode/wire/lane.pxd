@@ -16,6 +16,14 @@ cdef struct Segment:
     bint ends
 
 
+cdef struct Stamp:
+    # The frame begins at this position (bytes ever sent in the lane). Where in it the
+    # time that is left of its deadline is to be written, and the deadline.
+    uint64_t position
+    unsigned char *at
+    double deadline
+
+
 cdef class Lane:
     # Bytes queued: the sum of the sizes of all segments.
     cdef readonly size_t size
@@ -37,7 +45,15 @@ cdef class Lane:
     cdef Slab tail
     cdef size_t tail_used
     cdef bint open
+    # Of queued frames with a deadline, in order: first_stamp <= index < stamp_count.
+    cdef Stamp *stamps
+    cdef size_t stamp_slots
+    cdef size_t first_stamp
+    cdef size_t stamp_count
 
+    cdef int expect_stamp(self) except -1
+    cdef int add_stamp(self, unsigned char *at, double deadline) noexcept
+    cdef int stamp(self, size_t size, double now) noexcept
     cdef unsigned char *room(self, size_t size) except NULL
     cdef int wrote(self, size_t size, bint ends) except -1
     cdef int copy(self, const unsigned char *data, size_t size, bint ends) except -1

@@ -4,21 +4,28 @@ A lane is a queue of segments. Small frames are copied into a slab, one after
 another, and form one segment; a large payload is a segment of its own that refers
 to the user's `bytes` object. Whoever sends takes the front segment, uses its bytes
 and pops it; popping gives slabs back to the pool and references back to Python.
+
+A frame may carry the time that is left of its deadline. That is known only when the
+frame leaves. So the lane remembers where the time is to be written, and whoever sends
+calls `stamp` before it uses a segment.
 """
 
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.buffers.slab cimport Slab
 from fastnode.wire.book cimport Book
+from fastnode.wire.extension cimport microseconds
 from fastnode.wire.frame cimport (
     HEADER_BYTES,
     MORE,
     get32,
+    put64,
 )
 
 from fastnode.wire.kinds import mask
@@ -53,6 +60,7 @@ cdef class Lane:
             self.first = (self.first + 1) & (self.slots - 1)
             self.count -= 1
         free(self.ring)
+        free(self.stamps)
 
     cdef unsigned char *room(self, size_t size) except NULL:
         """`size` contiguous bytes at the end of the queue, for `wrote`."""
@@ -109,6 +117,51 @@ cdef class Lane:
         self.open = False
         return 0
 
+    cdef int expect_stamp(self) except -1:
+        """See that `add_stamp` has room for one more."""
+        cdef size_t slots
+        cdef Stamp *stamps
+        if self.first_stamp + self.stamp_count < self.stamp_slots:
+            return 0
+        if self.first_stamp > self.stamp_count:
+            memmove(
+                self.stamps,
+                self.stamps + self.first_stamp,
+                self.stamp_count * sizeof(Stamp),
+            )
+            self.first_stamp = 0
+            return 0
+        slots = self.stamp_slots * 2 if self.stamp_slots else FIRST_SLOTS
+        stamps = <Stamp *>realloc(self.stamps, slots * sizeof(Stamp))
+        if stamps == NULL:
+            raise MemoryError()
+        self.stamps = stamps
+        self.stamp_slots = slots
+        return 0
+
+    cdef int add_stamp(self, unsigned char *at, double deadline) noexcept:
+        """Have the time that is left written to `at`, in the frame that is queued next,
+        when it leaves. Only after `expect_stamp`."""
+        cdef Stamp *stamp = &self.stamps[self.first_stamp + self.stamp_count]
+        stamp.position = self.sent + self.size
+        stamp.at = at
+        stamp.deadline = deadline
+        self.stamp_count += 1
+        return 0
+
+    cdef int stamp(self, size_t size, double now) noexcept:
+        """The next `size` bytes leave: write the time that their frames have left."""
+        cdef Stamp *stamp
+        while self.stamp_count:
+            stamp = &self.stamps[self.first_stamp]
+            if stamp.position >= self.sent + size:
+                return 0
+            put64(stamp.at, microseconds(stamp.deadline - now))
+            self.first_stamp += 1
+            self.stamp_count -= 1
+        self.first_stamp = 0
+        return 0
+
     cdef Segment *front(self) noexcept:
         """The oldest segment, or NULL."""
         return &self.ring[self.first] if self.count else NULL
@@ -161,6 +214,7 @@ cdef class Lane:
 
     cdef int clear(self) except -1:
         """Give up everything that is queued, and all memory."""
+        self.first_stamp = self.stamp_count = 0
         while self.count:
             self.pop()
         return self.rest()
@@ -175,6 +229,10 @@ cdef class Lane:
             self.ring = NULL
             self.slots = 0
             self.first = 0
+        if self.stamp_slots > KEPT_SLOTS and self.stamp_count == 0:
+            free(self.stamps)
+            self.stamps = NULL
+            self.stamp_slots = 0
         return 0
 
     cdef int unuse(self, Slab slab) except -1:

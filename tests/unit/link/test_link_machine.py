@@ -46,6 +46,10 @@ BODIES = {
     frames.RECONNECT: b"",
     frames.STAY: frames.reason(28),
     frames.CONFIRM: bytes(4),
+    frames.PAUSE: b"echo",
+    frames.RESUME: b"echo",
+    frames.DROPPED: bytes(4) + b"echo",
+    frames.LEAVING: bytes(4),
 }
 #: What is begun by a frame of these is numbered.
 NUMBERED = (frames.CALL, frames.CONFIRM)

@@ -58,7 +58,7 @@ def test_a_larger_frame_limit_is_cut_to_ours() -> None:
 
 
 def test_unknown_features_are_ignored() -> None:
-    unknown = frames.feature(999, b"abc") + frames.feature(3) + frames.feature(3)
+    unknown = frames.feature(999, b"abc") + frames.feature(99) + frames.feature(99)
     assert Hello.decode(make().encode() + unknown) == make()
     known = frames.feature(frames.HANDOVER)
     for features in (unknown + known, known + unknown):

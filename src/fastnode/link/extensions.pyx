@@ -1,0 +1,102 @@
+"""The feature EXTENSIONS of a link: extension blocks, and the frames that came with them.
+
+docs/wire-format.md, "Extension blocks" and kinds 18 to 21, has the layout. A peer of an
+older version does not announce the feature. Then frames have no blocks, and neither side
+sends or takes the kinds.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
+
+from fastnode.dispatch.dispatcher cimport Dispatcher
+from fastnode.sending.outbox cimport Outbox
+from fastnode.wire.decoder cimport Decoder
+from fastnode.wire.frame cimport DROPPED, PAUSE, RESUME, get32
+
+import logging
+from dataclasses import replace
+
+from fastnode.errors import ProtocolError, Side
+from fastnode.limits import LEAST_EXTENDED_FRAME_BYTES
+from fastnode.wire.kinds import COUNT_BYTES
+
+
+@cython.final
+cdef class Extensions:
+    """What one link makes of the feature."""
+
+    def __init__(
+        self,
+        protocol,
+        Decoder decoder not None,
+        Outbox outbox not None,
+        Dispatcher dispatcher not None,
+    ):
+        self.protocol = protocol
+        self.decoder = decoder
+        self.outbox = outbox
+        self.dispatcher = dispatcher
+        self.dropped = 0
+
+    def introduce(self, hello):
+        """Return `hello` with the feature."""
+        return replace(hello, extensions=b"")
+
+    def agree(self, hello, peer_hello):
+        """Both HELLOs are known: use the feature if both sides have announced it."""
+        self.agreed = (
+            hello.extensions is not None
+            and peer_hello.extensions is not None
+            and min(hello.max_frame, peer_hello.max_frame) >= LEAST_EXTENDED_FRAME_BYTES
+        )
+        self.decoder.extensions = self.agreed
+        self.outbox.extensions = self.agreed
+        if self.agreed:
+            self.dispatcher.report_drops()
+
+    cdef int on_frame(self, int kind, bytes body) except -1:
+        """PAUSE, RESUME, DROPPED or LEAVING."""
+        if not self.agreed:
+            raise ProtocolError(
+                f"the peer sent a frame of kind {kind}, which not both sides announced",
+                side=Side.REMOTE,
+            )
+        if kind == DROPPED:
+            self.peer_dropped(
+                get32(<const unsigned char *>PyBytes_AS_STRING(body)),
+                endpoint_name(body[COUNT_BYTES:]),
+            )
+        elif kind == PAUSE or kind == RESUME:
+            endpoint_name(body)
+        return 0
+
+    def peer_dropped(self, count, name):
+        """The peer has no endpoint of this name, and has dropped messages for it."""
+        self.dropped += count
+        self.dispatcher.registry.limited.say(
+            logging.WARNING,
+            "the peer has no such endpoint",
+            "%s dropped %d messages of this node to %r: it has no such endpoint",
+            self.protocol.peer_text(),
+            count,
+            name,
+        )
+
+    cdef int let_go(self) except -1:
+        """Refer back to the link no more."""
+        self.protocol = None
+        return 0
+
+
+cdef str endpoint_name(bytes name):
+    """Return the name of an endpoint that a peer sent.
+
+    Raises:
+        ProtocolError: it is not UTF-8.
+    """
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError(
+            "the peer sent an endpoint's name that is not UTF-8", side=Side.REMOTE
+        ) from None
