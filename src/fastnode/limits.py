@@ -110,6 +110,12 @@ MAX_ENDPOINT_NAME_BYTES: Final = 255
 ENDPOINT_DICTIONARY_SIZE: Final = 1024
 #: Text of a remote error or goodbye is cut to this.
 MAX_REASON_BYTES: Final = 1 * KIB
+#: The code of a `CallError`. Names such as `failed_precondition` have 19; the rest is
+#: for prefixes, and a code can be a label of a counter.
+MAX_CODE_BYTES: Final = 64
+#: Details of a `CallError`. An error is a control frame, which needs no credit, so it
+#: stays small: a quarter of the largest frame.
+MAX_DETAILS_BYTES: Final = 16 * KIB
 
 #: TLS records that are sent under one key: a third of what RFC 8446, section 5.5,
 #: allows AES-GCM (2**24.5). 137 GB of full ones, a minute or two of full speed.
