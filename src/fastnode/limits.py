@@ -110,8 +110,8 @@ MAX_ENDPOINT_NAME_BYTES: Final = 255
 ENDPOINT_DICTIONARY_SIZE: Final = 1024
 #: Text of a remote error or goodbye is cut to this.
 MAX_REASON_BYTES: Final = 1 * KIB
-#: The code of a `CallError`. Names such as `failed_precondition` have 19; the rest is
-#: for prefixes, and a code can be a label of a counter.
+#: The code of a `CallError`: three times the longest name of gRPC, which has 19
+#: characters. A code may become the label of a counter, so it stays short.
 MAX_CODE_BYTES: Final = 64
 #: Details of a `CallError`. An error is a control frame, which needs no credit, so it
 #: stays small: a quarter of the largest frame.
