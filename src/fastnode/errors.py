@@ -190,7 +190,7 @@ class ConfigError(FastnodeError, ValueError):
     """An option or argument that cannot work; found before anything is opened."""
 
     code = "invalid_argument"
-    begun = "no"
+    begun: Begun = "no"
 
 
 class SettingsFrozenError(ConfigError):
@@ -203,7 +203,7 @@ class CertificateError(FastnodeError):
     """A certificate or pool that cannot be used."""
 
     code = "invalid_argument"
-    begun = "no"
+    begun: Begun = "no"
 
 
 class CertificateLoadError(CertificateError):
@@ -218,7 +218,7 @@ class HandshakeError(FastnodeError, ConnectionError):
 
     usual_hint = "the log of the other side says more"
     code = "unavailable"
-    begun = "no"
+    begun: Begun = "no"
     close_reason = CloseReason.REFUSED
     #: False where the connection just ended and nobody said why.
     told = True
@@ -368,10 +368,16 @@ class CallError(FastnodeError):
         ConfigError: an argument cannot travel.
     """
 
-    begun = "yes"
+    begun: Begun = "yes"
     details: bytes = b""
 
-    def __init__(self, code: str, message: str = "", *, details: bytes = b"") -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str = "",
+        *,
+        details: bytes | bytearray | memoryview = b"",
+    ) -> None:
         if not isinstance(code, str) or not _CODE.fullmatch(code):
             raise ConfigError(
                 f"the code of a CallError is {_short(code)}",
@@ -430,7 +436,7 @@ class RemoteError(FastnodeError):
 
     usual_hint = "the node that runs the handler knows more"
     code = "internal"
-    begun = "yes"
+    begun: Begun = "yes"
     type_name: str = ""
     details: bytes = b""
 
@@ -473,7 +479,7 @@ class Busy(FastnodeError):
 
     usual_hint = "try again after a pause that grows each time, or add capacity there"
     code = "resource_exhausted"
-    begun = "no"
+    begun: Begun = "no"
 
 
 class NoSuchEndpoint(FastnodeError):
@@ -481,7 +487,7 @@ class NoSuchEndpoint(FastnodeError):
 
     usual_hint = "register a handler for it there, or check the name"
     code = "unimplemented"
-    begun = "no"
+    begun: Begun = "no"
 
 
 class MessageTooLarge(FastnodeError):
@@ -492,7 +498,7 @@ class MessageTooLarge(FastnodeError):
 
     usual_hint = "raise max_message_size on both nodes, or send it in parts"
     code = "resource_exhausted"
-    begun = "no"
+    begun: Begun = "no"
 
 
 class SendQueueFull(FastnodeError):
@@ -500,7 +506,7 @@ class SendQueueFull(FastnodeError):
 
     usual_hint = "await link.drain(), or send with Node.send, which waits for room"
     code = "resource_exhausted"
-    begun = "no"
+    begun: Begun = "no"
 
 
 class NoRoute(FastnodeError, ConnectionError):
@@ -508,7 +514,7 @@ class NoRoute(FastnodeError, ConnectionError):
 
     usual_hint = "is it running, and is the route or the resolver right?"
     code = "unavailable"
-    begun = "no"
+    begun: Begun = "no"
 
 
 class WorkerFailed(FastnodeError):
@@ -516,7 +522,7 @@ class WorkerFailed(FastnodeError):
 
     usual_hint = "the log and standard error of the worker say more"
     code = "unavailable"
-    begun = "no"
+    begun: Begun = "no"
 
 
 class DuplicateLink(HandshakeError):

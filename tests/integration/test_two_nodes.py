@@ -149,7 +149,10 @@ async def test_remote_error_carries_type_and_text_and_no_traceback(
         with pytest.raises(RemoteError) as caught:
             await a.call(B, "fail", b"", timeout=WAIT_SECONDS)
         error = caught.value
-        assert (error.type_name, error.message) == ("LookupError", "no such order \u2603")
+        assert (error.type_name, error.message) == (
+            "LookupError",
+            "no such order \u2603",
+        )
         assert error.side is Side.REMOTE
         assert error.peer is a.links[0].peer
         assert "Traceback" not in str(error)

@@ -108,6 +108,8 @@ async def test_a_lost_link_ends_the_wait_of_all() -> None:
         outcomes = await asyncio.gather(*sends, return_exceptions=True)
         # Of those that were queued some may have drained.
         assert {type(each) for each in outcomes[20:]} == {LinkLost}
+        # These waited for room: they were not queued, so they can be sent again.
+        assert {getattr(each, "begun", None) for each in outcomes[20:]} == {"no"}
         # Nothing is left of the line.
         assert not a._sending._lines
         assert a.queued_bytes == 0
