@@ -82,7 +82,7 @@ async def main() -> None:
         try:
             await customer.call(SHOP, "price", b"melon", timeout=5.0)
         except RemoteError as error:
-            print(f"melon: {error.type_name}: {error.text}")
+            print(f"melon: {error.type_name}: {error.message}")
 
         try:
             await customer.call(SHOP, "refund", b"apple", timeout=5.0)

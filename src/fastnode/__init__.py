@@ -6,7 +6,8 @@ Begin with these:
 - `Link`, `Message`, `Peer`: what it has to do with
 - `NodeOptions`, `NetworkOptions`, `AcceptorOptions`, `Route`: how it listens and dials
 - `CertAuthManager`, `Certificate`, `CertPool`, `ClientAuth`: who it is, whom it trusts
-- `FastnodeError`: the base of all errors; each has a `hint`
+- `FastnodeError`: the base of all errors; each has a `hint` and a `code`
+- `CallError`: what a handler raises to tell its caller why
 - `serve`: a node in several processes
 
 All but the errors is loaded when it is first asked for, with what it needs: who
@@ -18,6 +19,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from fastnode.errors import (
+    Busy,
+    CallError,
     CallTimeout,
     CertificateError,
     CertificateExpired,
@@ -83,6 +86,8 @@ __all__ = [
     "Acceptor",
     "AcceptorOptions",
     "AcceptorStats",
+    "Busy",
+    "CallError",
     "CallTimeout",
     "CertAuthManager",
     "CertManager",

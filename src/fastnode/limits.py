@@ -110,17 +110,20 @@ MAX_ENDPOINT_NAME_BYTES: Final = 255
 ENDPOINT_DICTIONARY_SIZE: Final = 1024
 #: Text of a remote error or goodbye is cut to this.
 MAX_REASON_BYTES: Final = 1 * KIB
+#: The code of a `CallError`: three times the longest name of gRPC, which has 19
+#: characters. A code may become the label of a counter, so it stays short.
+MAX_CODE_BYTES: Final = 64
+#: Details of a `CallError`. An error is a control frame, which needs no credit, so it
+#: stays small: a quarter of the largest frame.
+MAX_DETAILS_BYTES: Final = 16 * KIB
 
 #: Metadata of one message, call or reply, as in HTTP/2 servers: what proxies and
 #: frameworks allow for all header fields together. Names and values count.
 MAX_METADATA_ENTRIES: Final = 64
 MAX_METADATA_BYTES: Final = 16 * KIB
 MAX_METADATA_NAME_BYTES: Final = 255
-#: The code of an error that a handler raises, and its details.
-MAX_CODE_BYTES: Final = 64
-MAX_DETAILS_BYTES: Final = 16 * KIB
-#: Names of endpoints that do not exist, of which a peer is told within a second how many
-#: of its one-way messages were dropped. A peer can make up any number of names.
+#: Endpoints that do not exist, of which a peer is told within a second how many of its
+#: one-way messages were dropped. A peer can make up any number of names.
 MAX_DROPPED_NAMES: Final = 64
 #: The smallest frame that a peer must take so that extension blocks are used with it: a
 #: block is never cut.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fastnode.limits import GROUP_BYTES
 
@@ -20,7 +20,7 @@ GROUP_DIGITS = 2 * GROUP_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end of a link.
+    """Who is at the other end of a link. Peers can be copied and pickled.
 
     Attributes:
         name: its node name, ``name@host``.
@@ -52,6 +52,33 @@ class Peer:
             and self.instance[:GROUP_DIGITS] == other.instance[:GROUP_DIGITS]
         )
 
+    def __copy__(self) -> Peer:
+        return self  # immutable
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Peer:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Certificates cannot be pickled. Their DER can.
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        shown = values.pop("certificate")
+        return _restore, (values, None if shown is None else _der(shown))
+
     def __str__(self) -> str:
         how = "verified" if self.verified else "not verified"
         return f"{self.name} at {self.address[0]}:{self.address[1]} ({how})"
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return certificate.public_bytes(Encoding.DER)
+
+
+def _restore(values: dict[str, Any], der: bytes | None) -> Peer:
+    """Make a peer from what `pickle` has kept of it."""
+    if der is None:
+        return Peer(**values)
+    from cryptography import x509
+
+    return Peer(**values, certificate=x509.load_der_x509_certificate(der))

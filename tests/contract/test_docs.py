@@ -39,6 +39,7 @@ from helpers.documents import section, table
 ROOT = Path(__file__).parents[2]
 WIRE = (ROOT / "docs/wire-format.md").read_text()
 CONCEPTS = (ROOT / "docs/concepts.md").read_text()
+ERRORS = (ROOT / "docs/errors.md").read_text()
 GUARANTEES = (ROOT / "docs/guarantees.md").read_text()
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
@@ -130,7 +131,7 @@ def test_no_guarantee_depends_on_a_long_test() -> None:
         assert "mark.long" not in " ".join(marks), f"{file}::{test}"
 
 
-# --- concepts ----------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------
 
 
 def test_every_error_is_explained() -> None:
@@ -141,12 +142,32 @@ def test_every_error_is_explained() -> None:
         and issubclass(cls, FastnodeError)
         and cls is not FastnodeError
     }
-    rows = {row[0].strip("`"): row for row in table(CONCEPTS, "error")}
+    rows = {row[0].strip("`"): row for row in table(ERRORS, "error")}
     assert set(rows) == set(public)
     for name, row in rows.items():
         bases = {base.__name__ for base in public[name].__mro__}
         for base in re.findall(r"`(\w+)`", row[1]):
             assert base in bases, f"{name} is no {base}"
+        assert row[4], f"{name}: when?"
+        assert row[5], f"{name}: what to do?"
+
+
+@pytest.mark.parametrize("row", table(ERRORS, "error"), ids=lambda row: row[0])
+def test_code_and_begun_of_an_error(row: list[str]) -> None:
+    cls = getattr(fastnode, row[0].strip("`"))
+    if cls is fastnode.CallError:
+        assert row[2] == "chosen by the handler"
+    else:
+        assert row[2].startswith(f"`{cls.code}`")
+    assert row[3].startswith(f"`{cls.begun}`")
+
+
+def test_attributes_of_errors() -> None:
+    for row in table(ERRORS, "attribute"):
+        assert hasattr(FastnodeError("message"), row[0].strip("`"))
+
+
+# --- concepts ------------------------------------------------------------------------
 
 
 def test_modes_that_are_available() -> None:

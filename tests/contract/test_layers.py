@@ -54,7 +54,8 @@ SAME = {name: "base" for name, rank in RANKS.items() if rank == 0} | {"__main__"
 #: Modules from outside that only these packages may import.
 ONLY_IN = {
     "ssl": {"certs", "openssl", "tls"},
-    "cryptography": {"certs", "tls"},
+    # `peer` only pickles certificates.
+    "cryptography": {"certs", "peer", "tls"},
 }
 #: Memory and bytes only: no socket, no loop, no clock.
 SANS_IO = {"buffers", "wire", "tls"}

@@ -58,6 +58,8 @@ ERRORS: dict[str, tuple[str | type[BaseException], ...]] = {
     "LinkLost": ("LinkClosed",),
     "ProtocolError": ("FastnodeError",),
     "CallTimeout": ("FastnodeError", TimeoutError),
+    "CallError": ("FastnodeError",),
+    "Busy": ("FastnodeError",),
     "RemoteError": ("FastnodeError",),
     "NoSuchEndpoint": ("FastnodeError",),
     "MessageTooLarge": ("FastnodeError",),

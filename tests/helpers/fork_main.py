@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 import uvloop
 
-from fastnode import Link, Node
+from fastnode import ConfigError, Link, Message, Node
 from helpers.nodes import WAIT_SECONDS, B, introduce, pair, running, until
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -65,6 +65,7 @@ async def be_child(
     link: Link,
     loop: asyncio.AbstractEventLoop,
     task: asyncio.Task[Any],
+    waiting: asyncio.Task[bytes],
 ) -> None:
     found: dict[str, str] = {}
     if how != "collect":
@@ -81,6 +82,9 @@ async def be_child(
             asyncio._enter_task(loop, task)
         found |= await touch(a, link)
         await asyncio.sleep(0.3)
+        came = waiting.exception()
+        assert isinstance(came, ConfigError)
+        found["call under way"] = f"ConfigError: {came} {came.begun}"
     elif how == "own":
         # In a thread: stock asyncio does not like a loop within a loop.
         thread = threading.Thread(
@@ -130,7 +134,13 @@ async def main(how: str) -> None:
         b,
     ):
         b.handler("echo")(lambda m: m.payload)
+
+        @b.handler("never")
+        async def never(message: Message) -> None:
+            await asyncio.Event().wait()
+
         link = await a.connect(B)
+        waiting = asyncio.ensure_future(link.call("never", b""))
         await link.call("echo", b"first", timeout=WAIT_SECONDS)
         with socket.create_connection(b.acceptors[0].address):
             await until(lambda: b.acceptors[0].stats.connections == 2)
@@ -139,8 +149,9 @@ async def main(how: str) -> None:
             assert task is not None
             pid = os.fork()
             if pid == 0:
-                await be_child(how, a, link, loop, task)
+                await be_child(how, a, link, loop, task, waiting)
             found = await be_parent(pid, a, b, link)
+        waiting.cancel()
     os.write(1, json.dumps(found).encode() + b"\n")
 
 

@@ -149,7 +149,10 @@ async def test_remote_error_carries_type_and_text_and_no_traceback(
         with pytest.raises(RemoteError) as caught:
             await a.call(B, "fail", b"", timeout=WAIT_SECONDS)
         error = caught.value
-        assert (error.type_name, error.text) == ("LookupError", "no such order \u2603")
+        assert (error.type_name, error.message) == (
+            "LookupError",
+            "no such order \u2603",
+        )
         assert error.side is Side.REMOTE
         assert error.peer is a.links[0].peer
         assert "Traceback" not in str(error)
@@ -168,7 +171,7 @@ async def test_a_very_long_error_is_cut() -> None:
 
         with pytest.raises(RemoteError) as caught:
             await a.call(B, "fail", b"", timeout=WAIT_SECONDS)
-        assert caught.value.text == "\u00fc" * 512
+        assert caught.value.message == "\u00fc" * 512
 
 
 async def test_no_such_endpoint_until_there_is_one(

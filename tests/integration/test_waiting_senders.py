@@ -11,6 +11,7 @@ import pytest
 
 from fastnode import (
     CallTimeout,
+    Link,
     LinkLost,
     Message,
     MessageTooLarge,
@@ -104,10 +105,16 @@ async def test_what_never_fits_is_said_at_once() -> None:
 async def test_a_lost_link_ends_the_wait_of_all() -> None:
     async with slow_pair() as (a, _, _go, _got):
         sends = await fill(a)
+        (link,) = a.links
         next(iter(a._links)).abort()
         outcomes = await asyncio.gather(*sends, return_exceptions=True)
         # Of those that were queued some may have drained.
         assert {type(each) for each in outcomes[20:]} == {LinkLost}
+        # Those that waited for room were not queued, so they can be sent again.
+        queued = link.stats.messages_sent
+        assert queued < 20
+        assert {getattr(each, "begun", None) for each in outcomes[queued:]} == {"no"}
+        assert "no" not in {getattr(each, "begun", None) for each in outcomes[:queued]}
         # Nothing is left of the line.
         assert not a._sending._lines
         assert a.queued_bytes == 0
@@ -174,3 +181,23 @@ async def test_the_room_of_the_node_is_waited_for() -> None:
         await asyncio.gather(*sends)
         await until(lambda: len(got) == SENDERS)
         assert got == list(range(SENDERS))
+
+
+async def test_a_message_that_was_never_queued_has_not_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Even if the link is lost while other links keep the node's budget used up: then
+    the wait itself fails, with the error of the link."""
+
+    async def lost(link: Link, size: int) -> None:
+        raise LinkLost("the link was lost")
+
+    async with slow_pair() as (a, _, _go, _got):
+        (link,) = a.links
+        with pytest.raises(SendQueueFull):
+            for _ in range(60):
+                link.send("e", numbered(0))
+        monkeypatch.setattr("fastnode.node.sending.room", lost)
+        with pytest.raises(LinkLost) as caught:
+            await a.send(B, "e", numbered(0))
+        assert caught.value.begun == "no"

@@ -30,7 +30,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except FastnodeError as error:
-            click.echo(f"error: {printable(error.message)}", err=True)
+            click.echo(f"error: {printable(error.summary)}", err=True)
             if error.hint:
                 click.echo(f"hint: {printable(by_options(error.hint))}", err=True)
             ctx.exit(exit_code(error))

@@ -120,7 +120,10 @@ def _run(main: Any, timeout: float) -> Any:
             if not scope.expired():
                 raise
             raise CallTimeout(
-                f"not done within {timeout:g} s", side=Side.REMOTE, hint="--timeout"
+                f"not done within {timeout:g} s",
+                timeout=timeout,
+                side=Side.REMOTE,
+                hint="--timeout",
             ) from error
 
     return run(bounded())

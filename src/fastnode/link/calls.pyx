@@ -126,6 +126,7 @@ cdef class CallTable:
             future.set_exception(
                 CallTimeout(
                     f"no reply from {endpoint!r} within {timeout:g} s",
+                    timeout=timeout,
                     peer=self.peer,
                     side=Side.REMOTE,
                 )
@@ -174,6 +175,7 @@ cdef class CallTable:
                 peer=self.peer,
                 side=Side.REMOTE,
                 hint="raise max_message_size on this node, or have it sent in parts",
+                begun="yes",
             )
         else:
             error = RemoteError(name, text, peer=self.peer)

@@ -47,6 +47,7 @@ from fastnode.errors import (
     ProtocolError,
     Side,
     refusal_from_wire,
+    renewed,
 )
 from fastnode.limits import (
     CLOSE_TIMEOUT_SECONDS,
@@ -512,8 +513,9 @@ cdef class LinkProtocol(FrameTaker):
         else:
             self.goodbye_received = True
             closed = endings.closed_there(self.peer, text)
-            # Its replies came before its goodbye: what still waits waits in vain.
-            self.calls.close(closed)
+            # The peer says goodbye when its handlers have finished and their replies
+            # have left. So the calls that still wait have not begun, and never will.
+            self.calls.close(renewed(closed, begun="no"))
             if self.state_ is State.RETIRING:
                 self.succession.retire()
             elif self.state_ is State.UP:
@@ -640,7 +642,8 @@ cdef class LinkProtocol(FrameTaker):
         self.connection.ended = True
         self.error = error
         self.decoder.clear()
-        self.calls.close(error)
+        # The parent's links live on, and its peers may handle what was sent.
+        self.calls.close(renewed(error, begun="maybe"))
         self.keepalive.close(error)
         self.connection.stop_timer()
         for waiter in (self.established, self.connection.gone):

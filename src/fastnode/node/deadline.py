@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from fastnode.errors import CallTimeout, Side, no_timeout
+from fastnode.errors import Begun, CallTimeout, Side, no_timeout
 from fastnode.limits import CANCEL_SECONDS
 
 if TYPE_CHECKING:
@@ -19,13 +19,18 @@ log = logging.getLogger("fastnode.node")
 
 
 async def with_deadline(
-    timeout: float, what: Coroutine[Any, Any, Any], text: str, peer: str
+    timeout: float,
+    what: Coroutine[Any, Any, Any],
+    text: str,
+    peer: str,
+    begun: Begun = "maybe",
 ) -> Any:
     """Return the result of a coroutine that may take `timeout` seconds.
 
     Args:
         text: what has not happened in time, for the error.
         peer: the node name of the peer, for the error.
+        begun: whether a handler may have begun, for the error.
 
     Raises:
         CallTimeout: the time was over.
@@ -41,7 +46,11 @@ async def with_deadline(
         if not scope.expired():
             raise
         raise CallTimeout(
-            f"{text} within {timeout:g} s", peer=peer, side=Side.REMOTE
+            f"{text} within {timeout:g} s",
+            timeout=timeout,
+            peer=peer,
+            side=Side.REMOTE,
+            begun=begun,
         ) from error
 
 
@@ -59,7 +68,9 @@ async def connect_with_deadline(
         return await connect(name), None
     loop = asyncio.get_running_loop()
     began = loop.time()
-    link = await with_deadline(timeout, connect(name), f"no link with {name}", name)
+    link = await with_deadline(
+        timeout, connect(name), f"no link with {name}", name, begun="no"
+    )
     return link, max(timeout - (loop.time() - began), 0.0)
 
 

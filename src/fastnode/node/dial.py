@@ -189,6 +189,8 @@ class Dial:
             verdict.__cause__ = failures[0][1]
             return verdict
         verdict = refusals[0][1]
+        # Nothing is sent before the link is up, whatever the peer did wrong.
+        verdict.begun = "no"
         for target, error in failures:
             if error is not verdict:
                 verdict.add_note(f"also tried {target}: {error}")
@@ -420,6 +422,7 @@ class Dialer:
             f"node {self._context.name} was stopped",
             side=Side.LOCAL,
             hint="start a new node",
+            begun="no",
         )
 
     async def connect(self, name: str) -> Link:

@@ -159,6 +159,7 @@ class Keeper:
             f"the link with {self.peer} is not kept any more",
             peer=self.peer,
             side=Side.LOCAL,
+            begun="no",
         )
 
     def close(self) -> Awaitable[None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
-from fastnode.errors import ConfigError, Side
+from fastnode.errors import CallTimeout, ConfigError, Side
 from fastnode.link.settings import LinkSettings
 from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
@@ -432,10 +432,23 @@ class Node(Endpoints):
         Raises:
             As `connect` and `Link.call`.
         """
-        link = self._links.find(name)
+        link, left = self._links.find(name), timeout
         if link is None:
-            link, timeout = await connect_with_deadline(timeout, self.connect, name)
-        return await link.call(endpoint, payload, timeout=timeout, priority=priority)
+            link, left = await connect_with_deadline(timeout, self.connect, name)
+        try:
+            return await link.call(endpoint, payload, timeout=left, priority=priority)
+        except CallTimeout as error:
+            if timeout is None or left == timeout:
+                raise
+            # The link knows only the time that connecting has left.
+            raise CallTimeout(
+                f"no reply from {endpoint!r} within {timeout:g} s; connecting took "
+                f"{timeout - (left or 0.0):.3g} s of them",
+                timeout=timeout,
+                peer=error.peer,
+                side=error.side,
+                begun=error.begun,
+            ) from error
 
     def _check_loop(self) -> None:
         self._fork.check()

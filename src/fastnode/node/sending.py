@@ -90,11 +90,12 @@ class Sending:
                 while True:
                     try:
                         await room(link, size)
-                    except LinkLost:
-                        raise
-                    except LinkClosed:
+                    except LinkClosed as error:
+                        # Others may have been sent. This message was not queued.
+                        error.begun = "no"
                         newer = self._links.find(name)
-                        if newer is None or newer is link:
+                        lost = isinstance(error, LinkLost)
+                        if lost or newer is None or newer is link:
                             raise
                         link = newer
                     else:

@@ -311,6 +311,7 @@ class Successions:
             f"node {self._context.name} was stopped",
             side=Side.LOCAL,
             hint="start a new node",
+            begun="no",
         )
 
     async def _run(self, entry: Round) -> LinkProtocol:
@@ -359,7 +360,9 @@ def check(old: LinkProtocol) -> None:
     if old.error is not None:
         raise renewed(old.error)
     if old.state is not State.UP:
-        raise LinkClosed(f"the link with {old.peer.name} is closing", peer=old.peer)
+        raise LinkClosed(
+            f"the link with {old.peer.name} is closing", peer=old.peer, begun="no"
+        )
     if not old.succession.agreed:
         raise HandshakeError(
             f"{old.peer.name} cannot hand a link over to another one",
@@ -385,9 +388,11 @@ def no_new_link(name: str, timeout: float) -> CallTimeout:
     """Return the error for a new link that did not come up in time."""
     return CallTimeout(
         f"no new link with {name} came up within {timeout:g} s",
+        timeout=timeout,
         peer=name,
         side=Side.REMOTE,
         hint="the old one stays in use; is the peer overloaded?",
+        begun="no",
     )
 
 
@@ -397,7 +402,9 @@ def not_ended(left: list[LinkProtocol], timeout: float) -> CallTimeout:
     return CallTimeout(
         f"the link with {left[0].peer_text()} was replaced, but the old one has not "
         f"ended within {timeout:g} s: {what}",
+        timeout=timeout,
         peer=left[0].peer,
         side=Side.LOCAL,
         hint="the new one is in use; the old one ends by itself when that is done",
+        begun="no",
     )

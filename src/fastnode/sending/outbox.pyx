@@ -203,7 +203,7 @@ cdef class Outbox:
         """Raise unless a payload of `size` bytes may be queued now."""
         cdef size_t queued = self.counted - self.encoder.answers()
         if self.closed is not None:
-            raise renewed(self.closed)
+            raise renewed(self.closed, begun="no")
         if PyThread_get_thread_ident() != self.thread:
             raise elsewhere("thread")
         if size > self.max_message or size > self.own_max_message:
