@@ -58,7 +58,9 @@ if TYPE_CHECKING:
     from fastnode.certs.pool import CertPool
     from fastnode.certs.spiffe import SpiffeId, SpiffeRule
     from fastnode.certs.watch import CertificateWatch
+    from fastnode.dispatch.handler import current_message
     from fastnode.dispatch.message import Message
+    from fastnode.dispatch.reply import Reply
     from fastnode.link.link import Link
     from fastnode.link.stats import LinkStats, Undelivered
     from fastnode.node.acceptor import Acceptor, AcceptorStats
@@ -126,6 +128,7 @@ __all__ = [
     "ProtocolError",
     "Refusal",
     "RemoteError",
+    "Reply",
     "Resolver",
     "RevocationListExpired",
     "Route",
@@ -139,6 +142,7 @@ __all__ = [
     "WorkerFailed",
     "WorkerGroup",
     "WorkerStatus",
+    "current_message",
     "run",
     "serve",
     "start_node",
@@ -166,6 +170,7 @@ _MODULES = {
     "NodeOptions": "fastnode.options",
     "Peer": "fastnode.peer",
     "Refusal": "fastnode.node.refusal",
+    "Reply": "fastnode.dispatch.reply",
     "Resolver": "fastnode.options",
     "Route": "fastnode.routing.route",
     "SpiffeId": "fastnode.certs.spiffe",
@@ -173,6 +178,7 @@ _MODULES = {
     "Undelivered": "fastnode.link.stats",
     "WorkerGroup": "fastnode.workers",
     "WorkerStatus": "fastnode.workers",
+    "current_message": "fastnode.dispatch.handler",
     "run": "fastnode.node.runner",
     "serve": "fastnode.workers",
     "start_node": "fastnode.node.node",

@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t
 from fastnode.dispatch.batch cimport Batch, BatchLine
 from fastnode.dispatch.endpoint cimport Endpoint
 from fastnode.dispatch.handler cimport Handlers
+from fastnode.wire.extension cimport Extension
 
 
 cdef class Batches:
@@ -20,7 +21,13 @@ cdef class Batches:
     cdef bint closed
 
     cdef int gather(
-        self, Endpoint endpoint, bytes payload, int lane, uint32_t call, int flags
+        self,
+        Endpoint endpoint,
+        bytes payload,
+        int lane,
+        uint32_t call,
+        int flags,
+        Extension extension,
     ) except -1
     cdef int begin_all(self, Endpoint endpoint) except -1
     cdef int hand_over(self) except -1

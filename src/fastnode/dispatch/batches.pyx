@@ -26,6 +26,7 @@ from fastnode.dispatch.handler cimport (
     new_delivery,
 )
 from fastnode.dispatch.message cimport Message, make_message
+from fastnode.wire.extension cimport Extension
 from fastnode.wire.frame cimport LANES
 
 
@@ -41,7 +42,13 @@ cdef class Batches:
     # --- gathering --------------------------------------------------------------
 
     cdef int gather(
-        self, Endpoint endpoint, bytes payload, int lane, uint32_t call, int flags
+        self,
+        Endpoint endpoint,
+        bytes payload,
+        int lane,
+        uint32_t call,
+        int flags,
+        Extension extension,
     ) except -1:
         """Add a message; `call` is 0 or what to confirm."""
         cdef Batch batch = self.newest
@@ -50,6 +57,8 @@ cdef class Batches:
             payload, self.handlers.peer, endpoint.name
         )
         cdef size_t size = PyBytes_GET_SIZE(payload)
+        if extension is not None:
+            message.extension = extension
         if batch is None or batch.endpoint is not endpoint:
             batch = self.gathered.get(endpoint)
             if batch is None:
@@ -61,7 +70,9 @@ cdef class Batches:
         self.handlers.windows.held[lane] += <uint64_t>size + MESSAGE_BYTES
         if call:
             # A cancellation takes it out again.
-            delivery = new_delivery(self.handlers, endpoint, None, lane, call, flags)
+            delivery = new_delivery(
+                self.handlers, endpoint, None, lane, call, flags, extension
+            )
             delivery.state = QUEUED
             delivery.place = len(batch.messages) - 1
             self.handlers.calls[call] = delivery
@@ -139,7 +150,9 @@ cdef class Batches:
         return self.handlers.watch.tell(endpoint.name, began)
 
     cdef int drop_cancelled(self, Batch batch) except -1:
-        """Leave out what its sender has given up; the others cannot be any more."""
+        """Leave out what its sender has given up, and what comes too late; the others
+        cannot be given up any more."""
+        cdef Endpoint endpoint = batch.endpoint
         cdef Delivery each
         cdef list confirms = []
         cdef set gone = set()
@@ -149,6 +162,10 @@ cdef class Batches:
                 continue
             self.handlers.calls.pop(each.call, None)
             each.state = DONE
+            if self.handlers.is_over(each.extension):
+                self.handlers.refuse_late(endpoint, each.call)
+                gone.add(each.place)
+                continue
             confirms.append(each)
         if gone:
             batch.messages = [

@@ -8,6 +8,7 @@ from fastnode.dispatch.stopwatch cimport Stopwatch
 from fastnode.dispatch.windows cimport Windows
 from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.decoder cimport Decoder
+from fastnode.wire.extension cimport Extension
 
 
 cdef class Dispatcher:
@@ -41,7 +42,9 @@ cdef class Dispatcher:
     cdef int message(self, int lane, uint16_t number, bytes payload) except -1
     cdef int messages(self, Decoder decoder) except -1
     cdef int call(self, Decoder decoder, bytes payload) except -1
-    cdef int cancel(self, uint32_t call) except -1
+    cdef int extended_message(self, Decoder decoder, bytes payload) except -1
+    cdef Extension extension_of(self, Decoder decoder)
+    cdef int cancel(self, uint32_t call, bint late) except -1
     cdef bint is_cancelled(self, uint32_t call) except? True
     cdef int dry(self) except -1
     cdef int hold(self) except -1

@@ -27,6 +27,7 @@ from fastnode.dispatch.stopwatch cimport Stopwatch, reach
 from fastnode.dispatch.windows cimport Windows
 from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.decoder cimport Decoder
+from fastnode.wire.extension cimport Extension, decode_block
 from fastnode.wire.frame cimport CONFIRM, DATA_LANE, DROPPED, LANES
 
 from struct import Struct
@@ -89,8 +90,31 @@ cdef class Dispatcher:
         """A one-way message."""
         self.handlers.messages_received += 1
         return self.queue.accept(
-            self.numbers.find(lane, number), payload, lane, 0, 0
+            self.numbers.find(lane, number), payload, lane, 0, 0, None
         )
+
+    cdef int extended_message(self, Decoder decoder, bytes payload) except -1:
+        """A one-way message with an extension block; `decoder` has its frame."""
+        cdef Extension extension = self.extension_of(decoder)
+        # Nobody waits for it.
+        extension.deadline = 0
+        self.handlers.messages_received += 1
+        return self.queue.accept(
+            self.numbers.find(decoder.lane, decoder.number),
+            payload,
+            decoder.lane,
+            0,
+            0,
+            extension,
+        )
+
+    cdef Extension extension_of(self, Decoder decoder):
+        """Read the extension block of the frame that `decoder` has."""
+        cdef Extension extension = decode_block(decoder.block)
+        decoder.block = None
+        if extension.time_left >= 0:
+            extension.deadline = <double>self.handlers.loop.time() + extension.time_left
+        return extension
 
     cdef int messages(self, Decoder decoder) except -1:
         """The messages that follow in the decoder, as long as they are whole and plain:
@@ -105,9 +129,9 @@ cdef class Dispatcher:
             endpoint = data_endpoint(numbers, decoder.number)
             handlers.messages_received += 1
             if handlers.held:
-                self.queue.accept(endpoint, payload, DATA_LANE, 0, 0)
+                self.queue.accept(endpoint, payload, DATA_LANE, 0, 0, None)
             else:
-                self.queue.place(endpoint, payload, DATA_LANE, 0, 0, None)
+                self.queue.place(endpoint, payload, DATA_LANE, 0, 0, None, None)
             if endpoint.plain:
                 payload = handlers.begin_plain(decoder, numbers)
             else:
@@ -120,6 +144,9 @@ cdef class Dispatcher:
         cdef uint32_t call = decoder.call
         cdef int flags = NESTED if decoder.nested else 0
         cdef Endpoint endpoint = self.numbers.find(lane, decoder.number)
+        cdef Extension extension = None
+        if decoder.block is not None:
+            extension = self.extension_of(decoder)
         if decoder.kind == CONFIRM:
             flags |= CONFIRMED
             self.handlers.messages_received += 1
@@ -145,17 +172,17 @@ cdef class Dispatcher:
             or endpoint.awaits
             or self.outbox.crowded()
         ):
-            return self.queue.accept(endpoint, payload, lane, call, flags)
-        return self.queue.begin(endpoint, payload, lane, call, flags)
+            return self.queue.accept(endpoint, payload, lane, call, flags, extension)
+        return self.queue.begin(endpoint, payload, lane, call, flags, extension)
 
-    cdef int cancel(self, uint32_t call) except -1:
-        """The caller gave up.
+    cdef int cancel(self, uint32_t call, bint late) except -1:
+        """The caller gave up; `late`: because the time of the call is over.
 
         A cancellation overtakes its call where that is in another lane: a large call,
         or one that waits for credit. So one that finds no call is kept for it. Most of
         these are for calls that are over; the oldest make room for new ones.
         """
-        if self.handlers.cancel(call):
+        if self.handlers.cancel(call, late):
             return 0
         self.early_cancels.pop(call, None)
         if len(self.early_cancels) >= MOST_EARLY_CANCELS:

@@ -9,6 +9,7 @@ from fastnode.dispatch.stopwatch cimport Stopwatch
 from fastnode.dispatch.windows cimport Windows
 from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.decoder cimport Decoder
+from fastnode.wire.extension cimport Extension
 
 cdef enum:
     # What a message that waits or runs costs besides its payload: task, message,
@@ -56,6 +57,13 @@ cdef class Delivery:
     cdef Py_ssize_t calls
     cdef bint excused
 
+    # What its extension block said; None: it had none. While its handler runs: the
+    # message that the handler was given, and the deadline of calls that it makes (loop
+    # time; 0: none).
+    cdef Extension extension
+    cdef Message message
+    cdef double deadline
+
     cdef PyObject *step(self, object value) except? NULL
     cdef int raised(self) except -1
     cdef int ended(self, object result, object error) except -1
@@ -101,10 +109,20 @@ cdef class Handlers:
     cdef uint64_t messages_received
     cdef uint64_t unhandled
     cdef uint64_t errors
+    # Calls and confirmed messages whose time was over before their handler began.
+    cdef uint64_t expired
 
     cdef int begin(
-        self, Endpoint endpoint, bytes payload, int lane, uint32_t call, int flags
+        self,
+        Endpoint endpoint,
+        bytes payload,
+        int lane,
+        uint32_t call,
+        int flags,
+        Extension extension,
     ) except -1
+    cdef bint is_over(self, Extension extension) except? True
+    cdef int refuse_late(self, Endpoint endpoint, uint32_t call) except -1
     cdef bytes begin_plain(self, Decoder decoder, EndpointNumbers numbers)
     cdef int begin_batch(self, Endpoint endpoint, Batch batch) except -1
     cdef int returned(
@@ -116,6 +134,8 @@ cdef class Handlers:
         uint32_t call,
         int flags,
         Batch batch,
+        Message message,
+        Extension extension,
     ) except -1
     cdef int raised(
         self, Endpoint endpoint, uint32_t call, Batch batch
@@ -133,7 +153,7 @@ cdef class Handlers:
         self, Endpoint endpoint, uint32_t call, object result, object error
     ) except -1
     cdef int finish(self, Delivery delivery) except -1
-    cdef bint cancel(self, uint32_t call) except? True
+    cdef bint cancel(self, uint32_t call, bint late) except? True
     cdef int close(self) except -1
     cdef int begin_failed(self, object error) except -1
     cdef int log_error(self, Endpoint endpoint, object error) except -1
@@ -146,5 +166,6 @@ cdef Delivery new_delivery(
     int lane,
     uint32_t call,
     int flags,
+    Extension extension,
 )
 cdef Delivery current()

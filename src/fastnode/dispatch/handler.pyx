@@ -43,6 +43,7 @@ from fastnode.dispatch.stopwatch cimport Stopwatch, reach
 from fastnode.dispatch.windows cimport Windows
 from fastnode.sending.outbox cimport Outbox, as_bytes
 from fastnode.wire.decoder cimport Decoder
+from fastnode.wire.extension cimport Extension, make_block, status_block
 from fastnode.wire.frame cimport DATA_LANE
 
 import logging
@@ -52,7 +53,9 @@ from contextvars import ContextVar
 from inspect import isawaitable
 
 from fastnode.dispatch.user_code import end_program, is_cancelled, name_of, text_of
-from fastnode.wire.call_error import HANDLER_RAISED, NO_SUCH_ENDPOINT
+from fastnode.dispatch.reply import Reply
+from fastnode.errors import CallError
+from fastnode.wire.call_error import DEADLINE_OVER, HANDLER_RAISED, NO_SUCH_ENDPOINT
 
 log = logging.getLogger("fastnode.link")
 
@@ -199,6 +202,7 @@ cdef Delivery new_delivery(
     int lane,
     uint32_t call,
     int flags,
+    Extension extension,
 ):
     """What arrived and does not begin at once; or has begun, and runs in a task."""
     cdef Delivery delivery = Delivery.__new__(Delivery)
@@ -208,6 +212,7 @@ cdef Delivery new_delivery(
     delivery.lane = lane
     delivery.call = call
     delivery.flags = flags
+    delivery.extension = extension
     delivery.size = TASK_BYTES
     if payload is not None:
         delivery.size += <size_t>PyBytes_GET_SIZE(payload)
@@ -218,6 +223,25 @@ cdef Delivery current():
     """The delivery whose handler makes a call, or None."""
     cdef Delivery delivery = get_value(CURRENT)
     return None if delivery is None or delivery.state == DONE else delivery
+
+
+def current_message():
+    """Return the `Message` whose asynchronous handler runs here, or None.
+
+    Tasks that a handler makes see its message as well, until the handler has ended. A
+    plain handler has its message as argument only.
+    """
+    cdef Delivery delivery = current()
+    return None if delivery is None else delivery.message
+
+
+def handler_deadline():
+    """Return the deadline of the asynchronous handler that runs here, in the time of
+    the loop, or None."""
+    cdef Delivery delivery = current()
+    if delivery is None or delivery.deadline <= 0:
+        return None
+    return delivery.deadline
 
 
 cdef object no_more():
@@ -254,13 +278,20 @@ cdef class Handlers:
     # --- beginning ------------------------------------------------------------------
 
     cdef int begin(
-        self, Endpoint endpoint, bytes payload, int lane, uint32_t call, int flags
+        self,
+        Endpoint endpoint,
+        bytes payload,
+        int lane,
+        uint32_t call,
+        int flags,
+        Extension extension,
     ) except -1:
         """Call the handler of an endpoint. The node's own context has been entered.
 
         Args:
             payload: what a message, a call or a confirmed message brought.
             call: the number of a call or of a confirmed message, else 0.
+            extension: what the extension block said, or None.
 
         Returns:
             1 if the handler goes on in a task, 0 if it is done.
@@ -274,20 +305,28 @@ cdef class Handlers:
         # A message that nobody refers to any more is used again: nobody can see that.
         if self.spare is None or self.spare_given:
             message = make_message(payload, self.peer, endpoint.name)
+            if extension is not None:
+                message.extension = extension
             returned = call_one(endpoint.handler, message)
             if Py_REFCNT(message) == 1 and self.spare is None:
                 message.payload = None
+                message.extension = None
                 self.spare = message
         else:
             message = self.spare
             message.payload = payload
             if message.endpoint is not endpoint.name:
                 message.endpoint = endpoint.name
+            if extension is not None:
+                message.extension = extension
             self.spare_given = True
             returned = call_one(endpoint.handler, message)
             self.spare_given = False
             if Py_REFCNT(message) == 2:
                 message.payload = None
+                # The handler may have given it an id.
+                if message.extension is not None:
+                    message.extension = None
             else:
                 self.spare = None
         if returned == NULL:
@@ -297,7 +336,30 @@ cdef class Handlers:
             return 0
         result = <object>returned
         Py_DECREF(result)
-        return self.returned(endpoint, result, payload, lane, call, flags, None)
+        if message is self.spare:
+            message = None
+        return self.returned(
+            endpoint, result, payload, lane, call, flags, None, message, extension
+        )
+
+    cdef bint is_over(self, Extension extension) except? True:
+        """Whether the time of a call is over, so that its handler must not begin."""
+        return (
+            extension is not None
+            and extension.deadline > 0
+            and <double>self.loop.time() >= extension.deadline
+        )
+
+    cdef int refuse_late(self, Endpoint endpoint, uint32_t call) except -1:
+        """The time of a call was over before its handler began."""
+        self.expired += 1
+        return self.outbox.refuse(
+            call,
+            DEADLINE_OVER,
+            "CallTimeout",
+            f"the time of the call of {endpoint.name!r} was over before its handler "
+            f"began",
+        )
 
     cdef bytes begin_plain(self, Decoder decoder, EndpointNumbers numbers):
         """Begin the one-way messages that follow in the decoder, as long as nothing can
@@ -324,7 +386,7 @@ cdef class Handlers:
                 break
             reach(watch, DATA_LANE, number)
             self.messages_received += 1
-            self.begin(endpoint, payload, DATA_LANE, 0, 0)
+            self.begin(endpoint, payload, DATA_LANE, 0, 0, None)
             payload = decoder.next_message()
         return payload
 
@@ -341,7 +403,9 @@ cdef class Handlers:
             return self.raised(endpoint, 0, batch)
         result = <object>returned
         Py_DECREF(result)
-        return self.returned(endpoint, result, None, DATA_LANE, 0, 0, batch)
+        return self.returned(
+            endpoint, result, None, DATA_LANE, 0, 0, batch, None, None
+        )
 
     cdef int returned(
         self,
@@ -352,8 +416,14 @@ cdef class Handlers:
         uint32_t call,
         int flags,
         Batch batch,
+        Message message,
+        Extension extension,
     ) except -1:
-        """The handler returned: a reply, something to wait for, or nothing."""
+        """The handler returned: a reply, something to wait for, or nothing.
+
+        Args:
+            message: what the handler was given, if it may still have it.
+        """
         cdef bint confirmed = flags & CONFIRMED
         cdef int goes_on = 0
         cdef Delivery delivery
@@ -362,8 +432,17 @@ cdef class Handlers:
                 return self.outbox.reply(call, <bytes>result)
             if result is not None and (endpoint.asynchronous or isawaitable(result)):
                 delivery = new_delivery(
-                    self, endpoint, payload, lane, 0 if confirmed else call, flags
+                    self,
+                    endpoint,
+                    payload,
+                    lane,
+                    0 if confirmed else call,
+                    flags,
+                    extension,
                 )
+                delivery.message = message
+                if extension is not None:
+                    delivery.deadline = extension.deadline
                 if batch is not None:
                     delivery.batch = batch
                 goes_on = self.start(result, delivery)
@@ -433,12 +512,20 @@ cdef class Handlers:
 
     cdef int reply(self, uint32_t call, object result) except -1:
         """Send what a handler returned; None is an empty reply."""
+        cdef bytes block = None
+        if isinstance(result, Reply):
+            if self.outbox.extensions:
+                block = make_block(False, None, 1, result.metadata)
+            result = result.payload
+            if block is not None:
+                return self.outbox.reply_with(call, as_bytes(result), block)
         if result is None:
             return self.outbox.reply(call, b"")
         if isinstance(result, (bytes, bytearray, memoryview)):
             return self.outbox.reply(call, as_bytes(result))
         raise TypeError(
-            f"the handler returned {type(result).__name__}; a reply is bytes or None"
+            f"the handler returned {type(result).__name__}; a reply is bytes, a Reply "
+            f"or None"
         )
 
     cdef int refuse_for(self, uint32_t call, object error) except -1:
@@ -446,6 +533,15 @@ cdef class Handlers:
         cdef str text = text_of(error)
         if not text and isinstance(error, CancelledError):
             text = "it was cancelled"
+        if self.outbox.extensions and isinstance(error, CallError):
+            try:
+                block = status_block(error.code, error.details)
+                text = str(error.message)
+            except Exception:
+                # Its attributes were changed into something that cannot be sent.
+                log.warning("a CallError cannot be sent as it is", exc_info=True)
+            else:
+                return self.outbox.refuse_with(call, name_of(error), text, block)
         return self.outbox.refuse(call, HANDLER_RAISED, name_of(error), text)
 
     # --- asynchronous handlers ------------------------------------------------
@@ -547,6 +643,7 @@ cdef class Handlers:
         delivery.state = DONE
         delivery.handlers = None
         delivery.endpoint = None
+        delivery.message = None
         if endpoint.batch:
             delivery.batch = None
         self.running -= 1
@@ -557,9 +654,13 @@ cdef class Handlers:
             self.spares.put(payload)
         return self.windows.end(delivery.lane, delivery.size)
 
-    cdef bint cancel(self, uint32_t call) except? True:
+    cdef bint cancel(self, uint32_t call, bint late) except? True:
         """The caller gave up: a handler that is at it is cancelled, one that has not
-        begun never does. False: no such call is known."""
+        begun never does. False: no such call is known.
+
+        Args:
+            late: the caller gave up because the time of the call is over.
+        """
         cdef Delivery delivery = self.calls.pop(call, None)
         if delivery is None:
             return False
@@ -569,6 +670,8 @@ cdef class Handlers:
                 task.cancel()
         else:
             delivery.state = DONE
+            if late:
+                self.refuse_late(delivery.endpoint, call)
         return True
 
     def stop(self):
@@ -584,7 +687,7 @@ cdef class Handlers:
         if self.drops is not None:
             self.drops.close()
         for call in list(self.calls):
-            self.cancel(call)
+            self.cancel(call, False)
         return 0
 
     # --- errors -----------------------------------------------------------------
@@ -600,6 +703,10 @@ cdef class Handlers:
         peer can cause. Ends the program if the error asks for that."""
         cdef str name = "" if endpoint.invented else endpoint.name
         cdef str kind = name_of(error)
+        if isinstance(error, CallError):
+            # An answer that the handler chose, and no fault of it.
+            log.debug("the handler of %r refused: %s", endpoint.name, kind)
+            return 0
         self.errors += 1
         try:
             self.registry.limited.say(

@@ -3,6 +3,14 @@
 cimport cython
 from cpython.object cimport PyObject, PyTypeObject
 
+from fastnode.wire.extension cimport NO_METADATA, Extension
+
+import os
+from asyncio import get_running_loop
+from time import monotonic
+
+from fastnode.wire.extension import decode, encode
+
 cdef extern from *:
     """
     #include <structmember.h>
@@ -26,16 +34,75 @@ cdef extern from *:
 cdef class Message:
     """A message as its handler sees it.
 
-    Attributes:
-        payload: a `bytes` object of its own; the handler may keep it.
+    Args:
+        payload: what was sent.
         sender: the `Peer` that sent it.
         endpoint: the name of the endpoint it was sent to.
+        metadata: for tests of handlers: as for `Link.send`.
+
+    Attributes:
+        payload: a `bytes` object of its own; the handler may keep it.
+        sender: as the argument.
+        endpoint: as the argument.
     """
 
-    def __init__(self, bytes payload not None, sender, str endpoint not None):
+    def __init__(
+        self,
+        bytes payload not None,
+        sender,
+        str endpoint not None,
+        *,
+        metadata=None,
+    ):
         self.payload = payload
         self.sender = sender
         self.endpoint = endpoint
+        if metadata is not None:
+            self.extension = decode(encode(metadata=metadata))
+
+    @property
+    def metadata(self):
+        """What the sender passed as metadata: a read-only mapping of `str` to `str`.
+        The names are in lower case. Empty if there is none."""
+        if self.extension is None or self.extension.metadata is None:
+            return NO_METADATA
+        return self.extension.metadata
+
+    @property
+    def deadline(self):
+        """When the caller stops waiting, in the time of the event loop
+        (``loop.time()``), or None. One-way messages have no deadline."""
+        if self.extension is None or self.extension.deadline <= 0:
+            return None
+        return self.extension.deadline
+
+    @property
+    def time_left(self):
+        """The seconds until the deadline, at least 0; None if there is no deadline."""
+        if self.extension is None or self.extension.deadline <= 0:
+            return None
+        try:
+            now = get_running_loop().time()
+        except RuntimeError:
+            # Used in another thread. Event loops count the same seconds.
+            now = monotonic()
+        return max(self.extension.deadline - now, 0.0)
+
+    @property
+    def id(self):
+        """The id of the request, 32 hexadecimal digits. It is the same for all attempts
+        at one request. A message that was sent without one gets an id of its own when
+        this is read first."""
+        if self.extension is None:
+            self.extension = Extension.__new__(Extension)
+        if self.extension.request_id is None:
+            self.extension.request_id = os.urandom(16)
+        return self.extension.request_id.hex()
+
+    @property
+    def attempt(self):
+        """Which attempt at the request this is, from 1."""
+        return 1 if self.extension is None else self.extension.attempt
 
     def __repr__(self):
         return (

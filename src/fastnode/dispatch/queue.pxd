@@ -5,6 +5,7 @@ from fastnode.dispatch.endpoint cimport Endpoint
 from fastnode.dispatch.handler cimport Delivery, Handlers
 from fastnode.dispatch.windows cimport Windows
 from fastnode.sending.outbox cimport Outbox
+from fastnode.wire.extension cimport Extension
 
 
 cdef class DeliveryQueue:
@@ -35,7 +36,13 @@ cdef class DeliveryQueue:
     cdef object on_rest
 
     cdef int accept(
-        self, Endpoint endpoint, bytes payload, int lane, uint32_t call, int flags
+        self,
+        Endpoint endpoint,
+        bytes payload,
+        int lane,
+        uint32_t call,
+        int flags,
+        Extension extension,
     ) except -1
     cdef int place(
         self,
@@ -44,10 +51,17 @@ cdef class DeliveryQueue:
         int lane,
         uint32_t call,
         int flags,
+        Extension extension,
         Delivery delivery,
     ) except -1
     cdef int begin(
-        self, Endpoint endpoint, bytes payload, int lane, uint32_t call, int flags
+        self,
+        Endpoint endpoint,
+        bytes payload,
+        int lane,
+        uint32_t call,
+        int flags,
+        Extension extension,
     ) except -1
     cdef int start(self, Delivery delivery) except -1
     cdef int hold_back(self, Delivery delivery) except -1

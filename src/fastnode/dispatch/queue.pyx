@@ -38,6 +38,7 @@ from fastnode.dispatch.handler cimport (
     Handlers,
     new_delivery,
 )
+from fastnode.wire.extension cimport Extension
 from fastnode.wire.frame cimport BULK_LANE, DATA_LANE, INNER_LANE, LANES
 
 from collections import deque
@@ -74,7 +75,13 @@ cdef class DeliveryQueue:
     # --- arrivals -------------------------------------------------------------------
 
     cdef int accept(
-        self, Endpoint endpoint, bytes payload, int lane, uint32_t call, int flags
+        self,
+        Endpoint endpoint,
+        bytes payload,
+        int lane,
+        uint32_t call,
+        int flags,
+        Extension extension,
     ) except -1:
         """Begin what has come, or have it wait."""
         cdef bint crowded = call != 0 and self.outbox.crowded()
@@ -82,9 +89,11 @@ cdef class DeliveryQueue:
             if crowded:
                 self.wait_for_room()
             return self.hold_back(
-                new_delivery(self.handlers, endpoint, payload, lane, call, flags)
+                new_delivery(
+                    self.handlers, endpoint, payload, lane, call, flags, extension
+                )
             )
-        return self.place(endpoint, payload, lane, call, flags, None)
+        return self.place(endpoint, payload, lane, call, flags, extension, None)
 
     cdef int place(
         self,
@@ -93,6 +102,7 @@ cdef class DeliveryQueue:
         int lane,
         uint32_t call,
         int flags,
+        Extension extension,
         Delivery delivery,
     ) except -1:
         """Begin what its link lets pass, or have it wait.
@@ -108,24 +118,34 @@ cdef class DeliveryQueue:
             if not endpoint.awaits or self.windows.under_way[lane] <= MOST_UNDER_WAY:
                 if delivery is not None:
                     return self.start(delivery)
-                return self.begin(endpoint, payload, lane, call, flags)
+                return self.begin(endpoint, payload, lane, call, flags, extension)
         if delivery is None:
             delivery = new_delivery(
-                self.handlers, endpoint, payload, lane, call, flags
+                self.handlers, endpoint, payload, lane, call, flags, extension
             )
         if blocked:
             return self.wait_at_endpoint(delivery)
         return self.wait_for_lane(delivery)
 
     cdef int begin(
-        self, Endpoint endpoint, bytes payload, int lane, uint32_t call, int flags
+        self,
+        Endpoint endpoint,
+        bytes payload,
+        int lane,
+        uint32_t call,
+        int flags,
+        Extension extension,
     ) except -1:
         """Nothing is in the way: give it to its handler, or add it to a batch."""
+        if extension is not None and self.handlers.is_over(extension):
+            return self.handlers.refuse_late(endpoint, call)
         if not endpoint.batch or endpoint.handler is None:
-            return self.handlers.begin(endpoint, payload, lane, call, flags)
+            return self.handlers.begin(
+                endpoint, payload, lane, call, flags, extension
+            )
         if call and not flags & CONFIRMED:
             return self.outbox.refuse(call, HANDLER_RAISED, "ConfigError", NO_REPLY)
-        return self.batches.gather(endpoint, payload, lane, call, flags)
+        return self.batches.gather(endpoint, payload, lane, call, flags, extension)
 
     cdef int start(self, Delivery delivery) except -1:
         """Begin what has waited, unless its caller gave it up."""
@@ -138,7 +158,12 @@ cdef class DeliveryQueue:
             self.handlers.calls.pop(delivery.call, None)
         began = self.handlers.watch.now()
         self.begin(
-            endpoint, delivery.payload, delivery.lane, delivery.call, delivery.flags
+            endpoint,
+            delivery.payload,
+            delivery.lane,
+            delivery.call,
+            delivery.flags,
+            delivery.extension,
         )
         return self.handlers.watch.tell(endpoint.name, began)
 
@@ -275,6 +300,7 @@ cdef class DeliveryQueue:
                     delivery.lane,
                     delivery.call,
                     delivery.flags,
+                    delivery.extension,
                     delivery,
                 )
         if self.held is not None:
@@ -371,7 +397,7 @@ cdef class DeliveryQueue:
         is held."""
         if self.held is None:
             return False
-        self.held.append(new_delivery(self.handlers, None, None, 0, 0, 0))
+        self.held.append(new_delivery(self.handlers, None, None, 0, 0, 0, None))
         return True
 
     cdef bint waits(self) noexcept:

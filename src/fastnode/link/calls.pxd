@@ -1,7 +1,12 @@
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from fastnode.link.busy_poll cimport PolledReply
 from fastnode.sending.outbox cimport Outbox
+from fastnode.wire.decoder cimport Decoder
+
+cdef enum:
+    # The number of a CANCEL whose call is given up because its time is over.
+    LATE = 1
 
 
 cdef class CallTable:
@@ -9,6 +14,12 @@ cdef class CallTable:
     cdef object loop
     # The outstanding calls of this side: number -> Future.
     cdef dict waiting
+    # The metadata of the replies to requests: number -> mapping.
+    cdef dict found
+    # Calls that the peer did not begin, because their time was over.
+    cdef uint64_t expired_there
+    # It was said that the peer takes no metadata.
+    cdef bint metadata_refused
     cdef uint32_t last
     # Calls that were queued since some left early.
     cdef Py_ssize_t unsent
@@ -20,6 +31,7 @@ cdef class CallTable:
     cdef object on_idle
 
     cdef uint32_t free_number(self) except 0
-    cdef int replied(self, uint32_t number, bytes payload) except -1
-    cdef int failed(self, uint32_t number, bytes body) except -1
+    cdef int replied(self, Decoder decoder, bytes payload) except -1
+    cdef int take_metadata(self, uint32_t number, bytes block) except -1
+    cdef int failed(self, Decoder decoder, bytes body) except -1
     cdef int close(self, error) except -1

@@ -6,8 +6,16 @@ from libc.stdint cimport uint32_t
 from fastnode.dispatch.handler cimport Delivery, current
 from fastnode.link.busy_poll cimport BusyPoll, PolledReply
 from fastnode.sending.outbox cimport Outbox
+from fastnode.wire.decoder cimport Decoder
+from fastnode.wire.extension cimport (
+    NO_METADATA,
+    Extension,
+    decode_block,
+    make_block,
+)
 from fastnode.wire.frame cimport CALL, CANCEL, CONFIRM, DATA_LANE
 
+import logging
 from asyncio import CancelledError
 from struct import Struct
 
@@ -21,11 +29,15 @@ from fastnode.errors import (
     renewed,
 )
 from fastnode.limits import BUSY_POLL_CALLS
+from fastnode.dispatch.reply import Reply
 from fastnode.wire.call_error import (
+    DEADLINE_OVER,
     NO_SUCH_ENDPOINT,
     REPLY_TOO_LARGE,
     decode_call_error,
 )
+
+log = logging.getLogger("fastnode.link")
 
 # A call leaves at once where no other is under way. Where many are, they leave in two
 # halves: the peer works on one while we queue the other. Measured with 64 calls under
@@ -47,6 +59,7 @@ cdef class CallTable:
         self.outbox = outbox
         self.polled = PolledReply(poll)
         self.waiting = {}
+        self.found = {}
 
     def set_peer(self, peer):
         """Who replies; named in errors."""
@@ -62,28 +75,64 @@ cdef class CallTable:
         timeout,
         bint confirm=False,
         int priority=DATA_LANE,
+        metadata=None,
+        bint inherit=True,
+        bytes request_id=None,
+        int attempt=1,
     ):
         """Send a call and wait for its reply, at most `timeout` seconds; or a message
-        and wait for its confirmation, which is an empty reply."""
+        and wait for its confirmation, which is an empty reply.
+
+        Args:
+            inherit: a call of a handler may take no longer than what that handler has.
+            request_id: 16 bytes, of a request, whose caller wants a `Reply`; or None.
+        """
         cdef uint32_t number
         cdef Py_ssize_t under_way
+        cdef double deadline = 0
+        cdef bytes block = None
         timer = None
         if timeout is not None and not timeout >= 0:
             raise no_timeout(timeout)
-        number = self.free_number()
         cdef Delivery handling = current()
-        self.outbox.call(
-            CONFIRM if confirm else CALL,
-            endpoint,
-            number,
-            payload,
-            priority,
-            handling is not None,
-        )
+        if handling is not None and inherit and handling.deadline > 0:
+            timeout = self.inherited(endpoint, handling.deadline, timeout)
+        number = self.free_number()
+        if timeout is not None:
+            deadline = <double>self.loop.time() + <double>timeout
+        if self.outbox.extensions:
+            if timeout is not None or metadata is not None or request_id is not None:
+                block = make_block(timeout is not None, request_id, attempt, metadata)
+        elif metadata is not None:
+            # It is checked all the same.
+            make_block(False, None, 1, metadata)
+            self.say_no_metadata()
+        if block is None:
+            self.outbox.call(
+                CONFIRM if confirm else CALL,
+                endpoint,
+                number,
+                payload,
+                priority,
+                handling is not None,
+            )
+        else:
+            self.outbox.call_with(
+                CONFIRM if confirm else CALL,
+                endpoint,
+                number,
+                payload,
+                priority,
+                handling is not None,
+                block,
+                deadline,
+            )
         # Not before: the peer counts the numbers that it sees.
         self.last = number
         future = self.loop.create_future()
         self.waiting[number] = future
+        if request_id is not None:
+            self.found[number] = NO_METADATA
         self.unsent += 1
         under_way = len(self.waiting)
         if under_way == 1 or (
@@ -104,11 +153,16 @@ cdef class CallTable:
         if under_way <= FEW:
             self.polled.begin(self.loop, number)
         try:
-            return await future
+            payload = await future
+            if request_id is None:
+                return payload
+            return Reply(payload, self.found[number], self.peer, attempt)
         except CancelledError:
-            self.abandon(number)
+            self.abandon(number, deadline > 0 and <double>self.loop.time() >= deadline)
             raise
         finally:
+            if request_id is not None:
+                self.found.pop(number, None)
             if timer is not None:
                 timer.cancel()
             self.waiting.pop(number, None)
@@ -118,6 +172,32 @@ cdef class CallTable:
                 handling.go_on()
             if self.on_idle is not None and not self.waiting:
                 self.on_idle()
+
+    def inherited(self, str endpoint, double deadline, timeout):
+        """Return the timeout of a call that a handler makes: no more than the handler
+        itself has left.
+
+        Raises:
+            CallTimeout: nothing is left. Nothing was sent.
+        """
+        cdef double left = deadline - <double>self.loop.time()
+        if left <= 0:
+            raise CallTimeout(
+                f"no call of {endpoint!r}: the time of the handler that makes it is over",
+                peer=self.peer,
+                side=Side.LOCAL,
+                begun="no",
+            )
+        return left if timeout is None or timeout > left else timeout
+
+    def say_no_metadata(self):
+        """The peer does not take metadata: say so, once."""
+        if not self.metadata_refused:
+            self.metadata_refused = True
+            log.warning(
+                "%s runs a version that takes no metadata: it is left out",
+                self.peer.name,
+            )
 
     def expire(self, uint32_t number, str endpoint, timeout):
         """The time of a call is over."""
@@ -131,12 +211,16 @@ cdef class CallTable:
                     side=Side.REMOTE,
                 )
             )
-            self.abandon(number)
+            self.abandon(number, True)
 
-    def abandon(self, uint32_t number):
-        """Tell the peer that nobody waits any more, so that it can stop working."""
+    def abandon(self, uint32_t number, bint late):
+        """Tell the peer that nobody waits any more, so that it can stop working.
+
+        Args:
+            late: because the time of the call is over.
+        """
         if self.waiting.pop(number, None) is not None:
-            self.outbox.frame(CANCEL, 0, NUMBER.pack(number))
+            self.outbox.frame(CANCEL, LATE if late else 0, NUMBER.pack(number))
 
     cdef uint32_t free_number(self) except 0:
         cdef uint32_t number = self.last
@@ -145,22 +229,40 @@ cdef class CallTable:
             if number and number not in self.waiting:
                 return number
 
-    cdef int replied(self, uint32_t number, bytes payload) except -1:
+    cdef int replied(self, Decoder decoder, bytes payload) except -1:
         """A reply came; one that nobody waits for any more is dropped."""
+        cdef uint32_t number = decoder.call
         cdef object future = self.waiting.get(number)
+        if decoder.block is not None:
+            self.take_metadata(number, decoder.block)
+            decoder.block = None
         if self.polled.number == number:
             self.polled.end(True)
         if future is not None and not future.done():
             future.set_result(payload)
         return 0
 
-    cdef int failed(self, uint32_t number, bytes body) except -1:
-        """An ERROR came instead of a reply: `body` is what follows the number."""
+    cdef int take_metadata(self, uint32_t number, bytes block) except -1:
+        """A reply has an extension block: keep its metadata for the request."""
+        cdef Extension extension = decode_block(block)
+        if extension.metadata is not None and number in self.found:
+            self.found[number] = extension.metadata
+        return 0
+
+    cdef int failed(self, Decoder decoder, bytes body) except -1:
+        """An ERROR came instead of a reply: `body` is what follows number and block."""
+        cdef uint32_t number = decoder.call
         cdef object future = self.waiting.get(number)
+        cdef Extension extension = None
+        if decoder.block is not None:
+            extension = decode_block(decoder.block)
+            decoder.block = None
         cdef object error
         code, name, text = decode_call_error(body)
         if self.polled.number == number:
             self.polled.end(True)
+        if code == DEADLINE_OVER:
+            self.expired_there += 1
         if future is None or future.done():
             return 0
         if code == NO_SUCH_ENDPOINT:
@@ -176,6 +278,18 @@ cdef class CallTable:
                 side=Side.REMOTE,
                 hint="raise max_message_size on this node, or have it sent in parts",
                 begun="yes",
+            )
+        elif code == DEADLINE_OVER:
+            error = CallTimeout(
+                text, peer=self.peer, side=Side.REMOTE, begun="no"
+            )
+        elif extension is not None and extension.code is not None:
+            error = RemoteError(
+                name,
+                text,
+                code=extension.code,
+                details=extension.details,
+                peer=self.peer,
             )
         else:
             error = RemoteError(name, text, peer=self.peer)

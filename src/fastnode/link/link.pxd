@@ -8,3 +8,7 @@ cdef class Link:
     cdef object protocol
     cdef readonly object peer
     cdef object __weakref__
+
+    cdef int send_with(
+        self, str endpoint, object payload, int priority, object metadata
+    ) except -1

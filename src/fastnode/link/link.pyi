@@ -1,6 +1,7 @@
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeAlias, final
 
+from fastnode.dispatch.reply import Reply
 from fastnode.errors import FastnodeError
 from fastnode.link.stats import LinkStats
 from fastnode.options import Priority
@@ -21,7 +22,12 @@ class Link:
     @property
     def stats(self) -> LinkStats: ...
     def send(
-        self, endpoint: str, payload: _Payload, *, priority: Priority | None = None
+        self,
+        endpoint: str,
+        payload: _Payload,
+        *,
+        priority: Priority | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None: ...
     def call(
         self,
@@ -30,7 +36,19 @@ class Link:
         *,
         timeout: float | None = None,
         priority: Priority | None = None,
+        metadata: Mapping[str, str] | None = None,
+        inherit_deadline: bool = True,
     ) -> Coroutine[Any, Any, bytes]: ...
+    def request(
+        self,
+        endpoint: str,
+        payload: _Payload,
+        *,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+        metadata: Mapping[str, str] | None = None,
+        inherit_deadline: bool = True,
+    ) -> Coroutine[Any, Any, Reply]: ...
     async def send_confirmed(
         self,
         endpoint: str,
@@ -38,6 +56,8 @@ class Link:
         *,
         timeout: float | None = None,
         priority: Priority | None = None,
+        metadata: Mapping[str, str] | None = None,
+        inherit_deadline: bool = True,
     ) -> None: ...
     def drain(self) -> Coroutine[Any, Any, None]: ...
     def ping(self) -> Coroutine[Any, Any, float]: ...

@@ -4,10 +4,16 @@ cimport cython
 
 from fastnode.link.calls cimport CallTable
 from fastnode.sending.outbox cimport Outbox
+from fastnode.wire.extension cimport make_block
 from fastnode.wire.frame cimport DATA_LANE, HIGH_LANE
+
+import os
 
 from fastnode.errors import CloseReason, ConfigError, SendQueueFull
 from fastnode.limits import CLOSE_TIMEOUT_SECONDS
+
+# Of the id of a request.
+cdef int REQUEST_ID_BYTES = 16
 
 
 cdef int lane_of(object priority) except -1:
@@ -40,7 +46,7 @@ cdef class Link:
         self.calls = calls
         self.peer = peer
 
-    def send(self, str endpoint not None, payload, *, priority=None):
+    def send(self, str endpoint not None, payload, *, priority=None, metadata=None):
         """Queue a one-way message; never blocks. It leaves with whatever else is
         queued in this turn of the loop.
 
@@ -50,24 +56,57 @@ cdef class Link:
                 sent. A `bytearray` or `memoryview` is copied.
             priority: "high" overtakes what is queued without; None: "normal". The
                 order of messages to one endpoint holds for each priority.
+            metadata: a mapping of `str` to `str`, for the handler: names as in HTTP
+                header fields, at most 64 entries and 16 KiB. Names arrive in lower
+                case. A peer of an older version gets none, which is logged once.
 
         Raises:
             LinkClosed: the link is closed, or lost (`LinkLost`).
             MessageTooLarge: larger than this node or the peer allows.
             SendQueueFull: too much is queued; nothing was queued.
             TypeError: `payload` is none of these; text has to be encoded first.
-            ConfigError: there is no such `priority`, or it is another thread's link.
+            ConfigError: there is no such `priority`, the metadata breaks a rule, or it
+                is another thread's link.
         """
-        self.outbox.send(
-            endpoint, payload, DATA_LANE if priority is None else lane_of(priority)
-        )
+        if metadata is not None:
+            self.send_with(endpoint, payload, lane_of(priority), metadata)
+        else:
+            self.outbox.send(
+                endpoint, payload, DATA_LANE if priority is None else lane_of(priority)
+            )
 
-    def call(self, str endpoint not None, payload, *, timeout=None, priority=None):
+    cdef int send_with(
+        self, str endpoint, object payload, int priority, object metadata
+    ) except -1:
+        """Send a message with metadata."""
+        cdef bytes block = make_block(False, None, 1, metadata)
+        if block is not None and not self.outbox.extensions:
+            self.calls.say_no_metadata()
+            block = None
+        if block is None:
+            return self.outbox.send(endpoint, payload, priority)
+        return self.outbox.send_with(endpoint, payload, priority, block)
+
+    def call(
+        self,
+        str endpoint not None,
+        payload,
+        *,
+        timeout=None,
+        priority=None,
+        metadata=None,
+        bint inherit_deadline=True,
+    ):
         """Send a call and wait for the reply of its handler.
 
         Args:
-            timeout: seconds; None waits as long as the link lasts.
+            timeout: seconds; None waits as long as the link lasts. The time that is
+                left travels with the call, see `Message.deadline`.
             priority: of the call, as for `send`; replies have one of their own.
+            metadata: as for `send`.
+            inherit_deadline: in an ``async`` handler whose own message has a deadline,
+                the call takes no longer than what is left until then. False: it does
+                not look at that.
 
         Raises:
             CallTimeout: no reply in time; the handler is cancelled, or never begun.
@@ -76,10 +115,55 @@ cdef class Link:
             LinkClosed, MessageTooLarge, SendQueueFull, TypeError, ConfigError: as for
                 `send`; ConfigError also for a `timeout` below 0.
         """
-        return self.calls.call(endpoint, payload, timeout, False, lane_of(priority))
+        return self.calls.call(
+            endpoint,
+            payload,
+            timeout,
+            False,
+            lane_of(priority),
+            metadata,
+            inherit_deadline,
+        )
+
+    def request(
+        self,
+        str endpoint not None,
+        payload,
+        *,
+        timeout=None,
+        priority=None,
+        metadata=None,
+        bint inherit_deadline=True,
+    ):
+        """Send a call and wait for its `Reply`: what the handler returned, and the
+        metadata that it sent with it. The request has an id, see `Message.id`.
+
+        Args:
+            As for `call`.
+
+        Raises:
+            As `call`.
+        """
+        return self.calls.call(
+            endpoint,
+            payload,
+            timeout,
+            False,
+            lane_of(priority),
+            metadata,
+            inherit_deadline,
+            os.urandom(REQUEST_ID_BYTES),
+        )
 
     async def send_confirmed(
-        self, str endpoint not None, payload, *, timeout=None, priority=None
+        self,
+        str endpoint not None,
+        payload,
+        *,
+        timeout=None,
+        priority=None,
+        metadata=None,
+        bint inherit_deadline=True,
     ):
         """Send a one-way message and wait until the peer's node has handed it to its
         handler: a plain handler has returned, an ``async`` one has its task.
@@ -88,6 +172,9 @@ cdef class Link:
 
         Args:
             timeout: seconds; None waits as long as the link lasts.
+            priority: as for `send`.
+            metadata: as for `send`.
+            inherit_deadline: as for `call`.
 
         Raises:
             CallTimeout: not confirmed in time. It is not handed over any more, unless
@@ -98,7 +185,15 @@ cdef class Link:
             LinkClosed, MessageTooLarge, SendQueueFull, TypeError, ConfigError: as for
                 `send`; ConfigError also for a `timeout` below 0.
         """
-        await self.calls.call(endpoint, payload, timeout, True, lane_of(priority))
+        await self.calls.call(
+            endpoint,
+            payload,
+            timeout,
+            True,
+            lane_of(priority),
+            metadata,
+            inherit_deadline,
+        )
 
     def drain(self):
         """Wait while more than ``high_water`` is queued on this link, until it is

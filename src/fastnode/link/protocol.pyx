@@ -14,7 +14,7 @@ cimport cython
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.dispatch.dispatcher cimport Dispatcher
 from fastnode.dispatch.endpoint cimport EndpointRegistry
-from fastnode.link.calls cimport CallTable
+from fastnode.link.calls cimport LATE, CallTable
 from fastnode.link.connection cimport Connection, FrameTaker
 from fastnode.link.extensions cimport Extensions
 from fastnode.link.handshake cimport Handshake
@@ -316,16 +316,19 @@ cdef class LinkProtocol(FrameTaker):
                 side=Side.REMOTE,
             )
         if kind == MESSAGE:
-            self.dispatcher.message(
-                self.decoder.lane, self.decoder.number, payload
-            )
+            if self.decoder.block is not None:
+                self.dispatcher.extended_message(self.decoder, payload)
+            else:
+                self.dispatcher.message(
+                    self.decoder.lane, self.decoder.number, payload
+                )
             self.decoder.pool.spares.put(payload)
             return self.dispatcher.messages(self.decoder)
         if kind == CALL or kind == CONFIRM:
             self.dispatcher.call(self.decoder, payload)
             return self.decoder.pool.spares.put(payload)
         if kind == REPLY:
-            return self.calls.replied(self.decoder.call, payload)
+            return self.calls.replied(self.decoder, payload)
         if kind == CREDIT:
             return self.outbox.add_credit(
                 self.decoder.number,
@@ -350,9 +353,11 @@ cdef class LinkProtocol(FrameTaker):
         if kind == ACCEPT:
             return self.handshake.on_accept()
         if kind == ERROR:
-            return self.calls.failed(self.decoder.call, payload)
+            return self.calls.failed(self.decoder, payload)
         if kind == CANCEL:
-            return self.dispatcher.cancel(self.decoder.call)
+            return self.dispatcher.cancel(
+                self.decoder.call, self.extensions.agreed and self.decoder.number == LATE
+            )
         if kind == PING:
             return self.keepalive.pinged(payload)
         if kind == PONG:
@@ -423,6 +428,8 @@ cdef class LinkProtocol(FrameTaker):
             unhandled_messages=self.dispatcher.handlers.unhandled,
             handler_errors=self.dispatcher.handlers.errors,
             messages_dropped_by_peer=self.extensions.dropped,
+            calls_expired=self.dispatcher.handlers.expired,
+            calls_expired_at_peer=self.calls.expired_there,
         )
 
     # --- a newer link takes over, see fastnode.link.succession ------------------

@@ -22,6 +22,9 @@ class LinkStats:
             reply.
         messages_dropped_by_peer: one-way messages sent to endpoints that the peer does
             not have, as far as the peer has said so.
+        calls_expired: calls and confirmed messages received whose time was over before
+            their handler began. They did not begin.
+        calls_expired_at_peer: the same of those sent, as far as the peer has said so.
     """
 
     messages_sent: int
@@ -35,6 +38,8 @@ class LinkStats:
     unhandled_messages: int
     handler_errors: int
     messages_dropped_by_peer: int = 0
+    calls_expired: int = 0
+    calls_expired_at_peer: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,56 @@ import logging
 from collections.abc import Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from fastnode.dispatch.handler import handler_deadline
 from fastnode.errors import Begun, CallTimeout, Side, no_timeout
 from fastnode.limits import CANCEL_SECONDS
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
 
-__all__ = ["connect_with_deadline", "wait_cancelled", "with_deadline"]
+__all__ = [
+    "connect_with_deadline",
+    "inherited",
+    "left_until",
+    "timed_out",
+    "wait_cancelled",
+    "with_deadline",
+]
 
 log = logging.getLogger("fastnode.node")
+
+
+def left_until(deadline: float | None) -> float | None:
+    """Return the seconds until a time of the running loop, at least 0, or None."""
+    if deadline is None:
+        return None
+    return max(deadline - asyncio.get_running_loop().time(), 0.0)
+
+
+def inherited(timeout: float | None, peer: str) -> float | None:
+    """Return the timeout of what a handler asks for: no more than the handler has left.
+
+    Args:
+        timeout: seconds, or None.
+        peer: the node name of the peer, for the error.
+
+    Raises:
+        CallTimeout: the handler's time is over.
+        ConfigError: `timeout` is below 0.
+    """
+    if timeout is not None and not timeout >= 0:
+        raise no_timeout(timeout)
+    left = left_until(handler_deadline())
+    if left is None:
+        return timeout
+    if left <= 0:
+        raise CallTimeout(
+            "nothing was sent: the time of the handler that makes the call is over",
+            peer=peer,
+            side=Side.LOCAL,
+            begun="no",
+        )
+    return left if timeout is None else min(timeout, left)
 
 
 async def with_deadline(
@@ -72,6 +113,28 @@ async def connect_with_deadline(
         timeout, connect(name), f"no link with {name}", name, begun="no"
     )
     return link, max(timeout - (loop.time() - began), 0.0)
+
+
+def timed_out(
+    error: CallTimeout, endpoint: str, timeout: float | None, left: float | None
+) -> CallTimeout:
+    """Return the error of a call that took too long, for whoever made it.
+
+    Args:
+        error: of the link, which knows only the time that connecting has left.
+        timeout: the seconds that were given for connecting and for the reply.
+        left: the seconds that were left when the link was there.
+    """
+    if timeout is None or left is None or left == timeout:
+        return error
+    return CallTimeout(
+        f"no reply from {endpoint!r} within {timeout:g} s; connecting took "
+        f"{timeout - left:.3g} s of them",
+        timeout=timeout,
+        peer=error.peer,
+        side=error.side,
+        begun=error.begun,
+    )
 
 
 async def wait_cancelled(name: str, tasks: Collection[asyncio.Task[Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -16,7 +17,12 @@ from fastnode.names import NodeName
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
 from fastnode.node.context import DialStats, NodeContext, groups_of
-from fastnode.node.deadline import connect_with_deadline, with_deadline
+from fastnode.node.deadline import (
+    connect_with_deadline,
+    inherited,
+    timed_out,
+    with_deadline,
+)
 from fastnode.node.dial import Dialer
 from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.fork import ForkGuard
@@ -34,6 +40,7 @@ from fastnode.wire.hello import new_instance
 
 if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
+    from fastnode.dispatch.reply import Reply
     from fastnode.link.link import Link
     from fastnode.link.stats import Undelivered
     from fastnode.options import OnLinkDown, OnLinkUp, Priority
@@ -385,6 +392,8 @@ class Node(Endpoints):
         confirm: bool = False,
         priority: Priority | None = None,
         timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        inherit_deadline: bool = True,
     ) -> None:
         """Send a one-way message; connects first where needed, and waits while the
         link, or all links together, are over their high-water mark or have no room
@@ -396,6 +405,9 @@ class Node(Endpoints):
             priority: see `Link.send`.
             timeout: seconds for all of it, or None. When it is over, a message without
                 `confirm` may be queued.
+            metadata: see `Link.send`.
+            inherit_deadline: with `confirm`, see `Link.call`. A message without
+                `confirm` has no deadline and inherits none.
 
         Raises:
             CallTimeout: not done in time.
@@ -403,8 +415,20 @@ class Node(Endpoints):
             As `connect`, `Link.send` (but `SendQueueFull`), `Link.drain` and
             `Link.send_confirmed`.
         """
+        if confirm and inherit_deadline:
+            timeout = inherited(timeout, name)
+        deadline = None
+        if confirm and timeout is not None:
+            deadline = asyncio.get_running_loop().time() + timeout
         sending = self._sending.send(
-            self.connect, name, endpoint, payload, confirm=confirm, priority=priority
+            self.connect,
+            name,
+            endpoint,
+            payload,
+            confirm=confirm,
+            priority=priority,
+            metadata=metadata,
+            deadline=deadline,
         )
         if timeout is None:
             await sending
@@ -421,6 +445,8 @@ class Node(Endpoints):
         *,
         timeout: float | None = None,
         priority: Priority | None = None,
+        metadata: Mapping[str, str] | None = None,
+        inherit_deadline: bool = True,
     ) -> bytes:
         """Call an endpoint of another node and return its reply.
 
@@ -428,27 +454,69 @@ class Node(Endpoints):
             timeout: seconds for connecting and for the reply together; None waits
                 as long as the link lasts.
             priority: see `Link.send`.
+            metadata: see `Link.send`.
+            inherit_deadline: see `Link.call`.
 
         Raises:
             As `connect` and `Link.call`.
         """
         link, left = self._links.find(name), timeout
         if link is None:
-            link, left = await connect_with_deadline(timeout, self.connect, name)
+            link, left = await self._dial(name, timeout, inherit_deadline)
         try:
-            return await link.call(endpoint, payload, timeout=left, priority=priority)
+            return await link.call(
+                endpoint,
+                payload,
+                timeout=left,
+                priority=priority,
+                metadata=metadata,
+                inherit_deadline=inherit_deadline,
+            )
         except CallTimeout as error:
-            if timeout is None or left == timeout:
-                raise
-            # The link knows only the time that connecting has left.
-            raise CallTimeout(
-                f"no reply from {endpoint!r} within {timeout:g} s; connecting took "
-                f"{timeout - (left or 0.0):.3g} s of them",
-                timeout=timeout,
-                peer=error.peer,
-                side=error.side,
-                begun=error.begun,
-            ) from error
+            raise timed_out(error, endpoint, timeout, left) from error.__cause__
+
+    async def request(
+        self,
+        name: str,
+        endpoint: str,
+        payload: bytes | bytearray | memoryview,
+        *,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+        metadata: Mapping[str, str] | None = None,
+        inherit_deadline: bool = True,
+    ) -> Reply:
+        """Call an endpoint of another node, and return its reply with all that belongs
+        to it: payload, metadata, peer, attempts.
+
+        Args:
+            As for `call`.
+
+        Raises:
+            As `call`.
+        """
+        link, left = self._links.find(name), timeout
+        if link is None:
+            link, left = await self._dial(name, timeout, inherit_deadline)
+        try:
+            return await link.request(
+                endpoint,
+                payload,
+                timeout=left,
+                priority=priority,
+                metadata=metadata,
+                inherit_deadline=inherit_deadline,
+            )
+        except CallTimeout as error:
+            raise timed_out(error, endpoint, timeout, left) from error.__cause__
+
+    async def _dial(
+        self, name: str, timeout: float | None, inherit: bool
+    ) -> tuple[Link, float | None]:
+        """Return a new link, and the seconds that a call has left."""
+        if inherit:
+            timeout = inherited(timeout, name)
+        return await connect_with_deadline(timeout, self.connect, name)
 
     def _check_loop(self) -> None:
         self._fork.check()

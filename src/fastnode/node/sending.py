@@ -9,12 +9,13 @@ link: when a newer one has succeeded it, what waits takes that one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fastnode.errors import LinkClosed, LinkLost, SendQueueFull
 from fastnode.link.link import room
+from fastnode.node.deadline import left_until
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
@@ -55,8 +56,15 @@ class Sending:
         *,
         confirm: bool,
         priority: Priority | None,
+        metadata: Mapping[str, str] | None,
+        deadline: float | None,
     ) -> None:
-        """See `Node.send`; `connect` makes a link."""
+        """See `Node.send`; `connect` makes a link.
+
+        Args:
+            deadline: when the sender of a confirmed message gives up, in the time of
+                the loop.
+        """
         link = self._links.find(name) or await connect(name)
         high = priority == "high"
         waits = self._budget.crowded or (name, high) in self._lines
@@ -66,9 +74,16 @@ class Sending:
             try:
                 # Either has queued it before anything else runs.
                 if confirm:
-                    await link.send_confirmed(endpoint, payload, priority=priority)
+                    await link.send_confirmed(
+                        endpoint,
+                        payload,
+                        timeout=left_until(deadline),
+                        priority=priority,
+                        metadata=metadata,
+                        inherit_deadline=False,
+                    )
                     return
-                link.send(endpoint, payload, priority=priority)
+                link.send(endpoint, payload, priority=priority, metadata=metadata)
                 break
             except SendQueueFull:
                 waits = True

@@ -24,6 +24,7 @@ from fastnode.wire.frame cimport (
     ERROR,
     GOODBYE,
     LANES,
+    MESSAGE,
     MOVED,
     has_credit,
 )
@@ -49,7 +50,11 @@ from fastnode.limits import (
     WINDOW_LIMIT_BYTES,
 )
 from fastnode.tls.engine import TLS_ERRORS
-from fastnode.wire.call_error import REPLY_TOO_LARGE, encode_call_error
+from fastnode.wire.call_error import (
+    HANDLER_RAISED,
+    REPLY_TOO_LARGE,
+    encode_call_error,
+)
 from fastnode.wire.kinds import mask
 
 log = logging.getLogger("fastnode.link")
@@ -172,8 +177,55 @@ cdef class Outbox:
             self.messages += 1
         return 0
 
+    cdef int send_with(
+        self, str endpoint, object payload, int priority, bytes block
+    ) except -1:
+        """Queue a one-way message with an extension block."""
+        cdef bytes data = (
+            <bytes>payload if PyBytes_CheckExact(payload) else as_bytes(payload)
+        )
+        self.check(PyBytes_GET_SIZE(data))
+        self.encoder.extended(MESSAGE, endpoint, 0, data, priority, False, block, 0)
+        self.messages += 1
+        return self.queued()
+
+    cdef int call_with(
+        self,
+        uint8_t kind,
+        str endpoint,
+        uint32_t number,
+        object payload,
+        int priority,
+        bint nested,
+        bytes block,
+        double deadline,
+    ) except -1:
+        """Queue a CALL or CONFIRM with an extension block; the caller sees that it
+        leaves.
+
+        Args:
+            deadline: the time of the loop when the caller gives up; 0: never. The block
+                has room for it then.
+        """
+        cdef bytes data = (
+            <bytes>payload if PyBytes_CheckExact(payload) else as_bytes(payload)
+        )
+        self.check(PyBytes_GET_SIZE(data))
+        self.encoder.extended(
+            kind, endpoint, number, data, priority, nested, block, deadline
+        )
+        if kind == CALL:
+            self.calls += 1
+        else:
+            self.messages += 1
+        return 0
+
     cdef int reply(self, uint32_t number, bytes payload) except -1:
         """Queue a reply, or an error in its place if the peer takes none so large."""
+        return self.reply_with(number, payload, None)
+
+    cdef int reply_with(self, uint32_t number, bytes payload, bytes block) except -1:
+        """The same with an extension block, if that is not None."""
         if self.ended:
             return 0
         if <uint64_t>PyBytes_GET_SIZE(payload) > self.max_message:
@@ -183,12 +235,23 @@ cdef class Outbox:
                 "MessageTooLarge",
                 f"it has {len(payload)} bytes, the caller takes {self.max_message}",
             )
-        self.encoder.reply(number, payload, None)
+        self.encoder.reply(number, payload, block)
         return self.queued()
 
     cdef int refuse(self, uint32_t number, int code, str name, str text) except -1:
         """Queue an error in the place of a reply."""
         return self.frame(ERROR, 0, encode_call_error(number, code, name, text))
+
+    cdef int refuse_with(
+        self, uint32_t number, str name, str text, bytes block
+    ) except -1:
+        """Queue an error of a handler, with an extension block."""
+        if self.ended or self.goodbye_said:
+            return 0
+        self.encoder.error(
+            encode_call_error(number, HANDLER_RAISED, name, text, block), True
+        )
+        return self.queued()
 
     cdef int frame(self, uint8_t kind, uint16_t number, bytes body) except -1:
         """Queue a frame without a user's payload. After a goodbye only those leave that
@@ -330,6 +393,8 @@ cdef class Outbox:
         cdef bint ends
         while True:
             segment = lane.front()
+            if lane.stamp_count:
+                lane.stamp(segment.size, self.loop.time())
             at = segment.data
             left = segment.size
             moved += left

@@ -27,32 +27,40 @@ DEADLINE_OVER: Final = 4
 BUSY: Final = 5
 
 _NUMBER = struct.Struct(">I")
+# Of an extension block.
+_SIZE = struct.Struct(">H")
 # The code, and the length of the name; the text is the rest.
 _HEAD = struct.Struct(">HH")
 
 
-def encode_call_error(number: int, code: int, name: str, text: str) -> bytes:
+def encode_call_error(
+    number: int, code: int, name: str, text: str, block: bytes | None = None
+) -> bytes:
     """Return the body of an ERROR frame.
 
     Args:
         number: of the call.
         name: of the exception's type.
         text: what it says. Both are cut to MAX_REASON_BYTES.
+        block: an extension block; the frame has the flag EXTENDED then.
     """
     encoded = cut(name, MAX_REASON_BYTES)
-    head = _NUMBER.pack(number) + _HEAD.pack(code, len(encoded))
+    head = _NUMBER.pack(number)
+    if block is not None:
+        head += _SIZE.pack(len(block)) + block
+    head += _HEAD.pack(code, len(encoded))
     return head + encoded + cut(text, MAX_REASON_BYTES)
 
 
 def decode_call_error(body: bytes) -> tuple[int, str, str]:
-    """Return code, name and text of what follows the number in an ERROR frame.
+    """Return code, name and text of what follows number and block in an ERROR frame.
 
     Raises:
-        ProtocolError: the length of the name is wrong.
+        ProtocolError: the length of the name is wrong, or there is too much text.
     """
     code, size = _HEAD.unpack_from(body)
     rest = body[_HEAD.size :]
-    if size > len(rest):
+    if size > len(rest) or len(rest) > 2 * MAX_REASON_BYTES:
         raise ProtocolError("the peer sent a malformed ERROR frame", side=Side.REMOTE)
     return (
         code,

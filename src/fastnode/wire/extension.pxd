@@ -10,8 +10,10 @@ cdef enum:
 cdef class Extension:
     # Seconds that were left when the frame was sent; below 0: no deadline.
     cdef readonly double time_left
+    # The same in the time of the receiver's loop, once it has set this; 0: no deadline.
+    cdef double deadline
     # The request's own number, 16 bytes, or None; which attempt at it this is.
-    cdef readonly bytes request_id
+    cdef bytes request_id
     cdef readonly int attempt
     # A read-only mapping, or None where the block has no metadata.
     cdef readonly object metadata

@@ -75,6 +75,11 @@ cdef class Extension:
         self.time_left = -1
         self.attempt = 1
 
+    @property
+    def request(self):
+        """The id of the request, 16 bytes, or None."""
+        return self.request_id
+
 
 # --- making --------------------------------------------------------------------------
 
