@@ -295,6 +295,12 @@ WORKER_SETTLE_SECONDS: Final = 2.0
 #: More is a mistake: processes compete for cores.
 MAX_WORKERS: Final = 1024
 
+# --- the client without asyncio ----------------------------------------------
+
+#: How long a client that was not closed may delay the end of the interpreter. What was
+#: sent leaves within milliseconds, unless a peer reads slowly.
+CLIENT_EXIT_SECONDS: Final = 2.0
+
 # --- logs --------------------------------------------------------------------
 
 #: Lines of one reason that others can cause are not closer together.
