@@ -68,9 +68,9 @@ LATE_SECONDS: Final = 1.0
 CLOSE_GRACE_SECONDS: Final = 5.0
 #: Seconds that a fork waits for a loop whose hook does not return.
 PAUSE_SECONDS: Final = 1.0
-#: Seconds. A hand-over that took less is not subtracted from the timeout of a call, so
-#: that errors name the timeout that was given.
-HAND_OVER_SECONDS: Final = 0.001
+#: Seconds. A hand-over that took less, and at most a tenth of the timeout, is not
+#: subtracted from the timeout, so that errors name the timeout that was given.
+HAND_OVER_SECONDS: Final = 0.02
 
 #: Held while a loop thread starts, and while this process forks.
 _lifecycle = threading.RLock()
@@ -671,7 +671,7 @@ class Job(Generic[Result]):
         if self._timeout is None or self._deadline is None:
             return None
         left = self._deadline - time.monotonic()
-        if self._timeout - left < HAND_OVER_SECONDS:
+        if self._timeout - left <= min(HAND_OVER_SECONDS, self._timeout / 10):
             return self._timeout
         if left <= 0:
             raise CallTimeout(

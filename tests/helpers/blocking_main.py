@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import gc
 import json
+import logging
 import os
 import signal
 import sys
@@ -44,7 +45,7 @@ def make_client() -> Client:
         acceptors=(), routes=[Route(f"^{B}$", host, int(port))], keepalive_interval=60.0
     )
     options = NodeOptions(cert_manager=manager_of(Path(folder), A), network=network)
-    return Client(A, options, loop=cast(Literal["asyncio", "uvloop"], loop))
+    return Client(A, options, loop=cast("Literal['asyncio', 'uvloop']", loop))
 
 
 def say(**what: Any) -> None:
@@ -88,7 +89,7 @@ def open_at_exit() -> None:
     client = make_client()
     say(echo=echo(client))
     for number in range(100):
-        client.send(B, "keep", b"%d " % number)
+        client.send(B, "keep", b"%d" % number)
 
 
 @program
@@ -105,7 +106,7 @@ def exception() -> NoReturn:
 
 @program
 def daemon_thread() -> None:
-    """A daemon thread waits for a reply, and holds a lock that an exit function wants."""
+    """A daemon thread waits for a reply. An exit function wants a lock that it holds."""
     lock = threading.Lock()
     entered = threading.Event()
 
@@ -154,12 +155,25 @@ def hard_exit() -> NoReturn:
 @program
 def stuck_peer() -> None:
     """The peer takes no more messages, and some are queued."""
+    logging.basicConfig(format="%(message)s")
+    began = 0.0
+
+    @atexit.register
+    def after_the_clients() -> None:
+        say(seconds=time.monotonic() - began)
+
     client = make_client()
+
+    @atexit.register
+    def before_the_clients() -> None:
+        nonlocal began
+        began = time.monotonic()
+
     from fastnode import blocking
 
-    blocking.CLIENT_EXIT_SECONDS = 0.2  # type: ignore[misc]
-    client.send(B, "stuck", bytes(300_000))
-    client.send(B, "stuck", bytes(300_000))
+    vars(blocking)["CLIENT_EXIT_SECONDS"] = 0.2
+    for _ in range(3):
+        client.send(B, "stuck", bytes(700_000))
     say(queued=client.stats()[0][1].queued_bytes > 0)
 
 

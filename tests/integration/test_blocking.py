@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -30,6 +31,7 @@ from fastnode import (
     CertManager,
     ConfigError,
     FastnodeError,
+    Link,
     LinkClosed,
     MessageTooLarge,
     NetworkOptions,
@@ -161,7 +163,7 @@ async def test_calls_and_messages() -> None:
             assert (found.name, found.verified) == (B, True)
             [(same, stats)] = client.stats()
             assert same is found
-            assert (stats.messages_sent, stats.calls_sent) == (2, 3)
+            assert (stats.messages_sent, stats.calls_sent) == (3, 2)
 
         await in_thread(use)
         assert peer.kept == [b"first", b"second", b"third"]
@@ -182,7 +184,7 @@ async def test_errors_are_raised_where_the_call_is() -> None:
         def use() -> None:
             told = place(RemoteError, lambda: client.call(B, "fail", b"x"))
             assert "KeyError" in told
-            assert "in use" in told  # this function
+            assert "in <lambda>" in told  # where it was called
             assert "node.py" in told  # and where it came from
             place(NoSuchEndpoint, lambda: client.call(B, "none", b""))
             place(MessageTooLarge, lambda: client.send(B, "echo", bytes(1001)))
@@ -192,7 +194,7 @@ async def test_errors_are_raised_where_the_call_is() -> None:
                 ConfigError, lambda: client.call(B, "echo", b"", timeout=float("nan"))
             )
             place(ConfigError, lambda: client.close(-1))
-            place(TypeError, lambda: client.call(B, "echo", cast(bytes, "text")))
+            place(TypeError, lambda: client.call(B, "echo", cast("bytes", "text")))
             place(NoRoute, lambda: client.connect("gamma@127.0.0.1", timeout=1))
             assert client.call(B, "echo", b"still") == b"still"
 
@@ -214,7 +216,7 @@ async def test_32_threads() -> None:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(32) as executor:
             waits = [loop.run_in_executor(executor, work, each) for each in range(32)]
-            assert len(set(sum(await asyncio.gather(*waits), []))) == 640
+            assert len(set(chain(*await asyncio.gather(*waits)))) == 640
         await in_thread(client.send, B, "keep", b"last", confirm=True)
         assert sorted(peer.kept) == sorted([b"%d" % n for n in range(32)] + [b"last"])
         assert len(peer.node.links) == 1
@@ -253,7 +255,7 @@ async def test_the_loop_of_the_client_itself_cannot_wait_for_it() -> None:
 async def test_the_timeout_of_a_call() -> None:
     async with beta() as peer, client_of(peer.node) as client:
         await in_thread(client.connect, B)
-        with pytest.raises(CallTimeout, match=r"within 0\.1 s"):
+        with pytest.raises(CallTimeout, match=r"no reply from 'never' within 0\."):
             await in_thread(client.call, B, "never", b"", timeout=0.1)
         async with asyncio.timeout(WAIT_SECONDS):
             await peer.cancelled.acquire()
@@ -387,10 +389,10 @@ async def test_what_was_sent_leaves_before_the_end() -> None:
 
 async def test_close_says_what_was_not_done() -> None:
     async with beta(shutdown_timeout=0.1) as peer, client_of(peer.node) as client:
-        await in_thread(client.send, B, "stuck", bytes(300_000))
-        await in_thread(client.send, B, "stuck", bytes(300_000))
+        for _ in range(3):
+            await in_thread(client.send, B, "stuck", bytes(700_000))
         [left] = await in_thread(client.close, 0.2)
-        assert left.peer == B or left.peer.name == B
+        assert left.messages > 0
 
 
 async def test_a_client_that_nobody_refers_to_ends() -> None:
@@ -406,7 +408,7 @@ async def test_a_client_that_nobody_refers_to_ends() -> None:
         assert not client_threads()
 
 
-# --- options and certificates ----------------------------------------------------------
+# --- options and certificates ------------------------------------------------------
 
 
 def test_options_that_cannot_work() -> None:
@@ -415,8 +417,8 @@ def test_options_that_cannot_work() -> None:
     for make in (
         partial(Client, "no name", good),
         partial(Client, A),
-        partial(Client, A, cast(NodeOptions, good.network)),
-        partial(Client, A, good, loop=cast(Any, "trio")),
+        partial(Client, A, cast("NodeOptions", good.network)),
+        partial(Client, A, good, loop=cast("Any", "trio")),
         partial(
             Client,
             A,
@@ -500,7 +502,7 @@ async def test_clients_of_one_name_keep_their_links() -> None:
     ):
         other = Client(A, options_for(peer.node), loop=loop_kind())
         try:
-            links = set()
+            links: set[Link] = set()
             for _ in range(3):
                 for client in (one, other):
                     assert await in_thread(client.call, B, "echo", b"x") == b"x"
@@ -542,7 +544,7 @@ async def run_program(
 async def program(
     folder: Path, name: str
 ) -> AsyncIterator[tuple[Peerless, int, dict[str, Any], str]]:
-    """What a program said, in one dictionary; lists where two processes say the same."""
+    """What a program said, in one dictionary, with lists of what children said."""
     write_certificates(folder, A, B)
     async with beta(manager=manager_of(folder, B)) as peer:
         status, lines, errors = await run_program(folder, peer, name)
@@ -586,6 +588,7 @@ async def test_exit_with_a_call_under_way(tmp_path: Path) -> None:
 async def test_exit_with_a_peer_that_takes_nothing(tmp_path: Path) -> None:
     async with program(tmp_path, "stuck_peer") as (_, status, said, errors):
         assert (status, said["queued"]) == (0, True)
+        assert said["seconds"] < 10  # and not shutdown_timeout, which is 30 s
         [line] = errors.splitlines()
         assert "stopped before all was done" in line
 
