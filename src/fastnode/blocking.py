@@ -63,9 +63,9 @@ LoopKind = Literal["uvloop", "asyncio"]
 #: Seconds that a calling thread waits beyond its timeout before it gives up the loop.
 #: Timeouts are kept by the loop, which may be busy.
 LATE_SECONDS: Final = 1.0
-#: Seconds that `Client.close` waits beyond its timeout. `Node.stop` may take two of
-#: them, and the tasks of hooks one.
-CLOSE_GRACE_SECONDS: Final = 5.0
+#: Seconds that a thread waits for the end of a client beyond the timeout. `Node.stop`
+#: may take two of them, and the tasks of hooks one.
+CLOSE_GRACE_SECONDS: Final = 4.0
 #: Seconds that a fork waits for a loop whose hook does not return.
 PAUSE_SECONDS: Final = 1.0
 #: Seconds. A hand-over that took less, and at most a tenth of the timeout, is not
@@ -341,7 +341,7 @@ class Client:
     def __del__(self) -> None:
         # Must not wait: the garbage collector may run in any thread.
         if not self._closed and self._thread is not None:
-            self._thread.begin_close(None)
+            self._thread.begin_close(CLIENT_EXIT_SECONDS)
 
     def _do(self, work: Work[Result], timeout: float | None) -> Result:
         """Run something on the loop of the client and wait for its result."""
@@ -780,7 +780,7 @@ def _close_all() -> None:
         running = list(_running)
     for thread in running:
         thread.begin_close(CLIENT_EXIT_SECONDS)
-    deadline = time.monotonic() + CLIENT_EXIT_SECONDS + CANCEL_SECONDS
+    deadline = time.monotonic() + CLIENT_EXIT_SECONDS + CLOSE_GRACE_SECONDS
     for thread in running:
         thread.wait_ended(max(deadline - time.monotonic(), 0.0))
 

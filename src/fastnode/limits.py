@@ -297,8 +297,9 @@ MAX_WORKERS: Final = 1024
 
 # --- the client without asyncio ----------------------------------------------
 
-#: How long a client that was not closed may delay the end of the interpreter. What was
-#: sent leaves within milliseconds, unless a peer reads slowly.
+#: What was sent through a client that was not closed has so long to leave, when the
+#: interpreter ends or nothing refers to the client any more. It takes milliseconds,
+#: unless a peer reads slowly. Then it delays the end of the program.
 CLIENT_EXIT_SECONDS: Final = 2.0
 
 # --- logs --------------------------------------------------------------------

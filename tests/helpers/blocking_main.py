@@ -106,7 +106,7 @@ def exception() -> NoReturn:
 
 @program
 def daemon_thread() -> None:
-    """A daemon thread waits for a reply. An exit function wants a lock that it holds."""
+    """A daemon thread waits, and an exit function wants a lock that it holds."""
     lock = threading.Lock()
     entered = threading.Event()
 
