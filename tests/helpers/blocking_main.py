@@ -24,6 +24,7 @@ from helpers.child import manager_of
 from helpers.nodes import WAIT_SECONDS, A, B
 
 if TYPE_CHECKING:
+    from fastnode import Peer
     from fastnode.blocking import Client
 
 PROGRAMS: dict[str, Callable[[], object]] = {}
@@ -35,16 +36,21 @@ def program(function: Callable[[], object]) -> Callable[[], object]:
     return function
 
 
-def make_client() -> Client:
+def make_client(**network: Any) -> Client:
     """A client. This imports `fastnode.blocking`, which registers an exit function."""
     from fastnode.blocking import Client
 
     folder, address, loop = sys.argv[1:4]
     host, port = address.rsplit(":", 1)
-    network = NetworkOptions(
-        acceptors=(), routes=[Route(f"^{B}$", host, int(port))], keepalive_interval=60.0
+    options = NodeOptions(
+        cert_manager=manager_of(Path(folder), A),
+        network=NetworkOptions(
+            routes=[Route(f"^{B}$", host, int(port))],
+            keepalive_interval=60.0,
+            slow_callback_seconds=60.0,
+            **network,
+        ),
     )
-    options = NodeOptions(cert_manager=manager_of(Path(folder), A), network=network)
     return Client(A, options, loop=cast("Literal['asyncio', 'uvloop']", loop))
 
 
@@ -93,14 +99,10 @@ def open_at_exit() -> None:
 
 
 @program
-def unused_at_exit() -> None:
-    make_client()
-
-
-@program
 def exception() -> NoReturn:
-    client = make_client()
+    unused, client = make_client(), make_client()
     echo(client)
+    say(unused=repr(unused))
     raise SystemExit(3)
 
 
@@ -169,9 +171,11 @@ def stuck_peer() -> None:
         nonlocal began
         began = time.monotonic()
 
-    from fastnode import blocking
+    from fastnode.blocking import client as module
+    from fastnode.blocking import loop_thread
 
-    vars(blocking)["CLIENT_EXIT_SECONDS"] = 0.2
+    for each in (module, loop_thread):
+        vars(each)["CLIENT_EXIT_SECONDS"] = 0.2
     for _ in range(3):
         client.send(B, "stuck", bytes(700_000))
     say(queued=client.stats()[0][1].queued_bytes > 0)
@@ -191,6 +195,7 @@ def interrupted() -> None:
     try:
         client.call(B, "never", b"")
     except KeyboardInterrupt:
+        client.call(B, "ended", b"", timeout=10)  # the handler was cancelled
         say(came="KeyboardInterrupt", echo=echo(client))
 
 
@@ -257,12 +262,36 @@ def fork_from_busy_threads() -> None:
     threads = [threading.Thread(target=call) for _ in range(4)]
     for thread in threads:
         thread.start()
-    pids = [forked(lambda: say(child=echo(client))) for _ in range(5)]
+    pids = [forked(lambda: say(child=echo(client))) for _ in range(3)]
     statuses = [reaped(pid) for pid in pids]
     over.set()
     for thread in threads:
         thread.join()
     say(parent=echo(client), reaped=statuses)
+
+
+@program
+def fork_while_a_hook_runs() -> None:
+    """A hook holds a lock when the process forks. The child needs the lock too."""
+    lock = threading.Lock()
+    entered, forking, go_on = (threading.Event() for _ in range(3))
+
+    def authorize(peer: Peer) -> bool:
+        with lock:
+            entered.set()
+            forking.wait(WAIT_SECONDS)
+            go_on.wait(0.2)  # nobody sets it: the fork has 0.2 s to come too early
+        return True
+
+    client = make_client(authorize=authorize)
+    # Runs before the hook of fastnode.blocking, which was registered before.
+    os.register_at_fork(before=forking.set)
+    thread = threading.Thread(target=echo, args=(client,))
+    thread.start()
+    entered.wait(WAIT_SECONDS)
+    pid = forked(lambda: say(child=echo(client) if not lock.locked() else "locked"))
+    thread.join()
+    say(parent=echo(client), reaped=[reaped(pid)])
 
 
 @program

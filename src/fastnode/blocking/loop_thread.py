@@ -1,10 +1,10 @@
-"""A client for programs without asyncio: `Client`.
+"""The thread of a client: its event loop, its node, and what happens at a fork.
 
-How it works. A `LoopThread` is a daemon thread with an event loop and a node. The
-client makes one when it is first used. Each call of a method becomes a `Job`: the
-calling thread gives the job to the loop with `call_soon_threadsafe`, and then waits for
-a lock, which the loop releases when the job is done. So there is one hand-over in each
-direction. The job runs in the `contextvars` context of the calling thread.
+How it works. A `LoopThread` is a daemon thread with an event loop and a node. What a
+method of the client does is a `Job`: the calling thread gives the job to the loop with
+`call_soon_threadsafe`, and then waits for a lock, which the loop releases when the job
+is done. So there is one hand-over in each direction. The job runs in the `contextvars`
+context of the calling thread.
 
 Fork. A thread does not survive `os.fork`, so the child forgets all loop threads, and a
 client makes another one when it is used there. While the process forks, all loop
@@ -20,17 +20,16 @@ holds.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import atexit
-import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
+from types import BuiltinFunctionType
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 from fastnode.errors import (
     CallTimeout,
@@ -38,24 +37,19 @@ from fastnode.errors import (
     FastnodeError,
     LinkClosed,
     Side,
-    no_timeout,
     renewed,
 )
-from fastnode.limits import CANCEL_SECONDS, CLIENT_EXIT_SECONDS, GROUP_BYTES
-from fastnode.node.deadline import connect_with_deadline
+from fastnode.limits import CANCEL_SECONDS, CLIENT_EXIT_SECONDS
 from fastnode.node.fork import renew_selector
 from fastnode.node.node import Node
-from fastnode.options import NetworkOptions, NodeOptions
 
 if TYPE_CHECKING:
-    from fastnode.link.stats import LinkStats, Undelivered
-    from fastnode.options import Priority
-    from fastnode.peer import Peer
+    from fastnode.link.stats import Undelivered
+    from fastnode.options import NodeOptions
 
-__all__ = ["Client"]
+__all__ = ["LoopKind", "LoopThread", "Work", "closed", "lifecycle", "refuse_late_start"]
 
 Result = TypeVar("Result")
-Payload = bytes | bytearray | memoryview
 #: What a job does: with the node, within the seconds that are left.
 Work = Callable[[Node, float | None], Coroutine[Any, Any, Result]]
 LoopKind = Literal["uvloop", "asyncio"]
@@ -73,7 +67,7 @@ PAUSE_SECONDS: Final = 1.0
 HAND_OVER_SECONDS: Final = 0.02
 
 #: Held while a loop thread starts, and while this process forks.
-_lifecycle = threading.RLock()
+lifecycle = threading.RLock()
 #: Loop threads that have not ended.
 _running: set[LoopThread] = set()
 #: In a child: the loop threads of its parent. They are never freed, because their loops
@@ -81,291 +75,6 @@ _running: set[LoopThread] = set()
 _inherited: list[LoopThread] = []
 #: The thread that ends the interpreter, once it does.
 _exit_thread: int | None = None
-
-
-class Client:
-    """A node for programs without asyncio: it calls endpoints of other nodes and sends
-    messages to them. All methods may be used from any thread.
-
-    Nothing is started until the client is first used or entered with ``with``. Then
-    there is one thread, with an event loop and a node. After `os.fork` the client
-    starts another one in the child, with links of its own. ::
-
-        client = Client("web@10.0.0.5", NodeOptions(cert_manager=manager))
-        reply = client.call("billing@10.0.0.7", "invoice", b"...", timeout=5.0)
-
-    A client does not listen. It has no endpoints. Several clients, in one process or in
-    many, may have the same name at the same time.
-
-    Args:
-        name: the name of the client's node, ``name@host``.
-        options: as for `start_node`. `acceptors` has to be empty, or not given.
-        loop: "uvloop" or "asyncio". None takes uvloop where it is installed.
-
-    Raises:
-        ConfigError: the name or the options cannot work.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        options: NodeOptions | None = None,
-        *,
-        loop: LoopKind | None = None,
-    ) -> None:
-        self._closed = True  # for __del__, if this raises
-        self._thread: LoopThread | None = None
-        if loop not in {None, "uvloop", "asyncio"}:
-            raise ConfigError(
-                f"there is no loop {loop!r}",
-                side=Side.LOCAL,
-                hint='it is "uvloop" or "asyncio"',
-            )
-        self._loop_kind = loop
-        # Checks both, so that a mistake is raised here and not at the first call.
-        self._name = Node(name, options).name
-        self._options = _client_options(self._name, options or NodeOptions())
-        self._closed = False
-
-    # --- what it is ------------------------------------------------------------
-
-    @property
-    def node_name(self) -> str:
-        """The name of the client's node, ``name@host``."""
-        return self._name
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
-
-    def __repr__(self) -> str:
-        thread = self._thread
-        if self._closed:
-            state = "closed"
-        elif thread is None or not thread.usable:
-            state = "not started"
-        else:
-            state = "running"
-        return f"<Client {self._name}, {state}>"
-
-    # --- using it --------------------------------------------------------------
-
-    def call(
-        self,
-        target: str,
-        endpoint: str,
-        payload: Payload,
-        *,
-        timeout: float | None = None,
-        priority: Priority | None = None,
-    ) -> bytes:
-        """Call an endpoint of another node and return its reply.
-
-        If this thread is interrupted, for example by KeyboardInterrupt, the call is
-        cancelled. The peer is told.
-
-        Args:
-            target: the name of the other node, ``name@host``.
-            timeout: seconds for all of it: starting, connecting and the reply. None
-                waits as long as the link lasts.
-            priority: "high" overtakes other messages; None: "normal".
-
-        Raises:
-            LinkClosed: the client was closed, or the link ended meanwhile.
-            CallTimeout: no reply in time, or the loop of the client is blocked.
-            ConfigError: the call comes from the loop of the client itself, for example
-                from a hook; or as `Node.call`.
-            As `Node.call`.
-        """
-        data = _unchanging(payload)
-        return self._do(
-            lambda node, left: node.call(
-                target, endpoint, data, timeout=left, priority=priority
-            ),
-            timeout,
-        )
-
-    def send(
-        self,
-        target: str,
-        endpoint: str,
-        payload: Payload,
-        *,
-        confirm: bool = False,
-        priority: Priority | None = None,
-        timeout: float | None = None,
-    ) -> None:
-        """Send a one-way message. Return when it is queued, and the link is not over
-        its high-water mark.
-
-        Args:
-            target: the name of the other node, ``name@host``.
-            confirm: wait until the other node has handed it to its handler.
-            priority: as for `call`.
-            timeout: seconds for all of it, or None. When it is over, a message without
-                `confirm` may be queued.
-
-        Raises:
-            LinkClosed: the client was closed, or the link ended meanwhile.
-            CallTimeout: not done in time, or the loop of the client is blocked.
-            ConfigError: as for `call`.
-            As `Node.send`.
-        """
-        data = _unchanging(payload)
-        self._do(
-            lambda node, left: node.send(
-                target,
-                endpoint,
-                data,
-                confirm=confirm,
-                priority=priority,
-                timeout=left,
-            ),
-            timeout,
-        )
-
-    def connect(self, target: str, *, timeout: float | None = None) -> Peer:
-        """Connect with another node, unless there is a link, and return the peer.
-
-        `call` and `send` connect by themselves. This is for a program that wants to
-        know early whether it can.
-
-        Args:
-            target: the name of the other node, ``name@host``.
-            timeout: seconds for all of it. None: each address that is tried may take
-                ``handshake_timeout``.
-
-        Raises:
-            LinkClosed: the client was closed.
-            CallTimeout: no link in time, or the loop of the client is blocked.
-            ConfigError: as for `call`.
-            As `Node.connect`.
-        """
-
-        async def connected(node: Node, left: float | None) -> Peer:
-            link, _ = await connect_with_deadline(left, node.connect, target)
-            return link.peer
-
-        return self._do(connected, timeout)
-
-    def reconnect(
-        self, target: str | None = None, *, timeout: float | None = None
-    ) -> None:
-        """Replace the link with a node, or all links, so that a new certificate takes
-        effect on them. Nothing is lost or doubled.
-
-        Args:
-            target: the name of the other node. None: all links.
-            timeout: seconds. None: ``NodeOptions.shutdown_timeout``.
-
-        Raises:
-            LinkClosed: the client was closed, or a link was closed meanwhile.
-            ConfigError: as for `call`.
-            As `Node.reconnect`.
-        """
-        self._do(lambda node, left: node.reconnect(target, timeout=left), timeout)
-
-    def stats(self) -> tuple[tuple[Peer, LinkStats], ...]:
-        """Return the peer and the counters of each link that is up. Start nothing.
-
-        Raises:
-            LinkClosed: the client was closed.
-            ConfigError: as for `call`.
-        """
-
-        async def counted(
-            node: Node, _left: float | None
-        ) -> tuple[tuple[Peer, LinkStats], ...]:
-            return tuple((link.peer, link.stats) for link in node.links)
-
-        thread = self._thread
-        if not self._closed and (thread is None or not thread.usable):
-            return ()
-        return self._do(counted, None)
-
-    # --- starting and closing ----------------------------------------------------
-
-    def __enter__(self) -> Self:
-        """Start the node.
-
-        Raises:
-            LinkClosed: the client was closed.
-            CertificateError: the certificate of the client has expired.
-        """
-
-        async def nothing(_node: Node, _left: float | None) -> None:
-            """Wait for nothing but the start."""
-
-        self._do(nothing, None)
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self, timeout: float | None = None) -> tuple[Undelivered, ...]:
-        """Close the client. What was sent leaves, and its links end in order.
-
-        Calls and sends that other threads are waiting for raise `LinkClosed` at once.
-        To close a closed client waits for the same end. A client that is not closed
-        ends with the interpreter, or when nothing refers to it any more.
-
-        Args:
-            timeout: seconds for what was sent. What has not left by then is cut off.
-                None: ``NodeOptions.shutdown_timeout``.
-
-        Returns:
-            What was not done, of each link where something was left; it is logged too.
-
-        Raises:
-            CallTimeout: the loop of the client is blocked by a hook. The client ends
-                when the hook returns.
-            ConfigError: the call comes from the loop of the client itself, or `timeout`
-                is below 0.
-        """
-        if timeout is not None and not timeout >= 0:
-            raise no_timeout(timeout)
-        thread = self._thread
-        if thread is not None:
-            thread.refuse_itself()
-        with _lifecycle:
-            self._closed = True
-            thread = self._thread
-        return () if thread is None else thread.close(timeout)
-
-    def __del__(self) -> None:
-        # Must not wait: the garbage collector may run in any thread.
-        if not self._closed and self._thread is not None:
-            self._thread.begin_close(CLIENT_EXIT_SECONDS)
-
-    def _do(self, work: Work[Result], timeout: float | None) -> Result:
-        """Run something on the loop of the client and wait for its result."""
-        if timeout is not None and not timeout >= 0:
-            raise no_timeout(timeout)
-        thread = self._thread
-        if thread is None or not thread.usable or self._closed:
-            thread = self._started()
-        thread.refuse_itself()
-        return thread.do(work, timeout)
-
-    def _started(self) -> LoopThread:
-        """Return the loop thread, a new one where there is none.
-
-        Raises:
-            LinkClosed: the client was closed, or the interpreter ends.
-        """
-        with _lifecycle:
-            if self._closed or _exit_thread is not None:
-                _leave_quietly()
-                raise closed(self._name)
-            if self._thread is None or not self._thread.usable:
-                self._thread = LoopThread(self._name, self._options, self._loop_kind)
-            return self._thread
 
 
 class LoopThread:
@@ -383,6 +92,7 @@ class LoopThread:
     """
 
     def __init__(self, name: str, options: NodeOptions, kind: LoopKind | None) -> None:
+        _refuse_green_threads()
         self.name = name
         self.usable = True
         self.jobs: set[Job[Any]] = set()
@@ -708,38 +418,6 @@ def closed(name: str) -> LinkClosed:
     )
 
 
-def _client_options(name: str, options: NodeOptions) -> NodeOptions:
-    """Return the options for the node of a client.
-
-    Raises:
-        ConfigError: they name acceptors.
-    """
-    acceptors = tuple(options.network.acceptors)
-    if acceptors not in ((), tuple(NetworkOptions().acceptors)):
-        raise ConfigError(
-            f"client {name} cannot listen, and has {len(acceptors)} acceptors",
-            side=Side.LOCAL,
-            hint="write NetworkOptions(acceptors=()); a node that listens needs "
-            "start_node, or serve",
-        )
-    # Processes of one program have clients of one name, and their peers must not take
-    # each new link for a restart that ends the link before.
-    group = (
-        options.group
-        or hashlib.blake2b(
-            b"fastnode.blocking " + name.encode(), digest_size=GROUP_BYTES
-        ).digest()
-    )
-    return replace(options, network=replace(options.network, acceptors=()), group=group)
-
-
-def _unchanging(payload: Payload) -> Payload:
-    """Return a payload that the caller cannot change while the loop sends it."""
-    if isinstance(payload, (bytearray, memoryview)):
-        return bytes(payload)
-    return payload
-
-
 def _new_loop(kind: LoopKind | None) -> asyncio.AbstractEventLoop:
     """Return a loop.
 
@@ -759,6 +437,21 @@ def _new_loop(kind: LoopKind | None) -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+def _refuse_green_threads() -> None:
+    """Raise if threads of Python are none.
+
+    Raises:
+        ConfigError: gevent or eventlet has replaced them. The loop of the client would
+            never give another green thread its turn.
+    """
+    if not isinstance(_thread.start_new_thread, BuiltinFunctionType):
+        raise ConfigError(
+            "a client needs threads of the system, and this program has replaced them",
+            side=Side.LOCAL,
+            hint="gevent and eventlet do that: use workers with threads or processes",
+        )
+
+
 # --- the end of the interpreter ----------------------------------------------------
 
 
@@ -772,11 +465,26 @@ def _leave_quietly() -> None:
         raise SystemExit
 
 
+def refuse_late_start(name: str) -> None:
+    """Raise if it is too late to start a client, because the interpreter ends.
+
+    Args:
+        name: the name of the client's node, for the error.
+
+    Raises:
+        LinkClosed: it does.
+        SystemExit: it does, and another thread ends it.
+    """
+    if _exit_thread is not None:
+        _leave_quietly()
+        raise closed(name)
+
+
 def _close_all() -> None:
     """Close all clients: what was sent leaves, if it does so soon."""
     global _exit_thread  # noqa: PLW0603
     _exit_thread = threading.get_ident()
-    with _lifecycle:
+    with lifecycle:
         running = list(_running)
     for thread in running:
         thread.begin_close(CLIENT_EXIT_SECONDS)
@@ -792,7 +500,7 @@ atexit.register(_close_all)
 
 
 def _before_fork() -> None:
-    _lifecycle.acquire()
+    lifecycle.acquire()
     for thread in tuple(_running):
         thread.pause()
 
@@ -800,16 +508,15 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     for thread in tuple(_running):
         thread.resume()
-    _lifecycle.release()
+    lifecycle.release()
 
 
 def _after_fork_in_child() -> None:
-    global _lifecycle  # noqa: PLW0603
-    _lifecycle = threading.RLock()
     _inherited.extend(_running)
     _running.clear()
     for thread in _inherited:
         thread.in_child()
+    lifecycle.release()
 
 
 if hasattr(os, "register_at_fork"):
