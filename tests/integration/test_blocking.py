@@ -276,8 +276,11 @@ async def test_the_timeout_counts_from_the_call() -> None:
                 in_thread(client.send, B, "echo", b"", timeout=0.1),
                 in_thread(client.connect, B, timeout=0.1),
             ]
-            for error in await asyncio.gather(*uses, return_exceptions=True):
+            errors = await asyncio.gather(*uses, return_exceptions=True)
+            for error in errors:
                 assert isinstance(error, CallTimeout)
+                assert error.timeout == 0.1
+            assert cast("CallTimeout", errors[0]).begun == "no"
             assert time.monotonic() - began < 5  # not handshake_timeout
 
 
@@ -333,6 +336,7 @@ async def test_close_while_others_call() -> None:
                 for error in await asyncio.gather(*waits, return_exceptions=True):
                     assert type(error) is LinkClosed
                     assert f"client {A} was closed" in str(error)
+                    assert error.begun == "maybe"
                 for _ in waits:
                     await peer.cancelled.acquire()
                 assert await asyncio.gather(*ends) == [()] * 3
@@ -345,8 +349,9 @@ async def test_close_while_others_call() -> None:
             client.stats,
             client.__enter__,
         ):
-            with pytest.raises(LinkClosed, match="was closed"):
+            with pytest.raises(LinkClosed, match="was closed") as caught:
                 await in_thread(use)
+            assert caught.value.begun == "no"
         assert await in_thread(client.close) == ()
 
 

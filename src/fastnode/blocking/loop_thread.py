@@ -44,6 +44,7 @@ from fastnode.node.fork import renew_selector
 from fastnode.node.node import Node
 
 if TYPE_CHECKING:
+    from fastnode.errors import Begun
     from fastnode.link.stats import Undelivered
     from fastnode.options import NodeOptions
 
@@ -119,6 +120,7 @@ class LoopThread:
                 f"client {name} cannot start its thread: {error}",
                 side=Side.LOCAL,
                 hint="does the interpreter end, or is there a limit of threads?",
+                begun="no",
             ) from error
 
     # --- in the calling thread -----------------------------------------------------
@@ -142,6 +144,7 @@ class LoopThread:
                 self.loop.call_soon_threadsafe(job.cancel)
             raise CallTimeout(
                 f"the loop of client {self.name} did not run within {timeout:g} s",
+                timeout=timeout,
                 side=Side.LOCAL,
                 hint="a hook of its options blocks it, or something that holds the GIL",
             )
@@ -176,6 +179,7 @@ class LoopThread:
         if not self.wait_ended(limit + CLOSE_GRACE_SECONDS):
             raise CallTimeout(
                 f"client {self.name} did not close within {limit:g} s",
+                timeout=limit,
                 side=Side.LOCAL,
                 hint="a hook of its options blocks its loop",
             )
@@ -245,24 +249,32 @@ class LoopThread:
         if tasks:
             await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
 
-    def reason(self) -> BaseException:
-        """Return why a job ends that is not done."""
+    def reason(self, begun: Begun) -> BaseException:
+        """Return why a job ends that is not done.
+
+        Args:
+            begun: whether a handler may have begun.
+        """
         failure = self._failure
         if self in _inherited:
             return LinkClosed(
                 f"this process was forked while it waited for client {self.name}",
                 side=Side.LOCAL,
                 hint="its parent goes on to wait; call again in this process",
+                begun=begun,
             )
         if failure is None:
-            return closed(self.name)
+            return closed(self.name, begun)
         if self._ready.done():
             return LinkClosed(
                 f"the loop of client {self.name} was ended by {failure!r}",
                 side=Side.LOCAL,
                 hint="a hook of its options raised that; the next call starts it again",
+                begun=begun,
             )
-        return renewed(failure) if isinstance(failure, FastnodeError) else failure
+        if isinstance(failure, FastnodeError):
+            return renewed(failure, begun=begun)
+        return failure
 
     # --- fork ------------------------------------------------------------------------
 
@@ -304,6 +316,7 @@ class Job(Generic[Result]):
     """
 
     __slots__ = (
+        "_begun",
         "_deadline",
         "_done",
         "_error",
@@ -326,6 +339,7 @@ class Job(Generic[Result]):
         self._task: asyncio.Task[None] | None = None
         self._result: Result
         self._error: BaseException | None = None
+        self._begun = False
         self._gave_up = False
         self._over = False
         self._done = threading.Lock()
@@ -364,9 +378,16 @@ class Job(Generic[Result]):
     async def _run(self) -> None:
         try:
             node = self._thread.node or await self._thread.started()
-            self._result = await self._work(node, self._left())
+            left = self._left()
+            self._begun = True
+            self._result = await self._work(node, left)
         except asyncio.CancelledError:
             self.give_up()
+        except CallTimeout as error:
+            if error.timeout != self._timeout:
+                error.timeout = self._timeout
+                error.add_note(f"of {self._timeout} s, after the client had started")
+            self._error = error
         except BaseException as error:
             # Whatever user code raises ends this call only.
             self._error = error
@@ -387,7 +408,9 @@ class Job(Generic[Result]):
             raise CallTimeout(
                 f"client {self._thread.name} was not ready within {self._timeout:g} s",
                 side=Side.LOCAL,
-                hint="nothing was sent: the client had to start, or was busy",
+                timeout=self._timeout,
+                hint="allow more time: the client had to start, or was busy",
+                begun="no",
             )
         return left
 
@@ -400,7 +423,7 @@ class Job(Generic[Result]):
     def give_up(self) -> None:
         """Tell the thread that waits for it why it will not be done."""
         if not self._over:
-            self._error = self._thread.reason()
+            self._error = self._thread.reason("maybe" if self._begun else "no")
             self._gave_up = True
             self._finish()
 
@@ -411,10 +434,18 @@ class Job(Generic[Result]):
             self._done.release()
 
 
-def closed(name: str) -> LinkClosed:
-    """Return the error for a client that was closed."""
+def closed(name: str, begun: Begun = "no") -> LinkClosed:
+    """Return the error for a client that was closed.
+
+    Args:
+        name: the name of the client's node.
+        begun: whether a handler may have begun.
+    """
     return LinkClosed(
-        f"client {name} was closed", side=Side.LOCAL, hint="make a new client"
+        f"client {name} was closed",
+        side=Side.LOCAL,
+        hint="make a new client",
+        begun=begun,
     )
 
 
