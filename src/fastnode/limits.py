@@ -295,6 +295,13 @@ WORKER_SETTLE_SECONDS: Final = 2.0
 #: More is a mistake: processes compete for cores.
 MAX_WORKERS: Final = 1024
 
+# --- the client without asyncio ----------------------------------------------
+
+#: What was sent through a client that was not closed has so long to leave, when the
+#: interpreter ends or nothing refers to the client any more. It takes milliseconds,
+#: unless a peer reads slowly. Then it delays the end of the program.
+CLIENT_EXIT_SECONDS: Final = 2.0
+
 # --- logs --------------------------------------------------------------------
 
 #: Lines of one reason that others can cause are not closer together.

@@ -518,6 +518,7 @@ PROMISES = [
     ("docs/workers.md", "after `hang_timeout` ({WORKER_HANG_SECONDS})"),
     ("docs/workers.md", "within `shutdown_timeout` ({SHUTDOWN_TIMEOUT_SECONDS})"),
     ("docs/workers.md", "it is killed; {WORKER_GRACE_SECONDS} after that the group"),
+    ("docs/blocking.md", "has {CLIENT_EXIT_SECONDS} to leave"),
     ("docs/wire-format.md", "takes bodies of at most {MAX_HELLO_BYTES:,} bytes"),
     ("docs/wire-format.md", "remembers at most {MAX_EARLY_CANCELS:,} numbers"),
     ("docs/wire-format.md", "more than {MAX_QUEUED_PONGS:,} answers queue up"),

@@ -39,6 +39,7 @@ def loaded_by(code: str) -> set[str]:
         ("from fastnode import Node, run, start_node", HEAVY),
         ("from fastnode import Acceptor, Keeper, Link, Refusal", HEAVY),
         ("from fastnode import CertAuthManager", HEAVY - {"cryptography"}),
+        ("from fastnode.blocking import Client", HEAVY),
         ("import fastnode.cli.main", HEAVY - {"click"}),
     ],
 )

@@ -154,9 +154,7 @@ def test_the_document_says_when_kinds_are_taken() -> None:
     handover = sentence(r"Kinds ([\d to]+) are taken only if both sides sent HANDOVER")
     assert numbers(until_moved) == {k.number for k in KINDS if k.until_moved}
     assert numbers(after) == {k.number for k in KINDS if k.after_goodbye}
-    extensions = sentence(
-        r"Kinds ([\d to]+) are taken only if EXTENSIONS is in effect"
-    )
+    extensions = sentence(r"Kinds ([\d to]+) are taken only if EXTENSIONS is in effect")
     assert numbers(handover) == {k.number for k in KINDS if k.feature == "HANDOVER"}
     assert numbers(extensions) == {k.number for k in KINDS if k.feature == "EXTENSIONS"}
     for side in ("dialer", "acceptor"):

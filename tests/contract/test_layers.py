@@ -42,6 +42,7 @@ RANKS = {
     "dispatch": 5,
     "link": 6,
     "node": 7,
+    "blocking": 8,
     "testing": 8,
     "workers": 8,
     "cli": 9,

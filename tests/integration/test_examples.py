@@ -41,6 +41,12 @@ PRINTED = {
         "the new one is still in use: True",
         "refused: client_auth cannot be changed",
     ),
+    "blocking_client.py": (
+        "apple: 3",
+        "from 4 threads: 3 4 3 4",
+        "melon: KeyError: b'melon'",
+        "the shop has noted: ['web is closing']",
+    ),
     "workers.py": (
         "customers of each worker: [4, 4]",
         "after a restart: [4, 4]",

@@ -161,6 +161,8 @@ def plug(descriptors: Iterable[int]) -> None:
 
 def renew_selector(loop: asyncio.AbstractEventLoop | None) -> None:
     """In a child: the loop has a selector of its own from now on."""
+    if loop is not None and loop.is_closed():
+        return  # libuv would abort the process
     if loop is not None and type(loop).__module__.partition(".")[0] == "uvloop":
         # libuv blocks all signals while it starts a process: that child becomes another
         # program at once, and libuv needs its loop until then.
