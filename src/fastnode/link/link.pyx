@@ -1,13 +1,17 @@
 """What users hold of a link."""
 
 cimport cython
+from libc.stdint cimport uint64_t
 
+from fastnode.dispatch.dispatcher cimport Dispatcher
 from fastnode.link.calls cimport CallTable
+from fastnode.link.connection cimport Connection
 from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.frame cimport DATA_LANE, HIGH_LANE
 
 from fastnode.errors import CloseReason, ConfigError, SendQueueFull
 from fastnode.limits import CLOSE_TIMEOUT_SECONDS
+from fastnode.link.stats import LinkStats
 
 
 cdef int lane_of(object priority) except -1:
@@ -161,6 +165,26 @@ cdef class Link:
         return f"<Link to {self.peer}, {state}>"
 
 
+def stats_of(
+    Connection connection not None, Dispatcher dispatcher not None, uint64_t dropped
+):
+    """Return a snapshot of the counters of a link; `dropped`: by the peer."""
+    cdef Outbox outbox = connection.outbox
+    return LinkStats(
+        messages_sent=outbox.messages,
+        messages_received=dispatcher.handlers.messages_received,
+        calls_sent=outbox.calls,
+        calls_received=dispatcher.calls_received,
+        bytes_sent=outbox.bytes_written,
+        bytes_received=connection.bytes_received,
+        queued_bytes=outbox.size(),
+        credit_bytes=max(outbox.encoder.data.credit, 0),
+        unhandled_messages=dispatcher.handlers.unhandled,
+        handler_errors=dispatcher.handlers.errors,
+        messages_dropped_by_peer=dropped,
+    )
+
+
 async def room(Link link not None, size_t size):
     """Wait until a payload of `size` bytes may be queued, and the node is not so full
     that whoever can wait should. Holds until the loop turns.
@@ -176,8 +200,9 @@ async def room(Link link not None, size_t size):
 
 
 cdef bint is_full(Outbox outbox, size_t size) except -1:
+    cdef bint full = outbox.budget.used > outbox.budget.high
     try:
         outbox.check(size)
     except SendQueueFull:
-        return True
-    return outbox.budget.used > outbox.budget.high
+        full = True
+    return full
