@@ -186,7 +186,7 @@ async def test_a_reply_that_cannot_be_sent_ends_its_own_call(
 
     link = await a.connect(B)
     for endpoint in ("bad", "odd"):
-        with pytest.raises(Exception, match="ConfigError|TypeError") as caught:
+        with pytest.raises(Exception, match=r"ConfigError|TypeError") as caught:
             await link.request(endpoint, b"", timeout=WAIT_SECONDS)
         assert getattr(caught.value, "code", None) == "internal"
     assert not link.closed

@@ -6,6 +6,10 @@ from fastnode.buffers.spares cimport Spares
 
 from fastnode.limits import POOL_CEILING_BYTES
 
+cdef extern from "Python.h":
+    int append "PyList_Append" (list items, object item) noexcept
+    void PyErr_Clear() noexcept
+
 # Size classes. 4 KiB holds what a link keeps between reads, 16 KiB one TLS record,
 # 64 KiB one flush; 256 KiB is for callers with large records of their own.
 cdef enum:
@@ -69,9 +73,10 @@ cdef class BufferPool:
         cdef size_t before = self.held
         for i in range(CLASSES):
             free = <list>self.free[i]
-            for _ in range(self.idle[i]):
+            while self.idle[i] > 0:
                 slab = <Slab>free.pop(0)
                 self.held -= slab.capacity
+                self.idle[i] -= 1
             self.idle[i] = len(free)
         return before - self.held
 
@@ -126,7 +131,11 @@ cdef class BufferPool:
         else:
             if DEBUG:
                 slab.poison()
-            (<list>self.free[slab.size_class]).append(slab)
+            if append(<list>self.free[slab.size_class], slab) < 0:
+                # There is no memory for a longer list. The slab is freed, and its
+                # caller, who has just lost a reason to fail, goes on.
+                PyErr_Clear()
+                self.held -= slab.capacity
         return 0
 
 

@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
-from libc.stdlib cimport free, malloc
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.string cimport memset
 
 # What a released slab is filled with in the debug build.
@@ -25,7 +25,7 @@ cdef class Slab:
         raise TypeError("slabs come from BufferPool.take")
 
     def __dealloc__(self):
-        free(self.data)
+        PyMem_RawFree(self.data)
 
     def __len__(self):
         return self.capacity
@@ -63,7 +63,7 @@ cdef class Slab:
 
 cdef Slab make_slab(size_t capacity, int size_class):
     cdef Slab slab = Slab.__new__(Slab)
-    slab.data = <unsigned char *>malloc(capacity)
+    slab.data = <unsigned char *>PyMem_RawMalloc(capacity)
     if slab.data == NULL:
         raise MemoryError()
     slab.capacity = capacity

@@ -114,19 +114,26 @@ cdef class Spares:
         return payload
 
     cdef int put(self, bytes payload) except -1:
-        """Keep a payload if it is large and its caller's reference is the only one."""
+        """Keep a payload if it is large and its caller's reference is the only one.
+
+        To keep one is worth nothing where memory has run out, so this does not fail
+        for that reason.
+        """
         if (
             <size_t>PyBytes_GET_SIZE(payload) < self.least
             or self.on_kept is None
             or not alone(<PyObject *>payload)
         ):
             return 0
-        self.payloads.append(payload)
-        if len(self.payloads) > MOST:
-            self.payloads.pop(0)
-        self.used = True
-        self.expired = False
-        self.on_kept()
+        try:
+            self.payloads.append(payload)
+            if len(self.payloads) > MOST:
+                self.payloads.pop(0)
+            self.used = True
+            self.expired = False
+            self.on_kept()
+        except MemoryError:
+            self.payloads.clear()
         return 0
 
     cdef bytes resize(self, Py_ssize_t at, size_t size):

@@ -192,12 +192,18 @@ cdef class Batches:
     cdef int done(self, Batch batch) except -1:
         """The handler of a batch has finished."""
         cdef Endpoint endpoint = batch.endpoint
-        cdef BatchLine line = self.lines[endpoint]
+        cdef BatchLine line = self.lines.get(endpoint)
         cdef Batches other
-        self.free(batch)
-        line.running -= 1
-        if line.running == 0:
-            self.go_on(endpoint, False)
+        try:
+            self.free(batch)
+            # There is no line if memory ran out when the handler had begun.
+            if line is not None:
+                line.running -= 1
+                if line.running == 0:
+                    self.go_on(endpoint, False)
+        except Exception as error:
+            # Other links wait for this end too.
+            self.handlers.begin_failed(error)
         if endpoint.batches:
             while endpoint.turns and endpoint.running < endpoint.batches:
                 other = endpoint.turns.popleft()

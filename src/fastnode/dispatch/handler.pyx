@@ -95,6 +95,8 @@ cdef class Delivery:
         cdef double began = 0
         cdef PySendResult sent
         if self.state != RUNNING:
+            if self.coroutine is None:
+                return NULL
             raise no_more()
         watch = self.handlers.watch
         name = self.endpoint.name
@@ -175,12 +177,15 @@ cdef class Delivery:
     # --- calls of its own -----------------------------------------------------------
 
     cdef int wait(self) except -1:
-        """The handler waits for a call that it has made."""
+        """The handler waits for a call that it has made. `go_on` has to follow, even if
+        this raises."""
         cdef Endpoint endpoint = self.endpoint
         self.calls += 1
         if self.calls == 1:
             endpoint.lent += 1
             self.excused = self.handlers.windows.excuse(self.lane, self.size)
+            # From here on `go_on` undoes it all, whatever fails.
+            self.handlers.windows.excused_now(self.lane, self.excused)
             if endpoint.nested:
                 # Not here, in the context of this handler.
                 self.handlers.loop.call_soon(self.handlers.on_lent, endpoint)
@@ -427,6 +432,7 @@ cdef class Handlers:
         cdef bint confirmed = flags & CONFIRMED
         cdef int goes_on = 0
         cdef Delivery delivery
+        cdef bint has_failed = False
         try:
             if call and not confirmed and PyBytes_CheckExact(result):
                 return self.outbox.reply(call, <bytes>result)
@@ -449,7 +455,10 @@ cdef class Handlers:
             elif call and not confirmed:
                 self.reply(call, result)
         except BaseException as error:
-            return self.failed(endpoint, call, batch, error)
+            self.failed(endpoint, call, batch, error)
+            has_failed = True
+        if has_failed:
+            return 0
         if confirmed:
             self.outbox.reply(call, b"")
         if batch is not None:
@@ -569,9 +578,9 @@ cdef class Handlers:
         self.windows.begin(delivery.lane, size)
         self.running += 1
         endpoint.running += 1
-        if call:
-            self.calls[call] = delivery
         try:
+            if call:
+                self.calls[call] = delivery
             context = PyContext_Copy(self.registry.context.context)
             PyContext_Enter(context)
             try:
@@ -579,6 +588,9 @@ cdef class Handlers:
                 task = self.loop.create_task(delivery)
             finally:
                 PyContext_Exit(context)
+            if delivery.state == DONE:
+                return endpoint.batch
+            self.tasks[delivery] = task
         except BaseException:
             if delivery.state == RUNNING:
                 if call:
@@ -586,30 +598,47 @@ cdef class Handlers:
                 try:
                     delivery.close()
                 finally:
+                    # Memory may have run out when there was a task already. It ends
+                    # when it runs.
+                    delivery.coroutine = None
                     self.finish(delivery)
             raise
-        if delivery.state == DONE:
-            return endpoint.batch
-        self.tasks[delivery] = task
         if call and call not in self.calls:
             # It has begun, and its caller gave up meanwhile.
             task.cancel()
         return 1
 
     cdef int end(self, Delivery delivery, object result, object error) except -1:
-        """The handler has returned, or raised `error` if that is not None."""
+        """The handler has returned, or raised `error` if that is not None.
+
+        Whatever fails, the handler is counted no more, and whoever waits for its end is
+        told. The link ends if its caller cannot be answered.
+        """
         cdef uint32_t call = delivery.call
         cdef Endpoint endpoint = delivery.endpoint
+        cdef Batch batch = delivery.batch
+        cdef object on_end = None
         try:
             if call and self.calls.pop(call, None) is not None:
                 self.answer(endpoint, call, result, error)
             elif error is not None and not is_cancelled(error):
                 self.log_error(endpoint, error)
+        except Exception as wrong:
+            self.begin_failed(wrong)
         finally:
             if endpoint.most or endpoint.batch or self.tell_ends:
-                # What follows is nothing for the task and the context of this handler.
-                self.loop.call_soon(self.on_end, endpoint, delivery.batch)
+                on_end = self.on_end
+                try:
+                    # What follows is nothing for the task and the context of this
+                    # handler.
+                    self.loop.call_soon(on_end, endpoint, batch)
+                    on_end = None
+                except MemoryError:
+                    # But others may wait for it.
+                    pass
             self.finish(delivery)
+            if on_end is not None:
+                on_end(endpoint, batch)
         return 0
 
     cdef int answer(
@@ -652,7 +681,12 @@ cdef class Handlers:
             payload = delivery.payload
             delivery.payload = None
             self.spares.put(payload)
-        return self.windows.end(delivery.lane, delivery.size)
+        try:
+            self.windows.end(delivery.lane, delivery.size)
+        except Exception as error:
+            # The peer may wait for credit that it is not given any more.
+            self.begin_failed(error)
+        return 0
 
     cdef bint cancel(self, uint32_t call, bint late) except? True:
         """The caller gave up: a handler that is at it is cancelled, one that has not
@@ -693,7 +727,7 @@ cdef class Handlers:
     # --- errors -----------------------------------------------------------------
 
     cdef int begin_failed(self, object error) except -1:
-        """Something that had waited could not be begun: that ends the link."""
+        """Something could not be begun, answered or granted: that ends the link."""
         if self.on_error is not None:
             self.on_error(error)
         return 0

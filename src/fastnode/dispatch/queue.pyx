@@ -242,8 +242,8 @@ cdef class DeliveryQueue:
     def wake(self):
         """Something is no longer in the way: `pump` soon, outside of what runs now."""
         if not self.scheduled and not self.closed:
-            self.scheduled = True
             self.handlers.loop.call_soon(self.pump)
+            self.scheduled = True
 
     def pump(self):
         """Begin what may begin of this link."""
@@ -323,13 +323,15 @@ cdef class DeliveryQueue:
                     break
                 self.lanes[line].popleft()
                 self.in_lanes -= 1
-                if delivery.state != DONE and self.blocked(
-                    delivery.endpoint, delivery.flags
-                ):
-                    self.wait_at_endpoint(delivery)
-                else:
-                    self.start(delivery)
-                self.windows.release(delivery.lane, delivery.size)
+                try:
+                    if delivery.state != DONE and self.blocked(
+                        delivery.endpoint, delivery.flags
+                    ):
+                        self.wait_at_endpoint(delivery)
+                    else:
+                        self.start(delivery)
+                finally:
+                    self.windows.release(delivery.lane, delivery.size)
         if self.in_lanes == 0:
             self.windows.on_less = None
         return 0
@@ -345,12 +347,14 @@ cdef class DeliveryQueue:
             else:
                 return 0
             queue = delivery.queue
-            if queue.stalls(delivery):
-                continue
-            queue.at_endpoints -= 1
             try:
-                queue.start(delivery)
-                queue.windows.release(delivery.lane, delivery.size)
+                if queue.stalls(delivery):
+                    continue
+                queue.at_endpoints -= 1
+                try:
+                    queue.start(delivery)
+                finally:
+                    queue.windows.release(delivery.lane, delivery.size)
                 if not queue.closed:
                     queue.on_rest()
             except Exception as error:

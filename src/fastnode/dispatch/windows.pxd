@@ -51,6 +51,7 @@ cdef class Windows:
     cdef int open(self) except -1
     cdef int release(self, int lane, size_t size) except -1
     cdef int begin(self, int lane, size_t size) except -1
-    cdef bint excuse(self, int lane, size_t size) except? False
+    cdef bint excuse(self, int lane, size_t size) noexcept
+    cdef int excused_now(self, int lane, bint excused) except -1
     cdef int go_on(self, int lane, size_t size, bint excused) except -1
     cdef int end(self, int lane, size_t size) except -1

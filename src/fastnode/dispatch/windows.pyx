@@ -99,17 +99,23 @@ cdef class Windows:
 
     cdef int grant(self, int lane) except -1:
         """Let the peer send more, if enough is owed and not too much is held."""
-        cdef uint64_t extra
+        cdef uint64_t extra, before
         if (
             self.owed[lane] >= self.least_grant(lane)
             and self.held[lane] <= self.room
             and (not self.shut or lane == INNER_LANE or lane == BULK_REPLY_LANE)
             and not self.waits(lane)
         ):
+            before = self.window[lane]
             extra = self.grow(lane)
-            self.outbox.frame(
-                CREDIT, <uint16_t>lane, CREDIT_BODY.pack(self.owed[lane] + extra)
-            )
+            try:
+                self.outbox.frame(
+                    CREDIT, <uint16_t>lane, CREDIT_BODY.pack(self.owed[lane] + extra)
+                )
+            except MemoryError:
+                # The peer does not know of it.
+                self.window[lane] = before
+                raise
             self.owed[lane] = 0
             if bulky(lane):
                 # At once, not when all is handled that was read with it: until then
@@ -174,8 +180,8 @@ cdef class Windows:
             return 0
         if self.samples < NEEDED_SAMPLES:
             if not self.probing:
-                self.probing = True
                 self.loop.create_task(self.probe()).add_done_callback(self.measured)
+                self.probing = True
             return 0
         self.window[lane] = next_window(
             window, self.owed[lane], now - before, self.round_trip, self.ceiling
@@ -217,23 +223,26 @@ cdef class Windows:
         self.under_way[lane] += size
         return 0
 
-    cdef bint excuse(self, int lane, size_t size) except? False:
+    cdef bint excuse(self, int lane, size_t size) noexcept:
         """It waits for a call of its own. What the call is about may stand behind it,
         and what it holds must not keep the call from being answered: that is not
-        counted meanwhile. False: it is, for too much is not.
+        counted meanwhile. False: it is, for too much is not. `excused_now` follows.
 
         Only in the inner lane: calls from handlers that came in another one travel in
         that one when they have to.
         """
         self.under_way[lane] -= size
-        if self.on_less is not None:
-            self.on_less()
         if lane != INNER_LANE or self.excused + size > MOST_EXCUSED:
             return False
         self.excused += size
         self.held[lane] -= size
-        self.grant(lane)
         return True
+
+    cdef int excused_now(self, int lane, bint excused) except -1:
+        """Let others use what `excuse`, which returned `excused`, does not count."""
+        if self.on_less is not None:
+            self.on_less()
+        return self.grant(lane) if excused else 0
 
     cdef int go_on(self, int lane, size_t size, bint excused) except -1:
         """It waits no more; `excused` is what `excuse` returned."""

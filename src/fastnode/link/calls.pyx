@@ -5,7 +5,7 @@ from libc.stdint cimport uint32_t
 
 from fastnode.dispatch.handler cimport Delivery, current
 from fastnode.link.busy_poll cimport BusyPoll, PolledReply
-from fastnode.sending.outbox cimport Outbox
+from fastnode.sending.outbox cimport Outbox, fail
 from fastnode.wire.decoder cimport Decoder
 from fastnode.wire.extension cimport (
     NO_METADATA,
@@ -16,7 +16,6 @@ from fastnode.wire.extension cimport (
 from fastnode.wire.frame cimport CALL, CANCEL, CONFIRM, DATA_LANE
 
 import logging
-from asyncio import CancelledError
 from struct import Struct
 
 from fastnode.errors import (
@@ -26,7 +25,6 @@ from fastnode.errors import (
     RemoteError,
     Side,
     no_timeout,
-    renewed,
 )
 from fastnode.limits import BUSY_POLL_CALLS
 from fastnode.dispatch.reply import Reply
@@ -91,13 +89,17 @@ cdef class CallTable:
         cdef Py_ssize_t under_way
         cdef double deadline = 0
         cdef bytes block = None
+        cdef bint at_once
+        # Memory may run out in each step before the call is queued: then it is not.
+        # After that step the peer sees the call, so it is abandoned.
+        cdef bint is_queued = False
+        cdef bint handler_waits = False
         timer = None
         if timeout is not None and not timeout >= 0:
             raise no_timeout(timeout)
         cdef Delivery handling = current()
         if handling is not None and inherit and handling.deadline > 0:
             timeout = self.inherited(endpoint, handling.deadline, timeout)
-        number = self.free_number()
         if timeout is not None:
             deadline = <double>self.loop.time() + <double>timeout
         if self.outbox.extensions:
@@ -107,58 +109,71 @@ cdef class CallTable:
             # It is checked all the same.
             make_block(False, None, 1, metadata)
             self.say_no_metadata()
-        if block is None:
-            self.outbox.call(
-                CONFIRM if confirm else CALL,
-                endpoint,
-                number,
-                payload,
-                priority,
-                handling is not None,
-            )
-        else:
-            self.outbox.call_with(
-                CONFIRM if confirm else CALL,
-                endpoint,
-                number,
-                payload,
-                priority,
-                handling is not None,
-                block,
-                deadline,
-            )
-        # Not before: the peer counts the numbers that it sees.
-        self.last = number
+        number = self.free_number()
         future = self.loop.create_future()
-        self.waiting[number] = future
-        if request_id is not None:
-            self.found[number] = NO_METADATA
-        self.unsent += 1
-        under_way = len(self.waiting)
-        if under_way == 1 or (
-            self.unsent >= LEAST_HALF and self.unsent * 2 >= under_way
-        ):
-            # At once, without a flush scheduled: that would cost another turn of the
-            # loop, and a system call. May end the link, and with it this call.
-            self.unsent = 0
-            self.outbox.flush()
-        else:
-            self.outbox.queued()
-        if timeout is not None:
-            timer = self.loop.call_later(
-                timeout, self.expire, number, endpoint, timeout
-            )
-        if handling is not None:
-            handling.wait()
-        if under_way <= FEW:
-            self.polled.begin(self.loop, number)
+        under_way = len(self.waiting) + 1
+        at_once = under_way == 1 or (
+            self.unsent + 1 >= LEAST_HALF and (self.unsent + 1) * 2 >= under_way
+        )
         try:
+            if timeout is not None:
+                timer = self.loop.call_later(
+                    timeout, self.expire, number, endpoint, timeout
+                )
+            if not at_once:
+                self.outbox.schedule()
+            self.waiting[number] = future
+            if request_id is not None:
+                self.found[number] = NO_METADATA
+            if block is None:
+                self.outbox.call(
+                    CONFIRM if confirm else CALL,
+                    endpoint,
+                    number,
+                    payload,
+                    priority,
+                    handling is not None,
+                )
+            else:
+                self.outbox.call_with(
+                    CONFIRM if confirm else CALL,
+                    endpoint,
+                    number,
+                    payload,
+                    priority,
+                    handling is not None,
+                    block,
+                    deadline,
+                )
+            is_queued = True
+            # Not before: the peer counts the numbers that it sees.
+            self.last = number
+            if at_once:
+                # Without a flush scheduled: that would cost another turn of the loop,
+                # and a system call. May end the link, and with it this call.
+                self.unsent = 0
+                self.outbox.flush()
+            else:
+                self.unsent += 1
+                self.outbox.queued()
+            if handling is not None:
+                handler_waits = True
+                handling.wait()
+            if under_way <= FEW:
+                self.polled.begin(self.loop, number)
             payload = await future
             if request_id is None:
                 return payload
             return Reply(payload, self.found[number], self.peer, attempt)
-        except CancelledError:
-            self.abandon(number, deadline > 0 and <double>self.loop.time() >= deadline)
+        except BaseException as error:
+            # Cancelled, or out of memory. Otherwise the reply or error has come.
+            if is_queued and (future.cancelled() or not future.done()):
+                self.abandon(
+                    number, deadline > 0 and <double>self.loop.time() >= deadline
+                )
+                if isinstance(error, TypeError):
+                    # What `await` raises where there is no memory for its iterator.
+                    raise MemoryError() from error
             raise
         finally:
             if request_id is not None:
@@ -168,7 +183,7 @@ cdef class CallTable:
             self.waiting.pop(number, None)
             if self.polled.number == number:
                 self.polled.end(False)
-            if handling is not None:
+            if handler_waits:
                 handling.go_on()
             if self.on_idle is not None and not self.waiting:
                 self.on_idle()
@@ -203,24 +218,30 @@ cdef class CallTable:
         """The time of a call is over."""
         future = self.waiting.get(number)
         if future is not None and not future.done():
-            future.set_exception(
-                CallTimeout(
+            try:
+                error = CallTimeout(
                     f"no reply from {endpoint!r} within {timeout:g} s",
                     timeout=timeout,
                     peer=self.peer,
                     side=Side.REMOTE,
                 )
-            )
+            except MemoryError as instead:
+                error = instead
+            future.set_exception(error)
             self.abandon(number, True)
 
     def abandon(self, uint32_t number, bint late):
-        """Tell the peer that nobody waits any more, so that it can stop working.
+        """Tell the peer that nobody waits any more, so that it can stop working. If
+        memory has run out, it works in vain: its reply is dropped.
 
         Args:
             late: because the time of the call is over.
         """
         if self.waiting.pop(number, None) is not None:
-            self.outbox.frame(CANCEL, LATE if late else 0, NUMBER.pack(number))
+            try:
+                self.outbox.frame(CANCEL, LATE if late else 0, NUMBER.pack(number))
+            except MemoryError:
+                pass
 
     cdef uint32_t free_number(self) except 0:
         cdef uint32_t number = self.last
@@ -300,9 +321,9 @@ cdef class CallTable:
         """Every call that still waits fails with this."""
         cdef dict waiting = self.waiting
         self.on_idle = None
-        self.waiting = {}
         for future in waiting.values():
             if not future.done():
                 self.unanswered += 1
-                future.set_exception(renewed(error))
+                fail(future, error)
+        waiting.clear()
         return 0

@@ -59,4 +59,5 @@ cdef class Connection:
     cdef int read_frames(self) except -1
     cdef int stop_timer(self) except -1
     cdef int hang_up(self) except -1
+    cdef int detach(self) except? -2
     cdef int limit_unacknowledged(self, double seconds) except -1

@@ -215,11 +215,14 @@ cdef class Connection:
                 self.engine.feed_eof()
             self.advance()
         except Exception as error:
-            self.taker.on_failure(error)
+            self.failed(error)
         finally:
             self.outbox.in_read = False
             # The buffer is that of all links.
-            self.engine.keep()
+            try:
+                self.engine.keep()
+            except Exception as error:
+                self.failed(error)
         if self.outbox.scheduled:
             self.outbox.scheduled = False
             self.outbox.flush()
@@ -228,10 +231,16 @@ cdef class Connection:
         return 0
 
     def failed(self, error):
-        """The engine failed while it was given something to send, or a handler could
-        not be begun."""
-        if self.taker is not None:
+        """Receiving has failed; or the engine, while it was given something to send; or
+        a handler could not be begun. This ends the connection."""
+        if self.taker is None:
+            return
+        try:
             self.taker.on_failure(error)
+        except MemoryError:
+            # There is no memory for an end in order.
+            if not self.ended:
+                self.abort()
 
     cdef int advance(self) except -1:
         cdef int done
@@ -318,9 +327,22 @@ cdef class Connection:
             # uvloop raises RuntimeError where a dial that was cancelled has closed
             # the socket behind the transport's back.
             self.transport.abort()
-            return 0
-        self.timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        if not self.transport.is_closing():
+            self.timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
         return 0
+
+    cdef int detach(self) except? -2:
+        """Leave the transport alone from now on: a parent process has it too.
+
+        Returns:
+            The descriptor of its socket, -1 if there is none.
+        """
+        cdef object sock = None
+        if self.transport is not None:
+            sock = self.transport.get_extra_info("socket")
+        self.transport = None
+        self.outbox.write = None
+        return -1 if sock is None else sock.fileno()
 
     async def wait_gone(self):
         """Wait until the connection is gone."""

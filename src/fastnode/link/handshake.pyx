@@ -104,6 +104,7 @@ cdef class Handshake:
     async def decide(self):
         """Let the owner judge the peer; then accept or refuse it."""
         protocol = self.protocol
+        peer = None
         try:
             try:
                 peer = await self.owner.admit(protocol)
@@ -112,7 +113,6 @@ cdef class Handshake:
         except FastnodeError as error:
             # Who judged has this link in the frames of the traceback.
             protocol.refuse(error.with_traceback(None))
-            return
         except BaseException as error:
             # A cancellation comes from `close`. Everything else would leave the peer
             # without an answer, and the handshake with its slot.
@@ -121,7 +121,6 @@ cdef class Handshake:
             log.exception("judging %s failed", protocol.peer_text())
             protocol.refuse(endings.no_verdict(protocol.peer_text(), error))
             end_program(error)
-            return
         if protocol.state is not State.DECIDING:
             return
         protocol.peer = peer

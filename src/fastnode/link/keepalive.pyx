@@ -14,7 +14,7 @@ from libc.stdint cimport uint64_t
 
 from fastnode.link.busy_poll cimport BusyPoll, PolledReply
 from fastnode.link.clock cimport monotonic
-from fastnode.sending.outbox cimport Outbox
+from fastnode.sending.outbox cimport Outbox, fail
 from fastnode.wire.frame cimport PING, PONG
 
 from struct import Struct
@@ -196,5 +196,5 @@ cdef class Keepalive:
         self.pings = {}
         for waiter in pings.values():
             if not waiter.done():
-                waiter.set_exception(renewed(error))
+                fail(waiter, error)
         return 0

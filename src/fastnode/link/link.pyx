@@ -271,8 +271,9 @@ async def room(Link link not None, size_t size):
 
 
 cdef bint is_full(Outbox outbox, size_t size) except -1:
+    cdef bint full = outbox.budget.used > outbox.budget.high
     try:
         outbox.check(size)
     except SendQueueFull:
-        return True
-    return outbox.budget.used > outbox.budget.high
+        full = True
+    return full

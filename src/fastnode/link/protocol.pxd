@@ -52,3 +52,6 @@ cdef class LinkProtocol(FrameTaker):
     cdef int close_for(self, reason, timeout, error) except -1
     cdef int on_goodbye(self, bytes body) except -1
     cdef int say_goodbye_if_ready(self) except -1
+    cdef int end_part(
+        self, int part, error, was, size_t messages, size_t queued
+    ) except -1

@@ -72,6 +72,8 @@ cdef unsigned int AFTER_GOODBYE = mask(lambda kind: kind.after_goodbye)
 # Codes of a GOODBYE below this end a link in order.
 cdef enum:
     FIRST_REFUSAL = 16
+    # The parts of the end of a link.
+    END_PARTS = 8
 
 
 @cython.final
@@ -574,29 +576,53 @@ cdef class LinkProtocol(FrameTaker):
             error.peer = self.peer or self.peer_text()
         cdef size_t queued = self.outbox.size()
         cdef size_t messages = self.outbox.encoder.unsent()
-        if reason is not None and was is not State.TLS:
-            self.outbox.last_goodbye(encode_goodbye(reason, text, hint or ""))
+        self.error = error
+        try:
+            if reason is not None and was is not State.TLS:
+                self.outbox.last_goodbye(encode_goodbye(reason, text, hint or ""))
+            if was >= State.UP and not isinstance(error, LinkClosed):
+                # Whoever waits has lost the link, whatever was wrong with it.
+                error = endings.lost("the peer broke the protocol", self.peer, error)
+        except MemoryError:
+            pass
         self.enter(Event.END)
         self.connection.ended = True
-        self.error = error
-        if was >= State.UP and not isinstance(error, LinkClosed):
-            # Whoever waits has lost the link, whatever was wrong with it.
-            error = endings.lost("the peer broke the protocol", self.peer, error)
-        self.outbox.close(error)
         self.decoder.clear()
-        self.calls.close(error)
-        self.dispatcher.close()
-        self.keepalive.close(error)
-        self.left = (messages, queued, self.calls.unanswered, self.dispatcher.running)
         self.connection.stop_timer()
         self.handshake.close()
-        self.connection.hang_up()
-        if not self.established.done():
+        wrong = None
+        for part in range(END_PARTS):
+            try:
+                self.end_part(part, error, was, messages, queued)
+            except Exception as failure:
+                wrong = failure
+        if wrong is not None:
+            raise wrong
+
+    cdef int end_part(
+        self, int part, error, was, size_t messages, size_t queued
+    ) except -1:
+        """Do one part of the end: none is left out because another one failed."""
+        if part == 0:
+            self.outbox.close(error)
+        elif part == 1:
+            self.calls.close(error)
+        elif part == 2:
+            self.keepalive.close(error)
+        elif part == 3:
+            self.dispatcher.close()
+        elif part == 4:
+            self.left = messages, queued, self.calls.unanswered, self.dispatcher.running
+            self.connection.hang_up()
+        elif part == 5 and not self.established.done():
             self.established.set_exception(error)
             # The acceptor's side has nobody waiting for it.
             self.established.exception()
-        self.owner.link_ended(self, was, self.error)
-        self.succession.end(self.error)
+        elif part == 6:
+            self.owner.link_ended(self, was, self.error)
+        elif part == 7:
+            self.succession.end(self.error)
+        return 0
 
     # --- handlers -------------------------------------------------------------
 
@@ -638,23 +664,18 @@ cdef class LinkProtocol(FrameTaker):
         Returns:
             The descriptor of its socket, -1 if there is none.
         """
-        cdef object transport = self.connection.transport
-        cdef object sock = None
-        if transport is not None:
-            sock = transport.get_extra_info("socket")
-        self.connection.transport = None
-        self.outbox.write = None
-        self.outbox.close(error)
+        cdef int descriptor = self.connection.detach()
         self.enter(Event.END)
         self.connection.ended = True
         self.error = error
         self.decoder.clear()
         # The parent's links live on, and its peers may handle what was sent.
         self.calls.close(renewed(error, begun="maybe"))
-        self.keepalive.close(error)
         self.connection.stop_timer()
+        self.outbox.close(error)
+        self.keepalive.close(error)
         for waiter in (self.established, self.connection.gone):
             if not waiter.done():
                 waiter.set_exception(error)
                 waiter.exception()
-        return sock.fileno() if sock is not None else -1
+        return descriptor

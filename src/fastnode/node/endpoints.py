@@ -11,12 +11,13 @@ from fastnode.errors import ConfigError, Side
 
 if TYPE_CHECKING:
     from fastnode.dispatch.message import Message
+    from fastnode.dispatch.reply import Reply
 
 __all__ = ["Endpoints", "elsewhere"]
 
 #: What a handler returns: None is an empty reply.
-Reply: TypeAlias = bytes | bytearray | memoryview | None
-Handler = TypeVar("Handler", bound="Callable[[Message], Reply | Awaitable[Reply]]")
+Answer: TypeAlias = "bytes | bytearray | memoryview | Reply | None"
+Handler = TypeVar("Handler", bound="Callable[[Message], Answer | Awaitable[Answer]]")
 BatchHandler = TypeVar("BatchHandler", bound="Callable[[list[Message]], object]")
 AnyHandler = TypeVar("AnyHandler", bound=Callable[..., Any])
 

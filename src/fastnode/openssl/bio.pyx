@@ -88,11 +88,21 @@ cdef class Bio:
         return 0
 
     cdef int keep(self) except -1:
-        """Copy what was not read: its memory goes back to who lent it."""
+        """Copy what was not read: its memory goes back to who lent it.
+
+        If memory runs out, what was not read is dropped: the memory will hold bytes of
+        other connections. The stream is cut then, and the connection has to end.
+        """
         if self.ends.left == 0:
             return self.drop()
         if self.kept is None:
-            self.own((<const char *>self.ends.at)[:self.ends.left], self.ends.left)
+            try:
+                self.own(
+                    (<const char *>self.ends.at)[:self.ends.left], self.ends.left
+                )
+            except MemoryError:
+                self.drop()
+                raise
         return 0
 
     cdef int own(self, bytes kept, size_t size) except -1:

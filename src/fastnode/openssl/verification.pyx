@@ -285,6 +285,7 @@ cdef int judge(X509_STORE_CTX *store, void *arg) noexcept nogil:
     """Verify as OpenSSL would, or accept, and note what was found."""
     cdef uintptr_t flags = <uintptr_t>arg
     cdef int ok, code
+    cdef bint noted = True
     if judged().kind:
         # OpenSSL read it all the same: see fastnode.openssl.burden.
         lib.set_error(store, V_APPLICATION_VERIFICATION)
@@ -302,8 +303,10 @@ cdef int judge(X509_STORE_CTX *store, void *arg) noexcept nogil:
             try:
                 note(store, V_OK if ok else code)
             except BaseException:
-                lib.set_error(store, V_OUT_OF_MEM)
-                return 0
+                noted = False
+        if not noted:
+            lib.set_error(store, V_OUT_OF_MEM)
+            return 0
     if ok:
         forget_issuers(store)
     else:
@@ -528,8 +531,9 @@ cdef str text_of_name(const void *name):
 cdef object try_it():
     """Make a context; returns why that fails, or None."""
     cdef HookedContext trial = HookedContext.__new__(HookedContext)
+    cdef object why = None
     try:
         trial.make(ssl.PROTOCOL_TLS_CLIENT)
     except ConfigError as error:
-        return error.message
-    return None
+        why = error.message
+    return why

@@ -39,6 +39,8 @@ cdef class Outbox:
     # A flush is scheduled, or will follow when the read at hand is done.
     cdef bint scheduled
     cdef bint in_read
+    # Writing has failed, perhaps inside of a frame: nothing more may be written.
+    cdef bint torn
     # Our goodbye is queued or sent.
     cdef bint goodbye_said
     # Called when all that was queued has been written.
@@ -104,6 +106,7 @@ cdef class Outbox:
     ) except -1
     cdef int refuse(self, uint32_t number, int code, str name, str text) except -1
     cdef int frame(self, uint8_t kind, uint16_t number, bytes body) except -1
+    cdef int schedule(self) except -1
     cdef int queued(self) except -1
     cdef int count(self) except -1
     cdef int add_credit(self, uint16_t number, uint32_t credit) except -1
@@ -118,9 +121,9 @@ cdef class Outbox:
     cdef int last_goodbye(self, bytes body) except -1
     cdef int close(self, error) except -1
     cdef int check_loop(self) except -1
-    cdef int wake(self) except -1
     cdef bint crowded(self) except? True
     cdef size_t size(self) noexcept
 
 
 cdef bytes as_bytes(object payload)
+cdef int fail(object waiter, object error) except -1

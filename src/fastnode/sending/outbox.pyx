@@ -8,6 +8,11 @@ that has credit also where that ends.
 What all links of a node may queue together is counted by its `QueueBudget`. Each outbox
 adds and subtracts whenever its queue has changed; replies and control frames do not
 count.
+
+If memory runs out while something is queued, the method that queues it raises, and
+nothing is queued. So a flush is scheduled first: that is harmless if nothing follows. If
+a flush fails, the link ends. What the engine or the transport had taken by then may end
+anywhere, also inside of a frame, so nothing more is written: the stream is `torn`.
 """
 
 cimport cython
@@ -88,15 +93,10 @@ cdef class QueueBudget:
 
     cdef int shrink(self, size_t size) except -1:
         """So many bytes are not queued any more."""
-        cdef list waiters
         self.used -= size
         # Not lower: peers that stand still may keep it there for ever.
         if self.used <= self.high and self.waiters:
-            waiters = self.waiters
-            self.waiters = []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+            wake_all(self.waiters)
         return 0
 
     @property
@@ -150,6 +150,8 @@ cdef class Outbox:
         else:
             data = as_bytes(payload)
         self.check(PyBytes_GET_SIZE(data))
+        if not self.scheduled:
+            self.schedule()
         self.encoder.message(endpoint, data, priority)
         self.messages += 1
         return self.queued()
@@ -163,7 +165,8 @@ cdef class Outbox:
         int priority,
         bint nested,
     ) except -1:
-        """Queue a CALL or CONFIRM; the caller sees that it leaves."""
+        """Queue a CALL or CONFIRM. The caller sees that it leaves, by `schedule` before
+        and `queued` after this, or by `flush`."""
         cdef bytes data
         if PyBytes_CheckExact(payload):
             data = <bytes>payload
@@ -185,6 +188,8 @@ cdef class Outbox:
             <bytes>payload if PyBytes_CheckExact(payload) else as_bytes(payload)
         )
         self.check(PyBytes_GET_SIZE(data))
+        if not self.scheduled:
+            self.schedule()
         self.encoder.extended(MESSAGE, endpoint, 0, data, priority, False, block, 0)
         self.messages += 1
         return self.queued()
@@ -201,7 +206,7 @@ cdef class Outbox:
         double deadline,
     ) except -1:
         """Queue a CALL or CONFIRM with an extension block; the caller sees that it
-        leaves.
+        leaves, as for `call`.
 
         Args:
             deadline: the time of the loop when the caller gives up; 0: never. The block
@@ -235,6 +240,8 @@ cdef class Outbox:
                 "MessageTooLarge",
                 f"it has {len(payload)} bytes, the caller takes {self.max_message}",
             )
+        if not self.scheduled:
+            self.schedule()
         self.encoder.reply(number, payload, block)
         return self.queued()
 
@@ -248,6 +255,8 @@ cdef class Outbox:
         """Queue an error of a handler, with an extension block."""
         if self.ended or self.goodbye_said:
             return 0
+        if not self.scheduled:
+            self.schedule()
         self.encoder.error(
             encode_call_error(number, HANDLER_RAISED, name, text, block), True
         )
@@ -258,8 +267,10 @@ cdef class Outbox:
         help the peer to come to its own: room to send, and calls that need no reply."""
         if self.ended or (self.goodbye_said and not AFTER_GOODBYE >> kind & 1):
             return 0
-        self.goodbye_said = kind == GOODBYE or self.goodbye_said
+        if not self.scheduled:
+            self.schedule()
         self.encoder.add_frame(kind, number, body)
+        self.goodbye_said = kind == GOODBYE or self.goodbye_said
         return self.queued()
 
     cdef int check(self, size_t size) except -1:
@@ -296,21 +307,27 @@ cdef class Outbox:
         """Tell the node how much users have queued: replies, which a peer may leave
         unread, take no room from other links."""
         cdef size_t size = self.encoder.waiting()
-        if size > self.charged:
-            self.budget.used += size - self.charged
-        elif size < self.charged:
-            self.budget.shrink(self.charged - size)
+        cdef size_t charged = self.charged
         self.charged = size
         self.counted = size + self.encoder.answers()
+        if size > charged:
+            self.budget.used += size - charged
+        elif size < charged:
+            self.budget.shrink(charged - size)
+        return 0
+
+    cdef int schedule(self) except -1:
+        """Have a flush follow, unless that is so already. Comes before something is
+        queued: this may fail, and what is queued must leave."""
+        if not self.scheduled:
+            if not self.in_read:
+                self.loop.call_soon(self._flush)
+            self.scheduled = True
         return 0
 
     cdef int queued(self) except -1:
-        """Something was queued: see that it leaves."""
+        """Something was queued, and a flush is scheduled. Flush now if it is much."""
         self.count()
-        if not self.scheduled:
-            self.scheduled = True
-            if not self.in_read:
-                self.loop.call_soon(self._flush)
         if self.counted >= FLUSH_AT and self.writable and (
             ripe(self.encoder.data)
             or ripe(self.encoder.bulk)
@@ -330,37 +347,45 @@ cdef class Outbox:
         self.flush()
 
     cdef int flush(self) except -1:
-        """Send what may be sent now."""
+        """Send what may be sent now. A failure ends the link: what failed is not the
+        sender's fault, and its message may have left."""
         try:
             while self.writable and self.write is not None:
+                if self.torn and not self.ended:
+                    raise MemoryError("the link could not be ended before")
                 if self.pump(FLUSH_AT) == 0:
                     break
                 self.push_output()
                 if self.moving and self.encoder.waiting() == 0:
                     self.say_moved()
+            self.count()
+            if self.on_empty is not None and self.size() == 0:
+                self.on_empty()
+            if (
+                self.drainers
+                and self.encoder.waiting() <= self.low_water
+                and self.budget.used <= self.budget.high
+            ):
+                wake_all(self.drainers)
+            if self.on_room is not None and not self.crowded():
+                self.on_room()
         except Exception as error:
-            # The engine failed: that ends the link, and is not the sender's fault.
+            if self.on_error is None:
+                raise
             self.on_error(error)
-            return 0
-        self.count()
-        if self.on_empty is not None and self.size() == 0:
-            self.on_empty()
-        if (
-            self.drainers
-            and self.encoder.waiting() <= self.low_water
-            and self.budget.used <= self.budget.high
-        ):
-            self.wake()
-        if self.on_room is not None and not self.crowded():
-            self.on_room()
         return 0
 
     cdef int push_output(self) except -1:
         """Hand the engine's output to the transport."""
-        cdef bytes output = self.engine.output()
-        if output is not None and self.write is not None:
-            self.bytes_written += <size_t>PyBytes_GET_SIZE(output)
-            self.write(output)
+        cdef bytes output
+        try:
+            output = self.engine.output()
+            if output is not None and self.write is not None:
+                self.bytes_written += <size_t>PyBytes_GET_SIZE(output)
+                self.write(output)
+        except BaseException:
+            self.torn = True
+            raise
         return 0
 
     cdef size_t pump(self, size_t budget) except? 0:
@@ -370,18 +395,21 @@ cdef class Outbox:
         gathered in a slab with what follows.
         """
         cdef Lane lane = self.encoder.next_lane()
-        cdef Slab stage
+        cdef Slab stage = None
         cdef size_t moved
         if lane is None:
             return 0
-        if lane.front().size == self.encoder.size():
-            # All there is: `pack` gathers nothing.
-            return self.pack(lane, NULL, budget)
-        stage = self.pool.get(RECORD_BYTES)
+        # Where the front segment is all there is, `pack` gathers nothing.
+        if lane.front().size != self.encoder.size():
+            stage = self.pool.get(RECORD_BYTES)
         try:
-            moved = self.pack(lane, stage.data, budget)
+            moved = self.pack(lane, NULL if stage is None else stage.data, budget)
+        except BaseException:
+            self.torn = True
+            raise
         finally:
-            self.pool.put(stage)
+            if stage is not None:
+                self.pool.put(stage)
         return moved
 
     cdef size_t pack(
@@ -445,6 +473,7 @@ cdef class Outbox:
             )
         lane.credit += credit
         if not self.scheduled and lane.count:
+            self.schedule()
             self.queued()
         return 0
 
@@ -467,9 +496,9 @@ cdef class Outbox:
         from there on whenever there is less. Whoever waits looks again."""
         self.check_loop()
         waiter = self.loop.create_future()
-        self.drainers.append(waiter)
-        self.budget.enter(waiter)
         try:
+            self.drainers.append(waiter)
+            self.budget.enter(waiter)
             await waiter
         finally:
             self.budget.leave(waiter)
@@ -482,14 +511,6 @@ cdef class Outbox:
             raise elsewhere("loop")
         return 0
 
-    cdef int wake(self) except -1:
-        cdef list drainers = self.drainers
-        self.drainers = []
-        for waiter in drainers:
-            if not waiter.done():
-                waiter.set_result(None)
-        return 0
-
     def refuse_new(self, error):
         """Take nothing more from users; what is queued still leaves."""
         if not self.moved:
@@ -500,18 +521,25 @@ cdef class Outbox:
         self.closed = error
         self.moved = True
         self.moving = True
-        if self.encoder.waiting() == 0:
-            self.say_moved()
+        try:
+            self.schedule()
+            if self.encoder.waiting() == 0:
+                self.say_moved()
+        except MemoryError as wrong:
+            # The peer would wait for the MOVED: this ends the link.
+            self.on_error(wrong)
         return self.queued()
 
     cdef int say_moved(self) except -1:
         """MOVED follows the last message of all lanes."""
+        self.encoder.frame(self.encoder.data, MOVED, 0, 0, NULL, 0)
         self.moving = False
-        return self.encoder.frame(self.encoder.data, MOVED, 0, 0, NULL, 0)
+        return 0
 
     cdef int last_goodbye(self, bytes body) except -1:
-        """A goodbye ahead of everything that is queued, which is given up."""
-        if self.goodbye_said:
+        """A goodbye ahead of everything that is queued, which is given up. There is
+        none in a torn stream: the peer would take it for a part of a message."""
+        if self.goodbye_said or self.torn:
             return 0
         try:
             self.encoder.clear()
@@ -520,22 +548,22 @@ cdef class Outbox:
         except TLS_ERRORS:
             # TLS is beyond saying anything; the FIN will have to do.
             log.debug("no goodbye", exc_info=True)
+        except MemoryError:
+            # The end goes on without it.
+            pass
         return 0
 
     cdef int close(self, error) except -1:
         """Refuse and give up everything: `error` is what users are told."""
-        cdef list drainers = self.drainers
         self.closed = error
         self.ended = True
-        self.encoder.clear()
-        self.count()
         self.on_empty = None
         self.on_room = None
-        self.drainers = []
-        for waiter in drainers:
-            if not waiter.done():
-                waiter.set_exception(renewed(error))
-        return 0
+        self.encoder.clear()
+        for waiter in self.drainers:
+            fail(waiter, error)
+        self.drainers.clear()
+        return self.count()
 
     cdef bint crowded(self) except? True:
         """The peer does not read its replies as fast as it asks for them."""
@@ -543,6 +571,32 @@ cdef class Outbox:
 
     cdef size_t size(self) noexcept:
         return self.encoder.size()
+
+
+cdef int wake_all(list waiters) except -1:
+    """Have all futures of a list done, and empty it. If memory runs out, those that
+    were not reached stay in it."""
+    waiters.reverse()
+    while waiters:
+        waiter = waiters.pop()
+        if not waiter.done():
+            waiter.set_result(None)
+    return 0
+
+
+cdef int fail(object waiter, object error) except -1:
+    """Have a future raise a copy of `error`; or `MemoryError`, if there is no memory
+    for a copy. Does not raise `MemoryError` itself: others are still to be told."""
+    try:
+        if not waiter.done():
+            waiter.set_exception(renewed(error))
+    except MemoryError as instead:
+        try:
+            if not waiter.done():
+                waiter.set_exception(instead)
+        except MemoryError:
+            pass
+    return 0
 
 
 cdef bint ripe(Lane lane) noexcept:

@@ -75,17 +75,19 @@ cdef class SslObjectEngine(TlsEngine):
     cdef int handshake(self) except -1:
         if self.ssl is None:
             raise closed()
+        cdef bint complete = True
         expect_verdict()
         try:
             self.ssl.do_handshake()
         except WantRead:
-            return 0
+            complete = False
         finally:
             found = take_verdict()
             if found is not None:
                 self.found = found
-        self.complete = True
-        return 1
+        if complete:
+            self.complete = True
+        return complete
 
     cdef int settle(self) except -1:
         self.found = None
@@ -118,13 +120,15 @@ cdef class SslObjectEngine(TlsEngine):
             got = self.ssl_read(
                 size, PyMemoryView_FromMemory(<char *>into, size, PyBUF_WRITE)
             )
+            if got <= 0:
+                got = ENDED
         except WantRead:
-            return WANT_MORE
+            got = WANT_MORE
         except ZeroReturn:
-            return ENDED
+            got = ENDED
         finally:
             self.messages = allow_messages(ANY_NUMBER)
-        return got if got > 0 else ENDED
+        return got
 
     cdef int write(self, const unsigned char *data, size_t size) except -1:
         cdef size_t part
@@ -164,10 +168,13 @@ cdef class SslObjectEngine(TlsEngine):
     def certificate(self):
         if self.ssl is None:
             return self.remembered[0]
+        found = None
         try:
-            return self.ssl.getpeercert(True) or None
-        except ValueError:  # the handshake is not complete, or TLS has failed
-            return None
+            found = self.ssl.getpeercert(True) or None
+        except ValueError:
+            # The handshake is not complete, or TLS has failed.
+            pass
+        return found
 
     @property
     def verdict(self):

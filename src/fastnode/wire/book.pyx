@@ -26,22 +26,28 @@ cdef class Book:
         return self.last_number
 
     cdef int add(self, str name) except -1:
-        """The number of a new name.
+        """Give a new name the number `next`, and return it.
 
         At the bound the oldest number is given to it: both sides handle a lane in
-        order, so they agree at every frame.
+        order, so they agree at every frame. If memory runs out, nothing has changed.
         """
         cdef Py_ssize_t number = self.next
-        if self.numbers is None:
-            self.numbers = {}
-            self.names = []
-        if number < len(self.names):
-            del self.numbers[self.names[number]]
-            self.names[number] = name
+        cdef dict numbers = self.numbers
+        cdef list names = self.names
+        if numbers is None:
+            numbers, names = {}, []
+            self.numbers, self.names = numbers, names
+        numbers[name] = number
+        if number < len(names):
+            del numbers[names[number]]
+            names[number] = name
         else:
-            self.names.append(name)
+            try:
+                names.append(name)
+            except BaseException:
+                del numbers[name]
+                raise
         self.next = number + 1 if number + 1 < self.size else 0
-        self.numbers[name] = number
         self.last_name = name
         self.last_number = <uint16_t>number
         return <int>number

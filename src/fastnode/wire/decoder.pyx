@@ -284,6 +284,7 @@ cdef class Decoder:
         self.lane = DATA_LANE
         self.start += HEADER_BYTES + length
         self.received[DATA_LANE] += HEADER_BYTES + length
+        # If memory runs out here, the frame is lost, and the link ends.
         return PyBytes_FromStringAndSize(
             <const char *>at + HEADER_BYTES, <Py_ssize_t>length
         )

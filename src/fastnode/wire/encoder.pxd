@@ -49,10 +49,23 @@ cdef class Encoder:
     cdef bint bulk_ready(self) noexcept
     cdef int pass_barriers(self) except -1
     cdef int next_barrier(self) except -1
+    cdef int bar(self, uint64_t barrier) except -1
+    cdef int unbar(self, uint64_t barrier) except -1
     cdef Lane lane_for(self, str endpoint, size_t size)
     cdef int went(self, str endpoint, Lane lane) except -1
     cdef bint held_up(self, size_t size, int priority) noexcept
-    cdef int number_of(self, str name, Lane lane) except -1
+    cdef int announce(self, str name, Lane lane) except -1
+    cdef int queue(
+        self,
+        Lane lane,
+        uint8_t kind,
+        uint8_t flags,
+        str endpoint,
+        uint32_t call,
+        bytes payload,
+        bytes block,
+        double deadline,
+    ) except -1
     cdef int message(self, str endpoint, bytes payload, int priority) except -1
     cdef int call(
         self,
@@ -97,6 +110,15 @@ cdef class Encoder:
         self, Lane lane, bytes payload, const unsigned char *data, size_t left
     ) except -1
     cdef int payload(
+        self,
+        Lane lane,
+        uint8_t kind,
+        uint8_t flags,
+        uint16_t number,
+        uint32_t call,
+        bytes payload,
+    ) except -1
+    cdef int in_steps(
         self,
         Lane lane,
         uint8_t kind,

@@ -11,6 +11,11 @@ frames of the large ones. The order of messages to one endpoint holds across dat
 bulk: while something to an endpoint is queued in bulk, all that follows to it goes
 there too; and a message of several frames waits at a *barrier* until the data lane has
 sent what was queued before it.
+
+If memory runs out, a method that queues raises, and nothing of its frames is queued. A
+frame of at most SMALL_BYTES to an endpoint that has a number is one step of its lane,
+which either happens or does not. What takes several steps begins with a mark of the
+lane, and is rolled back to it.
 """
 
 cimport cython
@@ -49,7 +54,7 @@ from fastnode.wire.frame cimport (
     put64,
     put_header,
 )
-from fastnode.wire.lane cimport Lane, Segment
+from fastnode.wire.lane cimport Lane, LaneMark, Segment
 
 from collections import deque
 
@@ -59,6 +64,8 @@ from fastnode.limits import MAX_ENDPOINT_NAME_BYTES, MAX_FRAME_BYTES
 cdef enum:
     # One TLS record: copying it costs less than a record that is not full.
     COPY_BYTES = 16 << 10
+    # Copied in one piece behind their header, however little room a slab has left.
+    SMALL_BYTES = 4 << 10
     # Names of which it is remembered until where they are queued in bulk; beyond it,
     # those that have left are forgotten.
     MOST_PENDING = 4096
@@ -262,25 +269,33 @@ cdef class Encoder:
             self.barrier, self.behind = self.barriers[0]
         return 0
 
+    cdef int bar(self, uint64_t barrier) except -1:
+        """Have bulk stop there until data has sent what is queued now."""
+        if self.barriers is None:
+            self.barriers = deque()
+        self.barriers.append((barrier, self.data.sent + self.data.size))
+        if not self.barred:
+            self.next_barrier()
+        return 0
+
+    cdef int unbar(self, uint64_t barrier) except -1:
+        """Forget the newest barrier if it is there."""
+        cdef Py_ssize_t count = len(self.barriers) if self.barriers else 0
+        if count and <uint64_t>self.barriers[count - 1][0] == barrier:
+            self.barriers.pop()
+            self.next_barrier()
+        return 0
+
     cdef Lane lane_for(self, str endpoint, size_t size):
         """Data or bulk, for a message of so many bytes, header included."""
         cdef object until
         if size > self.max_frame:
-            if self.data.count:
-                if self.barriers is None:
-                    self.barriers = deque()
-                self.barriers.append(
-                    (self.bulk.sent + self.bulk.size, self.data.sent + self.data.size)
-                )
-                self.bulk.open = False
-                if not self.barred:
-                    self.next_barrier()
-        elif self.bulk.count == 0:
+            return self.bulk
+        if self.bulk.count == 0:
             return self.data
-        else:
-            until = self.pending.get(endpoint)
-            if until is None or <uint64_t>until <= self.bulk.sent:
-                return self.data
+        until = self.pending.get(endpoint)
+        if until is None or <uint64_t>until <= self.bulk.sent:
+            return self.data
         return self.bulk
 
     cdef int went(self, str endpoint, Lane lane) except -1:
@@ -295,20 +310,20 @@ cdef class Encoder:
             self.pending[endpoint] = self.bulk.sent + self.bulk.size
         return 0
 
-    cdef int number_of(self, str name, Lane lane) except -1:
-        """The number of an endpoint; a name that has none is sent first."""
-        cdef bytes text
+    cdef int announce(self, str name, Lane lane) except -1:
+        """Queue the name that gets the next number of a lane, and return the number.
+
+        The book is told when everything that uses the number is queued: then nothing
+        of it has to be undone if memory runs out.
+        """
+        cdef bytes text = name.encode("utf-8")
         cdef unsigned char *at
-        cdef int number = lane.book.find(name)
-        if number >= 0:
-            return number
-        text = name.encode("utf-8")
+        cdef Py_ssize_t number = lane.book.next
         if not 0 < <size_t>len(text) <= NAME_BYTES:
             raise ConfigError(
                 f"an endpoint's name has 1 to {NAME_BYTES} bytes, "
                 f"this one has {len(text)}"
             )
-        number = lane.book.add(name)
         at = lane.room(HEADER_BYTES + len(text))
         put_header(
             at,
@@ -319,22 +334,24 @@ cdef class Encoder:
         )
         memcpy(at + HEADER_BYTES, PyBytes_AS_STRING(text), len(text))
         lane.wrote(HEADER_BYTES + len(text), True)
-        return number
+        return <int>number
 
     cdef int message(self, str endpoint, bytes payload, int priority) except -1:
         cdef Lane lane = self.data
-        cdef uint16_t number
+        cdef int number
         cdef size_t size = HEADER_BYTES + PyBytes_GET_SIZE(payload)
         if priority == DATA_LANE and size <= self.max_frame and self.bulk.count == 0:
             # The hot path: nothing that this could overtake.
-            number = <uint16_t>self.number_of(endpoint, lane)
-            return self.payload(lane, MESSAGE, 0, number, 0, payload)
-        lane = self.lane_for(endpoint, size) if priority == DATA_LANE else self.high
-        number = <uint16_t>self.number_of(endpoint, lane)
-        self.payload(
-            lane, MESSAGE, <uint8_t>(lane.number << LANE_SHIFT), number, 0, payload
-        )
-        return self.went(endpoint, lane)
+            number = lane.book.find(endpoint)
+            if number >= 0:
+                return self.payload(
+                    lane, MESSAGE, 0, <uint16_t>number, 0, payload
+                )
+        elif priority == DATA_LANE:
+            lane = self.lane_for(endpoint, size)
+        else:
+            lane = self.high
+        return self.queue(lane, MESSAGE, 0, endpoint, 0, payload, None, 0)
 
     cdef int call(
         self,
@@ -347,7 +364,6 @@ cdef class Encoder:
     ) except -1:
         """Queue a CALL or CONFIRM."""
         cdef Lane lane
-        cdef uint16_t number
         cdef size_t size = HEADER_BYTES + CALL_BYTES + PyBytes_GET_SIZE(payload)
         if nested and self.held_up(size, priority):
             lane = self.inner
@@ -355,16 +371,62 @@ cdef class Encoder:
             lane = self.lane_for(endpoint, size)
         else:
             lane = self.high
-        number = <uint16_t>self.number_of(endpoint, lane)
-        self.payload(
-            lane,
-            kind,
-            <uint8_t>(lane.number << LANE_SHIFT | (NESTED if nested else 0)),
-            number,
-            call,
-            payload,
+        return self.queue(
+            lane, kind, NESTED if nested else 0, endpoint, call, payload, None, 0
         )
-        return self.went(endpoint, lane)
+
+    cdef int queue(
+        self,
+        Lane lane,
+        uint8_t kind,
+        uint8_t flags,
+        str endpoint,
+        uint32_t call,
+        bytes payload,
+        bytes block,
+        double deadline,
+    ) except -1:
+        """Queue a message or call in a lane, with the name of its endpoint if that has
+        no number; `block` is its extension block, or None. If this raises, nothing is queued and the endpoint has no number."""
+        cdef LaneMark mark
+        cdef size_t size = HEADER_BYTES + <size_t>PyBytes_GET_SIZE(payload) + (
+            0 if kind == MESSAGE and block is None else CALL_BYTES
+        ) + (0 if block is None else BLOCK_BYTES + <size_t>PyBytes_GET_SIZE(block))
+        cdef int number = lane.book.find(endpoint)
+        cdef bint is_new = number < 0
+        cdef bint barred = (
+            lane is self.bulk
+            and self.data.count > 0
+            and size > self.max_frame
+        )
+        flags |= <uint8_t>(lane.number << LANE_SHIFT)
+        if not is_new and lane is not self.bulk and block is None:
+            return self.payload(lane, kind, flags, <uint16_t>number, call, payload)
+        lane.mark(&mark)
+        try:
+            if barred:
+                lane.open = False
+            if is_new:
+                number = self.announce(endpoint, lane)
+            if block is None:
+                self.payload(lane, kind, flags, <uint16_t>number, call, payload)
+            else:
+                self.payload_after(
+                    lane, kind, flags, <uint16_t>number, call, block, deadline, payload
+                )
+            if barred:
+                self.bar(lane.sent + mark.size)
+            # If a later step fails, this has what follows to the endpoint wait
+            # without need, until bulk has come as far.
+            self.went(endpoint, lane)
+            if is_new:
+                lane.book.add(endpoint)
+        except BaseException:
+            lane.roll_back(&mark)
+            if barred:
+                self.unbar(lane.sent + lane.size)
+            raise
+        return 0
 
     cdef int extended(
         self,
@@ -384,7 +446,6 @@ cdef class Encoder:
                 gets the time that is left when the frame leaves.
         """
         cdef Lane lane
-        cdef uint16_t number
         cdef size_t size = HEADER_BYTES + CALL_BYTES + BLOCK_BYTES + (
             <size_t>PyBytes_GET_SIZE(block) + <size_t>PyBytes_GET_SIZE(payload)
         )
@@ -394,18 +455,16 @@ cdef class Encoder:
             lane = self.lane_for(endpoint, size)
         else:
             lane = self.high
-        number = <uint16_t>self.number_of(endpoint, lane)
-        self.payload_after(
+        return self.queue(
             lane,
             kind,
-            <uint8_t>(lane.number << LANE_SHIFT | (NESTED if nested else 0)),
-            number,
+            NESTED if nested else 0,
+            endpoint,
             call,
+            payload,
             block,
             deadline,
-            payload,
         )
-        return self.went(endpoint, lane)
 
     cdef bint held_up(self, size_t size, int priority) noexcept:
         """A call would have to wait for credit in its own lane, with its first frame or
@@ -424,22 +483,30 @@ cdef class Encoder:
     cdef int reply(self, uint32_t call, bytes payload, bytes block) except -1:
         """Queue a reply; `block` is its extension block, or None."""
         cdef Lane lane = self.bulk_replies
+        cdef Lane lane_of_reply = self.replies
+        cdef LaneMark mark
         cdef size_t size = HEADER_BYTES + CALL_BYTES + PyBytes_GET_SIZE(payload)
         if block is not None:
             size += BLOCK_BYTES + <size_t>PyBytes_GET_SIZE(block)
-        if size <= self.max_frame:
-            if block is not None:
-                return self.payload_after(
-                    self.replies, REPLY, 0, 0, call, block, 0, payload
-                )
+        elif size <= self.max_frame:
             return self.payload(self.replies, REPLY, 0, 0, call, payload)
-        if lane.count == 0:
-            self.ends = deque()
-        if block is not None:
-            self.payload_after(lane, REPLY, 0, 0, call, block, 0, payload)
-        else:
-            self.payload(lane, REPLY, 0, 0, call, payload)
-        self.ends.append(lane.sent + lane.size)
+        if size > self.max_frame:
+            lane_of_reply = lane
+            if lane.count == 0:
+                self.ends = deque()
+        lane_of_reply.mark(&mark)
+        try:
+            if block is not None:
+                self.payload_after(
+                    lane_of_reply, REPLY, 0, 0, call, block, 0, payload
+                )
+            else:
+                self.payload(lane_of_reply, REPLY, 0, 0, call, payload)
+            if lane_of_reply is lane:
+                self.ends.append(lane.sent + lane.size)
+        except BaseException:
+            lane_of_reply.roll_back(&mark)
+            raise
         return 0
 
     cdef size_t unread(self) except? 0:
@@ -498,18 +565,35 @@ cdef class Encoder:
             HEADER_BYTES + CALL_BYTES
         )
         cdef unsigned char *at
-        if size > COPY_BYTES or prefix + size > self.max_frame:
-            return self.large(lane, kind, flags, number, call, payload)
-        if size <= 4096:
-            at = lane.room(prefix + size)
-            put_header(
-                at, kind, flags, number, <uint32_t>(prefix - HEADER_BYTES + size)
-            )
-            if kind != MESSAGE:
-                put32(at + HEADER_BYTES, call)
-            memcpy(at + prefix, data, size)
-            lane.wrote(prefix + size, True)
-        else:
+        if size > SMALL_BYTES or prefix + size > self.max_frame:
+            return self.in_steps(lane, kind, flags, number, call, payload)
+        at = lane.room(prefix + size)
+        put_header(at, kind, flags, number, <uint32_t>(prefix - HEADER_BYTES + size))
+        if kind != MESSAGE:
+            put32(at + HEADER_BYTES, call)
+        memcpy(at + prefix, data, size)
+        return lane.wrote(prefix + size, True)
+
+    cdef int in_steps(
+        self,
+        Lane lane,
+        uint8_t kind,
+        uint8_t flags,
+        uint16_t number,
+        uint32_t call,
+        bytes payload,
+    ) except -1:
+        """Queue what is not small: all of its frames, or nothing."""
+        cdef LaneMark mark
+        cdef size_t size = PyBytes_GET_SIZE(payload)
+        cdef size_t prefix = HEADER_BYTES if kind == MESSAGE else (
+            HEADER_BYTES + CALL_BYTES
+        )
+        cdef unsigned char *at
+        lane.mark(&mark)
+        try:
+            if size > COPY_BYTES or prefix + size > self.max_frame:
+                return self.large(lane, kind, flags, number, call, payload)
             at = lane.room(prefix)
             put_header(
                 at, kind, flags, number, <uint32_t>(prefix - HEADER_BYTES + size)
@@ -517,8 +601,12 @@ cdef class Encoder:
             if kind != MESSAGE:
                 put32(at + HEADER_BYTES, call)
             lane.wrote(prefix, False)
-            lane.copy(data, size, True)
-        return 0
+            return lane.copy(
+                <const unsigned char *>PyBytes_AS_STRING(payload), size, True
+            )
+        except BaseException:
+            lane.roll_back(&mark)
+            raise
 
     cdef int large(
         self,

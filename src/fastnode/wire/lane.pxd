@@ -24,6 +24,19 @@ cdef struct Stamp:
     double deadline
 
 
+cdef struct LaneMark:
+    # What `Lane.roll_back` needs to know of the end of the queue. `tail` is borrowed: a
+    # slab that a lane has replaced as its tail has segments, which refer to it.
+    size_t size
+    size_t count
+    size_t newest_size
+    bint newest_ends
+    bint open
+    PyObject *tail
+    size_t tail_used
+    size_t stamp_count
+
+
 cdef class Lane:
     # Bytes queued: the sum of the sizes of all segments.
     cdef readonly size_t size
@@ -60,6 +73,9 @@ cdef class Lane:
     cdef int refer(
         self, bytes owner, const unsigned char *data, size_t size, bint ends
     ) except -1
+    cdef void mark(self, LaneMark *mark) noexcept
+    cdef int roll_back(self, LaneMark *mark) except -1
+    cdef Segment *newest(self) noexcept
     cdef Segment *front(self) noexcept
     cdef size_t messages(self) noexcept
     cdef int pop(self) except -1

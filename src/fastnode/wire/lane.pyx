@@ -8,13 +8,19 @@ and pops it; popping gives slabs back to the pool and references back to Python.
 A frame may carry the time that is left of its deadline. That is known only when the
 frame leaves. So the lane remembers where the time is to be written, and whoever sends
 calls `stamp` before it uses a segment.
+
+Rules for whoever edits this. Memory may run out in `room`, `wrote`, `copy` and `refer`.
+Each step of `wrote` and `refer` that can fail comes before the first change, so the
+pair `room` and `wrote` queues everything or nothing. `copy` may have queued a part of
+its data when it fails. A frame of several such steps needs a `mark` before its first
+step and `roll_back` when a step fails: half a frame would corrupt the stream.
 """
 
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
 from fastnode.buffers.pool cimport BufferPool
@@ -59,8 +65,8 @@ cdef class Lane:
             Py_DECREF(<object>segment.owner)
             self.first = (self.first + 1) & (self.slots - 1)
             self.count -= 1
-        free(self.ring)
-        free(self.stamps)
+        PyMem_RawFree(self.ring)
+        PyMem_RawFree(self.stamps)
 
     cdef unsigned char *room(self, size_t size) except NULL:
         """`size` contiguous bytes at the end of the queue, for `wrote`."""
@@ -72,7 +78,7 @@ cdef class Lane:
         """Queue the `size` bytes that were written where `room` said."""
         cdef Segment *newest
         if self.open:
-            newest = &self.ring[(self.first + self.count - 1) & (self.slots - 1)]
+            newest = self.newest()
             newest.size += size
             newest.ends = ends
         else:
@@ -80,8 +86,7 @@ cdef class Lane:
                 self.tail, self.tail.data + self.tail_used, 0, True, ends
             )
             self.tail.users += 1
-            newest = &self.ring[(self.first + self.count - 1) & (self.slots - 1)]
-            newest.size = size
+            self.newest().size = size
             self.open = True
         self.tail_used += size
         self.size += size
@@ -132,7 +137,7 @@ cdef class Lane:
             self.first_stamp = 0
             return 0
         slots = self.stamp_slots * 2 if self.stamp_slots else FIRST_SLOTS
-        stamps = <Stamp *>realloc(self.stamps, slots * sizeof(Stamp))
+        stamps = <Stamp *>PyMem_RawRealloc(self.stamps, slots * sizeof(Stamp))
         if stamps == NULL:
             raise MemoryError()
         self.stamps = stamps
@@ -161,6 +166,55 @@ cdef class Lane:
             self.stamp_count -= 1
         self.first_stamp = 0
         return 0
+    cdef void mark(self, LaneMark *mark) noexcept:
+        """Note where the queue ends, for `roll_back`."""
+        cdef Segment *newest
+        mark.size = self.size
+        mark.count = self.count
+        if self.count:
+            newest = self.newest()
+            mark.newest_size = newest.size
+            mark.newest_ends = newest.ends
+        mark.open = self.open
+        mark.tail = <PyObject *>self.tail
+        mark.tail_used = self.tail_used
+        mark.stamp_count = self.stamp_count
+
+    cdef int roll_back(self, LaneMark *mark) except -1:
+        """Drop all that was queued since `mark`. Nothing was popped meanwhile. Needs no
+        memory."""
+        cdef Slab tail = <Slab><object>mark.tail
+        cdef Slab fresh = self.tail
+        cdef object owner
+        cdef bint of_slab
+        while self.count > mark.count:
+            owner = <object>self.newest().owner
+            of_slab = self.newest().of_slab
+            self.count -= 1
+            Py_DECREF(owner)
+            if of_slab:
+                (<Slab>owner).users -= 1
+                if (<Slab>owner).users == 0 and owner is not tail and (
+                    owner is not fresh
+                ):
+                    self.pool.put(<Slab>owner)
+        self.tail = tail
+        if fresh is not None and fresh is not tail:
+            self.pool.put(fresh)
+        self.size = mark.size
+        self.tail_used = mark.tail_used
+        self.open = mark.open
+        self.stamp_count = mark.stamp_count
+        if self.count == 0:
+            self.open = False
+            return self.rest()
+        self.newest().size = mark.newest_size
+        self.newest().ends = mark.newest_ends
+        return 0
+
+    cdef Segment *newest(self) noexcept:
+        """The segment that was queued last, if there is one."""
+        return &self.ring[(self.first + self.count - 1) & (self.slots - 1)]
 
     cdef Segment *front(self) noexcept:
         """The oldest segment, or NULL."""
@@ -225,12 +279,12 @@ cdef class Lane:
             self.pool.put(self.tail)
             self.tail = None
         if self.slots > KEPT_SLOTS:
-            free(self.ring)
+            PyMem_RawFree(self.ring)
             self.ring = NULL
             self.slots = 0
             self.first = 0
         if self.stamp_slots > KEPT_SLOTS and self.stamp_count == 0:
-            free(self.stamps)
+            PyMem_RawFree(self.stamps)
             self.stamps = NULL
             self.stamp_slots = 0
         return 0
@@ -276,13 +330,13 @@ cdef class Lane:
 
     cdef int grow(self) except -1:
         cdef size_t slots = self.slots * 2 if self.slots else FIRST_SLOTS
-        cdef Segment *ring = <Segment *>malloc(slots * sizeof(Segment))
+        cdef Segment *ring = <Segment *>PyMem_RawMalloc(slots * sizeof(Segment))
         cdef size_t i
         if ring == NULL:
             raise MemoryError()
         for i in range(self.count):
             ring[i] = self.ring[(self.first + i) & (self.slots - 1)]
-        free(self.ring)
+        PyMem_RawFree(self.ring)
         self.ring = ring
         self.slots = slots
         self.first = 0
