@@ -36,6 +36,7 @@ API = {
     "run",
     "serve",
     "start_node",
+    "tls_engine",
 }
 #: Each error, and what it has to be caught as.
 ERRORS: dict[str, tuple[str | type[BaseException], ...]] = {
@@ -81,6 +82,7 @@ SUPPORT = {
     "Refusal",
     "Resolver",
     "Side",
+    "TlsEngineInfo",
     "Undelivered",
     "WorkerStatus",
 }
