@@ -219,6 +219,10 @@ MAX_RETIRING_LINKS: Final = 4
 # --- acceptors ---------------------------------------------------------------
 
 MAX_LINKS: Final = 10_000
+#: The part of the links of an acceptor that peers with one certificate identity may
+#: have: the replicas of a service often share a certificate, and no service may lock
+#: out the others.
+PEER_SHARE_OF_LINKS: Final = 0.25
 #: TLS handshakes under way on one acceptor, from all addresses: each costs up to
 #: STRANGER_BYTES and 2 ms of CPU.
 MAX_HANDSHAKES: Final = 256
@@ -231,23 +235,31 @@ STRANGER_BYTES: Final = 80 * KIB
 #: The same from one address (IPv6: one /64): one host cannot take all of them.
 MAX_HANDSHAKES_PER_ADDRESS: Final = 32
 #: Connections of one acceptor that have not shown a whole first TLS record, or wait
-#: for their turn: a descriptor and some 2 KiB each. And the part of the process's
-#: descriptors that they may take at most.
-MAX_WAITING_CONNECTIONS: Final = 1024
+#: for their turn: a descriptor and some 2 KiB each. So many handshakes take 5 to 6 s of
+#: CPU, which is within HANDSHAKE_TIMEOUT. And the part of the process's descriptors
+#: that they may take at most.
+MAX_PENDING: Final = 4096
 WAITING_SHARE_OF_DESCRIPTORS: Final = 0.25
 #: A handshake may make others wait for so long; then it makes room for one of them.
 #: More than two round trips around the world and the CPU time of a busy host.
 HANDSHAKE_PATIENCE_SECONDS: Final = 1.0
-#: The largest ClientHello: a real one has 0.3 to 2 KiB. OpenSSL would take memory for
-#: 128 KiB when that is announced, and keeps parts of it until the handshake is over.
-MAX_CLIENT_HELLO_BYTES: Final = 4 * KIB
+#: The same at most. It is longer than the least where handshakes that become links take
+#: long: peers that all dial at once are slow, and each that is ended dials again.
+MAX_HANDSHAKE_PATIENCE_SECONDS: Final = 5.0
+#: The largest ClientHello. OpenSSL sends four key shares at most. The four largest
+#: post-quantum ones take 5.7 KiB; the rest, with a session ticket, takes 1 to 2 KiB.
+#: OpenSSL would take memory for 128 KiB when that is announced, and keeps parts of a
+#: ClientHello until the handshake is over: with 16 KiB a stranger would cost more than
+#: STRANGER_BYTES.
+MAX_CLIENT_HELLO_BYTES: Final = 8 * KIB
 #: What is read at once of a dialer until its TLS handshake is complete. Of a larger
 #: record no more is read until all of it is there. Most handshakes need two reads.
 HANDSHAKE_PART_BYTES: Final = 2 * KIB
-#: What a dialer may send until its TLS handshake is complete. And of that, its chain of
-#: certificates: 8 of RSA-2048, 16 of P-256. OpenSSL itself allows 100 KiB, and takes
-#: that memory when it is announced.
-MAX_CLIENT_HANDSHAKE_BYTES: Final = 24 * KIB
+#: What a dialer may send until its TLS handshake is complete: two ClientHellos (the
+#: second answers a HelloRetryRequest), its chain of certificates, and its signature.
+MAX_CLIENT_HANDSHAKE_BYTES: Final = 40 * KIB
+#: Of that, its chain of certificates: 8 of RSA-2048, 16 of P-256. OpenSSL itself allows
+#: 100 KiB, and takes that memory when it is announced.
 MAX_CLIENT_CHAIN_BYTES: Final = 16 * KIB
 #: The same of an acceptor, which may also name many authorities.
 MAX_SERVER_HANDSHAKE_BYTES: Final = 256 * KIB

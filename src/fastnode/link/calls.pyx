@@ -198,7 +198,7 @@ cdef class CallTable:
         cdef double left = deadline - <double>self.loop.time()
         if left <= 0:
             raise CallTimeout(
-                f"no call of {endpoint!r}: the time of the handler that makes it is over",
+                f"no call of {endpoint!r}: the time of the handler that calls is over",
                 peer=self.peer,
                 side=Side.LOCAL,
                 begun="no",

@@ -1,8 +1,8 @@
-"""The feature EXTENSIONS of a link: extension blocks, and the frames that came with them.
+"""The feature EXTENSIONS of a link: extension blocks, and the frames of that version.
 
-docs/wire-format.md, "Extension blocks" and kinds 18 to 21, has the layout. A peer of an
-older version does not announce the feature. Then frames have no blocks, and neither side
-sends or takes the kinds.
+docs/wire-format.md, "Extension blocks" and kinds 18 to 21, has the layout. A peer of
+an older version does not announce the feature. Then frames have no blocks, and neither
+side sends or takes the kinds.
 """
 
 cimport cython

@@ -358,7 +358,8 @@ cdef class LinkProtocol(FrameTaker):
             return self.calls.failed(self.decoder, payload)
         if kind == CANCEL:
             return self.dispatcher.cancel(
-                self.decoder.call, self.extensions.agreed and self.decoder.number == LATE
+                self.decoder.call,
+                self.extensions.agreed and self.decoder.number == LATE,
             )
         if kind == PING:
             return self.keepalive.pinged(payload)

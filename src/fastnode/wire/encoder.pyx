@@ -387,7 +387,8 @@ cdef class Encoder:
         double deadline,
     ) except -1:
         """Queue a message or call in a lane, with the name of its endpoint if that has
-        no number; `block` is its extension block, or None. If this raises, nothing is queued and the endpoint has no number."""
+        no number; `block` is its extension block, or None. If this raises, nothing is
+        queued, and the endpoint has no number."""
         cdef LaneMark mark
         cdef size_t size = HEADER_BYTES + <size_t>PyBytes_GET_SIZE(payload) + (
             0 if kind == MESSAGE and block is None else CALL_BYTES

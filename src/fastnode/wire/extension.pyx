@@ -13,7 +13,6 @@ whoever sends the frame writes the time there (`fastnode.wire.lane`).
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint16_t, uint64_t
 
 from fastnode.wire.frame cimport get16, get64
 
@@ -252,7 +251,7 @@ cdef object decode_metadata(bytes block, size_t at, size_t end):
             raise malformed("an entry of the metadata is no text") from None
         at += name_size + value_size
         if NAME(name) is None or CONTROLS(value) is not None:
-            raise malformed("an entry of the metadata has a character that is forbidden")
+            raise malformed("an entry of the metadata has a forbidden character")
         if name in entries:
             raise malformed("a name of the metadata is there twice")
         entries[name] = value
@@ -278,7 +277,7 @@ cdef int decode_status(Extension found, bytes block, size_t at, size_t end) exce
     return 0
 
 
-# --- the view from Python: tests, fuzzing ----------------------------------------------
+# --- the view from Python: tests, fuzzing --------------------------------------------
 
 
 def encode(*, deadline=False, request_id=None, attempt=1, metadata=None):

@@ -18,7 +18,7 @@ cdef enum:
     BLOCK_BYTES = 2
     PREFIX_MAX = HEADER_BYTES + CALL_BYTES + TOTAL_BYTES
 
-# Kinds of frames: numbers alone. `fastnode.wire.kinds` has the rest, and a test compares.
+# Kinds of frames: numbers alone. `fastnode.wire.kinds` has the rest; a test compares.
 cdef enum:
     HELLO = 1
     ACCEPT = 2

@@ -20,7 +20,6 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
-from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memmove
 
 from fastnode.buffers.pool cimport BufferPool

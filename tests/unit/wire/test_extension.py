@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fastnode import ConfigError, ProtocolError
 from fastnode.buffers.pool import BufferPool
 from fastnode.limits import MAX_EXTENSION_BYTES
-from fastnode.wire.decoder import Decoder
+from fastnode.wire.decoder import Decoder, Frame
 from fastnode.wire.encoder import Encoder
 from fastnode.wire.extension import Extension, decode, encode, encode_status
 from helpers import frames
@@ -194,7 +194,7 @@ def test_frames_with_blocks(
             encoder.add_message("echo", b"plain", lane)
         expected.append((kind, call, payload, metadata or {}, deadline, number))
     stream = encoder.take(now=1000.0)
-    found = []
+    found: list[tuple[Frame, bytes | None]] = []
     if bytewise and len(stream) < 20_000:
         for at in range(len(stream)):
             found += decoder.feed(stream[at : at + 1], blocks=True)
