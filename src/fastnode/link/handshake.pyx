@@ -171,7 +171,8 @@ cdef class StrangerReader:
     stranger sends; see `fastnode.link.records`. A ClientHello that announces more than
     MAX_CLIENT_HELLO_BYTES is refused before the engine is given it. Between the TLS
     handshake and the admission a peer may send no more than a HELLO needs, for each
-    record and each KeyUpdate costs time. After that the callbacks are those of the connection itself.
+    record and each KeyUpdate costs time. After that the callbacks are those of the
+    connection itself.
 
     Args:
         connection: where whole records go.
