@@ -238,16 +238,20 @@ WAITING_SHARE_OF_DESCRIPTORS: Final = 0.25
 #: A handshake may make others wait for so long; then it makes room for one of them.
 #: More than two round trips around the world and the CPU time of a busy host.
 HANDSHAKE_PATIENCE_SECONDS: Final = 1.0
-#: The largest ClientHello: a real one has 0.3 to 2 KiB. OpenSSL would take memory for
-#: 128 KiB when that is announced, and keeps parts of it until the handshake is over.
-MAX_CLIENT_HELLO_BYTES: Final = 4 * KIB
+#: The largest ClientHello. OpenSSL sends four key shares at most. The four largest
+#: post-quantum ones take 5.7 KiB; the rest, with a session ticket, takes 1 to 2 KiB.
+#: OpenSSL would take memory for 128 KiB when that is announced, and keeps parts of a
+#: ClientHello until the handshake is over: with 16 KiB a stranger would cost more than
+#: STRANGER_BYTES.
+MAX_CLIENT_HELLO_BYTES: Final = 8 * KIB
 #: What is read at once of a dialer until its TLS handshake is complete. Of a larger
 #: record no more is read until all of it is there. Most handshakes need two reads.
 HANDSHAKE_PART_BYTES: Final = 2 * KIB
-#: What a dialer may send until its TLS handshake is complete. And of that, its chain of
-#: certificates: 8 of RSA-2048, 16 of P-256. OpenSSL itself allows 100 KiB, and takes
-#: that memory when it is announced.
-MAX_CLIENT_HANDSHAKE_BYTES: Final = 24 * KIB
+#: What a dialer may send until its TLS handshake is complete: two ClientHellos (the
+#: second answers a HelloRetryRequest), its chain of certificates, and its signature.
+MAX_CLIENT_HANDSHAKE_BYTES: Final = 40 * KIB
+#: Of that, its chain of certificates: 8 of RSA-2048, 16 of P-256. OpenSSL itself allows
+#: 100 KiB, and takes that memory when it is announced.
 MAX_CLIENT_CHAIN_BYTES: Final = 16 * KIB
 #: The same of an acceptor, which may also name many authorities.
 MAX_SERVER_HANDSHAKE_BYTES: Final = 256 * KIB

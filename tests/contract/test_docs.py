@@ -466,6 +466,7 @@ PROMISES = [
     ("docs/concepts.md", "at most `handshake_timeout` ({HANDSHAKE_TIMEOUT_SECONDS})"),
     ("docs/concepts.md", "HELLO | {MAX_HELLO_BYTES} |"),
     ("docs/concepts.md", "handshake is complete | {MAX_CLIENT_HANDSHAKE_BYTES} |"),
+    ("docs/concepts.md", "| a ClientHello | {MAX_CLIENT_HELLO_BYTES} |"),
     ("docs/concepts.md", "can be reached | {MAX_CLIENT_CHAIN_BYTES} |"),
     ("docs/concepts.md", "turn | {MAX_WAITING_CONNECTIONS}, or a quarter of"),
     ("docs/concepts.md", "under way | {MAX_HANDSHAKES} |"),

@@ -17,12 +17,14 @@ from fastnode.errors import Side
 from fastnode.limits import KIB, MAX_CLIENT_HELLO_BYTES, STRANGER_BYTES
 from fastnode.names import NodeName
 from fastnode.node.pending import HANDSHAKE_HEAD, RECORD_HEAD
+from fastnode.openssl.verification import why_unavailable
 from fastnode.tls.choice import why_not_direct
+from helpers import hellos
 from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, until
 from helpers.pki import authority, certificate, manager, pool
 from helpers.proxy import Proxy
 from helpers.stranger_memory import host, measurable
-from helpers.strangers import Crowd, Impostor, client_hello
+from helpers.strangers import Crowd, Impostor, client_hello, records
 
 
 def old_hello(minor: int) -> bytes:
@@ -125,24 +127,107 @@ async def test_guarantee_1_a_plaintext_node_is_no_peer(
         assert refusal in line
 
 
-async def test_another_application_protocol() -> None:
-    # A context of its own: those of a manager are cached, and never changed.
+# --- application protocols (ALPN) ---------------------------------------------------
+
+NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
+
+
+@pytest.mark.skipif(
+    why_unavailable() is not None, reason="Python's ssl ignores what a client offers"
+)
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+async def test_other_application_protocols_get_the_alert(version: str) -> None:
+    """RFC 7301, 3.2."""
+    both = {"manager": manager(B, minimum_version=ssl.TLSVersion.TLSv1_2)}
+    refusals: list[Refusal] = []
+    async with running(B, on_refused=refusals.append, **both) as b:
+        for number, offered in enumerate(("h2", "fastnode/2", "fastnode/10")):
+            hello = client_hello(offered, ssl.TLSVersion[version], protocols=3)
+            said = await answer_to(b.acceptors[0].address, hello)
+            assert said == NO_APPLICATION_PROTOCOL
+            error = refusals[number].error
+            assert type(error) is HandshakeError
+            assert error.side is Side.LOCAL
+            assert "other than 'fastnode/1'" in str(error)
+        assert b.acceptors[0].stats.refused == {"HandshakeError": 3}
+
+
+async def test_one_of_many_application_protocols() -> None:
+    async with running(B) as b:
+        context = client_context(["h2", "http/1.1", "fastnode/1"])
+        _, writer = await asyncio.open_connection(
+            *b.acceptors[0].address, ssl=context, server_hostname="127.0.0.1"
+        )
+        chosen = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+        assert chosen == "fastnode/1"
+        writer.transport.abort()
+
+
+async def test_no_application_protocol() -> None:
+    """RFC 7301 has no alert for who offers none: the link is refused after TLS."""
+    refusals: list[Refusal] = []
+    async with running(B, on_refused=refusals.append) as b:
+        reader, writer = await asyncio.open_connection(
+            *b.acceptors[0].address,
+            ssl=client_context([]),
+            server_hostname="127.0.0.1",
+        )
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert await reader.read() == b""
+        await until(lambda: refusals)
+        writer.transport.abort()
+        assert "ALPN" in str(refusals[0].error)
+        assert b.acceptors[0].stats.refused == {"HandshakeError": 1}
+
+
+async def test_a_dialer_that_meets_another_application_protocol() -> None:
+    other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate(B).load_into(other)
+    other.set_alpn_protocols(["h2"])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=other)
+    async with server, running(A, listens=False) as a:
+        a.add_route(Route("^beta@", *server.sockets[0].getsockname()))
+        with pytest.raises(HandshakeError, match="ALPN") as caught:
+            await a.connect(B)
+        assert "host and port" in str(caught.value)
+
+
+async def test_a_server_of_the_user_s_own_is_not_as_strict() -> None:
+    """It may use a context of the manager for HTTP, say."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        writer.close()
+
+    async with running(B):
+        server = await asyncio.start_server(
+            serve, "127.0.0.1", 0, ssl=manager(B).server_context()
+        )
+        async with server:
+            reader, writer = await asyncio.open_connection(
+                *server.sockets[0].getsockname(),
+                ssl=client_context(["http/1.1"]),
+                server_hostname="127.0.0.1",
+            )
+            assert await reader.read() == b"hello"
+            writer.transport.abort()
+
+
+def client_context(protocols: list[str]) -> ssl.SSLContext:
+    """A context of its own: those of a manager are cached, and never changed."""
     context = make_client_context(
         certificate(A),
         root_cas=pool(),
         minimum_version=ssl.TLSVersion.TLSv1_3,
         insecure_skip_verify=False,
     )
-    context.set_alpn_protocols(["h2"])
-    refusals: list[Refusal] = []
-    async with running(B, on_refused=refusals.append) as b:
-        _, writer = await asyncio.open_connection(
-            *b.acceptors[0].address, ssl=context, server_hostname="127.0.0.1"
-        )
-        await until(lambda: refusals)
-        writer.transport.abort()
-        assert "ALPN" in str(refusals[0].error)
-        assert b.acceptors[0].stats.refused == {"HandshakeError": 1}
+    context.set_alpn_protocols(protocols)
+    return context
 
 
 # --- endless handshakes -------------------------------------------------------------
@@ -171,14 +256,104 @@ async def test_guarantee_9_endless_handshakes_are_refused(first: bytes) -> None:
             writer.write(fragments(first))
             await until(lambda: sum((stats.failed + stats.refused).values()) == 1)
             assert not stats.links
+            said = b""
             async with asyncio.timeout(WAIT_SECONDS):
                 with pytest.raises(ConnectionError):
-                    while await reader.read(65536):
-                        pass
+                    while part := await reader.read(65536):
+                        said += part
                     raise ConnectionError("it was ended")
+            # The last record is an alert: plain, or encrypted after a ServerHello.
+            last = records(said)[-1]
+            assert last[0] == 21 or (last[0] == 23 and len(last) == 5 + 2 + 1 + 16)
         finally:
             writer.transport.abort()
         assert "HandshakeTimeout" not in stats.failed
+
+
+# --- large ClientHellos -------------------------------------------------------------
+
+ILLEGAL_PARAMETER = b"\x15\x03\x03\x00\x02\x02\x2f"
+#: The sizes of key shares of X25519MLKEM768, SecP256r1MLKEM768, SecP384r1MLKEM1024.
+PQ_SHARES = (1216, 1249, 1665)
+
+
+def in_records(hello: bytes, size: int) -> bytes:
+    """A ClientHello in records of `size` bytes."""
+    message = hello[RECORD_HEAD:]
+    parts = [message[at : at + size] for at in range(0, len(message), size)]
+    return b"".join(hello[:3] + len(part).to_bytes(2) + part for part in parts)
+
+
+async def answer_to(address: tuple[str, int], *words: bytes) -> bytes:
+    """All that an acceptor says, until it sends no more. The second words are said once
+    the first were answered."""
+    reader, writer = await asyncio.open_connection(*address)
+    said = b""
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            for number, each in enumerate(words):
+                writer.write(each)
+                if number < len(words) - 1:
+                    said += await reader.read(65536)
+            return said + await reader.read()
+    finally:
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("size", [1 << 14, 3, 1], ids="records_of_{}".format)
+async def test_guarantee_9_a_larger_client_hello_gets_an_alert(size: int) -> None:
+    refusals: list[Refusal] = []
+    hello = largest_hello()
+    large = hello[:5] + b"\x01" + (MAX_CLIENT_HELLO_BYTES + 1).to_bytes(3) + hello[9:]
+    async with running(B, on_refused=refusals.append) as b:
+        said = await answer_to(b.acceptors[0].address, in_records(large, size))
+        assert said == ILLEGAL_PARAMETER
+        (refused,) = refusals
+        assert type(refused.error) is ProtocolError
+        assert "ClientHello" in str(refused.error)
+        assert b.acceptors[0].stats.failed == {"ProtocolError": 1}
+
+
+@pytest.mark.parametrize("size", [1 << 14, 100, 3], ids="records_of_{}".format)
+async def test_the_largest_client_hello_is_answered(size: int) -> None:
+    hello = largest_hello()
+    assert len(hello) - RECORD_HEAD - HANDSHAKE_HEAD > MAX_CLIENT_HELLO_BYTES - 20
+    async with running(B) as b:
+        reader, writer = await asyncio.open_connection(*b.acceptors[0].address)
+        writer.write(in_records(hello, size))
+        async with asyncio.timeout(WAIT_SECONDS):
+            head = await reader.readexactly(6)
+        writer.transport.abort()
+        assert (head[0], head[5]) == (22, 2)  # a handshake record, a ServerHello
+
+
+async def test_guarantee_9_nor_may_a_second_client_hello_be_larger() -> None:
+    """It answers a HelloRetryRequest."""
+    first = hellos.client_hello([hellos.GROUPS["P-256"]])
+    second = b"\x16\x03\x03\x00\x04\x01" + (MAX_CLIENT_HELLO_BYTES + 1).to_bytes(3)
+    async with running(B) as b:
+        for between in (b"", b"\x14\x03\x03\x00\x01\x01"):
+            said = await answer_to(b.acceptors[0].address, first, between + second)
+            assert hellos.RETRY in said
+            assert said.endswith(ILLEGAL_PARAMETER)
+        assert b.acceptors[0].stats.failed == {"ProtocolError": 2}
+
+
+async def test_post_quantum_key_shares_are_no_hindrance() -> None:
+    """Three of them, and a good one: 4.3 KiB."""
+    shares = [hellos.key_share(0x1000 + n, size) for n, size in enumerate(PQ_SHARES)]
+    good = hellos.GROUPS["X25519"]
+    hello = hellos.client_hello(
+        [*(group for group, _ in shares), good], [*shares, (good, bytes(31) + b"\x09")]
+    )
+    assert len(hello) > 4300
+    async with running(B) as b:
+        reader, writer = await asyncio.open_connection(*b.acceptors[0].address)
+        writer.write(hello)
+        async with asyncio.timeout(WAIT_SECONDS):
+            head = await reader.readexactly(6)
+        writer.transport.abort()
+        assert (head[0], head[5]) == (22, 2)
 
 
 async def test_a_large_hello_is_refused() -> None:
@@ -243,7 +418,7 @@ def more() -> float:
 def largest_hello() -> bytes:
     """The largest ClientHello that an acceptor takes. How much of it the names of
     application protocols may be depends on what else OpenSSL puts into it."""
-    for protocols in range(400, 0, -1):
+    for protocols in range(900, 0, -1):
         hello = client_hello(protocols=protocols)
         if len(hello) - RECORD_HEAD - HANDSHAKE_HEAD <= MAX_CLIENT_HELLO_BYTES:
             return hello

@@ -75,6 +75,7 @@ def make_server_context(
     context.verify_mode = verify_mode
     if hook is not None:
         hook.install(accept_any=accept_any, allow_missing_crls=trusted is not None)
+        hook.require_alpn(ALPN_PROTOCOL.encode())
         hook.no_session_cache()
         hook.limit_certificates(MAX_CLIENT_CHAIN_BYTES)
         if trusted is not None:

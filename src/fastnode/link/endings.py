@@ -88,6 +88,15 @@ def introduced_itself_too_long(peer: str) -> ProtocolError:
     )
 
 
+def hello_too_large(most: int) -> ProtocolError:
+    """Return the error for a dialer whose ClientHello is too large."""
+    return ProtocolError(
+        f"the peer announced a ClientHello of more than {most} bytes",
+        side=Side.REMOTE,
+        hint="it is no fastnode peer, or it sends many key shares: offer fewer groups",
+    )
+
+
 def cut_short(peer: str, cause: BaseException | None = None) -> HandshakeError:
     """The connection ended during the handshake, without a word."""
     because = f": {cause}" if cause else ""
@@ -154,11 +163,11 @@ def no_version(ours: Hello, theirs: Hello) -> HandshakeError:
 
 
 def no_alpn(peer: str, wanted: str | None, agreed: str | None) -> HandshakeError:
-    """The peer is not one of ours."""
+    """Return the error for a peer that chose, or offered, no protocol of ours."""
+    found = "agreed on none" if agreed is None else f"agreed on {agreed!r}"
     return HandshakeError(
-        f"the peer did not agree on the application protocol {wanted!r} (ALPN), "
-        f"but on {agreed!r}",
+        f"the peer {found}, not on the application protocol {wanted!r} (ALPN)",
         peer=peer,
         side=Side.LOCAL,
-        hint="it is not a fastnode peer",
+        hint="it is not a fastnode peer: check host and port",
     )

@@ -1,4 +1,5 @@
 from fastnode.link.connection cimport Connection
+from fastnode.link.records cimport Hellos
 
 
 cdef class Handshake:
@@ -30,6 +31,9 @@ cdef class StrangerReader:
     # How much is read at once; the beginning of a record that is not whole.
     cdef size_t readable
     cdef bytes held
+    # What is known of the dialer's ClientHello, and whether it may be so large.
+    cdef Hellos hellos
+    cdef bint fits
     # What the kernel was told to wait for, bytes; 0: nothing.
     cdef size_t lowest
     # The kernel cannot be told.
@@ -41,4 +45,5 @@ cdef class StrangerReader:
 
     cdef size_t hold(self, size_t size) except? 0
     cdef int read_on(self, size_t size) except -1
+    cdef int refuse_hello(self) except -1
     cdef int take_rest(self) except -1

@@ -8,7 +8,7 @@ cimport cython
 from libc.string cimport memcpy
 
 from fastnode.link.connection cimport Connection
-from fastnode.link.records cimport whole_records
+from fastnode.link.records cimport Hellos, hellos_fit, whole_records
 from fastnode.wire.frame cimport ACCEPT, HELLO
 
 import logging
@@ -17,15 +17,21 @@ from time import perf_counter
 
 from fastnode.dispatch.user_code import end_program, is_cancelled
 from fastnode.errors import FastnodeError
-from fastnode.limits import HANDSHAKE_PART_BYTES, MAX_INTRODUCTION_BYTES
+from fastnode.limits import (
+    HANDSHAKE_PART_BYTES,
+    MAX_CLIENT_HELLO_BYTES,
+    MAX_INTRODUCTION_BYTES,
+)
 from fastnode.link import endings
 from fastnode.link.machine import Event, State
 from fastnode.link.transport_protocol import TransportProtocol
+from fastnode.tls.alerts import ILLEGAL_PARAMETER, alert
 from fastnode.wire.hello import Hello
 
 log = logging.getLogger("fastnode.link")
 
 cdef size_t PART = HANDSHAKE_PART_BYTES
+cdef size_t MOST_HELLO = MAX_CLIENT_HELLO_BYTES
 
 
 @cython.final
@@ -162,7 +168,8 @@ cdef class StrangerReader:
 
     Of what an accepted connection brings before TLS is up it reads little at once, and
     gives the engine whole records only, so that OpenSSL keeps no buffer for what a
-    stranger sends; see `fastnode.link.records`. Between the TLS handshake and the
+    stranger sends; see `fastnode.link.records`. A ClientHello that announces more than
+    MAX_CLIENT_HELLO_BYTES is refused before the engine is given it. Between the TLS handshake and the
     admission a peer may send no more than a HELLO needs, for each record and each
     KeyUpdate costs time. After that the callbacks are those of the connection itself.
 
@@ -175,6 +182,7 @@ cdef class StrangerReader:
         self.connection = connection
         self.whole = whole
         self.held = b""
+        self.hellos = Hellos((0, 0, 0, 0), 0, 0, False)
         self.readable = PART
         self.introduction = MAX_INTRODUCTION_BYTES
 
@@ -205,10 +213,25 @@ cdef class StrangerReader:
             self.introduction -= <size_t>nbytes
         if self.whole:
             nbytes = self.hold(<size_t>nbytes)
+            if not self.fits:
+                self.refuse_hello()
+                return
         if nbytes:
             connection.take_in(nbytes, False)
         if self.whole and (connection.ended or connection.secure):
             self.take_rest()
+
+    cdef int refuse_hello(self) except -1:
+        """The ClientHello is too large: tell the dialer, and end the connection.
+
+        At this point nothing is encrypted yet. OpenSSL sends the same alert for a
+        ClientHello above its own limit: it is well-formed, and its length is not
+        acceptable (RFC 8446, section 6.2).
+        """
+        cdef Connection connection = self.connection
+        self.held = b""
+        connection.transport.write(alert(ILLEGAL_PARAMETER))
+        return connection.taker.on_failure(endings.hello_too_large(MOST_HELLO))
 
     cdef int take_rest(self) except -1:
         """TLS is up, or has failed: nothing waits for the rest of a record any more."""
@@ -227,10 +250,16 @@ cdef class StrangerReader:
         cdef unsigned char *data = <unsigned char *>&self.connection.receive[0]
         cdef size_t missing
         cdef size_t whole
+        cdef Hellos known
         if self.held:
             memcpy(data, <const char *>self.held, len(self.held))
             size += <size_t>len(self.held)
         whole = whole_records(data, size, &missing)
+        self.fits = hellos_fit(&self.hellos, data, whole, MOST_HELLO)
+        if self.fits and whole < size:
+            # The record behind them is looked at again when all of it is there.
+            known = self.hellos
+            self.fits = hellos_fit(&known, data + whole, size - whole, MOST_HELLO)
         self.held = (<const char *>data)[whole:size]
         self.read_on(max(missing, PART))
         return whole

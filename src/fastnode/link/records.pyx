@@ -1,11 +1,16 @@
-"""Where TLS records end in the bytes that a stranger sends.
+"""Where TLS records end in the bytes that a stranger sends, and how large its
+ClientHello is.
 
 OpenSSL takes 17 KiB for a record that has not come in whole. Until the handshake is
 complete it is given whole records only. Little is read at once, and of a large record
 nothing more until the rest is there (`SO_RCVLOWAT`), so that the kernel keeps it.
+
+OpenSSL takes memory for a ClientHello when its length is announced, up to 128 KiB. So
+the length is compared with its limit before OpenSSL is given the record.
 """
 
 from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
 
 cdef enum:
     HEAD_BYTES = 5
@@ -13,6 +18,12 @@ cdef enum:
     FIRST_TYPE = 20
     LAST_TYPE = 23
     MOST_BYTES = (16 << 10) + 256
+    CHANGE_CIPHER_SPEC = 20
+    ALERT = 21
+    HANDSHAKE = 22
+    # A handshake message begins with its type and length (RFC 8446, 4).
+    MESSAGE_HEAD_BYTES = 4
+    CLIENT_HELLO = 1
 
 
 cdef size_t whole_records(
@@ -40,3 +51,61 @@ cdef size_t whole_records(
             break
         at += HEAD_BYTES + length
     return at
+
+
+cdef bint hellos_fit(
+    Hellos *hellos, const uint8_t *data, size_t size, size_t most
+) noexcept nogil:
+    """Return whether no ClientHello in these records announces more than it may have.
+
+    A ClientHello may come in many records, and a second one may answer a
+    HelloRetryRequest. Both are plaintext. Every other message of a dialer follows them.
+
+    Args:
+        hellos: what is known so far; begins with zeros, and is updated.
+        data: begins with a record; the last record may be cut short.
+        most: the largest body of a ClientHello, bytes.
+    """
+    cdef size_t at = 0
+    cdef size_t length
+    while not hellos.over and size - at >= HEAD_BYTES:
+        length = <size_t>data[at + 3] << 8 | data[at + 4]
+        length = min(length, size - at - HEAD_BYTES)
+        if data[at] == HANDSHAKE:
+            if not message_fits(hellos, data + at + HEAD_BYTES, length, most):
+                return False
+        elif data[at] != ALERT and data[at] != CHANGE_CIPHER_SPEC:
+            # Encrypted, or no TLS, which OpenSSL refuses.
+            hellos.over = True
+        at += HEAD_BYTES + length
+    return True
+
+
+cdef bint message_fits(
+    Hellos *hellos, const uint8_t *body, size_t size, size_t most
+) noexcept nogil:
+    """The same for the body of one handshake record."""
+    cdef size_t part, announced
+    while size and not hellos.over:
+        if hellos.left:
+            part = min(size, hellos.left)
+            hellos.left -= part
+        else:
+            part = min(size, <size_t>MESSAGE_HEAD_BYTES - hellos.have)
+            memcpy(&hellos.head[hellos.have], body, part)
+            hellos.have += part
+            if hellos.head[0] != CLIENT_HELLO:
+                hellos.over = True
+            elif hellos.have == MESSAGE_HEAD_BYTES:
+                announced = (
+                    <size_t>hellos.head[1] << 16
+                    | <size_t>hellos.head[2] << 8
+                    | hellos.head[3]
+                )
+                if announced > most:
+                    return False
+                hellos.have = 0
+                hellos.left = announced
+        body += part
+        size -= part
+    return True

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 from fastnode.errors import (
     FastnodeError,
-    ProtocolError,
     Side,
     TooManyHandshakes,
 )
@@ -186,10 +185,6 @@ class PendingConnections:
         except EOFError:
             self._drop(pending, endings.cut_short(text_of(pending)))
             return
-        except ProtocolError as error:
-            error.peer = text_of(pending)
-            self._drop(pending, error)
-            return
         if missing <= pending.awaited:
             # All of it has come. Or the peer has sent its last byte, or this system
             # wakes the loop too early. Then TLS waits for the rest.
@@ -295,7 +290,6 @@ def missing_of_record(sock: socket.socket) -> int:
 
     Raises:
         EOFError: the connection has ended.
-        ProtocolError: the ClientHello is too large.
     """
     data = sock.recv(PEEK_BYTES, socket.MSG_PEEK)
     if not data:
@@ -308,10 +302,7 @@ def missing_of_record(sock: socket.socket) -> int:
     if data[5:6] == bytes([CLIENT_HELLO]) and size >= HANDSHAKE_HEAD:
         announced = int.from_bytes(data[6:9].ljust(3, b"\0"))
         if announced > MAX_CLIENT_HELLO_BYTES:
-            raise ProtocolError(
-                f"the peer announced a ClientHello of {announced} bytes",
-                side=Side.REMOTE,
-            )
+            return 0  # fastnode.link.handshake refuses it, with an alert
     whole = RECORD_HEAD + size
     if len(data) < min(whole, PEEK_BYTES):
         return whole

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 # Opaque to us, as they are to all users of OpenSSL.
 ctypedef void X509_STORE_CTX
@@ -18,6 +18,14 @@ ctypedef void (*MsgCallback)(
     void *connection,
     void *arg,
 ) noexcept nogil
+ctypedef int (*AlpnSelect)(
+    void *connection,
+    const uint8_t **chosen,
+    uint8_t *length,
+    const uint8_t *offered,
+    unsigned int size,
+    void *arg,
+) noexcept nogil
 ctypedef void (*FreeFunc)(void *object) noexcept nogil
 ctypedef int (*VerifyCb)(int ok, X509_STORE_CTX *store) noexcept nogil
 ctypedef int (*CheckRevocation)(X509_STORE_CTX *store) noexcept nogil
@@ -35,6 +43,9 @@ cdef struct Library:
     ) noexcept nogil
     void (*set_cert_verify_callback)(
         void *context, CertVerify callback, void *arg
+    ) noexcept nogil
+    void (*set_alpn_select_cb)(
+        void *context, AlpnSelect callback, void *arg
     ) noexcept nogil
     int (*get_verify_mode)(const void *context) noexcept nogil
     uint64_t (*get_options)(const void *context) noexcept nogil

@@ -44,6 +44,7 @@ cdef object load(NewFunc made):
         b"OpenSSL_version_num",
         b"CRYPTO_get_ex_new_index",
         b"SSL_CTX_set_cert_verify_callback",
+        b"SSL_CTX_set_alpn_select_cb",
         b"SSL_CTX_get_verify_mode",
         b"SSL_CTX_get_options",
         b"SSL_CTX_ctrl",

@@ -24,7 +24,8 @@ API: in a frame of Python pending signals would be handled, and lost in there.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport uint8_t, uint64_t, uintptr_t
+from libc.string cimport memcmp
 
 from fastnode.openssl.burden cimport Burden, forget, inspect, judged
 from fastnode.openssl.library cimport STACK, X509, X509_STORE_CTX, lib, load
@@ -82,6 +83,10 @@ cdef enum:
     V_UNSUPPORTED_NAME_SYNTAX = 53
     # openssl/obj_mac.h
     NID_NAME_CONSTRAINTS = 666
+    # openssl/tls1.h: what a callback that selects a protocol (ALPN) returns.
+    ALPN_OK = 0
+    ALPN_ALERT_FATAL = 2
+    ALPN_NOACK = 3
     # What the callback is told, in place of a pointer.
     ACCEPT_ANY = 1
     ALLOW_MISSING_CRLS = 2
@@ -103,6 +108,8 @@ cdef dict found = {}
 # Certificates with name constraints, by their DER. All connections under one authority
 # keep the same copy until they are judged.
 cdef dict shared = {}
+# Names of protocols for ALPN, each behind its length. Contexts point at them.
+cdef dict protocols = {}
 
 
 def why_unavailable():
@@ -223,6 +230,22 @@ cdef class HookedContext:
         lib.set_cert_verify_callback(self.pointer, judge, <void *>flags)
         lib.set_msg_callback(self.pointer, inspect)
 
+    def require_alpn(self, bytes protocol not None):
+        """Refuse links of clients that offer only other protocols (RFC 7301).
+
+        Python's callback ignores what such clients offer. It stays so for servers that
+        are not ours and use this context: their threads expect no verdict.
+
+        Args:
+            protocol: the one that is spoken, at most 255 bytes.
+        """
+        cdef bytes wire = protocols.setdefault(
+            protocol, bytes((len(protocol),)) + protocol
+        )
+        lib.set_alpn_select_cb(
+            self.pointer, select, <void *><char *>PyBytes_AS_STRING(wire)
+        )
+
     def name_authorities(self, certificates):
         """Tell clients whose certificates are taken: the subjects of these, DER."""
         cdef bytes der
@@ -279,6 +302,31 @@ cdef void remember(
     global made, made_count
     made = parent
     made_count += 1
+
+
+cdef int select(
+    void *connection,
+    const uint8_t **chosen,
+    uint8_t *length,
+    const uint8_t *offered,
+    unsigned int size,
+    void *arg,
+) noexcept nogil:
+    """Choose the protocol that is required, see `require_alpn`."""
+    cdef const uint8_t *wanted = <const uint8_t *>arg
+    cdef size_t at = 0
+    cdef size_t part
+    while at < size:
+        part = offered[at]
+        at += 1
+        if part > size - at:
+            break
+        if part == wanted[0] and memcmp(offered + at, wanted + 1, part) == 0:
+            chosen[0] = offered + at
+            length[0] = <uint8_t>part
+            return ALPN_OK
+        at += part
+    return ALPN_ALERT_FATAL if expected else ALPN_NOACK
 
 
 cdef int judge(X509_STORE_CTX *store, void *arg) noexcept nogil:

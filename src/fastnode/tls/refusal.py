@@ -6,6 +6,7 @@ import ssl
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from fastnode.certs.context import ALPN_PROTOCOL
 from fastnode.certs.expiry import day_and_distance
 from fastnode.certs.name_constraints import violation_of_sans
 from fastnode.errors import (
@@ -136,6 +137,12 @@ _NO_GROUP: Final = _Reason(
 )
 # Reasons of OpenSSL's own for which this side refuses what the peer offered.
 _REFUSED: Final = {
+    "NO_APPLICATION_PROTOCOL": _Reason(
+        HandshakeError,
+        f"the peer offered only application protocols (ALPN) other than "
+        f"{ALPN_PROTOCOL!r}",
+        "it is not a fastnode peer: it is another service or client",
+    ),
     "NO_SUITABLE_KEY_SHARE": _NO_GROUP,
     "NO_SUITABLE_GROUPS": _NO_GROUP,
     "NO_SHARED_GROUP": _NO_GROUP,

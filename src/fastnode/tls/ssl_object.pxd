@@ -22,6 +22,7 @@ cdef class SslObjectEngine(TlsEngine):
     cdef object ssl_write
 
     cdef int begin(self, ssl_object, bint server_side) except -1
+    cdef int send_alert(self) except -1
     cdef int put(self, const unsigned char *data, size_t size) except -1
     cdef Py_ssize_t read_counted(
         self, unsigned char *into, size_t size

@@ -26,6 +26,10 @@ cdef enum:
     # What is fed at once during a handshake.
     PART_BYTES = 2 << 10
 
+# A record whose length is not allowed. The zeros complete the record that OpenSSL has
+# begun to read, if there is one: then that record is broken.
+cdef bytes BROKEN = b"\x17\x03\x03\xff\xff" + bytes(17 << 10)
+
 cdef object WantRead = ssl.SSLWantReadError
 cdef object ZeroReturn = ssl.SSLZeroReturnError
 cdef object SSLError = ssl.SSLError
@@ -65,12 +69,26 @@ cdef class SslObjectEngine(TlsEngine):
     cdef int put(self, const unsigned char *data, size_t size) except -1:
         if not self.complete:
             if size > self.room:
+                self.send_alert()
                 raise ProtocolError(
                     "the peer sent too much before its TLS handshake was complete",
                     side=Side.REMOTE,
+                    hint="it is no fastnode peer, or it shows far too many certificates",
                 )
             self.room -= size
         return self.lend(data, size)
+
+    cdef int send_alert(self) except -1:
+        """Make OpenSSL end the handshake with an alert.
+
+        OpenSSL has no function for that. It sends an alert for a record that is broken.
+        """
+        self.lend(BROKEN, len(BROKEN))
+        try:
+            self.ssl.do_handshake()
+        except SSLError:
+            pass
+        return 0
 
     cdef int handshake(self) except -1:
         if self.ssl is None:
