@@ -46,6 +46,7 @@ from fastnode.errors import (
     SendQueueFull,
     SettingsFrozenError,
     Side,
+    TooManyConnections,
     UnknownAuthority,
     WorkerFailed,
 )
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     )
     from fastnode.peer import Peer
     from fastnode.routing.route import Route
+    from fastnode.tls.choice import TlsEngineInfo, tls_engine
     from fastnode.workers import WorkerGroup, WorkerStatus, serve
 
     __version__: str
@@ -137,6 +139,8 @@ __all__ = [
     "Side",
     "SpiffeId",
     "SpiffeRule",
+    "TlsEngineInfo",
+    "TooManyConnections",
     "Undelivered",
     "UnknownAuthority",
     "WorkerFailed",
@@ -146,6 +150,7 @@ __all__ = [
     "run",
     "serve",
     "start_node",
+    "tls_engine",
 ]
 
 #: Where they are, of those that are not loaded yet.
@@ -175,6 +180,7 @@ _MODULES = {
     "Route": "fastnode.routing.route",
     "SpiffeId": "fastnode.certs.spiffe",
     "SpiffeRule": "fastnode.certs.spiffe",
+    "TlsEngineInfo": "fastnode.tls.choice",
     "Undelivered": "fastnode.link.stats",
     "WorkerGroup": "fastnode.workers",
     "WorkerStatus": "fastnode.workers",
@@ -182,6 +188,7 @@ _MODULES = {
     "run": "fastnode.node.runner",
     "serve": "fastnode.workers",
     "start_node": "fastnode.node.node",
+    "tls_engine": "fastnode.tls.choice",
 }
 
 if not TYPE_CHECKING:  # or type checkers would take any name for one of these

@@ -48,6 +48,7 @@ __all__ = [
     "SendQueueFull",
     "SettingsFrozenError",
     "Side",
+    "TooManyConnections",
     "UnknownAuthority",
     "WorkerFailed",
     "refusal_from_wire",
@@ -287,6 +288,22 @@ class HandshakeTimeout(HandshakeError, TimeoutError):
 
     code = "deadline_exceeded"
     close_reason = CloseReason.HANDSHAKE_TIMEOUT
+
+
+class TooManyConnections(HandshakeError):
+    """An acceptor has no room for the connection: `max_links`, `max_links_per_peer`,
+    or too many connections that wait for their handshakes.
+
+    Attributes:
+        retry_after: seconds after which the dialer should try again.
+    """
+
+    code = "resource_exhausted"
+    begun: Begun = "no"
+    usual_hint = "try again in 1 s; or raise the limit of the acceptor"
+    close_reason = CloseReason.TOO_MANY_LINKS
+    #: An acceptor makes some 500 handshakes in that time.
+    retry_after: float = 1.0
 
 
 class LinkClosed(FastnodeError, ConnectionError):
@@ -532,9 +549,9 @@ class DuplicateLink(HandshakeError):
     close_reason = CloseReason.DUPLICATE_LINK
 
 
-class TooManyHandshakes(HandshakeError):
-    """An acceptor dropped the connection to make room for another; the peer sees its
-    connection end."""
+class TooManyHandshakes(TooManyConnections):
+    """An acceptor dropped the connection to make room for another. Acceptors count and
+    log it under this name; the dialer gets `TooManyConnections`."""
 
     code = "resource_exhausted"
 
@@ -586,6 +603,7 @@ _HANDSHAKE_ERRORS: dict[int, type[HandshakeError]] = {
         PeerNameMismatch,
         NotAuthorized,
         HandshakeTimeout,
+        TooManyConnections,
         DuplicateLink,
     )
 }

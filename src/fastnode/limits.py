@@ -219,6 +219,10 @@ MAX_RETIRING_LINKS: Final = 4
 # --- acceptors ---------------------------------------------------------------
 
 MAX_LINKS: Final = 10_000
+#: The part of the links of an acceptor that peers with one certificate identity may
+#: have: the replicas of a service often share a certificate, and no service may lock
+#: out the others.
+PEER_SHARE_OF_LINKS: Final = 0.25
 #: TLS handshakes under way on one acceptor, from all addresses: each costs up to
 #: STRANGER_BYTES and 2 ms of CPU.
 MAX_HANDSHAKES: Final = 256
@@ -231,9 +235,10 @@ STRANGER_BYTES: Final = 80 * KIB
 #: The same from one address (IPv6: one /64): one host cannot take all of them.
 MAX_HANDSHAKES_PER_ADDRESS: Final = 32
 #: Connections of one acceptor that have not shown a whole first TLS record, or wait
-#: for their turn: a descriptor and some 2 KiB each. And the part of the process's
-#: descriptors that they may take at most.
-MAX_WAITING_CONNECTIONS: Final = 1024
+#: for their turn: a descriptor and some 2 KiB each. So many handshakes take 5 to 6 s of
+#: CPU, which is within HANDSHAKE_TIMEOUT. And the part of the process's descriptors
+#: that they may take at most.
+MAX_PENDING: Final = 4096
 WAITING_SHARE_OF_DESCRIPTORS: Final = 0.25
 #: A handshake may make others wait for so long; then it makes room for one of them.
 #: More than two round trips around the world and the CPU time of a busy host.

@@ -135,6 +135,13 @@ class AcceptorOptions:
             says. None means the node's value.
         max_links: links that this acceptor holds at once; those that were admitted and
             are about to come up count.
+        max_links_per_peer: the same for peers with one certificate identity: the
+            issuer, subject and SANs of a verified certificate, or one certificate
+            that was not verified. None means a quarter of `max_links`.
+        max_pending: connections that have not sent their first TLS record, or wait for
+            their handshake. They take a quarter of the process's file descriptors at
+            most. Beyond it the oldest connection of the address that has the most is
+            told to try again later.
         max_handshakes: TLS handshakes under way at once. Beyond it connections wait,
             and handshakes that have stalled make room for them.
         max_handshakes_per_address: the same from one IPv4 address or IPv6 /64 network.
@@ -151,6 +158,8 @@ class AcceptorOptions:
     cert_manager: CertManager | None = None
     insecure_skip_verify: bool | None = None
     max_links: int = limits.MAX_LINKS
+    max_links_per_peer: int | None = None
+    max_pending: int = limits.MAX_PENDING
     max_handshakes: int = limits.MAX_HANDSHAKES
     max_handshakes_per_address: int = limits.MAX_HANDSHAKES_PER_ADDRESS
     on_refused: OnRefused | None = None
@@ -166,6 +175,10 @@ class AcceptorOptions:
         check_port(self.port, "AcceptorOptions.port")
         _check_count("AcceptorOptions.port_range", self.port_range, 1, 65536)
         _check_count("AcceptorOptions.max_links", self.max_links, 1, 1 << 30)
+        if self.max_links_per_peer is not None:
+            most = self.max_links_per_peer
+            _check_count("AcceptorOptions.max_links_per_peer", most, 1, 1 << 30)
+        _check_count("AcceptorOptions.max_pending", self.max_pending, 1, 1 << 20)
         _check_count("AcceptorOptions.max_handshakes", self.max_handshakes, 1, 1 << 20)
         _check_count(
             "AcceptorOptions.max_handshakes_per_address",

@@ -56,6 +56,7 @@ ERRORS: dict[str, tuple[str | type[BaseException], ...]] = {
     "PeerNameMismatch": ("HandshakeError",),
     "NotAuthorized": ("HandshakeError",),
     "HandshakeTimeout": ("HandshakeError",),
+    "TooManyConnections": ("HandshakeError",),
     "LinkClosed": ("FastnodeError", ConnectionError),
     "LinkLost": ("LinkClosed",),
     "ProtocolError": ("FastnodeError",),

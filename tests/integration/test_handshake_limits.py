@@ -8,12 +8,13 @@ import socket
 import statistics
 import sys
 import time
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from fastnode import AcceptorOptions, Node, Refusal, Route
+from fastnode import AcceptorOptions, Link, Node, Refusal, Route, TooManyConnections
+from fastnode.errors import Side
 from fastnode.limits import HANDSHAKE_PATIENCE_SECONDS
 from helpers.nodes import WAIT_SECONDS, A, B, introduce, pair, running, until
 from helpers.strangers import Crowd, client_hello, many_descriptors
@@ -67,7 +68,12 @@ async def test_guarantee_9_a_valid_peer_gets_through_a_flood(spread: int) -> Non
     with many_descriptors(8192):
         # Nothing but who comes makes room: no deadline thins out the crowd.
         patient = {"handshake_timeout": 10 * WAIT_SECONDS}
-        async with running(B, **patient) as b, running(A, listens=False) as a:
+        # Fewer may be pending than come.
+        few = [AcceptorOptions(port=0, max_pending=FLOOD // 2)]
+        async with (
+            running(B, acceptors=few, **patient) as b,
+            running(A, listens=False) as a,
+        ):
             introduce(a, b)
             crowd = Crowd(
                 b.acceptors[0].address, FLOOD, source=source, says=says, drips=drips
@@ -137,6 +143,38 @@ async def test_more_peers_than_handshakes_at_once() -> None:
         finally:
             for manager, _ in nodes:
                 await manager.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("plaintext", [False, True])
+async def test_a_herd_for_which_there_is_no_room(
+    plaintext: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each peer comes up, or is told when to try again; those that do come up."""
+    monkeypatch.setattr(TooManyConnections, "retry_after", 0.05)
+    few = [AcceptorOptions(port=0, max_pending=3, max_handshakes=1)]
+    async with (
+        running(B, acceptors=few, plaintext=plaintext) as b,
+        AsyncExitStack() as stack,
+    ):
+        nodes = []
+        for number in range(12):
+            name = f"n{number}@127.0.0.1"
+            node = running(name, listens=False, plaintext=plaintext)
+            nodes.append(await stack.enter_async_context(node))
+            introduce(nodes[-1], b)
+        outcomes = await asyncio.gather(
+            *(node.connect(B) for node in nodes), return_exceptions=True
+        )
+        refused = [each for each in outcomes if not isinstance(each, Link)]
+        assert refused
+        for error in refused:
+            assert isinstance(error, TooManyConnections), error
+            assert error.side is Side.REMOTE
+            assert "try again in " in str(error)
+        assert b.acceptors[0].stats.refused == {"TooManyHandshakes": len(refused)}
+        for each in nodes:
+            each.keep_connected(B)
+        await until(lambda: len(b.links) == len(nodes))
 
 
 @pytest.mark.parametrize("words", ["nothing", "half", "whole"])

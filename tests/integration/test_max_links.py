@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import pytest
 
-from fastnode import AcceptorOptions, HandshakeError, Link, Peer, Route
-from fastnode.errors import CloseReason
+from fastnode import (
+    AcceptorOptions,
+    Certificate,
+    ClientAuth,
+    Link,
+    Node,
+    Peer,
+    Route,
+    TooManyConnections,
+)
+from fastnode.errors import CloseReason, Side
+from fastnode.names import NodeName
 from helpers import frames
 from helpers.nodes import A, B, introduce, running, start, until
+from helpers.pki import authority, manager
 from helpers.proxy import Proxy
 from helpers.raw import Raw
 
@@ -32,12 +44,12 @@ async def test_handshakes_that_are_under_way_count() -> None:
         outcomes = await asyncio.gather(
             *(node.connect(B) for node in herd), return_exceptions=True
         )
-        refused = [each for each in outcomes if isinstance(each, HandshakeError)]
+        refused = [each for each in outcomes if isinstance(each, TooManyConnections)]
         assert len(refused) == HERD - 2
         assert all(each.close_reason is CloseReason.TOO_MANY_LINKS for each in refused)
         await until(lambda: len(b.links) == 2)
         stats = b.acceptors[0].stats
-        assert (stats.links, stats.refused["HandshakeError"]) == (2, HERD - 2)
+        assert (stats.links, stats.refused["TooManyConnections"]) == (2, HERD - 2)
         # One goes, one comes.
         link = next(each for each in outcomes if isinstance(each, Link))
         await link.close()
@@ -90,7 +102,7 @@ async def test_a_restarted_peer_takes_its_own_place() -> None:
             assert b.links[0].peer.instance == second.instance
             async with running("gamma@127.0.0.1", listens=False) as c:
                 introduce(c, b)
-                with pytest.raises(HandshakeError, match="maximum"):
+                with pytest.raises(TooManyConnections, match="maximum"):
                     await c.connect(B)
         await first.stop()
 
@@ -159,3 +171,100 @@ async def test_two_restarts_at_once_share_one_place() -> None:
         finally:
             for peer in peers:
                 peer.close()
+
+
+# --- one identity ---------------------------------------------------------------------
+
+
+def issued(uri: str, *, serial: str = "test CA") -> Certificate:
+    """A certificate for every node at 127.0.0.1, of one service."""
+    return (
+        authority(serial)
+        .issue(NodeName.parse(f"{uri}@127.0.0.1"), dns=["localhost"])
+        .certificate()
+    )
+
+
+async def outcome(stack: AsyncExitStack, b: Node, name: str, shown: Any) -> object:
+    """Start a node that dials; its link, or the error."""
+    node = running(f"{name}@127.0.0.1", listens=False, manager=shown)
+    a = await stack.enter_async_context(node)
+    introduce(a, b)
+    try:
+        return await a.connect(B)
+    except TooManyConnections as error:
+        return error
+
+
+async def test_replicas_that_share_a_certificate_lock_out_nobody() -> None:
+    shared = manager(A, shows=issued("service"))
+    other = manager(A, shows=issued("other"))
+    async with AsyncExitStack() as stack:
+        # A quarter, rounded up.
+        b = await stack.enter_async_context(running(B, acceptors=room_for(6)))
+        outcomes = [await outcome(stack, b, f"n{n}", shared) for n in range(4)]
+        assert [isinstance(each, Link) for each in outcomes] == [True] * 2 + [False] * 2
+        error = outcomes[-1]
+        assert isinstance(error, TooManyConnections)
+        assert (error.code, error.begun, error.side) == (
+            "resource_exhausted", "no", Side.REMOTE,
+        )  # fmt: skip
+        assert error.close_reason is CloseReason.TOO_MANY_LINKS
+        assert error.retry_after > 0
+        assert "max_links_per_peer" in str(error)
+        assert "try again in 1 s" in str(error)
+        # Renewed certificates are the same identity; others are let in.
+        renewed = manager(A, shows=issued("service"))
+        assert renewed.certificate != shared.certificate
+        assert isinstance(await outcome(stack, b, "n5", renewed), TooManyConnections)
+        assert isinstance(await outcome(stack, b, "n6", other), Link)
+        # One goes, one comes.
+        assert isinstance(outcomes[0], Link)
+        await outcomes[0].close()
+        await until(lambda: len(b.links) == 2)
+        assert isinstance(await outcome(stack, b, "n7", renewed), Link)
+        stats = b.acceptors[0].stats
+        assert stats.refused == {"TooManyConnections": 3}
+
+
+async def test_max_links_per_peer_is_an_option() -> None:
+    shared = manager(A, shows=issued("service"))
+    room = [AcceptorOptions(port=0, max_links=3, max_links_per_peer=3)]
+    async with AsyncExitStack() as stack:
+        b = await stack.enter_async_context(running(B, acceptors=room))
+        outcomes = [await outcome(stack, b, f"n{n}", shared) for n in range(4)]
+        assert [isinstance(each, Link) for each in outcomes] == [True] * 3 + [False]
+        assert "raise max_links of" in str(outcomes[-1])
+
+
+async def test_certificates_that_nobody_verified_are_no_others_identity() -> None:
+    """Whoever copies a subject and SANs locks out nobody who has them."""
+    asks = manager(B, client_auth=ClientAuth.REQUEST_CLIENT_CERT)
+    room = [AcceptorOptions(port=0, max_links=8, max_links_per_peer=1)]
+    async with AsyncExitStack() as stack:
+        b = await stack.enter_async_context(running(B, acceptors=room, manager=asks))
+        good = manager(A, shows=issued("service"))
+        copied = manager(A, shows=issued("service", serial="another CA"))
+        nobody = manager(A, anonymous=True)
+        assert isinstance(await outcome(stack, b, "n0", copied), Link)
+        assert isinstance(await outcome(stack, b, "n1", copied), TooManyConnections)
+        assert isinstance(await outcome(stack, b, "n2", good), Link)
+        # Without a certificate there is no identity.
+        assert isinstance(await outcome(stack, b, "n3", nobody), Link)
+        assert isinstance(await outcome(stack, b, "n4", nobody), Link)
+
+
+async def test_a_restarted_peer_takes_its_own_place_of_its_identity() -> None:
+    room = [AcceptorOptions(port=0, max_links=4, max_links_per_peer=1)]
+    async with running(B, acceptors=room) as b:
+        first = await start(A, listens=False)
+        introduce(first, b)
+        old = await first.connect(B)
+        async with running(A, listens=False) as second:
+            introduce(second, b)
+            assert not (await second.connect(B)).closed
+            await until(lambda: old.closed)
+            await until(lambda: len(b.links) == 1)
+        await until(lambda: not b.links)
+        assert len(b.acceptors[0]._quota) == 0
+        await first.stop()

@@ -33,6 +33,7 @@ from fastnode import (
     ProtocolError,
     Route,
     Side,
+    TooManyConnections,
     UnknownAuthority,
     start_node,
 )
@@ -482,7 +483,7 @@ async def test_max_links() -> None:
             introduce(c, b)
             await a.connect(B)
             await until(lambda: b.links)
-            with pytest.raises(HandshakeError, match="maximum") as caught:
+            with pytest.raises(TooManyConnections, match="maximum") as caught:
                 await c.connect(B)
             assert caught.value.side is Side.REMOTE
             await a.stop()

@@ -44,6 +44,7 @@ PARENTS = {
     "PeerNameMismatch": (fastnode.HandshakeError,),
     "NotAuthorized": (fastnode.HandshakeError,),
     "HandshakeTimeout": (fastnode.HandshakeError,),
+    "TooManyConnections": (fastnode.HandshakeError,),
     "LinkClosed": (FastnodeError, ConnectionError),
     "LinkLost": (fastnode.LinkClosed,),
     "ProtocolError": (FastnodeError,),

@@ -13,7 +13,8 @@ from fastnode import AcceptorOptions, ConfigError, NetworkOptions, NodeOptions
 @pytest.mark.parametrize(
     "values",
     [{"port": -1}, {"port": 65536}, {"port": "80"}, {"port": True}, {"port_range": 0},
-     {"max_links": 0}, {"max_handshakes": 0}, {"max_handshakes": 1.5},
+     {"max_links": 0}, {"max_links_per_peer": 0}, {"max_links_per_peer": 1.5},
+     {"max_pending": 0}, {"max_handshakes": 0}, {"max_handshakes": 1.5},
      {"max_handshakes_per_address": 0}],
 )  # fmt: skip
 def test_acceptor_options(values: dict[str, Any]) -> None:

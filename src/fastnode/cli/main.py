@@ -50,9 +50,9 @@ class Commands(click.Group):
 
 
 def _version(ctx: click.Context) -> None:
-    from fastnode.tls.choice import engine_in_use
+    from fastnode.tls.choice import tls_engine
 
-    click.echo(f"fastnode, version {version('fastnode')}\n{engine_in_use()}")
+    click.echo(f"fastnode, version {version('fastnode')}\n{tls_engine()}")
     ctx.exit()
 
 

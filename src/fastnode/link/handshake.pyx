@@ -169,9 +169,9 @@ cdef class StrangerReader:
     Of what an accepted connection brings before TLS is up it reads little at once, and
     gives the engine whole records only, so that OpenSSL keeps no buffer for what a
     stranger sends; see `fastnode.link.records`. A ClientHello that announces more than
-    MAX_CLIENT_HELLO_BYTES is refused before the engine is given it. Between the TLS handshake and the
-    admission a peer may send no more than a HELLO needs, for each record and each
-    KeyUpdate costs time. After that the callbacks are those of the connection itself.
+    MAX_CLIENT_HELLO_BYTES is refused before the engine is given it. Between the TLS
+    handshake and the admission a peer may send no more than a HELLO needs, for each
+    record and each KeyUpdate costs time. After that the callbacks are those of the connection itself.
 
     Args:
         connection: where whole records go.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import resource
 import socket
 from collections import Counter
@@ -13,14 +14,13 @@ from typing import TYPE_CHECKING
 from fastnode.certs.context import ALPN_PROTOCOL
 from fastnode.dispatch.user_code import HookFailed
 from fastnode.errors import (
-    CloseReason,
     ConfigError,
     DuplicateLink,
     FastnodeError,
-    HandshakeError,
     Side,
+    TooManyConnections,
 )
-from fastnode.limits import MAX_WAITING_CONNECTIONS, WAITING_SHARE_OF_DESCRIPTORS
+from fastnode.limits import PEER_SHARE_OF_LINKS, WAITING_SHARE_OF_DESCRIPTORS
 from fastnode.link import endings
 from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
@@ -29,10 +29,11 @@ from fastnode.log_limit import LogLimit
 from fastnode.node.limiter import HandshakeLimiter
 from fastnode.node.pending import PendingConnection, PendingConnections, text_of
 from fastnode.node.port import open_port
-from fastnode.node.quota import LinkQuota
+from fastnode.node.quota import Full, LinkQuota
 from fastnode.node.refusal import Refusal
 from fastnode.tls.choice import make_engine
 from fastnode.tls.evidence import Evidence
+from fastnode.tls.identity import identity_of
 from fastnode.tls.plaintext import PlaintextEngine
 from fastnode.tls.refusal import local_refusal
 
@@ -94,14 +95,18 @@ class Acceptor:
             options.max_handshakes, options.max_handshakes_per_address, self._serve
         )
         self._pending = PendingConnections(
-            most_waiting(),
+            most_pending(options.max_pending),
             context.settings.handshake_timeout,
             plaintext=context.plaintext,
             on_ready=self._limiter.add,
             on_dropped=self._dropped,
         )
         context.links.pending.append(self._pending)
-        self._quota = LinkQuota(options.max_links)
+        self._quota = LinkQuota(
+            options.max_links,
+            options.max_links_per_peer
+            or math.ceil(options.max_links * PEER_SHARE_OF_LINKS),
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
@@ -305,16 +310,10 @@ class Acceptor:
         succeeds = await links.admit_successor(protocol, peer)
         predecessor = protocol.succession.predecessor
         old = [predecessor] if predecessor is not None else links.displaced(peer)
-        if not self._quota.acquire(protocol, old):
-            error = HandshakeError(
-                f"this acceptor has {len(self._quota)} links, its maximum; those "
-                f"that are about to come up count",
-                peer=peer,
-                side=Side.LOCAL,
-                hint="raise max_links",
-            )
-            error.close_reason = CloseReason.TOO_MANY_LINKS
-            raise error
+        identity = identity_of(protocol.presented.certificate, verified=peer.verified)
+        full = self._quota.acquire(protocol, old, identity)
+        if full is not None:
+            raise no_room(full, peer)
         if not succeeds:
             await links.admit_inbound(protocol, peer)
         return peer
@@ -396,11 +395,22 @@ class Acceptor:
                 )
 
 
-def most_waiting() -> int:
-    """How many connections an acceptor keeps waiting: descriptors are for links."""
+def most_pending(most: int) -> int:
+    """Return how many connections may be pending: most descriptors are for links."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return MAX_WAITING_CONNECTIONS
-    return max(
-        1, min(MAX_WAITING_CONNECTIONS, int(soft * WAITING_SHARE_OF_DESCRIPTORS))
+        return most
+    return max(1, min(most, int(soft * WAITING_SHARE_OF_DESCRIPTORS)))
+
+
+def no_room(full: Full, peer: Peer) -> TooManyConnections:
+    """Return the error for a peer that the quota has no room for."""
+    whose = f" {full.whose}" if full.whose else ""
+    return TooManyConnections(
+        f"this acceptor has {full.links} links{whose}, its maximum; those "
+        f"that are about to come up count",
+        peer=peer,
+        side=Side.LOCAL,
+        hint=f"try again in {TooManyConnections.retry_after:g} s, or raise "
+        f"{full.option} of the acceptor",
     )

@@ -78,9 +78,15 @@ class Backoff:
         """The longest time that the next pause can take, seconds."""
         return self._ceiling
 
-    def pause(self) -> float:
-        """Return the pause before the next attempt, seconds, and raise the ceiling."""
-        pause = self._ceiling * self._random()
+    def pause(self, least: float = 0.0) -> float:
+        """Return the pause before the next attempt, seconds, and raise the ceiling.
+
+        Args:
+            least: the peer asked for a pause of so many seconds. It asks many at once,
+                so the pause is up to twice as long.
+        """
+        part = self._random()
+        pause = max(self._ceiling * part, least * (1 + part))
         self._ceiling = min(self._ceiling * 2, self._most)
         return pause
 
@@ -209,7 +215,8 @@ class Keeper:
                     await asyncio.wait([self._links.change(self.peer)])
                 self._backoff.was_up(self._clock() - began)
             # If the peer dials meanwhile, the pause ends early.
-            await self._links.wait_for(self.peer, self._backoff.pause())
+            pause = self._backoff.pause(getattr(self._error, "retry_after", 0.0))
+            await self._links.wait_for(self.peer, pause)
 
     async def _dial(self) -> bool:
         """Dial once; return whether there is a link."""

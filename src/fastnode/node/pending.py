@@ -9,7 +9,10 @@ others.
 
 The number of pending connections is limited. When there is one too many, the oldest
 connection of the address that has the most is dropped. So a flood drops its own
-connections.
+connections. The peer of a connection that is dropped is told to try again later. With
+TLS this is the alert user_canceled: "the sender is canceling the handshake for some
+reason unrelated to a protocol failure" (RFC 8446, section 6.1). In plaintext it is a
+GOODBYE.
 """
 
 from __future__ import annotations
@@ -21,13 +24,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastnode.buffers.pool import BufferPool
 from fastnode.errors import (
     FastnodeError,
     Side,
+    TooManyConnections,
     TooManyHandshakes,
 )
 from fastnode.limits import MAX_CLIENT_HELLO_BYTES
 from fastnode.link import endings
+from fastnode.tls.alerts import USER_CANCELED, alert
+from fastnode.wire.encoder import Encoder
+from fastnode.wire.goodbye import encode_goodbye
+from fastnode.wire.kinds import kind_named
 
 if TYPE_CHECKING:
     from fastnode.peer import Address
@@ -43,6 +52,7 @@ CLIENT_HELLO = 1
 MOST_IN_RECORD = (16 << 10) + 256
 #: Without TLS: the head of a frame (docs/wire-format.md).
 FRAME_HEAD = 8
+GOODBYE = kind_named("GOODBYE").number
 #: Bytes to look at. Enough for nearly every ClientHello.
 PEEK_BYTES = 2048
 #: How IPv6 addresses begin that stand for the IPv4 address in their last four bytes.
@@ -120,6 +130,7 @@ class PendingConnections:
         self._missing = missing_of_frame if plaintext else missing_of_record
         self._on_ready = on_ready
         self._on_dropped = on_dropped
+        self._no_room = no_room_in_plaintext() if plaintext else alert(USER_CANCELED)
         # All connections in the order in which they were accepted; the same by group.
         self._all: dict[PendingConnection, None] = {}
         self._groups: dict[Hashable, dict[PendingConnection, None]] = {}
@@ -145,7 +156,8 @@ class PendingConnections:
             sock, (address[0], address[1]), self._loop.time(), group_of(address)
         )
         while len(self._all) >= self._most:
-            self._drop(self._oldest_of_largest(), crowded(pending))
+            oldest = self._oldest_of_largest()
+            self._turn_away(oldest, crowded(oldest))
         self._insert(pending)
         self._peek(pending)
         if self._timer is None and self._all:
@@ -159,7 +171,7 @@ class PendingConnections:
         """Drop the older half, because descriptors are short; return how many."""
         oldest = list(self._all)[: (len(self._all) + 1) // 2]
         for pending in oldest:
-            self._drop(pending, out_of_descriptors(pending))
+            self._turn_away(pending, out_of_descriptors(pending))
         return len(oldest)
 
     def close(self) -> None:
@@ -225,6 +237,16 @@ class PendingConnections:
     def _oldest_of_largest(self) -> PendingConnection:
         groups = self._by_size[max(self._by_size)]
         return next(iter(self._groups[next(iter(groups))]))
+
+    def _turn_away(self, pending: PendingConnection, error: FastnodeError) -> None:
+        """Drop a connection, and tell its peer to try again later."""
+        with suppress(OSError):
+            # Bytes that were not read would make the kernel send a reset after the
+            # alert, and the reset could arrive first.
+            with suppress(BlockingIOError):
+                pending.sock.recv(MOST_IN_RECORD)
+            pending.sock.send(self._no_room)
+        self._drop(pending, error)
 
     def _drop(self, pending: PendingConnection, error: FastnodeError) -> None:
         self._remove(pending)
@@ -325,8 +347,22 @@ def crowded(pending: PendingConnection) -> TooManyHandshakes:
         "it had not begun a handshake, and made room for another connection",
         peer=text_of(pending),
         side=Side.LOCAL,
-        hint="somebody opens many connections and does not use them",
+        hint="where good peers come at once, raise max_pending or the number of file "
+        "descriptors (ulimit -n); else see who opens so many connections",
     )
+
+
+def no_room_in_plaintext() -> bytes:
+    """Return the GOODBYE for a connection that is dropped, where there is no TLS."""
+    encoder = Encoder(BufferPool())
+    text = "too many connections wait here"
+    hint = f"try again in {TooManyConnections.retry_after:g} s"
+    try:
+        body = encode_goodbye(TooManyConnections.close_reason, text, hint)
+        encoder.add_frame(GOODBYE, 0, body)
+        return encoder.take()
+    finally:
+        encoder.clear()
 
 
 def out_of_descriptors(pending: PendingConnection) -> TooManyHandshakes:

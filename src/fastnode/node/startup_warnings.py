@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastnode.node.port import warn_of_other_port
+from fastnode.tls.choice import tls_engine
 from fastnode.tls.identity import (
     covers,
     describe_violation,
@@ -30,13 +31,14 @@ log = logging.getLogger("fastnode.node")
 def warn_at_start(
     name: NodeName, options: NodeOptions, acceptors: Sequence[Acceptor]
 ) -> None:
-    """Warn about the options of a node that has started."""
+    """Warn about the options of a node that has started, and log how TLS is done."""
     network = options.network
     for wanted, acceptor in zip(network.acceptors, acceptors, strict=True):
         if wanted.listener is None:
             warn_of_other_port(str(name), wanted.port, acceptor.address[1])
     if network.plaintext:
         return
+    log.info("%s uses TLS of %s", name, tls_engine())
     accepting: list[CertManager] = []
     for wanted, acceptor in zip(network.acceptors, acceptors, strict=True):
         manager, insecure = acceptor.cert_manager, wanted.insecure_skip_verify

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from fastnode.errors import ConfigError, Side
+from fastnode.log_limit import LogLimit
 from fastnode.openssl.handle import why_unreachable, wrap
 from fastnode.tls.direct import DirectEngine
 from fastnode.tls.engine import TlsEngine
 from fastnode.tls.memory_bio import MemoryBioEngine
 
-__all__ = ["ENGINE_VARIABLE", "engine_in_use", "make_engine", "why_not_direct"]
+__all__ = [
+    "ENGINE_VARIABLE",
+    "TlsEngineInfo",
+    "engine_in_use",
+    "make_engine",
+    "tls_engine",
+    "why_not_direct",
+]
+
+log = logging.getLogger("fastnode.tls")
+_limit = LogLimit(log)
 
 #: ``memory-bio`` in this variable of the environment keeps to Python's `ssl` module:
 #: for tests, and to find out whether a fault is in the engine.
@@ -26,11 +39,38 @@ def why_not_direct() -> str | None:
     return why_unreachable()
 
 
-def engine_in_use() -> str:
-    """The TLS library and how it is reached, in words."""
+@dataclass(frozen=True, slots=True)
+class TlsEngineInfo:
+    """How TLS is done in this process.
+
+    Attributes:
+        name: ``direct``, which calls the TLS library itself, or ``memory-bio``, which
+            is slower and uses Python's `ssl` module for everything. See docs/tls.md.
+        openssl: the TLS library of Python's `ssl` module, with its version.
+        why_not_direct: why the engine is not ``direct``; None if it is.
+    """
+
+    name: Literal["direct", "memory-bio"]
+    openssl: str
+    why_not_direct: str | None
+
+    def __str__(self) -> str:
+        how = "called directly"
+        if self.why_not_direct is not None:
+            how = f"through ssl.MemoryBIO: {self.why_not_direct}"
+        return f"{self.openssl}, {how}"
+
+
+def tls_engine() -> TlsEngineInfo:
+    """Return which TLS engine the links of this process use, and why."""
     why = why_not_direct()
-    how = "called directly" if why is None else f"through ssl.MemoryBIO: {why}"
-    return f"{ssl.OPENSSL_VERSION}, {how}"
+    name: Literal["direct", "memory-bio"] = "direct" if why is None else "memory-bio"
+    return TlsEngineInfo(name, ssl.OPENSSL_VERSION, why)
+
+
+def engine_in_use() -> str:
+    """Return the TLS library and how it is reached, in words."""
+    return str(tls_engine())
 
 
 def make_engine(
@@ -58,4 +98,10 @@ def make_engine(
         handle = wrap(context, server_side=server_side, server_name=server_name)
         if handle is not None:
             return DirectEngine(handle, server_side=server_side)
+        _limit.say(
+            logging.INFO,
+            "unproven",
+            "a connection uses ssl.MemoryBIO: which SSL object of OpenSSL is its own "
+            "could not be proven",
+        )
     return MemoryBioEngine(context, server_side=server_side, server_name=server_name)

@@ -6,8 +6,9 @@ Every node imports this; cryptography is loaded where there is a certificate to 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from fastnode.certs.name_constraints import Violation, violation_of
@@ -26,6 +27,7 @@ __all__ = [
     "describe",
     "describe_violation",
     "forbidding",
+    "identity_of",
     "issuer_text",
     "listed",
     "parse",
@@ -155,6 +157,34 @@ def covers_again(
     """`covers`, likewise. By `der`, for to hash a certificate object takes its time."""
     certificate = read_again(der)
     return certificate is not None and covers(certificate, name, authorities)
+
+
+def identity_of(der: bytes | None, *, verified: bool) -> Hashable:
+    """Return what counts as one peer: None without a certificate.
+
+    For a verified certificate it is what the authority says of the holder: issuer,
+    subject and subject alternative names. So a renewed certificate is the same identity
+    as the old one. A certificate that nobody verified says nothing, and is an identity
+    of its own.
+    """
+    if not der:
+        return None
+    return _certified(der) if verified else sha256(der).digest()
+
+
+@lru_cache(READ_CERTIFICATES)
+def _certified(der: bytes) -> Hashable:
+    certificate = read_again(der)
+    try:
+        assert certificate is not None
+        return (
+            certificate.issuer.public_bytes(),
+            certificate.subject.public_bytes(),
+            tuple(sorted(sans_of(certificate))),
+        )
+    except Exception:
+        # A name that OpenSSL takes and cryptography cannot encode.
+        return sha256(der).digest()
 
 
 def subject_text(certificate: x509.Certificate) -> str:

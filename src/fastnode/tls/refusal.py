@@ -17,6 +17,7 @@ from fastnode.errors import (
     HandshakeError,
     ProtocolError,
     Side,
+    TooManyConnections,
     UnknownAuthority,
 )
 from fastnode.openssl.verdict import BURDENS, Verdict
@@ -57,7 +58,8 @@ _ALERTS: Final = {
     "CERTIFICATE_REVOKED": _Reason(
         CertificateRevoked,
         "this node's certificate has been revoked",
-        "its serial {serial} is in the CRL of {their_pool}: get a new certificate",
+        "its serial {serial}, or that of an intermediate, is in a CRL of {their_pool}: "
+        "get a new certificate",
     ),
     "BAD_CERTIFICATE": _Reason(
         HandshakeError,
@@ -97,6 +99,14 @@ _ALERTS: Final = {
         HandshakeError,
         "it does not speak fastnode (ALPN)",
         "it is another service: check host and port",
+    ),
+    # What an acceptor writes that has no room for another handshake, see
+    # fastnode.node.pending. OpenSSL's spelling.
+    "USER_CANCELLED": _Reason(
+        TooManyConnections,
+        "too many connections wait there for their handshakes",
+        f"try again in {TooManyConnections.retry_after:g} s; or raise max_pending, or "
+        "the number of file descriptors, of the acceptor",
     ),
     "INTERNAL_ERROR": _Reason(
         HandshakeError, "it had an internal error", "its log says why"
@@ -247,7 +257,7 @@ def _alert(name: str, evidence: Evidence) -> FastnodeError:
         # The server has shown its own by now, so the parameters were acceptable.
         name = "CERTIFICATE_REQUIRED"
     reason = _ALERTS.get(name)
-    if reason is None:
+    if reason is None or (name == "USER_CANCELLED" and not evidence.dialer):
         text = name.lower().replace("_", " ")
         return HandshakeError(
             f"the peer ended the handshake: {text}",
@@ -270,8 +280,9 @@ def _known(evidence: Evidence) -> dict[str, str]:
     return {
         "their_pool": evidence.their_pool,
         "theirs": f" ({theirs})" if theirs else "",
-        "namesake": f"the one in {evidence.their_pool} has the same name, but another "
-        "key: "
+        # Only the name is known.
+        "namesake": f"one of the same name is in {evidence.their_pool}, perhaps with "
+        "another key: "
         if namesake
         else "",
         "constrained": _constrained(evidence),
@@ -309,6 +320,6 @@ def _dates(evidence: Evidence) -> str:
         begin = day_and_distance(shown.not_valid_before, now)
         return f"it is valid from {begin}: check both clocks"
     return (
-        f"by this node's clock it expires on {end}: check both clocks, and the other "
-        "certificates of its chain"
+        f"by this node's clock it expires on {end}: check both clocks, the other "
+        f"certificates of its chain, and the authorities in {evidence.their_pool}"
     )

@@ -73,7 +73,7 @@ cdef class SslObjectEngine(TlsEngine):
                 raise ProtocolError(
                     "the peer sent too much before its TLS handshake was complete",
                     side=Side.REMOTE,
-                    hint="it is no fastnode peer, or it shows far too many certificates",
+                    hint="it is no fastnode peer, or shows far too many certificates",
                 )
             self.room -= size
         return self.lend(data, size)

@@ -75,10 +75,26 @@ def _expired(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     when = "" if culprit is None else (
         f"it expired on {day_and_distance(culprit.not_valid_after_utc)}: "
     )  # fmt: skip
+    if _is_ours(evidence, verdict):
+        remedy = f"it is in {evidence.our_pool}: put its successor there"
+    elif verdict.depth == 0:
+        remedy = "the peer must renew it, and if it is a node, update() its manager"
+    else:
+        remedy = "the peer must show a newer certificate of that authority"
     return CertificateExpired(
-        f"{_which(evidence, verdict)} has expired",
-        hint=f"{when}the peer must renew it, and if it is a node, update() its manager",
+        f"{_which(evidence, verdict)} has expired", hint=f"{when}{remedy}"
     )
+
+
+def _is_ours(evidence: Evidence, verdict: Verdict) -> bool:
+    """Whether the verdict speaks of an authority that this node itself trusts."""
+    culprit = readable(verdict.culprit)
+    if verdict.depth == 0 or culprit is None:
+        return False
+    if evidence.pool is not None and culprit in evidence.pool.certificates:
+        return True
+    # A chain consists of what the peer showed, and of what this node trusts.
+    return verdict.culprit not in verdict.presented
 
 
 def _not_yet(evidence: Evidence, verdict: Verdict) -> FastnodeError:
@@ -120,9 +136,25 @@ def _unknown(evidence: Evidence, verdict: Verdict) -> FastnodeError:
 
 def _namesake(evidence: Evidence, certificate: x509.Certificate) -> str:
     trusted = evidence.pool.certificates if evidence.pool is not None else ()
-    if any(authority.subject == certificate.issuer for authority in trusted):
+    namesakes = [each for each in trusted if each.subject == certificate.issuer]
+    if namesakes and not any(_may_have_signed(each, certificate) for each in namesakes):
         return f"the one in {evidence.our_pool} has the same name, but another key: "
     return ""
+
+
+def _may_have_signed(
+    authority: x509.Certificate, certificate: x509.Certificate
+) -> bool:
+    """Whether the key of an authority has signed a certificate, as far as is known."""
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, TypeError, ValueError):
+        return False  # the last two: it is a key of another kind
+    except Exception:
+        return True  # an algorithm that cryptography does not know
+    return True
 
 
 def _wrong_usage(evidence: Evidence, verdict: Verdict) -> FastnodeError:

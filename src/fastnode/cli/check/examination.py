@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ from fastnode.errors import (
 from fastnode.openssl.constrained import constrained_by
 from fastnode.openssl.handle import adopt
 from fastnode.openssl.verification import expect_verdict, take_verdict, why_unavailable
+from fastnode.tls.choice import tls_engine
 from fastnode.tls.engine import TLS_ERRORS
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.identity import (
@@ -59,8 +61,6 @@ from fastnode.wire.hello import INSTANCE_BYTES, Hello
 from fastnode.wire.kinds import kind_named
 
 if TYPE_CHECKING:
-    import ssl
-
     from cryptography import x509
 
     from fastnode import CertAuthManager
@@ -156,8 +156,9 @@ class Examination:
     def _connect(self, stack: ExitStack) -> Iterator[Finding]:
         try:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            yield Finding("address", False, f"{self._host}: {error.strerror or error}")
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            yield Finding("address", False, f"{self._host}: {why}")
             raise NoRoute(f"{self._host} is unknown") from error
         addresses = list(dict.fromkeys(str(item[4][0]) for item in found))
         yield Finding("address", True, f"{self._host} is {', '.join(addresses)}")
@@ -191,25 +192,30 @@ class Examination:
             )
             return made[0]
 
-        # It only says which group was negotiated; None where it cannot.
-        self._handle = adopt(make, context, server_side=False)
-        self._tls: Any = stack.enter_context(made[0] if made else make())
-        expect_verdict()
+        yield Finding("engine", None, str(tls_engine()))
         error: FastnodeError | None = None
+        about_certificate = False
+        expect_verdict()
         try:
+            # It only says which group was negotiated; None where it cannot.
+            self._handle = adopt(make, context, server_side=False)
+            self._tls: Any = stack.enter_context(made[0] if made else make())
             self._tls.do_handshake()
         except TLS_ERRORS as failure:
             self._verdict = take_verdict()
+            about_certificate = isinstance(failure, ssl.SSLCertVerificationError)
             error = self._explain(failure)
         except OSError as failure:
+            take_verdict()
             error = self._cut_off(failure)
         else:
             self._verdict = take_verdict()
         if error is None:
             yield from self._agreed()
             error = self._forbidden_name()
-        elif self._verdict is None and why_unavailable() is None:
-            # The handshake failed before the server showed its certificate.
+        elif self._verdict is None and not about_certificate:
+            # The handshake failed before the server showed its certificate, or OpenSSL
+            # does not tell what it showed.
             yield Finding("TLS", False, error.message, hint=error.hint)
             raise error
         yield from self._server_certificate(error)
@@ -241,7 +247,9 @@ class Examination:
         if self._verdict is not None:
             shown: tuple[bytes | None, ...] = self._verdict.presented
         else:
-            shown = (self._tls.getpeercert(True) or None,)
+            shown = ()
+            with suppress(ValueError):  # the handshake is not complete
+                shown = (self._tls.getpeercert(True) or None,)
         return [c for c in map(readable, shown) if c is not None]
 
     def _server_certificate(self, error: FastnodeError | None) -> Iterator[Finding]:
@@ -364,12 +372,9 @@ class Examination:
         except OSError as failure:
             error = self._cut_off(failure)
         else:
-            self._tls.sendall(
-                _frame(
-                    GOODBYE,
-                    encode_goodbye(CloseReason.CLOSED, CHECKED, "nothing is wrong"),
-                )
-            )
+            body = encode_goodbye(CloseReason.CLOSED, CHECKED, "nothing is wrong")
+            with suppress(OSError):  # the acceptor has said what we wanted to know
+                self._tls.sendall(_frame(GOODBYE, body))
             yield Finding("acceptance", True, f"the acceptor takes {self._own}")
             yield from self._peer_name(hello)
             return
