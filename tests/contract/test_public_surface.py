@@ -38,6 +38,7 @@ API = {
     "run",
     "serve",
     "start_node",
+    "tls_engine",
 }
 #: Each error, and what it has to be caught as.
 ERRORS: dict[str, tuple[str | type[BaseException], ...]] = {
@@ -83,6 +84,7 @@ SUPPORT = {
     "Refusal",
     "Resolver",
     "Side",
+    "TlsEngineInfo",
     "Undelivered",
     "WorkerStatus",
 }

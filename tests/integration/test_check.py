@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import select
 import socket
+import struct
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from fastnode import AcceptorOptions, CertAuthManager, ClientAuth
+import fastnode
+from fastnode import (
+    AcceptorOptions,
+    CertAuthManager,
+    CertPool,
+    ClientAuth,
+    FastnodeError,
+    HandshakeError,
+    RemoteError,
+)
 from fastnode.certs.authority import IssuedCertificate
+from fastnode.cli.check.examination import Examination
+from fastnode.cli.exit_code import EXIT_INTERRUPTED, exit_code
 from fastnode.cli.main import cli
 from fastnode.groups import DEFAULT_GROUPS
 from fastnode.names import NodeName
 from fastnode.openssl.verification import why_unavailable
 from helpers.constraints import constrained
-from helpers.nodes import A, B, running
+from helpers.nodes import WAIT_SECONDS, A, B, running, until
 from helpers.pki import authority, expired_certificate, manager, odd_certificate
 
 hooked = pytest.mark.skipif(
@@ -186,6 +201,105 @@ async def test_something_that_is_not_tls(tmp_path: Path) -> None:
         report = await against(f"127.0.0.1:{port}", *trust(tmp_path), code=1)
     assert failed(report)["name"] == "TLS"
     assert "not TLS" in failed(report)["found"]
+
+
+async def test_a_reset_between_connect_and_handshake(tmp_path: Path) -> None:
+    """Each step is looked at before the next one begins."""
+    gone = struct.pack("ii", 1, 0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        pool = CertPool.from_pem(authority().cert_pem)
+        examination = Examination(
+            host,
+            port,
+            CertAuthManager(None, root_cas=pool),
+            server_name=host,
+            own=None,
+            timeout=5.0,
+        )
+        steps = examination.run()
+        while next(steps).name != "connection":
+            pass
+        accepted, _ = server.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, gone)
+        accepted.close()
+        await until(lambda: reset(examination._socket))
+        (failure,) = [each for each in steps if each.ok is False]
+    assert failure.name == "TLS"
+    assert "the connection broke" in failure.found
+    assert type(examination.error) is HandshakeError
+    assert exit_code(examination.error) == 3
+
+
+def reset(sock: socket.socket) -> bool:
+    """Whether a connection has been reset."""
+    return bool(select.select([sock], [], [], 0)[0])
+
+
+@pytest.mark.one_loop
+@pytest.mark.parametrize("kind", ["other authority", "no certificate", "no group"])
+async def test_openssl_that_is_linked_into_the_interpreter(
+    kind: str, tmp_path: Path
+) -> None:
+    """`fastnode check` says which step fails, with less detail."""
+    other = manager(B, shows=odd_certificate(B, "other CA"))
+    node = {
+        "other authority": running(B, manager=other),
+        "no certificate": running(B, manager=manager(B)),
+        "no group": running(B, manager=manager(B), groups=["X25519"]),
+    }[kind]
+    async with node as b:
+        host, port = b.acceptors[0].address
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", LINKED_IN, "check", f"{host}:{port}",
+            *trust(tmp_path), "--json", "--timeout", "5",
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(WAIT_SECONDS):
+            out, err = await child.communicate()
+    assert child.returncode == 3, err.decode()
+    report = json.loads(out)
+    step, words = {
+        "other authority": ("server's certificate", "not signed by an authority"),
+        "no certificate": ("acceptance", "was shown none"),
+        "no group": ("TLS", "no acceptable parameters"),
+    }[kind]
+    assert failed(report)["name"] == step
+    assert words in failed(report)["found"]
+    (engine,) = [each for each in report["findings"] if each["name"] == "engine"]
+    assert "linked into the interpreter" in engine["found"]
+
+
+LINKED_IN = """
+import sys, _ssl
+del _ssl.__file__
+from fastnode.cli.main import cli
+cli()
+"""
+
+
+def test_the_help_lists_the_exit_codes() -> None:
+    """Those that the program ends with."""
+    errors = [
+        cls("x") for cls in vars(fastnode).values()
+        if isinstance(cls, type) and issubclass(cls, FastnodeError)
+        and cls is not RemoteError
+    ]  # fmt: skip
+    codes = {0, EXIT_INTERRUPTED, *map(exit_code, errors)}
+    for command in ([], ["check"]):
+        done = CliRunner().invoke(cli, [*command, "--help"])
+        text = " ".join(done.output.split()).partition("Exit codes: ")[2]
+        listed = text.partition(".")[0]
+        assert {int(n) for n in re.findall(r"(?:^|, )(\d+) ", listed)} == codes
+
+
+async def test_the_engine_is_named(tmp_path: Path) -> None:
+    report = await examine(manager(B), *trust(tmp_path), code=3)
+    (engine,) = [each for each in report["findings"] if each["name"] == "engine"]
+    assert engine["found"] == str(fastnode.tls_engine())
+    assert engine["ok"] is None
+    version = CliRunner().invoke(cli, ["--version"])
+    assert str(fastnode.tls_engine()) in version.output
 
 
 def test_files_that_do_not_fit(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ async def _(*_: object) -> str:
     return await refused({"manager": manager(A, shows=leaf)})
 
 
-@row("the same name, but another key")
+@row("perhaps with another key")
 async def _(*_: object) -> str:
     again = Authority.create("test CA").issue(NodeName.parse(A)).certificate()
     return await refused({"manager": manager(A, shows=again)})

@@ -30,6 +30,7 @@ __all__ = [
     "identity_of",
     "issuer_text",
     "listed",
+    "may_have_signed",
     "parse",
     "printable",
     "read_again",
@@ -157,6 +158,19 @@ def covers_again(
     """`covers`, likewise. By `der`, for to hash a certificate object takes its time."""
     certificate = read_again(der)
     return certificate is not None and covers(certificate, name, authorities)
+
+
+def may_have_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """Whether the key of an authority has signed a certificate, as far as is known."""
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, TypeError, ValueError):
+        return False  # the last two: it is a key of another kind
+    except Exception:
+        return True  # an algorithm that cryptography does not know
+    return True
 
 
 def identity_of(der: bytes | None, *, verified: bool) -> Hashable:

@@ -26,6 +26,7 @@ from fastnode.tls.identity import (
     describe_violation,
     issuer_text,
     listed,
+    may_have_signed,
     readable,
     remedy_of,
     subject_text,
@@ -137,24 +138,9 @@ def _unknown(evidence: Evidence, verdict: Verdict) -> FastnodeError:
 def _namesake(evidence: Evidence, certificate: x509.Certificate) -> str:
     trusted = evidence.pool.certificates if evidence.pool is not None else ()
     namesakes = [each for each in trusted if each.subject == certificate.issuer]
-    if namesakes and not any(_may_have_signed(each, certificate) for each in namesakes):
+    if namesakes and not any(may_have_signed(each, certificate) for each in namesakes):
         return f"the one in {evidence.our_pool} has the same name, but another key: "
     return ""
-
-
-def _may_have_signed(
-    authority: x509.Certificate, certificate: x509.Certificate
-) -> bool:
-    """Whether the key of an authority has signed a certificate, as far as is known."""
-    from cryptography.exceptions import InvalidSignature
-
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (InvalidSignature, TypeError, ValueError):
-        return False  # the last two: it is a key of another kind
-    except Exception:
-        return True  # an algorithm that cryptography does not know
-    return True
 
 
 def _wrong_usage(evidence: Evidence, verdict: Verdict) -> FastnodeError:

@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from fastnode import CertAuthManager, Certificate, FastnodeError
+from fastnode import (
+    CertAuthManager,
+    Certificate,
+    CertPool,
+    ClientAuth,
+    FastnodeError,
+)
 from fastnode.certs.authority import Authority
 from fastnode.certs.expiry import day_and_distance
 from fastnode.names import NodeName
@@ -159,4 +165,35 @@ def test_an_authority_of_the_same_name_with_another_key() -> None:
     shown = twin.issue(NodeName.parse(NAME)).certificate()
     there, here = hints(manager(NAME, shows=shown), manager(NAME))
     assert "the same name, but another key" in here
-    assert "the same name, but another key" in there
+    # The dialer sees only the names of the acceptor's authorities.
+    assert "one of the same name is in the acceptor's client_cas, perhaps with" in there
+
+
+def test_an_authority_of_the_same_name_with_the_same_key() -> None:
+    """The chain is refused for another reason, so no other key is spoken of."""
+    root = Authority.create("root")
+    middle = root.intermediate("middle")
+    pool = CertPool.from_pem(middle.cert_pem)
+    shown = middle.issue(NodeName.parse(NAME)).certificate()
+    trusting = CertAuthManager(
+        certificate(NAME),
+        client_cas=pool,
+        client_auth=ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT,
+    )
+    _, here = hints(manager(NAME, shows=shown), trusting)
+    assert "another key" not in here
+
+
+def test_an_expired_root_is_the_trusting_side_s_to_replace() -> None:
+    old = Authority.create("old CA", days=-0.002)
+    shown = old.issue(NodeName.parse(NAME), days=90).certificate()
+    pool = CertPool.from_pem(old.cert_pem)
+    trusting = CertAuthManager(
+        certificate(NAME),
+        client_cas=pool,
+        client_auth=ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT,
+    )
+    there, here = hints(manager(NAME, shows=shown), trusting)
+    assert "it is in this acceptor's client_cas: put its successor there" in here
+    assert "the peer must" not in here
+    assert "the authorities in the acceptor's client_cas" in there

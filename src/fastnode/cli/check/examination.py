@@ -197,6 +197,10 @@ class Examination:
         about_certificate = False
         expect_verdict()
         try:
+            # Python's ssl would lose the socket of a connection that was reset.
+            broken = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if broken:
+                raise OSError(broken, os.strerror(broken))
             # It only says which group was negotiated; None where it cannot.
             self._handle = adopt(make, context, server_side=False)
             self._tls: Any = stack.enter_context(made[0] if made else make())
