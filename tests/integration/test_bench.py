@@ -154,3 +154,9 @@ def test_busy_poll() -> None:
 def test_micro_benchmarks() -> None:
     printed = run("-m", "pytest", "-q", "--benchmark-disable", "bench/micro")
     assert " passed" in printed
+
+
+def test_a_restart() -> None:
+    printed = run("bench/restart.py", "--dialers", "20", "--processes", "2")
+    assert "20 dialers in 2 processes" in printed
+    assert "| all links are back after |" in printed

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -61,6 +60,8 @@ from fastnode.wire.hello import INSTANCE_BYTES, Hello
 from fastnode.wire.kinds import kind_named
 
 if TYPE_CHECKING:
+    import ssl
+
     from cryptography import x509
 
     from fastnode import CertAuthManager
@@ -207,7 +208,8 @@ class Examination:
             self._tls.do_handshake()
         except TLS_ERRORS as failure:
             self._verdict = take_verdict()
-            about_certificate = isinstance(failure, ssl.SSLCertVerificationError)
+            # Only `ssl.SSLCertVerificationError` has this attribute.
+            about_certificate = hasattr(failure, "verify_code")
             error = self._explain(failure)
         except OSError as failure:
             take_verdict()
