@@ -553,8 +553,6 @@ class TooManyHandshakes(TooManyConnections):
     """An acceptor dropped the connection to make room for another. Acceptors count and
     log it under this name; the dialer gets `TooManyConnections`."""
 
-    code = "resource_exhausted"
-
 
 class DialGivenUp(HandshakeError):
     """We dialed and want the link no more; never raised to users."""

@@ -243,6 +243,9 @@ WAITING_SHARE_OF_DESCRIPTORS: Final = 0.25
 #: A handshake may make others wait for so long; then it makes room for one of them.
 #: More than two round trips around the world and the CPU time of a busy host.
 HANDSHAKE_PATIENCE_SECONDS: Final = 1.0
+#: The same at most. It is longer than the least where handshakes that become links take
+#: long: peers that all dial at once are slow, and each that is ended dials again.
+MAX_HANDSHAKE_PATIENCE_SECONDS: Final = 5.0
 #: The largest ClientHello. OpenSSL sends four key shares at most. The four largest
 #: post-quantum ones take 5.7 KiB; the rest, with a session ticket, takes 1 to 2 KiB.
 #: OpenSSL would take memory for 128 KiB when that is announced, and keeps parts of a

@@ -334,7 +334,7 @@ class Acceptor:
 
     def link_up(self, protocol: LinkProtocol) -> None:
         """See `LinkOwner`."""
-        self._limiter.release(protocol)
+        self._limiter.came_up(protocol)
         self.stats.links += 1
         self._context.links.came_up(protocol)
 

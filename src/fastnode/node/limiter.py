@@ -7,7 +7,10 @@ At most `max_handshakes` handshakes are under way, and at most
 A slot becomes free when a handshake ends. A handshake that has stalled can also be
 ended to make a slot free. A handshake has stalled if it has waited for its peer for
 HANDSHAKE_PATIENCE_SECONDS, or if it was refused and its socket only lingers. A
-handshake that waits for a decision of this node has not stalled.
+handshake that waits for a decision of this node has not stalled. Where good peers are
+slow, because all of them dial at once, the limiter has more patience: four times as long
+as the handshakes took that became links, up to MAX_HANDSHAKE_PATIENCE_SECONDS. Strangers
+get no link, so they have no influence on that.
 
 An address at its own limit loses one of its own stalled handshakes. Otherwise any
 stalled handshake can be ended: a refused connection first, then one of the address that
@@ -25,7 +28,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastnode.errors import Side, TooManyHandshakes
-from fastnode.limits import HANDSHAKE_PATIENCE_SECONDS
+from fastnode.limits import (
+    HANDSHAKE_PATIENCE_SECONDS,
+    MAX_HANDSHAKE_PATIENCE_SECONDS,
+)
 from fastnode.link.machine import State
 
 if TYPE_CHECKING:
@@ -36,6 +42,10 @@ __all__ = ["HandshakeLimiter"]
 
 #: The states in which a handshake waits for its peer.
 WAITS_FOR_PEER = (State.TLS, State.HELLO)
+#: The patience, as a multiple of the time that handshakes take, and how many handshakes
+#: that time is averaged over.
+PATIENT = 4
+AVERAGED = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +90,9 @@ class HandshakeLimiter:
         # No handshake can stall before this time. Only one that ends frees a slot.
         self._blocked_until = 0.0
         self._serving = False
+        # How long handshakes take that become links: a moving average.
+        self._typical = 0.0
+        self._patience = HANDSHAKE_PATIENCE_SECONDS
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -96,6 +109,18 @@ class HandshakeLimiter:
             ready.pop(pending, None)
             if not ready:
                 del self._ready[pending.group]
+
+    def came_up(self, protocol: LinkProtocol) -> None:
+        """A handshake has become a link: learn how long that takes, free its slot."""
+        slot = self._slots.get(protocol)
+        if slot is not None:
+            took = self._loop.time() - slot.began
+            self._typical += (took - self._typical) / AVERAGED
+            self._patience = min(
+                max(HANDSHAKE_PATIENCE_SECONDS, PATIENT * self._typical),
+                MAX_HANDSHAKE_PATIENCE_SECONDS,
+            )
+        self.release(protocol)
 
     def release(self, protocol: LinkProtocol) -> None:
         """Free the slot of a handshake: it has become a link, or its socket is
@@ -171,11 +196,12 @@ class HandshakeLimiter:
         if self._make_room(self._slots.values(), now):
             return True
         youngest = min(slot.began for slot in self._slots.values())
-        self._blocked_until = youngest + HANDSHAKE_PATIENCE_SECONDS
+        self._blocked_until = youngest + self._patience
         return False
 
     def _make_room(self, slots: Iterable[Slot], now: float) -> bool:
-        stalled = [slot for slot in slots if has_stalled(slot, now)]
+        since = now - self._patience
+        stalled = [slot for slot in slots if has_stalled(slot, since)]
         if not stalled:
             return False
         victim = min(
@@ -189,16 +215,19 @@ class HandshakeLimiter:
         )
         protocol = victim.protocol
         self._free(protocol)
-        protocol.end(
-            TooManyHandshakes(
-                "its handshake had stalled, and made room for another",
-                peer=protocol.peer_text(),
-                side=Side.LOCAL,
-                hint="raise max_handshakes or max_handshakes_per_address, or see who "
-                "opens so many connections",
-            )
+        error = TooManyHandshakes(
+            "its handshake had stalled, and made room for another",
+            peer=protocol.peer_text(),
+            side=Side.LOCAL,
+            hint="raise max_handshakes or max_handshakes_per_address, or see who "
+            "opens so many connections",
         )
-        protocol.abort()
+        if protocol.state is State.HELLO:
+            # TLS is up, so the peer can be told. Its memory is freed at once.
+            protocol.refuse(error)
+        else:
+            protocol.end(error)
+            protocol.abort()
         return True
 
     def _free(self, protocol: LinkProtocol) -> None:
@@ -209,9 +238,9 @@ class HandshakeLimiter:
             del self._groups[slot.group]
 
 
-def has_stalled(slot: Slot, now: float) -> bool:
-    """Whether a handshake may be ended to free its slot."""
+def has_stalled(slot: Slot, since: float) -> bool:
+    """Whether a handshake may be ended to free its slot: if it began before `since`."""
     state = slot.protocol.state
     if state is State.CLOSED:
         return True
-    return state in WAITS_FOR_PEER and now - slot.began >= HANDSHAKE_PATIENCE_SECONDS
+    return state in WAITS_FOR_PEER and slot.began <= since

@@ -185,7 +185,8 @@ def _translate(error: ssl.SSLError, evidence: Evidence) -> FastnodeError:
         ended = HandshakeError(
             "the peer closed the connection during the handshake",
             side=Side.REMOTE,
-            hint="its log may say why; or something between the two cuts connections",
+            hint="try again; its log may say why, or it is overloaded, or something "
+            "between the two cuts connections",
         )
         ended.told = False
         return ended
