@@ -8,9 +8,9 @@ A slot becomes free when a handshake ends. A handshake that has stalled can also
 ended to make a slot free. A handshake has stalled if it has waited for its peer for
 HANDSHAKE_PATIENCE_SECONDS, or if it was refused and its socket only lingers. A
 handshake that waits for a decision of this node has not stalled. Where good peers are
-slow, because all of them dial at once, the limiter has more patience: four times as long
-as the handshakes took that became links, up to MAX_HANDSHAKE_PATIENCE_SECONDS. Strangers
-get no link, so they have no influence on that.
+slow, because all of them dial at once, the limiter has more patience: four times as
+long as the handshakes took that became links, up to MAX_HANDSHAKE_PATIENCE_SECONDS.
+Strangers get no link, so they have no influence on that.
 
 An address at its own limit loses one of its own stalled handshakes. Otherwise any
 stalled handshake can be ended: a refused connection first, then one of the address that
