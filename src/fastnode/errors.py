@@ -9,6 +9,7 @@ handler may have begun (``begun``). docs/errors.md lists both for every class.
 from __future__ import annotations
 
 import copy
+import errno
 import re
 from contextlib import suppress
 from enum import Enum, IntEnum
@@ -41,6 +42,7 @@ __all__ = [
     "NoRoute",
     "NoSuchEndpoint",
     "NotAuthorized",
+    "OutOfResources",
     "PeerNameMismatch",
     "ProtocolError",
     "RemoteError",
@@ -50,6 +52,7 @@ __all__ = [
     "Side",
     "UnknownAuthority",
     "WorkerFailed",
+    "is_exhaustion",
     "refusal_from_wire",
 ]
 
@@ -515,6 +518,28 @@ class NoRoute(FastnodeError, ConnectionError):
     usual_hint = "is it running, and is the route or the resolver right?"
     code = "unavailable"
     begun: Begun = "no"
+
+
+class OutOfResources(FastnodeError):
+    """This process, or this machine, has no descriptors or no memory left."""
+
+    usual_hint = (
+        "raise the limit of open files (ulimit -n), or close what is not needed; then "
+        "try again"
+    )
+    code = "resource_exhausted"
+    begun: Begun = "no"
+
+
+#: Errors of the system that say that there are no descriptors or no memory left.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def is_exhaustion(error: BaseException) -> bool:
+    """Whether an error says that this machine has no resources left."""
+    return isinstance(error, OutOfResources) or (
+        isinstance(error, OSError) and error.errno in _EXHAUSTED
+    )
 
 
 class WorkerFailed(FastnodeError):

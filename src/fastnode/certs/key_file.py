@@ -13,7 +13,12 @@ import ssl
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
-from fastnode.errors import CertificateLoadError
+from fastnode.errors import (
+    CertificateLoadError,
+    OutOfResources,
+    Side,
+    is_exhaustion,
+)
 
 __all__ = ["load_cert_chain"]
 
@@ -26,6 +31,7 @@ def load_cert_chain(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
 
     Raises:
         CertificateLoadError: OpenSSL refused them.
+        OutOfResources: there are no descriptors left.
     """
     try:
         with ExitStack() as stack:
@@ -39,9 +45,15 @@ def load_cert_chain(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
             hint="its key may be too small for the security level in force",
         ) from None
     except OSError as error:
+        if is_exhaustion(error):
+            raise OutOfResources(
+                "the certificate and its key did not reach OpenSSL: "
+                f"{os.strerror(error.errno or 0)}",
+                side=Side.LOCAL,
+            ) from None
         raise CertificateLoadError(
             f"the certificate and its key did not reach OpenSSL: {error.strerror}",
-            hint="/proc (Linux) or /dev/fd must be mounted, and descriptors be left",
+            hint="/proc (Linux) or /dev/fd must be mounted",
         ) from None
 
 

@@ -177,6 +177,11 @@ cdef class LinkProtocol(FrameTaker):
         self.connection.began = value
 
     @property
+    def heard(self):
+        """Whether a byte of the peer has come."""
+        return self.connection.bytes_received > 0
+
+    @property
     def gone(self):
         """A future: done when the connection is gone."""
         return self.connection.gone

@@ -288,6 +288,11 @@ class Acceptor:
 
     # --- LinkOwner -------------------------------------------------------------
 
+    def may_introduce(self, protocol: LinkProtocol) -> bool:
+        """See `LinkOwner`."""
+        del protocol
+        return True
+
     async def admit(self, protocol: LinkProtocol) -> Peer:
         """See `LinkOwner`."""
         verified = (

@@ -291,13 +291,16 @@ class Node(Endpoints):
     async def connect(self, name: str) -> Link:
         """The link with a node: the one that is up, or a new one.
 
-        A resolver and each address that is tried may take ``handshake_timeout``. When
-        all who wait for the link have been cancelled, the dial is given up.
+        All callers that want a link with the same node share one dial. It goes on when
+        a caller is cancelled, or has waited for long enough: later callers find it
+        further on. A resolver and each address that is tried may take
+        ``handshake_timeout``, and all addresses together four times that.
 
         Raises:
             ConfigError: `name` is no node name, or this node's own.
             HandshakeError: refused, by either side; a subclass says why.
             NoRoute: no address is known, or none could be reached.
+            OutOfResources: this process has no descriptors or memory left.
             LinkClosed: this node stops.
         """
         self._check_loop()
@@ -305,6 +308,12 @@ class Node(Endpoints):
         if link is not None:
             return link
         return await self._dialer.connect(name)
+
+    async def _keep(self, name: str) -> Link:
+        """As `connect`, but the dial ends with its keeper if nobody else waits."""
+        self._check_loop()
+        link = self._links.find(name)
+        return link or await self._dialer.connect(name, lives_on=False)
 
     def keep_connected(self, name: str) -> Keeper:
         """Keep a link with a node, from now on: dial it, and dial it again whenever
@@ -327,7 +336,7 @@ class Node(Endpoints):
         """
         self._check_loop()
         self._dialer.check(name)
-        keeper = Keeper(name, self._links, self.connect)
+        keeper = Keeper(name, self._links, self._keep)
         self._keepers.add(keeper)
         keeper.on_end(self._keepers.discard)
         return keeper
