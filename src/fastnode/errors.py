@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import os
 import re
 from contextlib import suppress
 from enum import Enum, IntEnum
@@ -53,6 +54,7 @@ __all__ = [
     "UnknownAuthority",
     "WorkerFailed",
     "is_exhaustion",
+    "out_of_resources",
     "refusal_from_wire",
 ]
 
@@ -540,6 +542,12 @@ def is_exhaustion(error: BaseException) -> bool:
     return isinstance(error, OutOfResources) or (
         isinstance(error, OSError) and error.errno in _EXHAUSTED
     )
+
+
+def out_of_resources(what: str, error: OSError) -> OutOfResources:
+    """Return the error for something that failed by an exhausted resource."""
+    text = os.strerror(error.errno or 0)
+    return OutOfResources(f"{what}: {text}", side=Side.LOCAL)
 
 
 class WorkerFailed(FastnodeError):

@@ -66,6 +66,8 @@ def read_literal(target: Target) -> list[Candidate] | None:
         if error.errno == socket.EAI_NONAME and "%" not in target.host:
             return None
         raise
+    except UnicodeError:
+        return None
     return _candidates(target, found)
 
 

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from fastnode.link.link import Link
     from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
+    from fastnode.node.deadline import Deadline
     from fastnode.node.pending import PendingConnections
     from fastnode.node.slow import SlowCallbacks
     from fastnode.options import OnLinkDown, OnLinkUp
@@ -465,26 +466,25 @@ class LinkRegistry:
             return False
         return True
 
-    async def close(self, timeout: float, deadline: float) -> tuple[Undelivered, ...]:
+    async def close(self, deadline: Deadline) -> tuple[Undelivered, ...]:
         """Close all links in order, and abort those that have not ended in time.
 
         Args:
-            timeout: seconds for closing in order.
-            deadline: the time of the loop at which all sockets are aborted.
+            deadline: when all sockets are aborted.
 
         Returns:
             What was not delivered.
         """
-        # A part of the time is reserved: in it, links report what they could not send,
-        # to this node and to the peer.
-        last_words = min(LINGER_SECONDS, timeout * LAST_WORDS)
         protocols = list(self)
-        for protocol in protocols:
-            protocol.begin_close(CloseReason.SHUTDOWN, timeout - last_words)
-        waits = [protocol.gone for protocol in self]
-        if waits:
-            left = deadline - asyncio.get_running_loop().time()
-            await asyncio.wait(waits, timeout=max(left, 0))
+        shortened = True
+        while shortened:
+            # A part of the time is reserved: in it, links report what they could not
+            # send, to this node and to the peer.
+            timeout = deadline.left
+            last_words = min(LINGER_SECONDS, timeout * LAST_WORDS)
+            for protocol in self:
+                protocol.begin_close(CloseReason.SHUTDOWN, timeout - last_words)
+            shortened = await deadline.wait([protocol.gone for protocol in self])
         for protocol in self:
             protocol.abort()
         handlers = [task for p in self for task in p.cancel_handlers()]

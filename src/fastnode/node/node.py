@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
+from fastnode.dispatch.handler import handler_peer
 from fastnode.errors import CallTimeout, ConfigError, Side
 from fastnode.link.settings import LinkSettings
 from fastnode.log_limit import LogLimit
-from fastnode.names import NodeName
+from fastnode.names import NodeName, check_timeout
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
 from fastnode.node.context import DialStats, NodeContext, groups_of
 from fastnode.node.deadline import (
+    Deadline,
     connect_with_deadline,
     inherited,
     timed_out,
@@ -127,6 +129,7 @@ class Node(Endpoints):
         self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[tuple[Undelivered, ...]] | None = None
+        self._deadline: Deadline | None = None
         self._maintenance = Maintenance(
             self.name, self._options, self._context.pool, self._routes
         )
@@ -179,7 +182,11 @@ class Node(Endpoints):
                 route has expired.
         """
         if self._loop is not None:
-            raise ConfigError(f"node {self.name} was started before")
+            raise ConfigError(
+                f"node {self.name} was started before",
+                side=Side.LOCAL,
+                hint="a node runs once: start a new Node",
+            )
         network = self._options.network
         self._maintenance.refuse_expired()
         self._loop = asyncio.get_running_loop()
@@ -200,8 +207,11 @@ class Node(Endpoints):
                 self._freeze(acceptor.cert_manager)
                 await acceptor.start()
         except BaseException:
+            # The node can be started again, when what was wrong has been put right.
             for acceptor in acceptors:
                 acceptor.close()
+            self._links.pending.clear()
+            self._loop = None
             raise
         self._acceptors = tuple(acceptors)
         self._fork.watch(self._loop, self._acceptors)
@@ -223,23 +233,38 @@ class Node(Endpoints):
 
         What is not done within `timeout` seconds (default:
         ``NodeOptions.shutdown_timeout``) is cut off. Calling it again waits for the
-        same end.
+        same end. If that call gives a shorter timeout, it shortens the first one.
+
+        The end waits for handlers, so in a handler of this node this begins the end and
+        returns at once. The reply of the handler leaves before the end.
 
         Returns:
             What was not done, of each link where something was left; it is logged too.
+            In a handler nothing: that is not known yet.
+
+        Raises:
+            ConfigError: `timeout` is no number of seconds, or below 0. Nothing has been
+                stopped.
         """
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         if self._loop is None:
             return ()
         self._check_loop()
-        if self._stopping is None:
-            if timeout is None:
-                timeout = self._options.shutdown_timeout
-            self._stopping = self._loop.create_task(self._stop(timeout))
+        if self._deadline is None or self._stopping is None:
+            limit = self._options.shutdown_timeout if timeout is None else timeout
+            self._deadline = Deadline(limit)
+            # Not in the context of a handler, which may be the caller.
+            begin = self._context.registry.context.run
+            stopping = self._stop(self._deadline)
+            self._stopping = begin(self._loop.create_task, stopping)
+        elif timeout is not None:
+            self._deadline.shorten(timeout)
+        if handler_peer(self._context.registry) is not None:
+            return ()
         return await asyncio.shield(self._stopping)
 
-    async def _stop(self, timeout: float) -> tuple[Undelivered, ...]:
-        assert self._loop is not None
-        deadline = self._loop.time() + timeout
+    async def _stop(self, deadline: Deadline) -> tuple[Undelivered, ...]:
         self._maintenance.stop()
         for acceptor in self._acceptors:
             acceptor.close()
@@ -247,7 +272,7 @@ class Node(Endpoints):
             await keeper.close()
         await self._dialer.close()
         await self._successions.close()
-        left = await self._links.close(timeout, deadline)
+        left = await self._links.close(deadline)
         for each in left:
             log.warning("%s stopped before all was done with %s", self.name, each)
         self._maintenance.end()
@@ -386,6 +411,8 @@ class Node(Endpoints):
             With several links, the first failure after all were tried; the others are
             its notes.
         """
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         self._check_loop()
         if self._stopping is not None:
             raise self._dialer.stopped()

@@ -226,7 +226,9 @@ class Successions:
                         old, new = await self._accepted(old, known, waiting)
                 waits = [old, *(each for each in older(new) if each is not old)]
                 for each in waits:
-                    await each.wait_gone()
+                    # An old link ends when the handler that calls this has ended.
+                    if not each.awaited_here:
+                        await each.wait_gone()
         except TimeoutError:
             if not scope.expired():
                 raise
