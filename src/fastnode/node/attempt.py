@@ -111,6 +111,13 @@ class Attempt:
                 self._heard = self.protocol.heard
                 self.protocol = None
 
+    def take_error(self) -> Exception:
+        """Return why it failed, and keep no reference: the traceback that the error
+        gets when it is raised refers to the attempt."""
+        error, self.error = self.error, None
+        assert error is not None
+        return error
+
     def _documented(self, error: Exception) -> Exception:
         if isinstance(error, PeerNameMismatch) and ITSELF in error.message:
             return self._found_itself(error)

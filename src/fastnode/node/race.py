@@ -100,6 +100,7 @@ class Race:
         # Attempts that another one has beaten: with and without an answer of the peer.
         self._beaten: list[Candidate] = []
         self._silent: list[Candidate] = []
+        self._duplicate: DuplicateLink | None = None
         self._next_at = 0.0
         self._news = asyncio.Event()
         self.winner: Attempt | None = None
@@ -147,8 +148,13 @@ class Race:
                     if attempt.error is None:
                         self._context.failed.discard(attempt.candidate.address)
                         return attempt
-                    self._failed(attempt, attempt.error)
+                    self._failed(attempt)
+                if self._duplicate is not None:
+                    raise self._duplicate
         finally:
+            # The traceback of an error refers to this object.
+            self._duplicate = self.winner = None
+            self._failures.clear()
             await self._stop()
 
     async def _wait(self) -> None:
@@ -169,7 +175,6 @@ class Race:
         for task in tasks:
             task.cancel()
         self._running.clear()
-        self._failures.clear()
         if tasks:
             # They end in this turn of the loop or the next, whatever the network does.
             await asyncio.wait(tasks)
@@ -281,13 +286,16 @@ class Race:
 
     # --- failures ----------------------------------------------------------------
 
-    def _failed(self, attempt: Attempt, error: Exception) -> None:
+    def _failed(self, attempt: Attempt) -> None:
+        unreached = attempt.unreached
+        error = attempt.take_error()
         log.debug("%s through %s: %s", self._name, attempt.candidate, error)
         if attempt is self.winner:
             self.winner = None
         if isinstance(error, DuplicateLink):
-            raise error
-        if attempt.unreached:
+            self._duplicate = error
+            return
+        if unreached:
             self._context.failed.add(attempt.candidate.address)
         place = self._targets.index(attempt.candidate.target)
         self._fail(place, attempt.candidate, error)
