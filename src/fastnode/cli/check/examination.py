@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from ssl import SSLEOFError
 from typing import TYPE_CHECKING, Any
 
 from fastnode import limits
@@ -395,16 +396,16 @@ class Examination:
         failed: OSError | None = None
         try:
             self._tls.sendall(_frame(HELLO, self._hello(own).encode()))
-        except TLS_ERRORS:
-            raise
         except OSError as error:
             failed = error
         try:
             return self._answer()
-        except TLS_ERRORS:
-            raise
         except OSError as error:
-            raise failed or error from None
+            if failed is None or isinstance(error, FastnodeError):
+                raise
+            if isinstance(error, TLS_ERRORS) and not isinstance(error, SSLEOFError):
+                raise  # an alert
+            raise failed from None
 
     def _answer(self) -> Hello:
         decoder = Decoder(BufferPool(), limits.MAX_HELLO_BYTES + 8, 0)
