@@ -67,6 +67,7 @@ from fastnode.errors import (
 from fastnode.limits import CHECK_SECONDS, LINGER_SECONDS, MAX_RETIRING_LINKS
 from fastnode.link.machine import State
 from fastnode.node.deadline import wait_cancelled
+from fastnode.options import check_plain
 
 if TYPE_CHECKING:
     from fastnode.errors import FastnodeError
@@ -115,11 +116,21 @@ class LinkEvents:
         self._on_down = [on_down] if on_down is not None else []
 
     def add_up(self, callback: OnLinkUp) -> None:
-        """Call `callback` with each link that comes up."""
+        """Call `callback` with each link that comes up.
+
+        Raises:
+            ConfigError: it is no plain function.
+        """
+        check_plain("the callback of on_link_up", callback)
         self._on_up.append(callback)
 
     def add_down(self, callback: OnLinkDown) -> None:
-        """Call `callback` with each link that goes down, and the reason."""
+        """Call `callback` with each link that goes down, and the reason.
+
+        Raises:
+            ConfigError: it is no plain function.
+        """
+        check_plain("the callback of on_link_down", callback)
         self._on_down.append(callback)
 
     def up(self, link: Link) -> None:
@@ -175,7 +186,10 @@ class LinkRegistry:
 
     def find(self, name: str) -> Link | None:
         """Return the addressable link of a peer, if it is up."""
-        protocol = self._by_name.get(name)
+        try:
+            protocol = self._by_name.get(name)
+        except TypeError:
+            return None  # a list, for example: `Dialer.check` says that it is no name
         return protocol.link if protocol is not None else None
 
     def up(self) -> tuple[Link, ...]:

@@ -296,9 +296,15 @@ class Node(Endpoints):
         """Add a route.
 
         Raises:
-            ConfigError: there is one with the same `match`.
+            ConfigError: there is one with the same `match`, or it is no `Route`.
             CertificateError: the certificate of its manager has expired.
         """
+        if not isinstance(route, Route):
+            raise ConfigError(
+                f"{route!r} is no Route",
+                side=Side.LOCAL,
+                hint="write node.add_route(Route(match, host, port))",
+            )
         self._maintenance.refuse_route(route)
         self._routes.add(route)
         self._freeze(route.cert_manager)
@@ -308,7 +314,13 @@ class Node(Endpoints):
         self._routes.remove(match)
 
     def routes(self, name: str) -> tuple[Route, ...]:
-        """The routes that match a node name, heaviest first."""
+        """The routes that match a node name, heaviest first.
+
+        Raises:
+            ConfigError: `name` is no str.
+        """
+        if not isinstance(name, str):
+            raise ConfigError(f"a node name is a str, not {type(name).__name__}")
         return self._routes.matching(name)
 
     # --- links -------------------------------------------------------------------
