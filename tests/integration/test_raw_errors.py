@@ -139,11 +139,12 @@ async def test_bad_routes_of_a_node() -> None:
         for bad in (None, "x", ("@", "h", 1)):
             with pytest.raises(ConfigError):
                 a.add_route(bad)  # type: ignore[arg-type]
-        for name in (None, [], b"x"):
+        names: list[Any] = [None, [], b"x"]
+        for name in names:
             with pytest.raises(ConfigError):
-                a.routes(name)  # type: ignore[arg-type]
+                a.routes(name)
             with pytest.raises(ConfigError):
-                a.remove_route(name)  # type: ignore[arg-type]
+                a.remove_route(name)
 
 
 async def test_a_resolver_that_returns_address_objects() -> None:
