@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from inspect import getattr_static, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from fastnode import limits
@@ -32,6 +33,7 @@ __all__ = [
     "OnRefused",
     "Priority",
     "Resolver",
+    "check_plain",
 ]
 
 #: Says whether a peer whose certificate and name are in order may have a link.
@@ -122,6 +124,29 @@ def _check_callable(what: str, value: object) -> None:
         raise ConfigError(f"{what} is {value!r}, which cannot be called")
 
 
+def check_plain(what: str, value: object) -> None:
+    """Raise `ConfigError` unless `value` is None or a plain function. Nobody would wait
+    for what an ``async def`` returns."""
+    _check_callable(what, value)
+    call = getattr_static(type(value), "__call__", None)
+    if iscoroutinefunction(value) or iscoroutinefunction(call):
+        raise ConfigError(
+            f"{what} is an async function, and must be a plain one",
+            hint="start a task in it: asyncio.get_running_loop().create_task(...)",
+        )
+
+
+def _check_listener(listener: object) -> None:
+    if listener is None:
+        return
+    for name in ("setblocking", "getsockname", "fileno", "accept", "close"):
+        if not callable(getattr(listener, name, None)):
+            raise ConfigError(
+                f"AcceptorOptions.listener is {listener!r}, which has no {name}()",
+                hint="give it a TCP socket that listens",
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptorOptions:
     """One listening address of a node.
@@ -186,7 +211,8 @@ class AcceptorOptions:
             1,
             1 << 20,
         )
-        _check_callable("AcceptorOptions.on_refused", self.on_refused)
+        check_plain("AcceptorOptions.on_refused", self.on_refused)
+        _check_listener(self.listener)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,9 +293,9 @@ class NetworkOptions:
         object.__setattr__(self, "groups", groups)
         _check_callable(what + "resolver", self.resolver)
         _check_callable(what + "authorize", self.authorize)
-        _check_callable(what + "on_refused", self.on_refused)
-        _check_callable(what + "on_link_up", self.on_link_up)
-        _check_callable(what + "on_link_down", self.on_link_down)
+        check_plain(what + "on_refused", self.on_refused)
+        check_plain(what + "on_link_up", self.on_link_up)
+        check_plain(what + "on_link_down", self.on_link_down)
         _check_count(what + "max_message_size", self.max_message_size, 1, (1 << 40))
         _check_number(what + "handshake_timeout", self.handshake_timeout, 0.001, 3600)
         _check_number(what + "keepalive_interval", self.keepalive_interval, 0.01, 86400)

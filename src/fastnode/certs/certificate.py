@@ -6,7 +6,7 @@ import os
 import re
 import ssl
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
@@ -24,7 +24,7 @@ from fastnode.certs.key_file import load_cert_chain
 from fastnode.certs.pkcs12 import fits, parse_pkcs12
 from fastnode.certs.private_key import Password, not_pem, parse_private_key
 from fastnode.certs.sans import sans_of
-from fastnode.certs.signing import self_signed
+from fastnode.certs.signing import lifetime_of, self_signed
 from fastnode.errors import CertificateLoadError
 
 if TYPE_CHECKING:
@@ -137,8 +137,11 @@ class Certificate:
             hosts: become SANs: addresses as IP, ``fastnode://`` names as URI, the
                 others as DNS.
             days: how long it is valid from now.
+
+        Raises:
+            ConfigError: one of the arguments cannot be in a certificate.
         """
-        cert_pem, key_pem = self_signed(organization, hosts, timedelta(days=days))
+        cert_pem, key_pem = self_signed(organization, hosts, lifetime_of(days))
         return cls.from_pem(cert_pem, key_pem)
 
     @classmethod

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
-from fastnode.errors import CertificateLoadError
+from fastnode.errors import CertificateLoadError, is_exhaustion, out_of_resources
 
 __all__ = ["load_cert_chain"]
 
@@ -26,6 +26,7 @@ def load_cert_chain(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
 
     Raises:
         CertificateLoadError: OpenSSL refused them.
+        OutOfResources: there are no descriptors left.
     """
     try:
         with ExitStack() as stack:
@@ -39,9 +40,12 @@ def load_cert_chain(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
             hint="its key may be too small for the security level in force",
         ) from None
     except OSError as error:
+        if is_exhaustion(error):
+            what = "the certificate and its key did not reach OpenSSL"
+            raise out_of_resources(what, error) from None
         raise CertificateLoadError(
             f"the certificate and its key did not reach OpenSSL: {error.strerror}",
-            hint="/proc (Linux) or /dev/fd must be mounted, and descriptors be left",
+            hint="/proc (Linux) or /dev/fd must be mounted",
         ) from None
 
 
@@ -53,7 +57,12 @@ def named_file(data: bytes) -> AbstractContextManager[str]:
 @contextmanager
 def memory_file(data: bytes) -> Iterator[str]:
     """The path of an anonymous file in memory with this content."""
-    descriptor = os.memfd_create("fastnode", os.MFD_CLOEXEC)
+    try:
+        descriptor = os.memfd_create("fastnode", os.MFD_CLOEXEC)
+    except OSError as error:
+        if is_exhaustion(error):
+            raise out_of_resources("no file in memory for OpenSSL", error) from None
+        raise
     try:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(data)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastnode.certs.groups import check_available
 from fastnode.link.protocol import LinkProtocol
+from fastnode.node.addresses import FailedAddresses
 
 if TYPE_CHECKING:
     from fastnode.buffers.pool import BufferPool
@@ -75,6 +76,7 @@ class NodeContext:
         dial_limit: limits log lines about dials that failed.
         on_refused: called for each connection to an acceptor that became no link.
         slow: warns about callbacks that block the loop.
+        failed: addresses that dials could not reach.
     """
 
     name: NodeName
@@ -92,6 +94,7 @@ class NodeContext:
     dial_limit: LogLimit
     on_refused: OnRefused | None
     slow: SlowCallbacks
+    failed: FailedAddresses = field(default_factory=FailedAddresses)
 
     def wanted(self) -> dict[str, tuple[str, ...]]:
         """Return the arguments with which this node asks cert managers for contexts.

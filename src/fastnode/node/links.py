@@ -67,12 +67,14 @@ from fastnode.errors import (
 from fastnode.limits import CHECK_SECONDS, LINGER_SECONDS, MAX_RETIRING_LINKS
 from fastnode.link.machine import State
 from fastnode.node.deadline import wait_cancelled
+from fastnode.options import check_plain
 
 if TYPE_CHECKING:
     from fastnode.errors import FastnodeError
     from fastnode.link.link import Link
     from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
+    from fastnode.node.deadline import Deadline
     from fastnode.node.pending import PendingConnections
     from fastnode.node.slow import SlowCallbacks
     from fastnode.options import OnLinkDown, OnLinkUp
@@ -114,11 +116,21 @@ class LinkEvents:
         self._on_down = [on_down] if on_down is not None else []
 
     def add_up(self, callback: OnLinkUp) -> None:
-        """Call `callback` with each link that comes up."""
+        """Call `callback` with each link that comes up.
+
+        Raises:
+            ConfigError: it is no plain function.
+        """
+        check_plain("the callback of on_link_up", callback)
         self._on_up.append(callback)
 
     def add_down(self, callback: OnLinkDown) -> None:
-        """Call `callback` with each link that goes down, and the reason."""
+        """Call `callback` with each link that goes down, and the reason.
+
+        Raises:
+            ConfigError: it is no plain function.
+        """
+        check_plain("the callback of on_link_down", callback)
         self._on_down.append(callback)
 
     def up(self, link: Link) -> None:
@@ -174,7 +186,10 @@ class LinkRegistry:
 
     def find(self, name: str) -> Link | None:
         """Return the addressable link of a peer, if it is up."""
-        protocol = self._by_name.get(name)
+        try:
+            protocol = self._by_name.get(name)
+        except TypeError:
+            return None  # a list, for example: `Dialer.check` says that it is no name
         return protocol.link if protocol is not None else None
 
     def up(self) -> tuple[Link, ...]:
@@ -465,26 +480,25 @@ class LinkRegistry:
             return False
         return True
 
-    async def close(self, timeout: float, deadline: float) -> tuple[Undelivered, ...]:
+    async def close(self, deadline: Deadline) -> tuple[Undelivered, ...]:
         """Close all links in order, and abort those that have not ended in time.
 
         Args:
-            timeout: seconds for closing in order.
-            deadline: the time of the loop at which all sockets are aborted.
+            deadline: when all sockets are aborted.
 
         Returns:
             What was not delivered.
         """
-        # A part of the time is reserved: in it, links report what they could not send,
-        # to this node and to the peer.
-        last_words = min(LINGER_SECONDS, timeout * LAST_WORDS)
         protocols = list(self)
-        for protocol in protocols:
-            protocol.begin_close(CloseReason.SHUTDOWN, timeout - last_words)
-        waits = [protocol.gone for protocol in self]
-        if waits:
-            left = deadline - asyncio.get_running_loop().time()
-            await asyncio.wait(waits, timeout=max(left, 0))
+        shortened = True
+        while shortened:
+            # A part of the time is reserved: in it, links report what they could not
+            # send, to this node and to the peer.
+            timeout = deadline.left
+            last_words = min(LINGER_SECONDS, timeout * LAST_WORDS)
+            for protocol in self:
+                protocol.begin_close(CloseReason.SHUTDOWN, timeout - last_words)
+            shortened = await deadline.wait([protocol.gone for protocol in self])
         for protocol in self:
             protocol.abort()
         handlers = [task for p in self for task in p.cancel_handlers()]

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
+from fastnode.dispatch.handler import handler_peer
 from fastnode.errors import CallTimeout, ConfigError, Side
 from fastnode.link.settings import LinkSettings
 from fastnode.log_limit import LogLimit
-from fastnode.names import NodeName
+from fastnode.names import NodeName, check_timeout
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
 from fastnode.node.context import DialStats, NodeContext, groups_of
 from fastnode.node.deadline import (
+    Deadline,
     connect_with_deadline,
     inherited,
     timed_out,
@@ -127,6 +129,7 @@ class Node(Endpoints):
         self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[tuple[Undelivered, ...]] | None = None
+        self._deadline: Deadline | None = None
         self._maintenance = Maintenance(
             self.name, self._options, self._context.pool, self._routes
         )
@@ -179,7 +182,11 @@ class Node(Endpoints):
                 route has expired.
         """
         if self._loop is not None:
-            raise ConfigError(f"node {self.name} was started before")
+            raise ConfigError(
+                f"node {self.name} was started before",
+                side=Side.LOCAL,
+                hint="a node runs once: start a new Node",
+            )
         network = self._options.network
         self._maintenance.refuse_expired()
         self._loop = asyncio.get_running_loop()
@@ -200,8 +207,11 @@ class Node(Endpoints):
                 self._freeze(acceptor.cert_manager)
                 await acceptor.start()
         except BaseException:
+            # The node can be started again, when what was wrong has been put right.
             for acceptor in acceptors:
                 acceptor.close()
+            self._links.pending.clear()
+            self._loop = None
             raise
         self._acceptors = tuple(acceptors)
         self._fork.watch(self._loop, self._acceptors)
@@ -223,23 +233,38 @@ class Node(Endpoints):
 
         What is not done within `timeout` seconds (default:
         ``NodeOptions.shutdown_timeout``) is cut off. Calling it again waits for the
-        same end.
+        same end. If that call gives a shorter timeout, it shortens the first one.
+
+        The end waits for handlers, so in a handler of this node this begins the end and
+        returns at once. The reply of the handler leaves before the end.
 
         Returns:
             What was not done, of each link where something was left; it is logged too.
+            In a handler nothing: that is not known yet.
+
+        Raises:
+            ConfigError: `timeout` is no number of seconds, or below 0. Nothing has been
+                stopped.
         """
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         if self._loop is None:
             return ()
         self._check_loop()
-        if self._stopping is None:
-            if timeout is None:
-                timeout = self._options.shutdown_timeout
-            self._stopping = self._loop.create_task(self._stop(timeout))
+        if self._deadline is None or self._stopping is None:
+            limit = self._options.shutdown_timeout if timeout is None else timeout
+            self._deadline = Deadline(limit)
+            # Not in the context of a handler, which may be the caller.
+            begin = self._context.registry.context.run
+            stopping = self._stop(self._deadline)
+            self._stopping = begin(self._loop.create_task, stopping)
+        elif timeout is not None:
+            self._deadline.shorten(timeout)
+        if handler_peer(self._context.registry) is not None:
+            return ()
         return await asyncio.shield(self._stopping)
 
-    async def _stop(self, timeout: float) -> tuple[Undelivered, ...]:
-        assert self._loop is not None
-        deadline = self._loop.time() + timeout
+    async def _stop(self, deadline: Deadline) -> tuple[Undelivered, ...]:
         self._maintenance.stop()
         for acceptor in self._acceptors:
             acceptor.close()
@@ -247,7 +272,7 @@ class Node(Endpoints):
             await keeper.close()
         await self._dialer.close()
         await self._successions.close()
-        left = await self._links.close(timeout, deadline)
+        left = await self._links.close(deadline)
         for each in left:
             log.warning("%s stopped before all was done with %s", self.name, each)
         self._maintenance.end()
@@ -271,9 +296,15 @@ class Node(Endpoints):
         """Add a route.
 
         Raises:
-            ConfigError: there is one with the same `match`.
+            ConfigError: there is one with the same `match`, or it is no `Route`.
             CertificateError: the certificate of its manager has expired.
         """
+        if not isinstance(route, Route):
+            raise ConfigError(
+                f"{route!r} is no Route",
+                side=Side.LOCAL,
+                hint="write node.add_route(Route(match, host, port))",
+            )
         self._maintenance.refuse_route(route)
         self._routes.add(route)
         self._freeze(route.cert_manager)
@@ -283,7 +314,13 @@ class Node(Endpoints):
         self._routes.remove(match)
 
     def routes(self, name: str) -> tuple[Route, ...]:
-        """The routes that match a node name, heaviest first."""
+        """The routes that match a node name, heaviest first.
+
+        Raises:
+            ConfigError: `name` is no str.
+        """
+        if not isinstance(name, str):
+            raise ConfigError(f"a node name is a str, not {type(name).__name__}")
         return self._routes.matching(name)
 
     # --- links -------------------------------------------------------------------
@@ -291,13 +328,16 @@ class Node(Endpoints):
     async def connect(self, name: str) -> Link:
         """The link with a node: the one that is up, or a new one.
 
-        A resolver and each address that is tried may take ``handshake_timeout``. When
-        all who wait for the link have been cancelled, the dial is given up.
+        All callers that want a link with the same node share one dial. It goes on when
+        a caller is cancelled, or has waited for long enough: later callers find it
+        further on. A resolver and each address that is tried may take
+        ``handshake_timeout``, and all addresses together four times that.
 
         Raises:
             ConfigError: `name` is no node name, or this node's own.
             HandshakeError: refused, by either side; a subclass says why.
             NoRoute: no address is known, or none could be reached.
+            OutOfResources: this process has no descriptors or memory left.
             LinkClosed: this node stops.
         """
         self._check_loop()
@@ -305,6 +345,12 @@ class Node(Endpoints):
         if link is not None:
             return link
         return await self._dialer.connect(name)
+
+    async def _keep(self, name: str) -> Link:
+        """As `connect`, but the dial ends with its keeper if nobody else waits."""
+        self._check_loop()
+        link = self._links.find(name)
+        return link or await self._dialer.connect(name, lives_on=False)
 
     def keep_connected(self, name: str) -> Keeper:
         """Keep a link with a node, from now on: dial it, and dial it again whenever
@@ -327,7 +373,7 @@ class Node(Endpoints):
         """
         self._check_loop()
         self._dialer.check(name)
-        keeper = Keeper(name, self._links, self.connect)
+        keeper = Keeper(name, self._links, self._keep)
         self._keepers.add(keeper)
         keeper.on_end(self._keepers.discard)
         return keeper
@@ -377,6 +423,8 @@ class Node(Endpoints):
             With several links, the first failure after all were tried; the others are
             its notes.
         """
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         self._check_loop()
         if self._stopping is not None:
             raise self._dialer.stopped()

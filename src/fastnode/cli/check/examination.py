@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from ssl import SSLEOFError
 from typing import TYPE_CHECKING, Any
 
 from fastnode import limits
@@ -369,8 +370,7 @@ class Examination:
             if self._own is None:
                 yield self._silence()
                 return
-            self._tls.sendall(_frame(HELLO, self._hello(self._own).encode()))
-            hello = self._answer()
+            hello = self._introduced(self._own)
         except TLS_ERRORS as failure:
             error = self._explain(failure)
         except FastnodeError as failure:
@@ -378,9 +378,9 @@ class Examination:
         except OSError as failure:
             error = self._cut_off(failure)
         else:
-            body = encode_goodbye(CloseReason.CLOSED, CHECKED, "nothing is wrong")
-            with suppress(OSError):  # the acceptor has said what we wanted to know
-                self._tls.sendall(_frame(GOODBYE, body))
+            goodbye = encode_goodbye(CloseReason.CLOSED, CHECKED, "nothing is wrong")
+            with suppress(OSError):
+                self._tls.sendall(_frame(GOODBYE, goodbye))
             yield Finding("acceptance", True, f"the acceptor takes {self._own}")
             yield from self._peer_name(hello)
             return
@@ -400,6 +400,26 @@ class Examination:
         raise HandshakeError(
             "the server closed the connection", side=Side.REMOTE, hint="see its log"
         )
+
+    def _introduced(self, own: NodeName) -> Hello:
+        """Send our HELLO, and return the server's.
+
+        A server that refuses us may have closed the connection before it read the
+        HELLO, so that sending fails. The alert that says why came before that.
+        """
+        failed: OSError | None = None
+        try:
+            self._tls.sendall(_frame(HELLO, self._hello(own).encode()))
+        except OSError as error:
+            failed = error
+        try:
+            return self._answer()
+        except OSError as error:
+            if failed is None or isinstance(error, FastnodeError):
+                raise
+            if isinstance(error, TLS_ERRORS) and not isinstance(error, SSLEOFError):
+                raise  # an alert
+            raise failed from None
 
     def _answer(self) -> Hello:
         decoder = Decoder(BufferPool(), limits.MAX_HELLO_BYTES + 8, 0)
