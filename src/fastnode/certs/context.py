@@ -174,6 +174,8 @@ def _trust(context: ssl.SSLContext, pool: CertPool, purpose: ssl.Purpose) -> Non
         )
     if pool.is_system:
         context.load_default_certs(purpose)
+    if pool.partial_chains:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if len(pool):
         context.load_verify_locations(cadata=pool.pem)
     if pool.crls:

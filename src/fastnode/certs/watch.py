@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self, TypeAlias
@@ -342,21 +342,18 @@ class TrustSource:
     def __init__(self, manager: TrustHolder, ca_file: Path) -> None:
         self.files: tuple[Path, ...] = (ca_file,)
         self._manager = manager
-        self._make: Callable[[], CertPool] = CertPool
+        self._new: CertPool | None = None
 
     def parse(self, *data: bytes) -> None:
         """See `Source`. There is at least one authority, and none is cut off."""
-
-        def make() -> CertPool:
-            return CertPool.from_named(data[0], str(self.files[0]))
-
-        make()
-        self._make = make
+        self._new = CertPool.from_named(data[0], str(self.files[0]))
 
     def take(self) -> bool:
         """See `Source`. The authorities in use are not new."""
         old = self._manager.client_cas, self._manager.root_cas
-        new = self._make(), self._make()
+        parsed, self._new = self._new, None
+        assert parsed is not None
+        new = parsed.replacing(old[0]), parsed.replacing(old[1])
         changed = False
         for before, after in zip(old, new, strict=True):
             if before is None:
@@ -364,8 +361,6 @@ class TrustSource:
                 continue
             changed |= before.is_system
             changed |= set(before.certificates) != set(after.certificates)
-            # A certificate that was revoked stays revoked.
-            after.take_crls_of(before)
         if changed:
             self._manager.replace_trust(*new)
         return changed
