@@ -7,24 +7,26 @@ from contextlib import suppress
 from typing import Any
 
 from fastnode import CertAuthManager, FastnodeError
+from fastnode.openssl.verdict import Verdict
 from fastnode.openssl.verification import expect_verdict, take_verdict
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.refusal import local_refusal
 
-__all__ = ["hints", "outcome", "refuse"]
+__all__ = ["handshake", "hints", "outcome", "refuse"]
 
 
-def outcome(
+def handshake(
     dialer: CertAuthManager, acceptor: CertAuthManager, host: str = "10.0.0.5"
-) -> tuple[FastnodeError | None, FastnodeError | None]:
-    """The errors of the dialer and of the acceptor in a handshake in memory."""
+) -> tuple[list[FastnodeError | None], list[Verdict | None]]:
+    """The errors, and the verdicts on the other side, of the dialer and of the
+    acceptor in a handshake in memory."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = (
         dialer.client_context().wrap_bio(to_client, to_server, server_hostname=host),
         acceptor.server_context().wrap_bio(to_server, to_client, server_side=True),
     )
     managers, pools = (dialer, acceptor), (dialer.root_cas, acceptor.client_cas)
-    verdicts: list[Any] = [None, None]
+    verdicts: list[Verdict | None] = [None, None]
     errors: list[FastnodeError | None] = [None, None]
     for step in range(8):
         side = step % 2
@@ -49,7 +51,15 @@ def outcome(
                 ),
             )
         verdicts[side] = take_verdict() or verdicts[side]
-    return errors[0], errors[1]
+    return errors, verdicts
+
+
+def outcome(
+    *arguments: Any, **options: Any
+) -> tuple[FastnodeError | None, FastnodeError | None]:
+    """The errors of the dialer and of the acceptor in a handshake in memory."""
+    dialer, acceptor = handshake(*arguments, **options)[0]
+    return dialer, acceptor
 
 
 def refuse(*arguments: Any, **options: Any) -> tuple[FastnodeError, FastnodeError]:

@@ -314,12 +314,15 @@ class Dial:
 
     async def admit(self, protocol: LinkProtocol) -> Peer:
         """See `LinkOwner`."""
-        assert self._target is not None
+        target, recheck = self._target, self._context.recheck
+        assert target is not None
         peer = await self._context.admission.judge(
             protocol,
-            verified=not self._context.plaintext and not self._target.insecure,
+            verified=not self._context.plaintext and not target.insecure,
             expected=self._name,
         )
+        if recheck is not None and target.cert_manager is not None:
+            recheck.remember(protocol, peer, target.cert_manager, target.server_name)
         self._compare(protocol, peer)
         return peer
 

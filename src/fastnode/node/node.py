@@ -16,7 +16,7 @@ from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
-from fastnode.node.context import DialStats, NodeContext, groups_of
+from fastnode.node.context import DialStats, NodeContext, groups_of, wanted_of
 from fastnode.node.deadline import (
     connect_with_deadline,
     inherited,
@@ -29,6 +29,7 @@ from fastnode.node.fork import ForkGuard
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
+from fastnode.node.recheck import Recheck
 from fastnode.node.sending import Sending
 from fastnode.node.slow import SlowCallbacks
 from fastnode.node.startup_warnings import warn_at_start
@@ -90,19 +91,29 @@ class Node(Endpoints):
         slow = SlowCallbacks(network.slow_callback_seconds, self._endpoints.context)
         events = LinkEvents(slow, network.on_link_up, network.on_link_down)
         self._links = LinkRegistry(str(self._name), events, verifies=verifies)
+        groups = groups_of(network)
+        admission = Admission(
+            own=self._name,
+            verify_peer_name=network.verify_peer_name,
+            authorize=network.authorize,
+            slow=slow,
+        )
+        self._recheck: Recheck | None = None
+        if network.recheck == "close" and not network.plaintext:
+            self._recheck = Recheck(
+                str(self._name),
+                admission,
+                wanted_of(groups),
+                2 * network.handshake_timeout,
+            )
         self._context = NodeContext(
             name=self._name,
             plaintext=network.plaintext,
             cert_manager=manager,
-            groups=groups_of(network),
+            groups=groups,
             settings=LinkSettings.of(network, self._name, self._instance),
             registry=self._endpoints,
-            admission=Admission(
-                own=self._name,
-                verify_peer_name=network.verify_peer_name,
-                authorize=network.authorize,
-                slow=slow,
-            ),
+            admission=admission,
             targets=Targets(
                 routes=self._routes,
                 resolver=network.resolver,
@@ -118,6 +129,7 @@ class Node(Endpoints):
             dial_limit=LogLimit(log),
             on_refused=network.on_refused,
             slow=slow,
+            recheck=self._recheck,
         )
         self._budget = self._context.settings.budget
         self._sending = Sending(self._links, self._budget)
@@ -241,6 +253,8 @@ class Node(Endpoints):
         assert self._loop is not None
         deadline = self._loop.time() + timeout
         self._maintenance.stop()
+        if self._recheck is not None:
+            self._recheck.stop()
         for acceptor in self._acceptors:
             acceptor.close()
         for keeper in tuple(self._keepers):

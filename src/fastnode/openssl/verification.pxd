@@ -1,0 +1,14 @@
+from fastnode.openssl.library cimport X509_STORE_CTX
+
+
+# What the callback is told, in place of a pointer.
+cdef enum:
+    ACCEPT_ANY = 1
+    ALLOW_MISSING_CRLS = 2
+
+
+cdef int decide(X509_STORE_CTX *store, int flags) noexcept nogil
+
+cdef tuple describe(X509_STORE_CTX *store, int code, bint accepted)
+
+cdef object verdict_of(tuple described)
