@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from fastnode.groups import is_post_quantum
 from fastnode.limits import GROUP_BYTES
 
 if TYPE_CHECKING:
@@ -43,6 +44,15 @@ class Peer:
     cipher: str | None = None
     group: str | None = None
     instance: str = ""
+
+    @property
+    def post_quantum(self) -> bool | None:
+        """Whether the key exchange was a hybrid with a post-quantum scheme: then who
+        records the connection cannot decrypt it later with a quantum computer.
+
+        None where `group` is None.
+        """
+        return None if self.group is None else is_post_quantum(self.group)
 
     def is_sibling_of(self, other: Peer) -> bool:
         """Whether the two are different workers of one group, under one name."""

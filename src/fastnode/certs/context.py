@@ -50,6 +50,7 @@ def make_server_context(
     minimum_version: ssl.TLSVersion,
     accept_any: bool = False,
     groups: tuple[str, ...] | None = None,
+    keep_chains: bool = False,
 ) -> ssl.SSLContext:
     """Make a context for accepted connections.
 
@@ -57,6 +58,7 @@ def make_server_context(
         verify_mode: whether a client certificate is asked for, and required.
         accept_any: take any, unverified.
         groups: key-exchange groups, canonical names, best first; None: the default.
+        keep_chains: the verdict on a dialer has all certificates that it presented.
 
     Raises:
         ConfigError: `accept_any` is asked for where OpenSSL cannot be reached,
@@ -74,7 +76,11 @@ def make_server_context(
         _trust(context, trusted, ssl.Purpose.CLIENT_AUTH)
     context.verify_mode = verify_mode
     if hook is not None:
-        hook.install(accept_any=accept_any, allow_missing_crls=trusted is not None)
+        hook.install(
+            accept_any=accept_any,
+            allow_missing_crls=trusted is not None,
+            keep_chains=keep_chains and trusted is not None,
+        )
         hook.require_alpn(ALPN_PROTOCOL.encode())
         hook.no_session_cache()
         hook.limit_certificates(MAX_CLIENT_CHAIN_BYTES)

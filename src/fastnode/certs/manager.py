@@ -91,6 +91,7 @@ class CertManager:
         self._server_name: str | None = None
         self._verify_server_name = True
         self._frozen = False
+        self._keeps_chains = False
         self._trust_changed_at = -math.inf
         self._trust_watchers: list[Callable[[CertManager], object]] = []
         self._contexts: dict[_Key, ssl.SSLContext] = {}
@@ -277,6 +278,7 @@ class CertManager:
             minimum_version=self._minimum_version,
             accept_any=auth.asks and not auth.verifies,
             groups=groups,
+            keep_chains=self._keeps_chains,
         )
 
     # --- trust -----------------------------------------------------------------
@@ -288,6 +290,17 @@ class CertManager:
             for pool in (self._client_cas, self._root_cas):
                 if pool is not None:
                     pool.freeze()
+
+    def keep_chains(self) -> None:
+        """Let verdicts on dialers have all certificates that they present.
+
+        A node that judges its peers again needs them. They take up to 16 KiB while a
+        handshake is under way.
+        """
+        with self._lock:
+            if not self._keeps_chains:
+                self._keeps_chains = True
+                self._contexts = {}
 
     @property
     def trust_changed_at(self) -> float:

@@ -224,10 +224,11 @@ class Node(Endpoints):
         warn_at_start(self._name, self._options, self._acceptors)
         return self
 
-    @staticmethod
-    def _freeze(manager: CertManager | None) -> None:
+    def _freeze(self, manager: CertManager | None) -> None:
         if manager is not None:
             manager.freeze()
+            if self._recheck is not None:
+                manager.keep_chains()
 
     async def stop(self, timeout: float | None = None) -> tuple[Undelivered, ...]:
         """Stop: acceptors close, what is queued leaves in both directions, handlers

@@ -18,6 +18,7 @@ from fastnode.openssl.handle cimport Handle
 from fastnode.openssl.library cimport STACK, X509, X509_STORE_CTX, lib
 from fastnode.openssl.verification cimport (
     ALLOW_MISSING_CRLS,
+    KEEP_CHAINS,
     decide,
     describe,
     verdict_of,
@@ -95,7 +96,7 @@ def judge_again(list pairs not None):
             raise MemoryError()
         verdicts.append(
             verdict_of(
-                describe(trials.trials[at].store, trials.trials[at].code, False)
+                describe(trials.trials[at].store, trials.trials[at].code, KEEP_CHAINS)
             )
         )
     return verdicts

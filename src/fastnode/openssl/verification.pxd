@@ -5,10 +5,11 @@ from fastnode.openssl.library cimport X509_STORE_CTX
 cdef enum:
     ACCEPT_ANY = 1
     ALLOW_MISSING_CRLS = 2
+    KEEP_CHAINS = 4
 
 
 cdef int decide(X509_STORE_CTX *store, int flags) noexcept nogil
 
-cdef tuple describe(X509_STORE_CTX *store, int code, bint accepted)
+cdef tuple describe(X509_STORE_CTX *store, int code, int flags)
 
 cdef object verdict_of(tuple described)

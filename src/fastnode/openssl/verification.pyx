@@ -215,7 +215,13 @@ cdef class HookedContext:
         self.context.options = options
         return 0
 
-    def install(self, *, bint accept_any=False, bint allow_missing_crls=False):
+    def install(
+        self,
+        *,
+        bint accept_any=False,
+        bint allow_missing_crls=False,
+        bint keep_chains=False,
+    ):
         """Put the callback in place, and the one that looks at messages before.
 
         Args:
@@ -223,8 +229,12 @@ cdef class HookedContext:
                 peer still proves that it has the private key (RFC 8446, 4.4.3).
             allow_missing_crls: an authority without a CRL is no error; others are
                 checked against theirs.
+            keep_chains: a `Verdict` on a dialer has all that it presented, and not its
+                own certificate alone, also if it is good.
         """
         cdef uintptr_t flags = 0
+        if keep_chains:
+            flags |= KEEP_CHAINS
         if accept_any:
             flags |= ACCEPT_ANY
         if allow_missing_crls:
@@ -346,7 +356,7 @@ cdef int judge(X509_STORE_CTX *store, void *arg) noexcept nogil:
         with gil:
             try:
                 found[PyThread_get_thread_ident()] = describe(
-                    store, V_OK if ok else code, flags & ACCEPT_ANY != 0
+                    store, V_OK if ok else code, <int>flags
                 )
             except BaseException:
                 noted = False
@@ -478,11 +488,12 @@ cdef bint about_constraints(int code) noexcept nogil:
     )
 
 
-cdef tuple describe(X509_STORE_CTX *store, int code, bint accepted):
+cdef tuple describe(X509_STORE_CTX *store, int code, int flags):
     """The arguments of a `Verdict`: what was found.
 
     Args:
-        code: as that of the `Verdict`; accepted: nothing was verified.
+        code: as that of the `Verdict`.
+        flags: what the callback is told.
     """
     cdef STACK *chain = lib.untrusted(store)
     cdef X509 *leaf = lib.leaf(store)
@@ -492,9 +503,10 @@ cdef tuple describe(X509_STORE_CTX *store, int code, bint accepted):
     cdef list presented = []
     cdef list authorities = []
     cdef bint serving = connection != NULL and lib.is_server(connection)
-    # A dialer that is taken unverified is known by its own certificate. It may be
-    # anybody, and the others could be of any content.
-    cdef int most = 0 if serving and accepted else MOST_PRESENTED
+    # A dialer whose certificate is good is known by that. The others may be of any
+    # content, and it has not proven yet that it has the key.
+    cdef bint known_dialer = serving and code == V_OK and not flags & KEEP_CHAINS
+    cdef int most = 0 if known_dialer else MOST_PRESENTED
     cdef int i, known
     if leaf != NULL:
         presented.append(der_of(leaf))
