@@ -184,44 +184,15 @@ async def test_links_stay_unless_it_is_asked_for() -> None:
 
 
 @needs_openssl
-async def test_another_chain_that_the_peer_presented_counts() -> None:
-    """As in a handshake: a cross-signed intermediate leads to the new authority."""
-    below = authority().intermediate("below")
-    issued = below.issue(NodeName.parse(A))
-    cross = cross_signed(below, authority("new CA"))
-    # Both certificates of the intermediate, the one of the old authority first.
-    shown = Certificate.from_pem(issued.cert_pem, issued.key_pem)
-    shown._chain = (*shown._chain, x509.load_pem_x509_certificate(cross))
-    made = manager(B, live_trust=True)
-    async with linked(manager(A, shows=shown), made) as (_a, b, link, far):
-        with mock.patch.object(recheck, "judge_again", wraps=judge_again) as judged:
-            made.client_cas = pool("new CA")
-            await until(lambda: judged.called and b._recheck and not b._recheck._task)
-        assert await link.call("echo", b"x", timeout=20) == b"x"
-        assert b.links == (far,)
-
-
-def cross_signed(below: Authority, by: Authority) -> bytes:
-    """The certificate of an authority as another one issues it."""
-    old = below.x509
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(old.subject)
-        .issuer_name(by.x509.subject)
-        .public_key(old.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(old.not_valid_before_utc)
-        .not_valid_after(old.not_valid_after_utc)
-    )
-    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(
-        by._key.public_key()
-    )
-    for each in old.extensions:
-        value: x509.ExtensionType = each.value
-        if isinstance(value, x509.AuthorityKeyIdentifier):
-            value = identifier
-        builder = builder.add_extension(value, critical=each.critical)
-    return builder.sign(by._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+async def test_all_that_a_peer_presented_is_judged_again() -> None:
+    shown = authority().intermediate("below").issue(NodeName.parse(A)).certificate()
+    made = manager(B)
+    async with linked(manager(A, shows=shown), made) as (_a, b, _link, far):
+        checking = b._recheck
+        assert checking is not None
+        (case,) = checking._cases.values()
+        assert case.chain == tuple(map(der_of, shown.chain))
+        assert list(case.links.values()) == [NodeName.parse(far.peer.name)]
 
 
 @needs_openssl
@@ -440,7 +411,7 @@ async def test_the_loop_is_left_alone_for_most_of_the_time() -> None:
     made = manager(B, live_trust=True)
     admission = mock.Mock()
     checking = recheck.Recheck(B, admission, {}, 1.0)
-    chain = (der_of(certificate(A)),)
+    chain = (der_of(certificate(A).x509),)
     links = [FakeLink(f"n{at}@127.0.0.1", chain, 0.001) for at in range(60)]
     for link in links:
         checking.remember(link, link.peer, made)  # type: ignore[arg-type]
@@ -455,8 +426,8 @@ async def test_the_loop_is_left_alone_for_most_of_the_time() -> None:
     checking.stop()
 
 
-def der_of(shown: Certificate) -> bytes:
-    return shown.x509.public_bytes(Encoding.DER)
+def der_of(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
 
 
 # --- what is left ---------------------------------------------------------------------

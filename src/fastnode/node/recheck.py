@@ -16,15 +16,15 @@ so at most a fifth of its time is taken.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from fastnode.errors import (
@@ -97,17 +97,19 @@ class Case:
         rules: these rules.
         chain: the certificates that were presented, the peer's own first, DER.
         ends: when each of them expires, in seconds of `time.time`.
+        due_at: when the next of them expires.
         links: the links, with the node name of each peer.
     """
 
     rules: Rules
     chain: tuple[bytes, ...]
     ends: tuple[float, ...]
+    due_at: float
     links: dict[LinkProtocol, NodeName] = field(default_factory=dict)
 
-    def next_end(self, now: float) -> float | None:
-        """When the next of the certificates expires after `now`."""
-        return min((end for end in self.ends if end > now), default=None)
+    def next_end(self, now: float) -> float:
+        """When the next of the certificates expires after `now`; or infinity."""
+        return min((end for end in self.ends if end > now), default=math.inf)
 
 
 class Recheck:
@@ -149,8 +151,7 @@ class Recheck:
         self._watched: dict[CertManager, int] = {}
         # A dict, because it keeps the order in which cases became due.
         self._due: dict[Case, None] = {}
-        self._ends: list[tuple[float, int, Case]] = []
-        self._numbers = count()
+        self._wake_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -180,10 +181,14 @@ class Recheck:
         key = rules, verdict.presented
         case = self._cases.get(key)
         if case is None:
-            case = Case(rules, verdict.presented, ends_of(verdict.presented))
+            # One that has expired meanwhile is judged at the first look.
+            ends = ends_of(verdict.presented)
+            case = Case(rules, verdict.presented, ends, min(ends, default=math.inf))
             self._cases[key] = case
             self._watch(manager)
-            self._plan(case)
+            if case.due_at < self._wake_at or self._timer is None:
+                self._wake_at = min(self._wake_at, case.due_at)
+                self._set_timer()
         case.links[protocol] = NodeName.parse(peer.name)
         protocol.gone.add_done_callback(partial(self._forget, protocol, key, case))
         if time.monotonic() - manager.trust_changed_at < self._margin:
@@ -230,36 +235,29 @@ class Recheck:
             [case for case in self._cases.values() if case.rules.manager is manager]
         )
 
-    def _plan(self, case: Case) -> None:
-        """Judge a case when the next of its certificates expires."""
-        end = case.next_end(time.time() - LATE_SECONDS)
-        if end is not None:
-            heapq.heappush(self._ends, (end, next(self._numbers), case))
-            if self._ends[0][2] is case:
-                self._set_timer()
+    def _look(self) -> None:
+        """Find the cases with a certificate that has just expired."""
+        now = time.time() - LATE_SECONDS
+        expired = []
+        self._wake_at = math.inf
+        for case in self._cases.values():
+            if case.due_at <= now:
+                expired.append(case)
+                case.due_at = case.next_end(now)
+            self._wake_at = min(self._wake_at, case.due_at)
+        self._judge_soon(expired)
+        self._set_timer()
 
     def _set_timer(self) -> None:
         assert self._loop is not None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._ends:
-            delay = self._ends[0][0] + LATE_SECONDS - time.time()
+        if self._cases:
+            delay = self._wake_at + LATE_SECONDS - time.time()
             self._timer = self._loop.call_later(
                 min(max(delay, 0.0), LOOK_SECONDS), self._look
             )
-
-    def _look(self) -> None:
-        """Find the cases with a certificate that has just expired."""
-        now = time.time() - LATE_SECONDS
-        expired = []
-        while self._ends and (self._ends[0][0] <= now or not self._ends[0][2].links):
-            _end, _number, case = heapq.heappop(self._ends)
-            if case.links:
-                expired.append(case)
-                self._plan(case)
-        self._judge_soon(expired)
-        self._set_timer()
 
     # --- judging ------------------------------------------------------------------
 
@@ -420,7 +418,6 @@ class Recheck:
         self._watched.clear()
         self._cases.clear()
         self._due.clear()
-        self._ends.clear()
 
 
 @dataclass(slots=True)

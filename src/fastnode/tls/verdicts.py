@@ -175,8 +175,9 @@ def _namesake(evidence: Evidence, certificate: x509.Certificate) -> str:
                 "verifies nobody: "
             )
         return (
-            f"the one in {evidence.our_pool} has the same name and key, but another "
-            "key identifier: "
+            f"the one in {evidence.our_pool} has signed it, but OpenSSL did not take "
+            "it for the issuer: compare the key identifiers of the two, and the order "
+            "in the peer's certificate file; otherwise, "
         )
     if named:
         return f"the one in {evidence.our_pool} has the same name, but another key: "

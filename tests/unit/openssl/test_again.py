@@ -103,12 +103,14 @@ CASES: dict[str, Callable[[], Made]] = {
 
 
 def manager(shows: Certificate, trusts: CertPool) -> CertAuthManager:
-    return CertAuthManager(
+    made = CertAuthManager(
         shows,
         client_cas=trusts,
         client_auth=ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT,
         root_cas=trusts,
     )
+    made.keep_chains()
+    return made
 
 
 def again(judge: CertAuthManager, verdict: Verdict, *, dialer: bool) -> Verdict:
