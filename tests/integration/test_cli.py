@@ -298,7 +298,10 @@ def test_listen_says_once_where_and_what_only_looked(
         (["ca", "issue", "me", "--dir", "{certs}"], "name@host"),
         (["ca", "issue", "../me@h", "--dir", "{certs}"], "not a node name"),
         (["ca", "issue", "a@h", "--dir", "{certs}", "--ip", "1.2"], "IP address"),
-        (["ca", "issue", "a@h", "--dir", "{certs}", "--dns", "\u00e9 b"], "alternative"),
+        (
+            ["ca", "issue", "a@h", "--dir", "{certs}", "--dns", "\u00e9 b"],
+            "alternative",
+        ),
         (["ca", "issue", "a@h", "--dir", "{certs}", "--days", "nan"], "nan"),
         (["ca", "issue", "a@h", "--dir", "{certs}", "--days", "-1"], "range"),
         (["ca", "nonsense"], "nonsense"),

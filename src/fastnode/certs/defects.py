@@ -195,10 +195,13 @@ def self_issued(certificate: x509.Certificate) -> bool:
 
 
 def issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    """Whether the name and the key of an authority fit a certificate."""
+    """Whether the name and the key of an authority fit a certificate, as far as is
+    known."""
     try:
         certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except UnsupportedAlgorithm:
+        return True
+    except (ValueError, TypeError, InvalidSignature):
         return False
     return True
 
