@@ -32,6 +32,7 @@ __all__ = [
     "OnLinkUp",
     "OnRefused",
     "Priority",
+    "Recheck",
     "Resolver",
     "check_plain",
 ]
@@ -47,6 +48,8 @@ OnLinkDown: TypeAlias = "Callable[[Link, FastnodeError], object]"
 
 #: What is sent with "high" overtakes what is queued with "normal".
 Priority: TypeAlias = Literal["normal", "high"]
+#: What becomes of links whose peer would be refused today.
+Recheck: TypeAlias = Literal["keep", "close"]
 
 
 class Listener(Protocol):
@@ -230,6 +233,11 @@ class NetworkOptions:
         groups: names of the key-exchange groups to offer and accept, best first: for
             example ``["X25519", "P-256"]``. None takes X25519MLKEM768 where the TLS
             library has it, X25519, P-256 and P-384. Finite-field groups are refused.
+        recheck: what becomes of links that are up when trust or a revocation list of
+            their cert manager changes, and when a certificate that their peer showed
+            expires. ``"keep"``: they stay. ``"close"``: peers are verified again by the
+            rules of that moment, and links whose peer would be refused are closed.
+            `authorize` is not asked again.
         authorize: asked about each peer after its certificate and name were found in
             order; refuses by returning anything but True, or by raising.
         on_refused: called with a `Refusal` for each connection to an acceptor that did
@@ -266,6 +274,7 @@ class NetworkOptions:
     plaintext: bool = False
     verify_peer_name: bool = True
     groups: Sequence[str] | None = None
+    recheck: Recheck = "keep"
     authorize: Authorize | None = None
     on_refused: OnRefused | None = None
     on_link_up: OnLinkUp | None = None
@@ -291,6 +300,10 @@ class NetworkOptions:
             check_flag(what + name, getattr(self, name))
         groups = check_groups(what + "groups", self.groups)
         object.__setattr__(self, "groups", groups)
+        if self.recheck not in ("keep", "close"):
+            raise ConfigError(
+                f"{what}recheck is {self.recheck!r}", hint='it is "keep" or "close"'
+            )
         _check_callable(what + "resolver", self.resolver)
         _check_callable(what + "authorize", self.authorize)
         check_plain(what + "on_refused", self.on_refused)

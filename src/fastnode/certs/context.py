@@ -51,6 +51,7 @@ def make_server_context(
     minimum_version: ssl.TLSVersion,
     accept_any: bool = False,
     groups: tuple[str, ...] | None = None,
+    keep_chains: bool = False,
 ) -> ssl.SSLContext:
     """Make a context for accepted connections.
 
@@ -58,6 +59,7 @@ def make_server_context(
         verify_mode: whether a client certificate is asked for, and required.
         accept_any: take any, unverified.
         groups: key-exchange groups, canonical names, best first; None: the default.
+        keep_chains: the verdict on a dialer has all certificates that it presented.
 
     Raises:
         ConfigError: `accept_any` is asked for where OpenSSL cannot be reached,
@@ -75,7 +77,11 @@ def make_server_context(
         _trust(context, trusted, ssl.Purpose.CLIENT_AUTH)
     context.verify_mode = verify_mode
     if hook is not None:
-        hook.install(accept_any=accept_any, allow_missing_crls=trusted is not None)
+        hook.install(
+            accept_any=accept_any,
+            allow_missing_crls=trusted is not None,
+            keep_chains=keep_chains and trusted is not None,
+        )
         hook.require_alpn(ALPN_PROTOCOL.encode())
         hook.no_session_cache()
         hook.limit_certificates(MAX_CLIENT_CHAIN_BYTES)
@@ -191,6 +197,8 @@ def _trust(context: ssl.SSLContext, pool: CertPool, purpose: ssl.Purpose) -> Non
         )
     if pool.is_system:
         _trust_system(context, purpose)
+    if pool.partial_chains:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if len(pool):
         context.load_verify_locations(cadata=pool.pem)
     if pool.crls:

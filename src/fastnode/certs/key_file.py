@@ -35,9 +35,15 @@ def load_cert_chain(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
                 stack.enter_context(named_file(key)),
             )
     except ssl.SSLError as error:
+        reason = error.reason or "for no reason"
+        hint = f"use a key that this OpenSSL ({ssl.OPENSSL_VERSION}) can use: EC P-256"
+        if "TOO_SMALL" in reason or "TOO_WEAK" in reason:
+            hint = (
+                "its key is too small, or its hash too weak, for the security level in "
+                "force: use EC P-256, or RSA with 2048 bits, and SHA-256"
+            )
         raise CertificateLoadError(
-            f"OpenSSL refuses the certificate or its key: {error.reason}",
-            hint="its key may be too small for the security level in force",
+            f"OpenSSL refuses the certificate or its key: {reason}", hint=hint
         ) from None
     except OSError as error:
         if is_exhaustion(error):

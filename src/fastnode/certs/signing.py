@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fastnode.errors import ConfigError
+from fastnode.names import verified_host
 
 __all__ = [
     "BACKDATE",
@@ -245,13 +246,21 @@ def sign_crl(
 
 
 def _general_name(host: str) -> x509.GeneralName:
-    """Return a host as the kind of SAN that it is: URI, address or DNS name."""
+    """Return a host as the kind of SAN that it is: URI, address or DNS name.
+
+    Hosts are written in the form in which peers look for them.
+    """
     if "://" in host:
         return x509.UniformResourceIdentifier(host)
+    star = "*." if host.startswith("*.") else ""
     try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
+        normal = verified_host(host.removeprefix(star))
+    except ConfigError:
         return x509.DNSName(host)
+    try:
+        return x509.IPAddress(ipaddress.ip_address(normal))
+    except ValueError:
+        return x509.DNSName(star + normal)
 
 
 def _key_usage(

@@ -314,6 +314,8 @@ class Acceptor:
         )
         if protocol.state is not State.DECIDING:
             return peer  # it ended, and a hook did not care that it was cancelled
+        if self._context.recheck is not None and self._manager is not None:
+            self._context.recheck.remember(protocol, peer, self._manager)
         links = self._context.links
         succeeds = await links.admit_successor(protocol, peer)
         predecessor = protocol.succession.predecessor

@@ -260,6 +260,9 @@ class Attempt:
         peer = await self._context.admission.judge(
             protocol, verified=self.verifies, expected=self._name
         )
+        target, recheck = self._target, self._context.recheck
+        if recheck is not None and target.cert_manager is not None:
+            recheck.remember(protocol, peer, target.cert_manager, target.server_name)
         self._rules.compare(protocol, peer)
         return peer
 

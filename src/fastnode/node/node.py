@@ -17,7 +17,7 @@ from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName, check_timeout
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
-from fastnode.node.context import DialStats, NodeContext, groups_of
+from fastnode.node.context import DialStats, NodeContext, groups_of, wanted_of
 from fastnode.node.deadline import (
     Deadline,
     connect_with_deadline,
@@ -31,6 +31,7 @@ from fastnode.node.fork import ForkGuard
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
+from fastnode.node.recheck import Recheck
 from fastnode.node.sending import Sending
 from fastnode.node.slow import SlowCallbacks
 from fastnode.node.startup_warnings import warn_at_start
@@ -92,19 +93,29 @@ class Node(Endpoints):
         slow = SlowCallbacks(network.slow_callback_seconds, self._endpoints.context)
         events = LinkEvents(slow, network.on_link_up, network.on_link_down)
         self._links = LinkRegistry(str(self._name), events, verifies=verifies)
+        groups = groups_of(network)
+        admission = Admission(
+            own=self._name,
+            verify_peer_name=network.verify_peer_name,
+            authorize=network.authorize,
+            slow=slow,
+        )
+        self._recheck: Recheck | None = None
+        if network.recheck == "close" and not network.plaintext:
+            self._recheck = Recheck(
+                str(self._name),
+                admission,
+                wanted_of(groups),
+                2 * network.handshake_timeout,
+            )
         self._context = NodeContext(
             name=self._name,
             plaintext=network.plaintext,
             cert_manager=manager,
-            groups=groups_of(network),
+            groups=groups,
             settings=LinkSettings.of(network, self._name, self._instance),
             registry=self._endpoints,
-            admission=Admission(
-                own=self._name,
-                verify_peer_name=network.verify_peer_name,
-                authorize=network.authorize,
-                slow=slow,
-            ),
+            admission=admission,
             targets=Targets(
                 routes=self._routes,
                 resolver=network.resolver,
@@ -120,6 +131,7 @@ class Node(Endpoints):
             dial_limit=LogLimit(log),
             on_refused=network.on_refused,
             slow=slow,
+            recheck=self._recheck,
         )
         self._budget = self._context.settings.budget
         self._sending = Sending(self._links, self._budget)
@@ -222,10 +234,11 @@ class Node(Endpoints):
         warn_at_start(self._name, self._options, self._acceptors)
         return self
 
-    @staticmethod
-    def _freeze(manager: CertManager | None) -> None:
+    def _freeze(self, manager: CertManager | None) -> None:
         if manager is not None:
             manager.freeze()
+            if self._recheck is not None:
+                manager.keep_chains()
 
     async def stop(self, timeout: float | None = None) -> tuple[Undelivered, ...]:
         """Stop: acceptors close, what is queued leaves in both directions, handlers
@@ -266,6 +279,8 @@ class Node(Endpoints):
 
     async def _stop(self, deadline: Deadline) -> tuple[Undelivered, ...]:
         self._maintenance.stop()
+        if self._recheck is not None:
+            self._recheck.stop()
         for acceptor in self._acceptors:
             acceptor.close()
         for keeper in tuple(self._keepers):

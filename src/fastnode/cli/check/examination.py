@@ -36,6 +36,7 @@ from fastnode.errors import (
     Side,
     refusal_from_wire,
 )
+from fastnode.groups import described_group
 from fastnode.openssl.constrained import constrained_by
 from fastnode.openssl.handle import adopt
 from fastnode.openssl.verification import expect_verdict, take_verdict, why_unavailable
@@ -236,7 +237,7 @@ class Examination:
     def _agreed(self) -> Iterator[Finding]:
         agreed = [self._tls.version(), self._tls.cipher()[0]]
         if self._handle is not None and self._handle.group is not None:
-            agreed.append(self._handle.group)
+            agreed.append(described_group(self._handle.group))
         yield Finding("TLS", True, ", ".join(agreed))
         alpn = self._tls.selected_alpn_protocol()
         yield Finding(
