@@ -334,7 +334,7 @@ class Relay:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="keeps what came before a reset")
-async def test_guarantee_8_a_goodbye_is_read_although_a_write_fails() -> None:
+async def test_a_goodbye_is_read_although_a_write_fails() -> None:
     """The peer says why it ends the link, and resets the connection. This node writes
     before it reads."""
     async with pair() as (a, b):

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ssl import SSLEOFError
 from typing import TYPE_CHECKING, Any
 
 from fastnode import limits
@@ -418,8 +417,8 @@ class Examination:
         except OSError as error:
             if failed is None or isinstance(error, FastnodeError):
                 raise
-            if isinstance(error, TLS_ERRORS) and not isinstance(error, SSLEOFError):
-                raise  # an alert
+            if "ALERT" in str(getattr(error, "reason", "")):
+                raise
             raise failed from None
 
     def _answer(self) -> Hello:
