@@ -56,12 +56,8 @@ from inspect import isawaitable
 from fastnode.dispatch.user_code import end_program, is_cancelled, name_of, text_of
 from fastnode.dispatch.reply import Reply
 from fastnode.errors import CallError
-from fastnode.wire.call_error import (
-    BUSY,
-    DEADLINE_OVER,
-    HANDLER_RAISED,
-    NO_SUCH_ENDPOINT,
-)
+from fastnode.wire.call_error import BUSY, DEADLINE_OVER
+from fastnode.wire.call_error import HANDLER_RAISED, NO_SUCH_ENDPOINT
 
 log = logging.getLogger("fastnode.link")
 
@@ -576,11 +572,7 @@ cdef class Handlers:
         return self.outbox.refuse(call, HANDLER_RAISED, name_of(error), text)
 
     cdef int refuse_busy(self, uint32_t call, str text) except -1:
-        """Refuse a call or confirmed message, because too much waits here.
-
-        Args:
-            text: what is full.
-        """
+        """Refuse a call or confirmed message; `text` says what is full."""
         self.refused += 1
         # A peer of an older version takes an error of this code for that of a handler.
         return self.outbox.refuse(

@@ -17,9 +17,10 @@ has it wait. There are three things that can be in its way, and they come in thi
    read its replies, it stalls: others of the line pass, and it goes back to the front
    later. What waits for its lane or endpoint counts against the window.
 
-Where an endpoint fills the window, `fastnode.dispatch.congestion` pauses it. What came for
-it is no longer in the way of others: it is *set aside*, and it waits for the handlers of
-its own endpoint, in a line of its own, where it would have waited for those of its lane.
+Where an endpoint fills the window, `fastnode.dispatch.congestion` pauses it. What came
+for it is no longer in the way of others: it is *set aside*, and it waits for the
+handlers of its own endpoint, in a line of its own, where it would have waited for those
+of its lane.
 
 An endpoint may refuse calls instead of having them wait (`max_waiting`). Messages that
 nobody waits for are never refused.
