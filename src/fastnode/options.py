@@ -338,6 +338,12 @@ class NodeOptions:
         network: how it listens, dials and judges.
         shutdown_timeout: seconds that `Node.stop` gives links to end in order. What is
             not done by then is cut off, which takes a few seconds at most.
+        max_waiting: while so many messages and calls wait at endpoints that have a
+            `concurrency`, all endpoints of the node together, a further call that would
+            have to wait is refused with `Busy`. None: no bound.
+        shed_above: seconds. While the event loop is later than that, every call is
+            refused with `Busy`, before its handler begins. None: no call is. Neither
+            bound refuses calls of peers' handlers, or messages without confirmation.
         group: 8 random bytes that all nodes have in common which run under one name at
             the same time; `WorkerGroup` sees to it. Their peers keep a link with each.
             None: this node is the only one of its name, and a peer that meets another
@@ -347,6 +353,8 @@ class NodeOptions:
     cert_manager: CertManager | None = None
     network: NetworkOptions = field(default_factory=NetworkOptions)
     shutdown_timeout: float = limits.SHUTDOWN_TIMEOUT_SECONDS
+    max_waiting: int | None = None
+    shed_above: float | None = None
     group: bytes | None = None
 
     def __post_init__(self) -> None:
@@ -365,3 +373,8 @@ class NodeOptions:
                 f"os.urandom({limits.GROUP_BYTES})",
             )
         _check_number("NodeOptions.shutdown_timeout", self.shutdown_timeout, 0, 86400)
+        if self.max_waiting is not None:
+            most = limits.MAX_WAITING
+            _check_count("NodeOptions.max_waiting", self.max_waiting, 0, most)
+        if self.shed_above is not None:
+            _check_number("NodeOptions.shed_above", self.shed_above, 0.001, 3600)

@@ -53,6 +53,7 @@ cdef class Extensions:
         self.outbox.extensions = self.agreed
         if self.agreed:
             self.dispatcher.report_drops()
+            self.dispatcher.pause_endpoints()
 
     cdef int on_frame(self, int kind, bytes body) except -1:
         """PAUSE, RESUME, DROPPED or LEAVING."""
@@ -67,7 +68,11 @@ cdef class Extensions:
                 endpoint_name(body[COUNT_BYTES:]),
             )
         elif kind == PAUSE or kind == RESUME:
-            endpoint_name(body)
+            name = endpoint_name(body)
+            if kind == PAUSE:
+                self.outbox.pause(name)
+            else:
+                self.outbox.resume(name)
         return 0
 
     def peer_dropped(self, count, name):
