@@ -9,7 +9,7 @@ import pytest
 
 from fastnode import limits
 from fastnode.link.transport_protocol import TransportProtocol
-from fastnode.node import dial
+from fastnode.node import attempt
 from helpers.nodes import B, pair, until
 
 RECORD_BYTES = 16 << 10
@@ -60,7 +60,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         setattr(made, "connection_made", connection_made)  # noqa: B010 - a slot
         return made
 
-    monkeypatch.setattr(dial, "TransportProtocol", record)
+    monkeypatch.setattr(attempt, "TransportProtocol", record)
     return written
 
 

@@ -64,7 +64,6 @@ BAD: list[tuple[str, Callable[[], object]]] = [
     ("hosts", lambda: Certificate.self_signed("o", hosts=5)),  # type: ignore[arg-type]
     ("hosts", lambda: Certificate.self_signed("o", hosts=[b"h"])),  # type: ignore[list-item]
     ("hosts", lambda: Certificate.self_signed("o", hosts=[])),
-    ("subject", lambda: Certificate.self_signed("o", hosts=["b\u00fccher"])),
     ("days", lambda: Certificate.self_signed("o", days=0)),
     ("days", lambda: Certificate.self_signed("o", days=1e9)),
     ("days", lambda: Certificate.self_signed("o", days="9")),  # type: ignore[arg-type]

@@ -1,9 +1,9 @@
 """Finds the endpoints that fill the windows of a link, and pauses them.
 
 Nothing is counted for each endpoint as messages come and go. `Windows` calls `suspect`
-where it does not grant because too much is held, and `DeliveryQueue` where something has
-to wait for the handlers of its lane. Both happen on busy links too, for a moment. So a
-timer calls `look` a little later, and only a lane that has not moved since then is
+where it does not grant because too much is held, and `DeliveryQueue` where something
+has to wait for the handlers of its lane. Both happen on busy links too, for a moment.
+So a timer calls `look` a little later, and only a lane that has not moved since then is
 congested. `look` walks over all that the link holds, adds up what each endpoint holds,
 and pauses those that hold most, until the rest leaves half of the room free.
 
@@ -18,7 +18,6 @@ from fastnode.dispatch.batch cimport Batch, BatchLine
 from fastnode.dispatch.batches cimport Batches
 from fastnode.dispatch.endpoint cimport Endpoint
 from fastnode.dispatch.handler cimport (
-    DONE,
     NESTED,
     QUEUED,
     RUNNING,
@@ -26,10 +25,10 @@ from fastnode.dispatch.handler cimport (
     Handlers,
     aside_size,
 )
-from fastnode.dispatch.paused cimport PausedEndpoint, PausedEndpoints
+from fastnode.dispatch.paused cimport PausedEndpoint
 from fastnode.dispatch.queue cimport DeliveryQueue
 from fastnode.dispatch.windows cimport Windows
-from fastnode.wire.frame cimport BULK_LANE, DATA_LANE, HIGH_LANE, INNER_LANE, LANES
+from fastnode.wire.frame cimport BULK_LANE, DATA_LANE, INNER_LANE, LANES
 
 from collections import deque
 
@@ -83,7 +82,9 @@ cdef class Congestion:
         self.windows.on_full = self.queue.on_full = None
         for lane in range(LANES):
             self.granted[lane] = self.windows.granted[lane]
-        self.tails = [line[len(line) - 1] if line else None for line in self.queue.lanes]
+        self.tails = [
+            line[len(line) - 1] if line else None for line in self.queue.lanes
+        ]
         self.timer = self.handlers.loop.call_later(self.delay, self.look)
 
     def look(self):

@@ -1,8 +1,8 @@
 """How late the event loop is.
 
-A timer is set again and again. A loop that has too much to do calls it late. A call that
-comes while the timer is overdue, or whose last measurement was late, comes to a loop that
-cannot keep up.
+A timer is set again and again. A loop that has too much to do calls it late. A call
+that comes while the timer is overdue, or whose last measurement was late, comes to a
+loop that cannot keep up.
 """
 
 cimport cython

@@ -29,8 +29,8 @@ cdef Py_ssize_t MOST_PAUSED = ENDPOINT_DICTIONARY_SIZE
 # After RESUME, messages go back into the lanes until these have so many bytes. It is
 # more than one flush sends, and little enough for the next PAUSE to walk over.
 cdef size_t FED = LOW_WATER_BYTES
-# Where others have more than that queued, so many bytes follow each time: half of what a
-# flush sends.
+# Where others have more than that queued, so many bytes follow each time: half of what
+# a flush sends.
 cdef size_t TRICKLE = 32 << 10
 # A peer that sends PAUSE again and again must not have us walk over long queues each
 # time. So no more bytes are walked over than were ever sent, and a full queue.

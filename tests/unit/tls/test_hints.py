@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ssl
 from datetime import UTC, datetime, timedelta
+from unittest import mock
 
 import pytest
 
 from fastnode import CertAuthManager, Certificate, CertPool, ClientAuth
+from fastnode.certs import signing
 from fastnode.certs.authority import Authority
 from fastnode.certs.expiry import day_and_distance
 from fastnode.names import NodeName
@@ -131,7 +133,8 @@ def test_an_authority_of_the_same_name_with_the_same_key() -> None:
 
 
 def test_an_expired_root_is_the_trusting_side_s_to_replace() -> None:
-    old = Authority.create("old CA", days=-0.002)
+    with mock.patch.object(signing, "lifetime_of", lambda days: timedelta(days=days)):
+        old = Authority.create("old CA", days=-0.002)
     shown = old.issue(NodeName.parse(NAME), days=90).certificate()
     pool = CertPool.from_pem(old.cert_pem)
     trusting = CertAuthManager(
