@@ -299,3 +299,8 @@ def decode(bytes block not None):
     if <size_t>len(block) > MOST_BLOCK:
         raise malformed(f"{len(block)} bytes")
     return decode_block(block)
+
+
+def encode_time_left(double seconds):
+    """Return the value of a DEADLINE field, microseconds."""
+    return microseconds(seconds)
