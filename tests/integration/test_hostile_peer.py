@@ -635,7 +635,7 @@ async def test_guarantee_10_blocks_that_say_odd_things() -> None:
             write(frames.extended(frames.ERROR, NUMBER, status, bytes(4)))
             # A message has no deadline, and no status.
             over = frames.field(frames.DEADLINE, bytes(8))
-            later = frames.field(0, b"?") * 2 + frames.field(255, bytes(9000)) * 2
+            later = frames.field(0, b"?") * 2 + frames.field(255, bytes(8000)) * 2
             write(frames.extended(MESSAGE, b"", over + status + later, b"1", number=1))
             await answered(peer)
             [message] = seen
@@ -653,7 +653,7 @@ async def test_guarantee_10_blocks_that_say_odd_things() -> None:
             assert 1.8e13 < seen[1].deadline < 1.9e13
             write(frames.extended(CALL, NUMBER, LONGEST, number=2))
             assert 1.8e13 < float((await peer.until(frames.REPLY))[4:]) < 1.9e13
-            # As does a block of nothing.
+            # An empty block says nothing.
             write(frames.extended(CALL, NUMBER, b"", b"4", number=1))
             assert await peer.until(frames.REPLY) == NUMBER + b"4"
             assert seen[2].deadline is None

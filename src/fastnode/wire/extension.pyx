@@ -201,7 +201,7 @@ cdef Extension decode_block(bytes block):
         left -= FIELD_BYTES
         if size > left:
             raise malformed("a field is cut off")
-        if kind <= STATUS:
+        if 0 < kind <= STATUS:
             if seen >> kind & 1:
                 raise malformed(f"field {kind} is there twice")
             seen |= 1 << kind
