@@ -46,9 +46,7 @@ class Calls(Work):
         metadata: each call has metadata, which the handler reads.
     """
 
-    def __init__(
-        self, outstanding: int, pace: Pace, *, metadata: bool = False
-    ) -> None:
+    def __init__(self, outstanding: int, pace: Pace, *, metadata: bool = False) -> None:
         group = "metadata" if metadata else "call"
         what = "call with metadata" if metadata else "call"
         title = f"{what}, 64 B, {outstanding} outstanding"
@@ -95,9 +93,7 @@ def fan_in(pace: Pace) -> list[Work]:
 
 def calls_with_metadata(pace: Pace) -> list[Work]:
     """The same, each with metadata: only for those that have some."""
-    return [
-        Calls(outstanding, pace, metadata=True) for outstanding in pace.outstanding
-    ]
+    return [Calls(outstanding, pace, metadata=True) for outstanding in pace.outstanding]
 
 
 def calls(pace: Pace) -> list[Work]:

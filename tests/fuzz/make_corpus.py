@@ -135,9 +135,7 @@ EXTENDED = {
         frames.REPLY, NUMBER + FOUR, BLOCKS["metadata"], b"ab", flags=frames.MORE
     )
     + frames.frame(frames.CONTINUE, b"cd", number=frames.BULK_REPLIES),
-    "error": frames.extended(
-        frames.ERROR, NUMBER, BLOCKS["status"], b"\0\1\0\3Newno"
-    ),
+    "error": frames.extended(frames.ERROR, NUMBER, BLOCKS["status"], b"\0\1\0\3Newno"),
     "error_second": frames.extended(
         frames.ERROR, struct.pack(">I", 2), BLOCKS["status"], b"\0\1\0\3Newno"
     ),
@@ -240,23 +238,7 @@ def _links() -> dict[str, dict[str, bytes]]:
             piece = len(name) % 4
             found["link"][f"up_{name}"] = bytes([up, piece]) + NAMES + data
             found["link"][f"busy_{name}"] = bytes([STAGES.index("busy"), piece]) + data
-    for name, data in EXTENDED.items():
-        piece = len(name) % 4
-        for stage in ("up", "busy", "closing", "goodbye"):
-            how = STAGES.index(stage) | AGREED
-            begin = NAMES if stage == "up" else b""
-            found["link"][f"{stage}_extended_{name}"] = (
-                bytes([how, piece]) + begin + data
-            )
-    for number, stage in enumerate(STAGES):
-        how = number | AGREED | DIALER | LATER
-        found["link"][f"{stage}_extended_all"] = bytes([how, 0]) + b"".join(
-            EXTENDED[name]
-            for name in ("pause", "message", "dropped", "call", "leaving", "resume")
-        )
-    found["link"]["busy_not_agreed"] = (
-        bytes([STAGES.index("busy"), 0]) + EXTENDED["call"]
-    )
+    found["link"] |= _extended_links()
     found["link"]["whole_life"] = bytes([0, 7]) + b"".join(
         FRAMES[name]
         for name in ("hello", "accept", "names", "message", "call", "ping", "moved",
@@ -276,6 +258,25 @@ def _links() -> dict[str, dict[str, bytes]]:
     }  # fmt: skip
     for name, script in scripts.items():
         found["assembly"][name] = b"".join(bytes(step) for step in script)
+    return found
+
+
+def _extended_links() -> dict[str, bytes]:
+    """Links whose peer announces EXTENSIONS, and one whose peer does not."""
+    found: dict[str, bytes] = {}
+    for name, data in EXTENDED.items():
+        piece = len(name) % 4
+        for stage in ("up", "busy", "closing", "goodbye"):
+            how = STAGES.index(stage) | AGREED
+            begin = NAMES if stage == "up" else b""
+            found[f"{stage}_extended_{name}"] = bytes([how, piece]) + begin + data
+    for number, stage in enumerate(STAGES):
+        how = number | AGREED | DIALER | LATER
+        found[f"{stage}_extended_all"] = bytes([how, 0]) + b"".join(
+            EXTENDED[name]
+            for name in ("pause", "message", "dropped", "call", "leaving", "resume")
+        )
+    found["busy_not_agreed"] = bytes([STAGES.index("busy"), 0]) + EXTENDED["call"]
     return found
 
 

@@ -223,9 +223,7 @@ def link(data: bytes) -> None:
     stage = STAGES[(how & 15) % len(STAGES)]
     with running_loop() as loop:
         node = _node(loop, holds=stage == "deciding")
-        end = _reach(
-            node, stage, dialer=bool(how & DIALER), agreed=bool(how & AGREED)
-        )
+        end = _reach(node, stage, dialer=bool(how & DIALER), agreed=bool(how & AGREED))
         if how & SLOW:
             end.callbacks.pause_writing()
         end.feed(data[2:], piece)
