@@ -31,7 +31,9 @@ class Clients(ABC):
         """Send one-way messages over all links; all have been handled on return."""
 
     @abstractmethod
-    async def call(self, size: int, count: int, outstanding: int) -> float:
+    async def call(
+        self, size: int, count: int, outstanding: int, *, metadata: bool = False
+    ) -> float:
         """Make calls, so many at a time; the median of their times, microseconds."""
 
     @abstractmethod
@@ -101,8 +103,12 @@ class AsyncClients(Clients):
                 if mine:
                     group.create_task(member.one_way(pattern(size), mine))
 
-    async def call(self, size: int, count: int, outstanding: int) -> float:
-        times = await self._members[0].calls(pattern(size), count, outstanding)
+    async def call(
+        self, size: int, count: int, outstanding: int, *, metadata: bool = False
+    ) -> float:
+        times = await self._members[0].calls(
+            pattern(size), count, outstanding, metadata=metadata
+        )
         return statistics.median(times) * 1e6
 
     async def highest_rate(self, size: int, count: int) -> float:

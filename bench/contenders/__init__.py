@@ -36,7 +36,7 @@ ENTRANTS: dict[str, Entrant] = {
         PythonEntrant(
             FASTNODE,
             "link.send and drain, a handler call for each message, link.call",
-            frozenset({"fastnode", "memory"}),
+            frozenset({"fastnode", "memory", "metadata"}),
             where="fastnode_link:FastnodeLink",
         ),
         PythonEntrant(
@@ -116,7 +116,7 @@ ENTRANTS: dict[str, Entrant] = {
             "grpcio",
             "grpc.aio, a stream of messages, unary calls; bytes as they are, BoringSSL",
             "grpc_stream:GrpcStream",
-            "grpc", "memory",
+            "grpc", "memory", "metadata",
             requires=("grpc",),
         ),
     )

@@ -49,20 +49,31 @@ class Contender(ABC):
     async def call(self, payload: bytes) -> bytes:
         """Have a payload echoed."""
 
+    async def call_with_metadata(self, payload: bytes) -> bytes:
+        """Have a payload echoed by a handler that reads `METADATA` from the call.
+
+        Raises:
+            SystemExit: this contender has no metadata.
+        """
+        raise SystemExit(f"{type(self).__name__} has no metadata")
+
     async def one_way(self, payload: bytes, count: int) -> None:
         """Send messages; all have been handled on return."""
         await self.send_many(payload, count)
         # Its answer follows the handling of all before it.
         await self.call(b"")
 
-    async def calls(self, payload: bytes, count: int, outstanding: int) -> list[float]:
+    async def calls(
+        self, payload: bytes, count: int, outstanding: int, *, metadata: bool = False
+    ) -> list[float]:
         """Make calls, so many at a time, each awaited; their times, seconds."""
         times: list[float] = []
+        call = self.call_with_metadata if metadata else self.call
 
         async def caller(share: int) -> None:
             for _ in range(share):
                 began = time.perf_counter()
-                reply = await self.call(payload)
+                reply = await call(payload)
                 times.append(time.perf_counter() - began)
                 if reply != payload:
                     raise SystemExit("a call was answered with something else")

@@ -10,7 +10,7 @@ import uvloop
 
 import trust as certificates
 from contenders.contender import HOST, Contender
-from contents import Counter
+from contents import METADATA, Counter, has_metadata
 from fastnode import (
     AcceptorOptions,
     Link,
@@ -45,6 +45,10 @@ class FastnodeLink(Contender):
         @self.node.handler("echo")
         def echo(message: Message) -> bytes:
             return message.payload
+
+        @self.node.handler("described")
+        def described(message: Message) -> bytes:
+            return message.payload if has_metadata(message.metadata) else b"wrong"
 
         @self.node.handler("make")
         def make(message: Message) -> bytes:
@@ -102,6 +106,9 @@ class FastnodeLink(Contender):
 
     async def call(self, payload: bytes) -> bytes:
         return await self.link.call("echo", payload)
+
+    async def call_with_metadata(self, payload: bytes) -> bytes:
+        return await self.link.call("described", payload, metadata=METADATA)
 
     async def disconnect(self) -> None:
         # The node stays, as it does in a service.

@@ -204,7 +204,11 @@ class FloorClients(Clients):
     async def send(self, size: int, count: int) -> None:
         self._ask("send", size, count)
 
-    async def call(self, size: int, count: int, outstanding: int) -> float:
+    async def call(
+        self, size: int, count: int, outstanding: int, *, metadata: bool = False
+    ) -> float:
+        if metadata:
+            raise SystemExit("the C program has no metadata")
         return self._ask("call", size, count, outstanding)[0]
 
     async def highest_rate(self, size: int, count: int) -> float:

@@ -14,8 +14,10 @@ import uvloop
 
 import trust as certificates
 from contenders.contender import HOST, Contender
-from contents import Counter
+from contents import METADATA, Counter, has_metadata
 
+#: grpcio takes metadata as pairs.
+ENTRIES = tuple(METADATA.items())
 UNLIMITED = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -51,6 +53,10 @@ class GrpcStream(Contender):
         async def echo(payload: bytes, _: Any) -> bytes:
             return payload
 
+        async def described(payload: bytes, context: Any) -> bytes:
+            found = dict(context.invocation_metadata())
+            return payload if has_metadata(found) else b"wrong"
+
         self.server = grpc.aio.server(options=UNLIMITED)
         self.server.add_generic_rpc_handlers(
             [
@@ -59,6 +65,7 @@ class GrpcStream(Contender):
                     {
                         "sink": grpc.stream_unary_rpc_method_handler(sink),
                         "echo": grpc.unary_unary_rpc_method_handler(echo),
+                        "described": grpc.unary_unary_rpc_method_handler(described),
                     },
                 )
             ]
@@ -78,6 +85,7 @@ class GrpcStream(Contender):
         )
         self.sink = self.channel.stream_unary("/bench/sink")
         self.echo = self.channel.unary_unary("/bench/echo")
+        self.described = self.channel.unary_unary("/bench/described")
 
     async def send_many(self, payload: bytes, count: int) -> None:
         stream = self.sink()
@@ -92,6 +100,10 @@ class GrpcStream(Contender):
 
     async def call(self, payload: bytes) -> bytes:
         reply: bytes = await self.echo(payload)
+        return reply
+
+    async def call_with_metadata(self, payload: bytes) -> bytes:
+        reply: bytes = await self.described(payload, metadata=ENTRIES)
         return reply
 
     async def disconnect(self) -> None:

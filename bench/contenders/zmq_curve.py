@@ -161,7 +161,11 @@ class ZmqBlocking(Contender):
         reply: bytes = self.dealer.recv()
         return reply
 
-    async def calls(self, payload: bytes, count: int, outstanding: int) -> list[float]:
+    async def calls(
+        self, payload: bytes, count: int, outstanding: int, *, metadata: bool = False
+    ) -> list[float]:
+        if metadata:
+            raise SystemExit("zmq has no metadata")
         send, receive = self.dealer.send, self.dealer.recv
         began: list[float] = []
         times: list[float] = []

@@ -13,6 +13,7 @@ __all__ = ["GROUPS", "Pace", "Work"]
 GROUPS: dict[str, Callable[[Pace], list[Work]]] = {
     "one-way": traffic.one_way,
     "call": traffic.calls,
+    "metadata": traffic.calls_with_metadata,
     "fan-in": traffic.fan_in,
     "handshakes": handshakes.works,
     "half-load": half_load.works,

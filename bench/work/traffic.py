@@ -40,12 +40,25 @@ class Messages(Work):
 
 
 class Calls(Work):
-    """Calls, so many at a time, each awaited."""
+    """Calls, so many at a time, each awaited.
 
-    def __init__(self, outstanding: int, pace: Pace) -> None:
-        title = f"call, 64 B, {outstanding} outstanding"
-        super().__init__(Cell("call", title, "calls"), pace)
+    Args:
+        metadata: each call has metadata, which the handler reads.
+    """
+
+    def __init__(self, outstanding: int, pace: Pace, *, metadata: bool = False) -> None:
+        group = "metadata" if metadata else "call"
+        what = "call with metadata" if metadata else "call"
+        title = f"{what}, 64 B, {outstanding} outstanding"
+        super().__init__(Cell(group, title, "calls"), pace)
         self.outstanding = outstanding
+        self.metadata = metadata
+
+    def names(self, chosen: list[str]) -> list[str]:
+        names = super().names(chosen)
+        if self.metadata:
+            names = [name for name in names if "metadata" in ENTRANTS[name].tags]
+        return names
 
     def turn(self, name: str, folder: Path) -> Figures:
         async def body(clients: Clients, process: ServerProcess) -> Figures:
@@ -53,7 +66,9 @@ class Calls(Work):
 
             async def call(count: int) -> None:
                 nonlocal p50
-                p50 = await clients.call(SMALL, count, self.outstanding)
+                p50 = await clients.call(
+                    SMALL, count, self.outstanding, metadata=self.metadata
+                )
 
             await clients.open(process.port, 1)
             count = await calibrate(call, self.pace.seconds)
@@ -74,6 +89,11 @@ def fan_in(pace: Pace) -> list[Work]:
     More than one process that serves them (workers) would be entrants of their own.
     """
     return [Messages("fan-in", SMALL, links, pace) for links in pace.links]
+
+
+def calls_with_metadata(pace: Pace) -> list[Work]:
+    """The same, each with metadata: only for those that have some."""
+    return [Calls(outstanding, pace, metadata=True) for outstanding in pace.outstanding]
 
 
 def calls(pace: Pace) -> list[Work]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fuzz.targets import DIALER, LATER, NAMES, SLOW, STAGES
+from fuzz.targets import AGREED, DIALER, EXTENDS, LATER, NAMES, SLOW, STAGES, TICKET
 from helpers import frames, heavy
 from helpers.impostor import certificate_message
 from helpers.nodes import A
@@ -77,7 +77,77 @@ FRAMES = {
     "stay": frames.frame(frames.STAY, frames.reason(28, "no", "hint")),
     "empty_part": frames.frame(frames.CONTINUE, b"", number=1),
     "huge": struct.pack(">BBHI", frames.MESSAGE, 0, 0, 0xFFFFFFFF),
-    "unknown": frames.frame(17, b"?") + frames.frame(0),
+    "unknown": frames.frame(22, b"?") + frames.frame(0),
+}
+FOUR = struct.pack(">Q", 4)
+#: Extension blocks, good and bad.
+BLOCKS = {
+    "empty": b"",
+    "deadline": frames.field(frames.DEADLINE, struct.pack(">Q", 1_500_000)),
+    "deadline_over": frames.field(frames.DEADLINE, bytes(8)),
+    "deadline_longest": frames.field(frames.DEADLINE, b"\xff" * 8),
+    "request": frames.field(frames.REQUEST, TICKET + b"\0\2"),
+    "metadata": frames.field(
+        frames.METADATA,
+        frames.entry(b"trace-id", b"abc") + frames.entry(b"tenant", "größe".encode()),
+    ),
+    "status": frames.field(frames.STATUS, b"\x0cout_of_stockdetails"),
+    "later": frames.field(200, b"of a later version") * 2,
+    "cut_off": frames.field(frames.DEADLINE, bytes(8))[:-1],
+    "twice": frames.field(frames.DEADLINE, bytes(8)) * 2,
+    "attempt_0": frames.field(frames.REQUEST, bytes(18)),
+    "upper_case": frames.field(frames.METADATA, frames.entry(b"Upper", b"")),
+    "control_character": frames.field(frames.METADATA, frames.entry(b"a", b"\n")),
+    "entry_twice": frames.field(frames.METADATA, frames.entry(b"a", b"") * 2),
+    "entry_cut_off": frames.field(frames.METADATA, frames.entry(b"a", b"bc")[:-1]),
+    "code_empty": frames.field(frames.STATUS, b"\0"),
+}
+BLOCKS["all"] = b"".join(
+    BLOCKS[name] for name in ("deadline", "request", "metadata", "status", "later")
+)
+#: Frames that are taken only where EXTENSIONS is in effect.
+EXTENDED = {
+    "message": frames.extended(frames.MESSAGE, b"", BLOCKS["metadata"], b"hi"),
+    "message_deadline": frames.extended(frames.MESSAGE, b"", BLOCKS["deadline"]),
+    "message_direct": frames.extended(
+        frames.MESSAGE, b"", BLOCKS["metadata"], bytes(5000)
+    ),
+    "message_parts": frames.extended(
+        frames.MESSAGE, FOUR, BLOCKS["metadata"], b"ab", flags=frames.MORE
+    )
+    + frames.frame(frames.CONTINUE, b"cd"),
+    "call": frames.extended(frames.CALL, NUMBER, BLOCKS["all"], b"hi"),
+    "call_soon": frames.extended(
+        frames.CALL, NUMBER, BLOCKS["deadline"], b"hi", number=2
+    ),
+    "call_over": frames.extended(frames.CALL, NUMBER, BLOCKS["deadline_over"]),
+    "call_longest": frames.extended(
+        frames.CALL, NUMBER, BLOCKS["deadline_longest"], number=1
+    ),
+    "call_refused": frames.frame(frames.ENDPOINT, b"refuses", number=4)
+    + frames.extended(frames.CALL, NUMBER, BLOCKS["request"], b"why", number=4),
+    "confirm": frames.extended(frames.CONFIRM, NUMBER, BLOCKS["all"], b"hi"),
+    "reply": frames.extended(frames.REPLY, NUMBER, BLOCKS["metadata"], b"yes"),
+    "reply_second": frames.extended(
+        frames.REPLY, struct.pack(">I", 2), BLOCKS["metadata"], b"yes"
+    ),
+    "reply_parts": frames.extended(
+        frames.REPLY, NUMBER + FOUR, BLOCKS["metadata"], b"ab", flags=frames.MORE
+    )
+    + frames.frame(frames.CONTINUE, b"cd", number=frames.BULK_REPLIES),
+    "error": frames.extended(frames.ERROR, NUMBER, BLOCKS["status"], b"\0\1\0\3Newno"),
+    "error_second": frames.extended(
+        frames.ERROR, struct.pack(">I", 2), BLOCKS["status"], b"\0\1\0\3Newno"
+    ),
+    "broken": frames.extended(frames.CALL, NUMBER, BLOCKS["upper_case"], b"hi"),
+    "too_long": frames.frame(frames.MESSAGE, b"\xff\xff", flags=frames.EXTENDED),
+    "on_ping": frames.frame(frames.PING, bytes(8), flags=frames.EXTENDED),
+    "cancel_late": frames.frame(frames.CANCEL, NUMBER, number=1),
+    "pause": frames.frame(frames.PAUSE, b"there"),
+    "resume": frames.frame(frames.RESUME, b"there"),
+    "dropped": frames.dropped(b"there", 7),
+    "dropped_no_text": frames.dropped(b"\xff"),
+    "leaving": frames.leaving(5000),
 }
 #: Where each stage is worth its own seeds.
 TALKS = {
@@ -98,6 +168,26 @@ def _codec() -> dict[str, dict[str, bytes]]:
         for name, data in FRAMES.items()
         if name not in ("huge", "unknown", "replies_inside")
     )
+    for name, data in EXTENDED.items():
+        if len(data) < 500:
+            found["handshake_decoder"][f"extended_{name}"] = bytes([AGREED | 3]) + data
+        found["decoder"][f"extended_{name}"] = bytes([AGREED | 7]) + data
+    found["decoder"]["not_agreed"] = b"\3" + EXTENDED["call"]
+    found["extension"] = BLOCKS
+    rest = struct.pack(">HH", 1, 3) + b"Newno"
+    found["call_error"] = {
+        "plain": b"\0" + NUMBER + rest,
+        "name_too_long": b"\0" + NUMBER + struct.pack(">HH", 1, 99) + b"short",
+        "cut_utf8": b"\0" + NUMBER + struct.pack(">HH", 2, 1) + "é".encode(),
+        "largest": b"\0" + NUMBER + struct.pack(">HH", 9, 1024) + bytes(2048),
+        "not_agreed": bytes([EXTENDS]) + NUMBER + b"\0\0" + rest,
+        "no_room": bytes([EXTENDS | AGREED]) + NUMBER + b"\0\4abcd\0",
+        "block_too_long": bytes([EXTENDS | AGREED]) + NUMBER + b"\xff\xff" + rest,
+    }
+    for name in ("empty", "status", "all", "twice", "code_empty"):
+        block = struct.pack(">H", len(BLOCKS[name])) + BLOCKS[name]
+        head = bytes([EXTENDS | AGREED]) + NUMBER
+        found["call_error"][f"block_{name}"] = head + block + rest
     body = HELLO[8:]
     found["hello"] = {
         "plain": body,
@@ -106,7 +196,11 @@ def _codec() -> dict[str, dict[str, bytes]]:
             "x@y",
             features=frames.feature(frames.HANDOVER, bytes(16))
             + frames.feature(frames.SUCCEEDS, bytes(16))
+            + frames.feature(frames.EXTENSIONS)
             + frames.feature(999, b"?"),
+        )[8:],
+        "extensions_size": frames.hello(
+            A, features=frames.feature(frames.EXTENSIONS, b"?")
         )[8:],
         "versions": frames.hello(A, versions=(1, 255))[8:],
         "least": frames.hello("a@b", max_frame=16384, window=65536, endpoints=1)[8:],
@@ -144,6 +238,7 @@ def _links() -> dict[str, dict[str, bytes]]:
             piece = len(name) % 4
             found["link"][f"up_{name}"] = bytes([up, piece]) + NAMES + data
             found["link"][f"busy_{name}"] = bytes([STAGES.index("busy"), piece]) + data
+    found["link"] |= _extended_links()
     found["link"]["whole_life"] = bytes([0, 7]) + b"".join(
         FRAMES[name]
         for name in ("hello", "accept", "names", "message", "call", "ping", "moved",
@@ -163,6 +258,25 @@ def _links() -> dict[str, dict[str, bytes]]:
     }  # fmt: skip
     for name, script in scripts.items():
         found["assembly"][name] = b"".join(bytes(step) for step in script)
+    return found
+
+
+def _extended_links() -> dict[str, bytes]:
+    """Links whose peer announces EXTENSIONS, and one whose peer does not."""
+    found: dict[str, bytes] = {}
+    for name, data in EXTENDED.items():
+        piece = len(name) % 4
+        for stage in ("up", "busy", "closing", "goodbye"):
+            how = STAGES.index(stage) | AGREED
+            begin = NAMES if stage == "up" else b""
+            found[f"{stage}_extended_{name}"] = bytes([how, piece]) + begin + data
+    for number, stage in enumerate(STAGES):
+        how = number | AGREED | DIALER | LATER
+        found[f"{stage}_extended_all"] = bytes([how, 0]) + b"".join(
+            EXTENDED[name]
+            for name in ("pause", "message", "dropped", "call", "leaving", "resume")
+        )
+    found["busy_not_agreed"] = bytes([STAGES.index("busy"), 0]) + EXTENDED["call"]
     return found
 
 

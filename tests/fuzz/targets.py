@@ -7,19 +7,29 @@ are run; `tests/unit/test_fuzz_corpus.py` runs them over the committed corpus.
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import struct
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
-from fastnode import CertManager, FastnodeError, Message, ProtocolError
+from fastnode import (
+    CallError,
+    CertManager,
+    FastnodeError,
+    Message,
+    ProtocolError,
+    Reply,
+)
 from fastnode.buffers.pool import BufferPool, live_slabs
 from fastnode.errors import CloseReason
 from fastnode.link.machine import State
 from fastnode.openssl.burden import burden
 from fastnode.openssl.verdict import BURDENS
+from fastnode.wire.call_error import decode_call_error, encode_call_error
 from fastnode.wire.decoder import Decoder
+from fastnode.wire.extension import decode, encode, encode_status, encode_time_left
 from fastnode.wire.goodbye import decode_goodbye, encode_goodbye
 from fastnode.wire.hello import Hello
 from helpers import frames
@@ -53,16 +63,26 @@ def certificates(data: bytes) -> None:
 # --- the codec ------------------------------------------------------------------
 
 
+#: In byte 0 of `decoder`, `handshake_decoder` and `link`: both sides have announced
+#: EXTENSIONS.
+AGREED: Final = 128
+
+
 def decoder(data: bytes) -> None:
-    """Byte 0: into how large pieces the rest is cut; 0: none. The rest: frames."""
+    """Byte 0: into how large pieces the rest is cut (0: it is not cut), and `AGREED`.
+    The rest: frames."""
     slabs = live_slabs()
+    how = data[0] if data else 0
     found = []
-    for piece in {0, data[0] if data else 0}:
+    for piece in {0, how & ~AGREED}:
         decoder = Decoder(BufferPool(), max_message=MAX_MESSAGE)
+        decoder.extend(bool(how & AGREED))
         got: list[object] = []
         try:
             for part in _pieces(data[1:], piece):
-                got += decoder.feed(part)
+                for frame, block in decoder.feed(part, blocks=True):
+                    assert block is None or how & AGREED
+                    got.append((frame, block))
         except ProtocolError:
             got.append("malformed")
         finally:
@@ -78,8 +98,10 @@ def handshake_decoder(data: bytes) -> None:
     """As `decoder`, within the limits of a peer that is not known yet."""
     slabs = live_slabs()
     decoder = Decoder(BufferPool(), max_frame=4 * KIB + 8, max_message=0)
+    how = data[0] if data else 0
+    decoder.extend(bool(how & AGREED))
     try:
-        for part in _pieces(data[1:], data[0] if data else 0):
+        for part in _pieces(data[1:], how & ~AGREED):
             for _, _, _, payload in decoder.feed(part):
                 assert payload is None or len(payload) <= 4 * KIB
     except ProtocolError:
@@ -113,6 +135,71 @@ def goodbye(data: bytes) -> None:
     assert hint.startswith(again[2])
 
 
+def extension(data: bytes) -> None:
+    """An extension block. What can be read means the same when it is made again."""
+    try:
+        found = decode(data)
+    except ProtocolError:
+        return
+    assert found.time_left == -1 or 0 <= found.time_left < 1.9e13
+    assert 0 <= encode_time_left(found.time_left) < 1 << 64
+    again = decode(
+        encode(
+            deadline=found.time_left >= 0,
+            request_id=found.request,
+            attempt=found.attempt,
+            metadata=found.metadata,
+        )
+    )
+    assert again.time_left == (0 if found.time_left >= 0 else -1)
+    assert (again.request, again.attempt) == (found.request, found.attempt)
+    assert again.metadata == (found.metadata or None)
+    if found.code is not None:
+        assert found.details is not None
+        again = decode(encode_status(found.code, found.details))
+        assert (again.code, again.details) == (found.code, found.details)
+
+
+#: In byte 0 of `call_error`: the frame has the flag `EXTENDED`.
+EXTENDS: Final = 1
+
+
+def call_error(data: bytes) -> None:
+    """Byte 0: `EXTENDS` and `AGREED`. The rest: the body of an ERROR frame."""
+    how = data[0] if data else 0
+    try:
+        found = _read_error(data[1:], bool(how & EXTENDS), bool(how & AGREED))
+    except ProtocolError:
+        return
+    call, block, code, name, text = found
+    assert block is None or how & AGREED
+    body = encode_call_error(call, code, name, text, block)
+    again = _read_error(body, block is not None, True)
+    assert again[:3] == found[:3]
+    assert name.startswith(again[3])
+    assert text.startswith(again[4])
+    if block is not None:
+        extension(block)
+
+
+def _read_error(
+    body: bytes, extends: bool, agreed: bool
+) -> tuple[int, bytes | None, int, str, str]:
+    """The number of the call, the block, code, name and text of an ERROR frame."""
+    flags = frames.EXTENDED if extends else 0
+    decoder = Decoder(BufferPool())
+    decoder.extend(agreed)
+    try:
+        got = decoder.feed(frames.frame(frames.ERROR, body, flags=flags), blocks=True)
+    finally:
+        decoder.close()
+    [((kind, _, call, rest), block)] = got
+    assert kind == frames.ERROR
+    assert rest is not None
+    assert (block is not None) == extends
+    return (call, block, *decode_call_error(rest))
+
+
 # --- links ----------------------------------------------------------------------
 
 #: Where a link stands when the bytes come.
@@ -126,7 +213,8 @@ DIALER, SLOW, LATER = 16, 32, 64
 def link(data: bytes) -> None:
     """The plaintext side of a link: what its engine gives out.
 
-    Byte 0: `STAGES` in the low four bits, then flags. Byte 1: how large the pieces are
+    Byte 0: `STAGES` in the low four bits, then flags; with `AGREED` the peer announces
+    EXTENSIONS. Byte 1: how large the pieces are
     in which it comes; 0: whole. The rest: what the peer sends.
     """
     if len(data) < 2:
@@ -135,7 +223,7 @@ def link(data: bytes) -> None:
     stage = STAGES[(how & 15) % len(STAGES)]
     with running_loop() as loop:
         node = _node(loop, holds=stage == "deciding")
-        end = _reach(node, stage, dialer=bool(how & DIALER))
+        end = _reach(node, stage, dialer=bool(how & DIALER), agreed=bool(how & AGREED))
         if how & SLOW:
             end.callbacks.pause_writing()
         end.feed(data[2:], piece)
@@ -193,7 +281,10 @@ def _node(loop: TurnLoop, *, holds: bool = False, **options: Any) -> MemoryNode:
     )
 
     @memory.node.handler("echo")
-    def echo(message: Message) -> bytes:
+    def echo(message: Message) -> bytes | Reply:
+        _look_at(message)
+        if message.metadata:
+            return Reply(message.payload, message.metadata)
         return message.payload
 
     @memory.node.handler("slow")
@@ -204,28 +295,48 @@ def _node(loop: TurnLoop, *, holds: bool = False, **options: Any) -> MemoryNode:
     @memory.node.handler("soon")
     async def soon(message: Message) -> bytes:
         await asyncio.sleep(0)
+        _look_at(message)
         return message.payload[:10]
 
     @memory.node.handler("large")
     def large(message: Message) -> bytes:
         return bytes(70_000)
 
+    @memory.node.handler("refuses")
+    def refuses(message: Message) -> bytes:
+        raise CallError("fuzzed", "no", details=message.payload[:100])
+
     return memory
+
+
+def _look_at(message: Message) -> None:
+    """What a handler may rely on, whatever a peer has sent."""
+    assert message.deadline is None or math.isfinite(message.deadline)
+    assert message.time_left is None or 0 <= message.time_left < math.inf
+    assert len(message.id) == 32
+    assert message.attempt >= 1
+    for name, value in message.metadata.items():
+        assert name == name.lower()
+        assert "\n" not in value
 
 
 NAMES = b"".join(
     frames.frame(frames.ENDPOINT, name, number=number)
-    for number, name in enumerate([b"echo", b"slow", b"soon", b"large"])
+    for number, name in enumerate([b"echo", b"slow", b"soon", b"large", b"refuses"])
 )
 
 
-def _reach(node: MemoryNode, stage: str, *, dialer: bool = False) -> MemoryEnd:
+def _reach(
+    node: MemoryNode, stage: str, *, dialer: bool = False, agreed: bool = False
+) -> MemoryEnd:
     """A connection that stands where it is to be attacked."""
     end = node.end(dialer=dialer)
     end.connect()
     if stage == "hello":
         return end
     offer = frames.feature(frames.HANDOVER, TICKET if dialer else b"")
+    if agreed:
+        offer += frames.feature(frames.EXTENSIONS)
     end.feed(frames.hello(A, features=offer))
     if stage in ("deciding", "accepted"):
         return end
@@ -237,7 +348,7 @@ def _reach(node: MemoryNode, stage: str, *, dialer: bool = False) -> MemoryEnd:
     node.loop.turn()
     end.feed(frames.call(1, 1, b"") + frames.message(1, bytes(2000)))
     if stage in ("retiring", "successor"):
-        newer = _succeed(node, end)
+        newer = _succeed(node, end, agreed=agreed)
         return newer if stage == "successor" else end
     if stage in ("closing", "both"):
         end.protocol.begin_close(CloseReason.CLOSED)
@@ -253,7 +364,7 @@ def _accept(end: MemoryEnd) -> None:
     end.transport.take()
 
 
-def _succeed(node: MemoryNode, old: MemoryEnd) -> MemoryEnd:
+def _succeed(node: MemoryNode, old: MemoryEnd, *, agreed: bool) -> MemoryEnd:
     """A link that has come up as the successor of another one."""
     dialer = old.protocol.dialer
     new = node.end(dialer=dialer)
@@ -263,6 +374,8 @@ def _succeed(node: MemoryNode, old: MemoryEnd) -> MemoryEnd:
     new.connect()
     features = frames.feature(frames.HANDOVER, TICKET[::-1] if dialer else b"")
     features += frames.feature(frames.SUCCEEDS, ticket)
+    if agreed:
+        features += frames.feature(frames.EXTENSIONS)
     new.feed(frames.hello(A, features=features))
     _accept(new)
     assert old.state is State.RETIRING
@@ -272,9 +385,14 @@ def _succeed(node: MemoryNode, old: MemoryEnd) -> MemoryEnd:
 async def _use(link: Any) -> None:
     """What a user waits for: it ends with a documented error, or in time."""
     link.send("there", bytes(100_000))
-    waits = [link.call("there", b"x" * 3000), link.ping(), link.drain()]
-    for error in await asyncio.gather(*waits, return_exceptions=True):
-        assert isinstance(error, FastnodeError | bytes | float | None), error
+    waits = [
+        link.call("there", b"x" * 3000),
+        link.request("there", b"", metadata={"a": "b"}, timeout=10.0),
+        link.ping(),
+        link.drain(),
+    ]
+    for found in await asyncio.gather(*waits, return_exceptions=True):
+        assert isinstance(found, FastnodeError | Reply | bytes | float | None), found
 
 
 # --- TLS ------------------------------------------------------------------------
@@ -424,6 +542,8 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "handshake_decoder": handshake_decoder,
     "hello": hello,
     "goodbye": goodbye,
+    "extension": extension,
+    "call_error": call_error,
     "assembly": assembly,
     "link": link,
     "ciphertext": ciphertext,

@@ -9,6 +9,8 @@ HELLO, ACCEPT, ENDPOINT, MESSAGE, CALL, REPLY, ERROR = range(1, 8)
 CONTINUE, CREDIT, CANCEL, PING, PONG, GOODBYE = range(8, 14)
 MOVED, RECONNECT, STAY, CONFIRM = range(14, 18)
 PAUSE, RESUME, DROPPED, LEAVING = range(18, 22)
+#: Types of fields in an extension block.
+DEADLINE, REQUEST, METADATA, STATUS = range(1, 5)
 #: Types of features.
 HANDOVER, SUCCEEDS, EXTENSIONS = 1, 2, 3
 MORE, NESTED, EXTENDED = 1, 16, 32
@@ -44,6 +46,45 @@ def confirm(number: int, call_number: int, payload: bytes, lane: int = DATA) -> 
 def endpoint(number: int, name: bytes, lane: int = DATA) -> bytes:
     """A name, and its number in a lane."""
     return frame(ENDPOINT, name, number=number, flags=lane << 1)
+
+
+def field(kind: int, value: bytes) -> bytes:
+    """One field of an extension block."""
+    return struct.pack(">BH", kind, len(value)) + value
+
+
+def entry(name: bytes, value: bytes) -> bytes:
+    """One entry of the field METADATA."""
+    return struct.pack(">BH", len(name), len(value)) + name + value
+
+
+def extended(
+    kind: int,
+    prefix: bytes,
+    block: bytes,
+    rest: bytes = b"",
+    *,
+    flags: int = 0,
+    number: int = 0,
+) -> bytes:
+    """One frame with an extension block.
+
+    Args:
+        prefix: what stands before the block: the number of the call, the total.
+        rest: what follows the block.
+    """
+    body = prefix + struct.pack(">H", len(block)) + block + rest
+    return frame(kind, body, flags=flags | EXTENDED, number=number)
+
+
+def dropped(name: bytes, count: int = 1) -> bytes:
+    """Tell that messages to a name were dropped."""
+    return frame(DROPPED, struct.pack(">I", count) + name)
+
+
+def leaving(grace_ms: int = 0) -> bytes:
+    """Tell that this side will stop."""
+    return frame(LEAVING, struct.pack(">I", grace_ms))
 
 
 def reply(call_number: int, payload: bytes) -> bytes:

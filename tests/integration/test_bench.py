@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -93,6 +94,23 @@ def test_links(tmp_path: Path) -> None:
     assert found["import"]["fastnode"]["ms"] > 0
     if sys.platform == "linux":
         assert "RSS KiB" in found["memory, 40 idle links"]["fastnode"]
+
+
+def test_calls_with_metadata(tmp_path: Path) -> None:
+    """Only contenders that have metadata take part."""
+    path = tmp_path / "samples.json"
+    printed = quick(
+        "--only", "metadata", "--json", path,
+        "--contender", "fastnode", "asyncio streams", "grpcio",
+    )  # fmt: skip
+    found = cells(path)
+    title = "call with metadata, 64 B, 16 outstanding"
+    assert found[title]["fastnode"]["p50 us"] > 0
+    assert set(found[title]) <= {"fastnode", "grpcio"}
+    if importlib.util.find_spec("grpc") is None:
+        assert "grpc is not installed" in printed
+    else:
+        assert found[title]["grpcio"]["p50 us"] > 0
 
 
 @pytest.mark.skipif(

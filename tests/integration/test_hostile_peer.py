@@ -12,6 +12,7 @@ import logging
 import os
 import ssl
 import struct
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 
 from fastnode import LinkLost, Message, Node, Peer, ProtocolError, Route
+from fastnode.limits import MAX_EXTENSION_BYTES
 from fastnode.link.machine import FRAMES, State
 from fastnode.wire.kinds import KINDS
 from helpers import frames
@@ -55,7 +57,24 @@ BODIES = {
     frames.RECONNECT: b"",
     frames.STAY: frames.reason(28),
     frames.CONFIRM: struct.pack(">I", 78) + b"hi",
+    frames.PAUSE: b"echo",
+    frames.RESUME: b"echo",
+    frames.DROPPED: NUMBER + b"echo",
+    frames.LEAVING: NUMBER,
 }
+#: Kinds that are taken only where EXTENSIONS is in effect.
+NEW_KINDS = {kind.number for kind in KINDS if kind.feature == "EXTENSIONS"}
+METADATA = frames.field(frames.METADATA, frames.entry(b"trace-id", b"abc"))
+#: A frame with an extension block of each kind that may have one. None breaks a rule.
+EXTENDED = {
+    frames.MESSAGE: frames.extended(frames.MESSAGE, b"", METADATA, b"hi"),
+    frames.CALL: frames.extended(
+        frames.CALL, struct.pack(">I", 79), METADATA, b"hi"),
+    frames.CONFIRM: frames.extended(
+        frames.CONFIRM, struct.pack(">I", 80), METADATA, b"hi"),
+    frames.REPLY: frames.extended(frames.REPLY, NUMBER, METADATA),
+    frames.ERROR: frames.extended(frames.ERROR, NUMBER, METADATA, bytes(4)),
+}  # fmt: skip
 #: Kinds that are taken, by state. There is nothing that CONTINUE could continue.
 UP = FRAMES[State.UP] - {frames.CONTINUE}
 TAKEN = {
@@ -117,6 +136,8 @@ class Scene:
         self.node = node
         self.neighbour = neighbour
         self._queue: asyncio.Queue[Hostile] = asyncio.Queue()
+        #: Features that attackers announce besides HANDOVER.
+        self.more = b""
         #: Nobody is judged while it is cleared.
         self.verdict = asyncio.Event()
         self.verdict.set()
@@ -127,12 +148,16 @@ class Scene:
         self._queue.put_nowait(Hostile(reader, writer))
 
     @asynccontextmanager
-    async def attacker(self, state: str, *, dials: bool) -> AsyncIterator[Hostile]:
+    async def attacker(
+        self, state: str, *, dials: bool, extends: bool = False
+    ) -> AsyncIterator[Hostile]:
         """A connection on which the node is in that state.
 
         Args:
             dials: who made the connection: the attacker, or the node.
+            extends: the attacker announces EXTENSIONS, as the node does.
         """
+        self.more = frames.feature(frames.EXTENSIONS) if extends else b""
         before = set(self.node._links)
         connecting: asyncio.Future[Any] | None = None
         if dials:
@@ -182,7 +207,7 @@ class Scene:
         if state == "deciding":
             self.verdict.clear()
         offer = frames.feature(frames.HANDOVER, b"" if dials else TICKET)
-        peer.writer.write(frames.hello(A, features=offer))
+        peer.writer.write(frames.hello(A, features=offer + self.more))
         if state == "deciding":
             await until(lambda: peer.protocol.state is State.DECIDING)
             return
@@ -231,7 +256,7 @@ class Scene:
 
     async def _succeed(self, peer: Hostile, ticket: bytes, dials: bool) -> Hostile:
         """A further connection, which takes the place of that one."""
-        claim = frames.feature(frames.SUCCEEDS, ticket)
+        claim = frames.feature(frames.SUCCEEDS, ticket) + self.more
         if dials:
             new = await self._dial()
             offer = frames.feature(frames.HANDOVER)
@@ -356,16 +381,38 @@ def test_guarantee_10_no_kind_and_no_state_is_left_out() -> None:
 async def test_guarantee_10_every_kind_in_every_state(
     state: str, dials: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    taken = TAKEN[state] - NEW_KINDS
     async with scene() as at:
         for kind, body in BODIES.items():
             async with at.attacker(state, dials=dials) as peer:
                 peer.writer.write(frames.frame(kind, body))
                 one_sided = frames.RECONNECT if dials else frames.STAY
-                if kind in TAKEN[state] and kind != one_sided:
+                if kind in taken and kind != one_sided:
                     await tolerated(peer, kind)
                 else:
                     await refused(peer)
         assert at.log_lines(caplog) <= 2 * len(BODIES)
+
+
+@pytest.mark.parametrize(
+    ("state", "dials"),
+    [(s, d) for s in TAKEN for d in (True, False) if d or s != "accepted"],
+)
+async def test_guarantee_10_extensions_in_every_state(
+    state: str, dials: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kinds of EXTENSIONS and frames with a block, agreed on or not."""
+    sent = {kind: frames.frame(kind, BODIES[kind]) for kind in NEW_KINDS} | EXTENDED
+    async with scene() as at:
+        for extends in (True, False):
+            for kind, data in sent.items():
+                async with at.attacker(state, dials=dials, extends=extends) as peer:
+                    peer.writer.write(data)
+                    if extends and kind in TAKEN[state]:
+                        await tolerated(peer, kind)
+                    else:
+                        await refused(peer)
+        assert at.log_lines(caplog) <= 4 * len(sent)
 
 
 @pytest.mark.parametrize("dials", [True, False], ids=["dialer", "acceptor"])
@@ -376,7 +423,8 @@ async def test_guarantee_10_extreme_lengths(state: str, dials: bool) -> None:
             for length in sorted({*LENGTHS, most + 1}):
                 if least <= length <= most or (state == "hello" and kind > 3):
                     continue
-                async with at.attacker(state, dials=dials) as peer:
+                extends = kind in NEW_KINDS
+                async with at.attacker(state, dials=dials, extends=extends) as peer:
                     peer.writer.write(struct.pack(">BBHI", kind, 0, 0, length))
                     await refused(peer)
                     assert at.node._context.pool.held < 4 * MIB
@@ -412,7 +460,7 @@ BAD = {
     "message in the lane of replies": frames.message(0, b"", frames.BULK_REPLIES),
     "unknown flag": frames.frame(MESSAGE, flags=0x80),
     "more on a ping": frames.frame(frames.PING, bytes(8), flags=MORE),
-    "unknown kind": frames.frame(18),
+    "unknown kind": frames.frame(22),
     "kind 0": frames.frame(0),
     "largest kind": frames.frame(255),
     "total beyond the limit": frames.frame(
@@ -450,6 +498,166 @@ async def test_guarantee_10_extreme_numbers_and_parts_out_of_order() -> None:
                 async with at.attacker("up", dials=dials) as peer:
                     peer.writer.write(data)
                     await refused(peer)
+
+
+#: Fields that break a rule of "Extension blocks" in docs/wire-format.md.
+BROKEN = {
+    "a type alone": b"\1",
+    "a field that is cut off": frames.field(frames.DEADLINE, bytes(8))[:-1],
+    "a later field that is cut off": frames.field(99, b"?")[:-1],
+    "the longest size": b"\xc8\xff\xff",
+    "a short deadline": frames.field(frames.DEADLINE, bytes(7)),
+    "two deadlines": frames.field(frames.DEADLINE, b"\xff" * 8) * 2,
+    "a long request": frames.field(frames.REQUEST, bytes(17) + b"\1\1"),
+    "attempt 0": frames.field(frames.REQUEST, bytes(18)),
+    "metadata twice": METADATA * 2,
+    "an entry that is cut off": frames.field(
+        frames.METADATA, frames.entry(b"a", b"bc")[:-1]),
+    "a name in upper case": frames.field(frames.METADATA, frames.entry(b"A", b"")),
+    "an empty name": frames.field(frames.METADATA, frames.entry(b"", b"a")),
+    "a name twice": frames.field(frames.METADATA, frames.entry(b"a", b"b") * 2),
+    "a value that is no UTF-8": frames.field(
+        frames.METADATA, frames.entry(b"a", b"\xff")),
+    "a value with a new line": frames.field(
+        frames.METADATA, frames.entry(b"a", b"b\nc")),
+    "too many entries": frames.field(
+        frames.METADATA, b"".join(frames.entry(b"%d" % n, b"") for n in range(65))),
+    "too much metadata": frames.field(
+        frames.METADATA, frames.entry(b"a", b"b" * (16 << 10))),
+    "a status without a code": frames.field(frames.STATUS, b""),
+    "a code that is too long": frames.field(frames.STATUS, b"\x41" + b"a" * 65),
+    "a code in upper case": frames.field(frames.STATUS, b"\1A"),
+    "details that are too long": frames.field(
+        frames.STATUS, b"\1a" + bytes((16 << 10) + 1)),
+}  # fmt: skip
+#: Of each kind that may have a block: what stands before it.
+PREFIXES = {
+    MESSAGE: b"",
+    CALL: NUMBER,
+    frames.CONFIRM: NUMBER,
+    frames.REPLY: NUMBER,
+    frames.ERROR: NUMBER,
+}
+#: What must follow the block.
+RESTS = {frames.ERROR: bytes(4)}
+
+
+async def test_guarantee_10_broken_blocks() -> None:
+    async with scene() as at:
+        for kind, prefix in PREFIXES.items():
+            for number, block in enumerate(BROKEN.values()):
+                rest = RESTS.get(kind, b"")
+                dials = bool((kind + number) % 2)
+                async with at.attacker("up", dials=dials, extends=True) as peer:
+                    peer.writer.write(frames.extended(kind, prefix, block, rest))
+                    await refused(peer)
+
+
+def sized(kind: int, prefix: bytes, size: int, rest: bytes = b"") -> bytes:
+    """A frame whose block has another size than it says."""
+    body = prefix + struct.pack(">H", size) + rest
+    return frames.frame(kind, body, flags=frames.EXTENDED)
+
+
+async def test_guarantee_10_blocks_in_the_wrong_place() -> None:
+    # On a kind that has none, whatever else is right.
+    bad = [
+        frames.frame(kind, body, flags=frames.EXTENDED)
+        for kind, body in BODIES.items()
+        if kind not in PREFIXES
+    ]
+    for kind, prefix in PREFIXES.items():
+        rest = RESTS.get(kind, b"")
+        bad += [
+            # No size, half of one, and more than there is, or than there may be.
+            frames.frame(kind, prefix, flags=frames.EXTENDED),
+            frames.frame(kind, prefix + b"\0", flags=frames.EXTENDED),
+            sized(kind, prefix, 1),
+            sized(kind, prefix, 65535, rest),
+            sized(kind, prefix, MAX_EXTENSION_BYTES + 1, bytes(20_000)),
+        ]
+    bad += [
+        # The block takes the place of what must follow it.
+        frames.extended(frames.ERROR, NUMBER, METADATA, bytes(3)),
+        # Only the first frame of a message has a block, which is no part of it.
+        frames.extended(MESSAGE, SIZES, METADATA, flags=MORE),
+        frames.extended(MESSAGE, SIZES, METADATA, bytes(10), flags=MORE),
+        frames.extended(MESSAGE, SIZES, METADATA, b"x", flags=MORE)
+        + frames.frame(CONTINUE, bytes(9), flags=frames.EXTENDED),
+        frames.extended(MESSAGE, SIZES, METADATA, b"x", flags=MORE)
+        + frames.extended(MESSAGE, b"", METADATA),
+        # It is read when the message is whole.
+        frames.extended(MESSAGE, SIZES, b"\1", b"x", flags=MORE)
+        + frames.frame(CONTINUE, bytes(9)),
+        frames.extended(frames.REPLY, NUMBER + SIZES, b"\1", b"x", flags=MORE)
+        + frames.frame(CONTINUE, bytes(9), number=frames.BULK_REPLIES),
+        frames.dropped(b"\xff"),
+        frames.frame(frames.PAUSE, b"\xff"),
+        frames.frame(frames.RESUME, b"\xff"),
+    ]
+    async with scene() as at:
+        for number, data in enumerate(bad):
+            dials = bool(number % 2)
+            async with at.attacker("up", dials=dials, extends=True) as peer:
+                peer.writer.write(data)
+                await refused(peer)
+                assert at.node._context.pool.held < 4 * MIB
+
+
+LONGEST = frames.field(frames.DEADLINE, b"\xff" * 8)
+
+
+async def test_guarantee_10_blocks_that_say_odd_things() -> None:
+    """Fields that a kind has no use for, unknown ones, and the longest time."""
+    async with scene() as at:
+        seen: list[Message] = []
+
+        @at.node.handler("look")
+        def look(message: Message) -> bytes:
+            seen.append(message)
+            return message.payload
+
+        @at.node.handler("relay")
+        async def relay(message: Message) -> bytes:
+            # What is left of the attacker's time goes with this call.
+            return await at.node.call(NEIGHBOUR, "left", b"")
+
+        @at.neighbour.handler("left")
+        def left(message: Message) -> bytes:
+            return repr(message.time_left).encode()
+
+        async with at.attacker("up", dials=True, extends=True) as peer:
+            write = peer.writer.write
+            write(frames.endpoint(1, b"look") + frames.endpoint(2, b"relay"))
+            # Nobody waits for these.
+            write(frames.extended(frames.REPLY, NUMBER, METADATA + LONGEST))
+            status = frames.field(frames.STATUS, b"\4busy")
+            write(frames.extended(frames.ERROR, NUMBER, status, bytes(4)))
+            # A message has no deadline, and no status.
+            over = frames.field(frames.DEADLINE, bytes(8))
+            later = frames.field(0, b"?") * 2 + frames.field(255, bytes(8000)) * 2
+            write(frames.extended(MESSAGE, b"", over + status + later, b"1", number=1))
+            await answered(peer)
+            [message] = seen
+            assert (message.payload, message.deadline) == (b"1", None)
+            assert message.time_left is None
+            assert not message.metadata
+            # The time is over when it comes: the handler does not begin.
+            write(frames.extended(CALL, NUMBER, over, b"2", number=1))
+            assert (await peer.until(frames.ERROR))[:6] == NUMBER + b"\0\4"
+            assert len(seen) == 1
+            # The longest time is one, and is passed on.
+            write(frames.extended(CALL, NUMBER, LONGEST, b"3", number=1))
+            assert await peer.until(frames.REPLY) == NUMBER + b"3"
+            assert seen[1].deadline is not None
+            assert 1.8e13 < seen[1].deadline < 1.9e13
+            write(frames.extended(CALL, NUMBER, LONGEST, number=2))
+            assert 1.8e13 < float((await peer.until(frames.REPLY))[4:]) < 1.9e13
+            # An empty block says nothing.
+            write(frames.extended(CALL, NUMBER, b"", b"4", number=1))
+            assert await peer.until(frames.REPLY) == NUMBER + b"4"
+            assert seen[2].deadline is None
+            await answered(peer)
 
 
 async def test_guarantee_10_cut_at_every_place() -> None:
@@ -501,18 +709,56 @@ FLOODS = {
         frames.frame(ENDPOINT, b"%0255d" % number, number=0) for number in range(1000)
     ),
 }
+#: Those of a peer with which EXTENSIONS is in effect.
+EXTENDED_FLOODS = {
+    "drops of one name": frames.dropped(b"nobody", 0xFFFFFFFF) * 1000,
+    "drops of many names": b"".join(
+        frames.dropped(b"%0255d" % number, number) for number in range(1000)
+    ),
+    "pauses": b"".join(
+        frames.frame(frames.PAUSE, b"%0255d" % number) for number in range(1000)
+    ),
+    "pauses and resumes": (
+        frames.frame(frames.PAUSE, b"echo") + frames.frame(frames.RESUME, b"echo")
+    )
+    * 1000,
+    "announcements to leave": frames.leaving(0xFFFFFFFF) * 1000,
+    "metadata": frames.extended(
+        MESSAGE,
+        b"",
+        frames.field(
+            frames.METADATA,
+            b"".join(frames.entry(b"%d" % n, bytes([65]) * 250) for n in range(64)),
+        ),
+    )
+    * 100,
+    "replies with metadata that nobody waits for": EXTENDED[frames.REPLY] * 1000,
+    "calls whose time is over": b"".join(
+        frames.extended(
+            CALL, struct.pack(">I", number), frames.field(frames.DEADLINE, bytes(8))
+        )
+        for number in range(1, 1000)
+    ),
+}
+#: How many messages were dropped, by what a peer says.
+DROPS = {
+    "drops of one name": 0xFFFFFFFF * 1000,
+    "drops of many names": sum(range(1000)),
+}
 #: How often a flood comes.
 TIMES = 20
 
 
-@pytest.mark.parametrize("flood", FLOODS)
+@pytest.mark.parametrize("flood", [*FLOODS, *EXTENDED_FLOODS])
 async def test_guarantee_9_floods_are_tolerated_and_bounded(
     flood: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with scene() as at:
-        async with at.attacker("up", dials=True) as peer:
+        began = time.monotonic()
+        extends = flood in EXTENDED_FLOODS
+        async with at.attacker("up", dials=True, extends=extends) as peer:
             for number in range(TIMES):
-                data = FLOODS[flood]
+                data = (FLOODS | EXTENDED_FLOODS)[flood]
                 if number and flood in ("calls to nobody", "messages to nobody"):
                     data = data[12:]  # the name travels once
                 peer.writer.write(data)
@@ -522,7 +768,12 @@ async def test_guarantee_9_floods_are_tolerated_and_bounded(
                 assert at.node._context.pool.held < 8 * MIB
             await at.healthy()
             assert peer.protocol.state is State.UP
+            dropped = peer.protocol.link.stats.messages_dropped_by_peer
         assert at.log_lines(caplog) < 20
+        if flood.startswith("drops"):
+            assert dropped == DROPS[flood] * TIMES
+            # At most one a second, whatever the names.
+            assert at.log_lines(caplog) <= 2 + time.monotonic() - began
 
 
 @pytest.mark.parametrize("frame", [frames.STAY, frames.RECONNECT, frames.MOVED])

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport UINT64_MAX, uint64_t
 
 cdef enum:
     # Where in a block the time that is left stands, if the block has a deadline: the
@@ -31,5 +31,13 @@ cdef object NO_METADATA
 
 
 cdef inline uint64_t microseconds(double seconds) noexcept:
-    """Seconds as the wire has them; what is over is 0."""
-    return <uint64_t>(seconds * 1e6) if seconds > 0 else 0
+    """Return seconds as the wire has them.
+
+    A time that is over is 0. A time that is too long for the field, or infinite, is the
+    largest number of the field. C does not define the conversion of a double from 2**64
+    upward.
+    """
+    cdef double found = seconds * 1e6
+    if not found > 0:
+        return 0
+    return <uint64_t>found if found < 18446744073709551616.0 else UINT64_MAX

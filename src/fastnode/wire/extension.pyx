@@ -201,7 +201,7 @@ cdef Extension decode_block(bytes block):
         left -= FIELD_BYTES
         if size > left:
             raise malformed("a field is cut off")
-        if kind <= STATUS:
+        if 0 < kind <= STATUS:
             if seen >> kind & 1:
                 raise malformed(f"field {kind} is there twice")
             seen |= 1 << kind
@@ -299,3 +299,8 @@ def decode(bytes block not None):
     if <size_t>len(block) > MOST_BLOCK:
         raise malformed(f"{len(block)} bytes")
     return decode_block(block)
+
+
+def encode_time_left(double seconds):
+    """Return the value of a DEADLINE field, microseconds."""
+    return microseconds(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 
 import pytest
@@ -13,7 +14,13 @@ from fastnode.buffers.pool import BufferPool
 from fastnode.limits import MAX_EXTENSION_BYTES
 from fastnode.wire.decoder import Decoder, Frame
 from fastnode.wire.encoder import Encoder
-from fastnode.wire.extension import Extension, decode, encode, encode_status
+from fastnode.wire.extension import (
+    Extension,
+    decode,
+    encode,
+    encode_status,
+    encode_time_left,
+)
 from helpers import frames
 
 NAMES = st.text("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz", min_size=1)
@@ -57,6 +64,32 @@ def test_what_is_made_is_read(
     assert found.attempt == (attempt if request_id else 1)
     assert dict(found.metadata or {}) == (metadata or {})
     assert found.code is None
+
+
+@pytest.mark.parametrize("kind", [0, 5, 255])
+def test_fields_that_are_not_known_are_skipped(kind: int) -> None:
+    """They may come twice: this version cannot know what that means."""
+    found = decode(field(kind, b"?") * 2 + field(1, struct.pack(">Q", 1)))
+    assert found.time_left == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("seconds", "number"),
+    [
+        (-1.0, 0),
+        (0.0, 0),
+        (1e-9, 0),
+        (1.5, 1_500_000),
+        (2.0**63 / 1e6, 1 << 63),
+        # What a peer can say at most, and more than that.
+        (decode(field(1, b"\xff" * 8)).time_left, (1 << 64) - 1),
+        (1e300, (1 << 64) - 1),
+        (math.inf, (1 << 64) - 1),
+        (math.nan, 0),
+    ],
+)
+def test_every_time_has_a_number(seconds: float, number: int) -> None:
+    assert encode_time_left(seconds) == number
 
 
 @given(st.text("abcxyz019_.-", max_size=63), st.binary(max_size=16 << 10))
