@@ -299,6 +299,10 @@ class NodeOptions:
         network: how it listens, dials and judges.
         shutdown_timeout: seconds that `Node.stop` gives links to end in order. What is
             not done by then is cut off, which takes a few seconds at most.
+        leave_grace: seconds that `Node.stop` goes on serving after it has told its
+            peers that it stops. It ends earlier when all peers have turned away. It is
+            a part of `shutdown_timeout`, and takes at most half of it. 0: peers are not
+            told, and links are closed at once.
         group: 8 random bytes that all nodes have in common which run under one name at
             the same time; `WorkerGroup` sees to it. Their peers keep a link with each.
             None: this node is the only one of its name, and a peer that meets another
@@ -308,6 +312,7 @@ class NodeOptions:
     cert_manager: CertManager | None = None
     network: NetworkOptions = field(default_factory=NetworkOptions)
     shutdown_timeout: float = limits.SHUTDOWN_TIMEOUT_SECONDS
+    leave_grace: float = limits.LEAVE_GRACE_SECONDS
     group: bytes | None = None
 
     def __post_init__(self) -> None:
@@ -326,3 +331,4 @@ class NodeOptions:
                 f"os.urandom({limits.GROUP_BYTES})",
             )
         _check_number("NodeOptions.shutdown_timeout", self.shutdown_timeout, 0, 86400)
+        _check_number("NodeOptions.leave_grace", self.leave_grace, 0, 86400)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastnode.link.link import Link
 
 __all__ = [
+    "TimeLimit",
     "connect_with_deadline",
     "inherited",
     "left_until",
@@ -57,6 +58,45 @@ def inherited(timeout: float | None, peer: str) -> float | None:
             begun="no",
         )
     return left if timeout is None else min(timeout, left)
+
+
+class TimeLimit:
+    """A time limit that can be brought forward while a task waits for something.
+
+    Args:
+        seconds: from now on.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._end = self._clock() + seconds
+        self._scope: asyncio.Timeout | None = None
+
+    def left(self) -> float:
+        """Return the seconds that are left, at least 0."""
+        return max(self._end - self._clock(), 0.0)
+
+    def shorten(self, seconds: float) -> bool:
+        """Let at most so many seconds be left; return whether that is less."""
+        end = self._clock() + seconds
+        if end >= self._end:
+            return False
+        self._end = end
+        if self._scope is not None and not self._scope.expired():
+            self._scope.reschedule(end)
+        return True
+
+    async def wait(self, futures: Collection[asyncio.Future[Any]]) -> None:
+        """Wait until all futures are done or the time is over. One task at a time."""
+        if not futures:
+            return
+        try:
+            async with asyncio.timeout_at(self._end) as self._scope:
+                await asyncio.wait(futures)
+        except TimeoutError:
+            pass
+        finally:
+            self._scope = None
 
 
 async def with_deadline(

@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
-from fastnode.errors import CallTimeout, ConfigError, Side
+from fastnode.errors import (
+    CallTimeout,
+    ConfigError,
+    HandshakeError,
+    LinkClosed,
+    NoRoute,
+    Side,
+)
 from fastnode.link.settings import LinkSettings
 from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
@@ -23,13 +31,14 @@ from fastnode.node.deadline import (
     timed_out,
     with_deadline,
 )
+from fastnode.node.departure import Departure
 from fastnode.node.dial import Dialer
 from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.fork import ForkGuard
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
-from fastnode.node.sending import Sending
+from fastnode.node.sending import CLOSED_TRIES, Sending, untouched
 from fastnode.node.slow import SlowCallbacks
 from fastnode.node.startup_warnings import warn_at_start
 from fastnode.node.succession import Successions
@@ -126,6 +135,7 @@ class Node(Endpoints):
         self._dialer = Dialer(self._context)
         self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._departure: Departure | None = None
         self._stopping: asyncio.Task[tuple[Undelivered, ...]] | None = None
         self._maintenance = Maintenance(
             self.name, self._options, self._context.pool, self._routes
@@ -218,12 +228,17 @@ class Node(Endpoints):
             manager.freeze()
 
     async def stop(self, timeout: float | None = None) -> tuple[Undelivered, ...]:
-        """Stop: acceptors close, what is queued leaves in both directions, handlers
-        finish, goodbyes are said.
+        """Stop the node in order.
 
-        What is not done within `timeout` seconds (default:
-        ``NodeOptions.shutdown_timeout``) is cut off. Calling it again waits for the
-        same end.
+        Acceptors listen no more, and peers are told that this node stops. It goes on
+        serving until they have turned away, or until ``NodeOptions.leave_grace`` is
+        over. Then links are closed: what is queued leaves in both directions, handlers
+        finish, goodbyes are said. Calling it again waits for the same end.
+
+        Args:
+            timeout: seconds for all of it; None: ``NodeOptions.shutdown_timeout``. What
+                is not done then is cut off. A second call with less time shortens the
+                first.
 
         Returns:
             What was not done, of each link where something was left; it is logged too.
@@ -231,23 +246,33 @@ class Node(Endpoints):
         if self._loop is None:
             return ()
         self._check_loop()
-        if self._stopping is None:
-            if timeout is None:
-                timeout = self._options.shutdown_timeout
-            self._stopping = self._loop.create_task(self._stop(timeout))
+        if self._departure is None:
+            self._departure = Departure(
+                self.name,
+                self._links,
+                self._acceptors,
+                grace=self._options.leave_grace,
+                timeout=self._options.shutdown_timeout if timeout is None else timeout,
+            )
+            self._stopping = self._loop.create_task(self._stop(self._departure))
+        elif timeout is not None:
+            self._departure.shorten(timeout)
+        assert self._stopping is not None
         return await asyncio.shield(self._stopping)
 
-    async def _stop(self, timeout: float) -> tuple[Undelivered, ...]:
-        assert self._loop is not None
-        deadline = self._loop.time() + timeout
+    async def _stop(self, departure: Departure) -> tuple[Undelivered, ...]:
         self._maintenance.stop()
+        # All of them at once: a task that ignores its cancellation holds up no other.
+        keepers = [keeper.close() for keeper in self._keepers]
+        successions = asyncio.ensure_future(self._successions.close())
+        await departure.leave(self._dialer.close)
         for acceptor in self._acceptors:
             acceptor.close()
-        for keeper in tuple(self._keepers):
-            await keeper.close()
+        for keeper in keepers:
+            await keeper
         await self._dialer.close()
-        await self._successions.close()
-        left = await self._links.close(timeout, deadline)
+        await successions
+        left = await departure.close()
         for each in left:
             log.warning("%s stopped before all was done with %s", self.name, each)
         self._maintenance.end()
@@ -301,10 +326,30 @@ class Node(Endpoints):
             LinkClosed: this node stops.
         """
         self._check_loop()
-        link = self._links.find(name)
-        if link is not None:
+        for _ in range(CLOSED_TRIES):
+            link = self._links.find(name) or await self._connect(name)
+            if not link.closed:
+                break
+        return link
+
+    async def _connect(self, name: str) -> Link:
+        """Make a link; take one whose peer stops only if there is no other."""
+        if self._stopping is not None:
+            # This node stops. The peer serves it as long as the link is up.
+            link = self._links.leaving(name)
+            if link is not None:
+                return link
+        try:
+            return await self._dialer.connect(name)
+        except (NoRoute, HandshakeError):
+            link = self._links.leaving(name)
+            if link is None:
+                raise
             return link
-        return await self._dialer.connect(name)
+
+    async def _connect_anew(self, name: str) -> Link:
+        """`connect` for keepers: a link whose peer stops does not count."""
+        return self._links.find(name) or await self._dialer.connect(name)
 
     def keep_connected(self, name: str) -> Keeper:
         """Keep a link with a node, from now on: dial it, and dial it again whenever
@@ -327,7 +372,9 @@ class Node(Endpoints):
         """
         self._check_loop()
         self._dialer.check(name)
-        keeper = Keeper(name, self._links, self.connect)
+        if self._stopping is not None:
+            raise self._dialer.stopped()
+        keeper = Keeper(name, self._links, self._connect_anew)
         self._keepers.add(keeper)
         keeper.on_end(self._keepers.discard)
         return keeper
@@ -460,20 +507,30 @@ class Node(Endpoints):
         Raises:
             As `connect` and `Link.call`.
         """
-        link, left = self._links.find(name), timeout
-        if link is None:
-            link, left = await self._dial(name, timeout, inherit_deadline)
-        try:
-            return await link.call(
-                endpoint,
-                payload,
-                timeout=left,
-                priority=priority,
-                metadata=metadata,
-                inherit_deadline=inherit_deadline,
-            )
-        except CallTimeout as error:
-            raise timed_out(error, endpoint, timeout, left) from error.__cause__
+        left, tries = timeout, CLOSED_TRIES
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            link = self._links.find(name)
+            if link is None:
+                link, left = await self._dial(name, left, inherit_deadline)
+            try:
+                return await link.call(
+                    endpoint,
+                    payload,
+                    timeout=left,
+                    priority=priority,
+                    metadata=metadata,
+                    inherit_deadline=inherit_deadline,
+                )
+            except CallTimeout as error:
+                raise timed_out(error, endpoint, timeout, left) from error.__cause__
+            except LinkClosed as error:
+                # The call has crossed the goodbye of the peer.
+                tries -= 1
+                if not tries or not untouched(error):
+                    raise
+            if deadline is not None:
+                left = max(deadline - monotonic(), 0.0)
 
     async def request(
         self,
@@ -495,20 +552,30 @@ class Node(Endpoints):
         Raises:
             As `call`.
         """
-        link, left = self._links.find(name), timeout
-        if link is None:
-            link, left = await self._dial(name, timeout, inherit_deadline)
-        try:
-            return await link.request(
-                endpoint,
-                payload,
-                timeout=left,
-                priority=priority,
-                metadata=metadata,
-                inherit_deadline=inherit_deadline,
-            )
-        except CallTimeout as error:
-            raise timed_out(error, endpoint, timeout, left) from error.__cause__
+        left, tries = timeout, CLOSED_TRIES
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            link = self._links.find(name)
+            if link is None:
+                link, left = await self._dial(name, left, inherit_deadline)
+            try:
+                return await link.request(
+                    endpoint,
+                    payload,
+                    timeout=left,
+                    priority=priority,
+                    metadata=metadata,
+                    inherit_deadline=inherit_deadline,
+                )
+            except CallTimeout as error:
+                raise timed_out(error, endpoint, timeout, left) from error.__cause__
+            except LinkClosed as error:
+                # The call has crossed the goodbye of the peer.
+                tries -= 1
+                if not tries or not untouched(error):
+                    raise
+            if deadline is not None:
+                left = max(deadline - monotonic(), 0.0)
 
     async def _dial(
         self, name: str, timeout: float | None, inherit: bool
