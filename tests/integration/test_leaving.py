@@ -8,17 +8,15 @@ import logging
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 
 from fastnode import (
     AcceptorOptions,
-    CallTimeout,
     FastnodeError,
-    Link,
     LinkClosed,
     LinkLost,
     Message,
@@ -31,7 +29,7 @@ from fastnode import (
 )
 from fastnode.limits import GROUP_BYTES
 from helpers import frames
-from helpers.nodes import WAIT_SECONDS, A, B, introduce, pair, refusing, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, until
 from helpers.pki import manager
 from helpers.raw import Raw
 
@@ -281,7 +279,7 @@ async def test_handlers_of_a_node_that_stops_may_call() -> None:
             await b.call(C, "who", b"")
 
 
-async def test_calls_of_the_side_that_stops_are_answered_while_its_peer_closes() -> None:
+async def test_calls_of_a_node_that_stops_cross_the_end_of_its_links() -> None:
     async with running(A) as a, running(C) as c, await start() as b:
         introduce(a, b)
         introduce(b, c)
@@ -299,59 +297,74 @@ async def test_calls_of_the_side_that_stops_are_answered_while_its_peer_closes()
         assert await soon(stop) == ()
 
 
+async def at_port(port: int) -> Node:
+    """An instance at a port where another one may listen too; 0: a free one."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+    node = await start(listener=listener)
+
+    @node.handler("who")
+    async def who(message: Message) -> bytes:
+        await asyncio.sleep(0)
+        return node.instance.encode()
+
+    return node
+
+
+class Stream:
+    """Calls and confirmed messages without a pause, of which none may fail.
+
+    Attributes:
+        done: how many were answered.
+        by: the instances that answered.
+    """
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.by: set[bytes] = set()
+        self.over = False
+
+    async def call(self, node: Node) -> None:
+        while not self.over:
+            self.by.add(await node.call(B, "who", b"", timeout=WAIT_SECONDS))
+            self.done += 1
+
+    async def send(self, node: Node) -> None:
+        while not self.over:
+            await node.send(B, "who", b"", confirm=True, timeout=WAIT_SECONDS)
+            self.done += 1
+
+    async def more(self, count: int) -> None:
+        aim = self.done + count
+        await until(lambda: self.done >= aim)
+
+
 async def test_a_rolling_restart_without_one_failed_call() -> None:
     """All instances are replaced, one after the other, each at its address."""
     async with AsyncExitStack() as stack:
-
-        async def instance(port: int) -> Node:
-            # The next one listens there before this one stops.
-            listener = socket.socket()
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind(("127.0.0.1", port))
-            listener.listen()
-            node = await stack.enter_async_context(await start(listener=listener))
-
-            @node.handler("who")
-            async def who(message: Message) -> bytes:
-                await asyncio.sleep(0)
-                return node.instance.encode()
-
-            return node
-
-        nodes = [await instance(0), await instance(0)]
+        nodes = [await stack.enter_async_context(await at_port(0)) for _ in range(2)]
         resolve = resolver(*nodes)
         callers = [
-            await stack.enter_async_context(running(f"c{n}@127.0.0.1", resolver=resolve))
-            for n in range(3)
+            await stack.enter_async_context(running(name, resolver=resolve))
+            for name in (A, C, "delta@127.0.0.1")
         ]
-        answered: set[bytes] = set()
-        count = 0
-        over = False
-
-        async def go_on(node: Node, confirm: bool) -> None:
-            nonlocal count
-            while not over:
-                if confirm:
-                    await node.send(B, "who", b"", confirm=True, timeout=WAIT_SECONDS)
-                else:
-                    reply = await node.call(B, "who", b"", timeout=WAIT_SECONDS)
-                    answered.add(reply)
-                count += 1
-
+        stream = Stream()
         async with asyncio.timeout(WAIT_SECONDS), asyncio.TaskGroup() as tasks:
-            for node in callers:
-                for confirm in (False, False, True):
-                    tasks.create_task(go_on(node, confirm))
-            for _ in range(2):
-                for place, old in enumerate(nodes):
-                    aim = count + 60
-                    await until(lambda aim=aim: count >= aim)
-                    nodes[place] = await instance(old.acceptors[0].address[1])
-                    assert await soon(old.stop()) == ()
-            aim = count + 60
-            await until(lambda: count >= aim)
-            over = True
-        assert len(answered) >= 3
+            for caller in callers:
+                for each in (stream.call, stream.call, stream.send):
+                    tasks.create_task(each(caller))
+            for place in (0, 1, 0, 1):
+                await stream.more(60)
+                old = nodes[place]
+                nodes[place] = await stack.enter_async_context(
+                    await at_port(old.acceptors[0].address[1])
+                )
+                assert await soon(old.stop()) == ()
+            await stream.more(60)
+            stream.over = True
+        assert len(stream.by) >= 3
 
 
 async def test_a_dial_that_meets_the_end_finds_another_instance() -> None:
@@ -500,7 +513,7 @@ async def test_the_grace_is_a_part_of_the_time_for_stopping() -> None:
         began = time.monotonic()
         await until(lambda: link.closed)
         # Half of it is for the orderly end, in which replies can leave.
-        assert 0.1 < time.monotonic() - began
+        assert time.monotonic() - began > 0.1
         assert not stop.done()
         gate.open.set()
         assert await soon(call) == b"done"
@@ -538,30 +551,26 @@ async def test_without_a_grace_nobody_is_told() -> None:
             kinds.append(await raw.frame())
         assert frames.LEAVING not in dict(kinds)
         raw.send(frames.GOODBYE, frames.reason(1))
+        raw.writer.close()
         await soon(stop)
 
 
 # --- peers that are old, or hostile --------------------------------------------------
 
 
-class hostile:  # noqa: N801  # it is used as a function
-    """A link in plaintext, with a peer that does what the test says."""
-
-    def __init__(self, node: Node, features: bytes = EXTENSIONS) -> None:
-        self._node = node
-        self._features = features
-
-    async def __aenter__(self) -> Raw:
-        address = self._node.acceptors[0].address
-        self._raw = raw = Raw(*await asyncio.open_connection(*address))
-        raw.writer.write(frames.hello(A, window=1 << 20, features=self._features))
+@asynccontextmanager
+async def hostile(node: Node, features: bytes = EXTENSIONS) -> AsyncIterator[Raw]:
+    """A link of alpha in plaintext that is up, and does what the test says."""
+    raw = Raw(*await asyncio.open_connection(*node.acceptors[0].address))
+    try:
+        raw.writer.write(frames.hello(A, features=features))
         await raw.hello()
         raw.send(frames.ACCEPT)
-        await until(lambda: self._node.links)
-        return raw
-
-    async def __aexit__(self, *_: object) -> None:
-        self._raw.close()
+        before = len(node.links)
+        await until(lambda: len(node.links) > before)
+        yield raw
+    finally:
+        raw.close()
 
 
 async def test_a_peer_of_an_older_version_is_not_told_and_not_waited_for() -> None:
@@ -570,6 +579,7 @@ async def test_a_peer_of_an_older_version_is_not_told_and_not_waited_for() -> No
         kind, body = await raw.frame()
         assert (kind, body[:2]) == (frames.GOODBYE, struct.pack(">H", 0))
         raw.send(frames.GOODBYE, frames.reason(1))
+        raw.writer.close()
         assert await soon(stop) == ()
 
 
@@ -586,6 +596,7 @@ async def test_a_peer_that_does_not_turn_away_costs_the_grace() -> None:
         await raw.until(frames.GOODBYE)
         assert time.monotonic() - began >= 0.15
         raw.send(frames.GOODBYE, frames.reason(1))
+        raw.writer.close()
         assert await soon(stop) == ()
 
 
@@ -648,7 +659,7 @@ async def test_a_peer_that_leaves_and_comes_back() -> None:
             raw.send(frames.LEAVING, bytes(4))
             await until(lambda: gate.began and first.leaving)
             async with hostile(b) as again:
-                await until(lambda: len(b.links) == 2)
+                assert len(b.links) == 2
                 assert not first.closed
                 gate.open.set()
                 assert (await raw.until(frames.REPLY))[4:] == b"done"

@@ -3,8 +3,8 @@
 How it works. A node that stops listens no more and sends LEAVING on its links. It goes
 on serving what comes. A peer turns away: its new messages and calls take another link,
 and it closes the old one in order when nothing of its own is under way there. The node
-waits for that, but no longer than its grace. Links whose peers do not know the frame are
-not waited for. What is left then is closed in order by this node.
+waits for that, but no longer than its grace. It does not wait for links whose peers do
+not know the frame. What is left then is closed in order by this node.
 
 Handlers that are at work may need calls of their own. They take the links that are up,
 whoever stops; if the peer has closed its link, they dial it again. A link that this

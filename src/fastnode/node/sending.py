@@ -27,7 +27,7 @@ __all__ = ["Sending"]
 
 
 #: How many links a node tries for one call or message if each is closed in order before
-#: the peer has begun anything: that of a node that stops, of the next one that does, and
+#: the peer has begun it: one of a node that stops, one of the next node that does, and
 #: one more.
 CLOSED_TRIES = 3
 
