@@ -69,15 +69,6 @@ def replaced(peer: Peer) -> LinkClosed:
     )
 
 
-def turned_away(peer: Peer) -> LinkClosed:
-    """We closed the link, because the node of the peer stops."""
-    return LinkClosed(
-        f"the link with {peer.name} was closed: {peer.name} stops",
-        peer=peer,
-        side=Side.REMOTE,
-    )
-
-
 def closed_there(peer: Peer, text: str) -> LinkClosed:
     """The peer closed the link."""
     because = f": {text}" if text else ""

@@ -508,7 +508,7 @@ cdef class LinkProtocol(FrameTaker):
             self.close_for(
                 CloseReason.CLOSED,
                 self.succession.patience(),
-                endings.turned_away(self.peer),
+                endings.closed_there(self.peer, "the node stops"),
             )
         self.say_goodbye_if_ready()
 
