@@ -557,6 +557,9 @@ cdef class LinkProtocol(FrameTaker):
             if self.state_ is State.RETIRING:
                 self.succession.retire()
             elif self.state_ is State.UP:
+                if self.extensions.announced:
+                    # The peer has turned away, because this node stops.
+                    closed = endings.closed_here(self.peer, CloseReason.SHUTDOWN)
                 self.close_for(
                     CloseReason.CLOSED, self.extensions.close_seconds, closed
                 )

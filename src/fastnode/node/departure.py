@@ -92,7 +92,7 @@ class Departure:
         self._announce_all()
         if self._waits:
             log.info(
-                "%s stops: told %d peers, and serves them for %.3g s at most",
+                "%s stops: %d peers were told, and are served for up to %.3g s",
                 self._name,
                 len(self._waits),
                 self._grace.left(),
