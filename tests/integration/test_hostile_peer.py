@@ -55,6 +55,10 @@ BODIES = {
     frames.RECONNECT: b"",
     frames.STAY: frames.reason(28),
     frames.CONFIRM: struct.pack(">I", 78) + b"hi",
+    frames.PAUSE: b"echo",
+    frames.RESUME: b"echo",
+    frames.DROPPED: NUMBER + b"echo",
+    frames.LEAVING: NUMBER,
 }
 #: Kinds that are taken, by state. There is nothing that CONTINUE could continue.
 UP = FRAMES[State.UP] - {frames.CONTINUE}
@@ -182,6 +186,7 @@ class Scene:
         if state == "deciding":
             self.verdict.clear()
         offer = frames.feature(frames.HANDOVER, b"" if dials else TICKET)
+        offer += frames.feature(frames.EXTENSIONS)
         peer.writer.write(frames.hello(A, features=offer))
         if state == "deciding":
             await until(lambda: peer.protocol.state is State.DECIDING)
@@ -327,7 +332,10 @@ async def tolerated(peer: Hostile, kind: int) -> None:
     """Nothing was wrong with it, whatever comes of it."""
     if kind in (frames.HELLO, frames.ACCEPT):
         await until(lambda: peer.protocol.state is not State.HELLO)
-    elif kind == frames.GOODBYE:
+    elif kind == frames.GOODBYE or (
+        # Nothing is under way: the node closes the link.
+        kind == frames.LEAVING and peer.protocol.state in (State.UP, State.CLOSED)
+    ):
         await until(lambda: peer.protocol.state >= State.CLOSING)
     elif peer.protocol.state in (State.UP, State.RETIRING):
         await answered(peer)
