@@ -382,6 +382,93 @@ async def test_a_dial_that_meets_the_end_finds_another_instance() -> None:
                 assert await soon(call) in (b"old", b"new")
 
 
+async def test_connections_that_the_kernel_has_accepted_become_links() -> None:
+    async with await start(plaintext=True) as b:
+        # The loop does not turn: the node does not know of it yet.
+        sock = socket.create_connection(b.acceptors[0].address)
+        sock.sendall(frames.hello(A, features=EXTENSIONS))
+        sock.setblocking(False)
+        b.acceptors[0].stop_listening()
+        stop = stopping(b)
+        raw = Raw(*await asyncio.open_connection(sock=sock))
+        try:
+            await raw.hello()
+            raw.send(frames.ACCEPT)
+            await raw.until(frames.LEAVING)
+            raw.send(frames.GOODBYE, frames.reason(1))
+            raw.writer.close()
+            assert await soon(stop) == ()
+        finally:
+            raw.close()
+
+
+async def call(node: Node) -> bytes:
+    return await node.call(B, "who", b"", timeout=LONG)
+
+
+async def request(node: Node) -> bytes:
+    return (await node.request(B, "who", b"", timeout=LONG)).payload
+
+
+async def confirm(node: Node) -> bytes:
+    await node.send(B, "who", b"", confirm=True, timeout=LONG)
+    return b""
+
+
+@pytest.mark.parametrize("what", [call, request, confirm])
+@pytest.mark.parametrize(
+    ("ends", "dials", "error"),
+    [
+        ("closes", 2, None),  # the third one answers
+        ("closes", 3, LinkClosed),
+        ("breaks", 1, LinkLost),
+    ],
+)
+async def test_what_crosses_a_goodbye_takes_another_link(
+    what: Callable[[Node], Any], ends: str, dials: int, error: type[LinkClosed] | None
+) -> None:
+    """The peer has certainly not begun it. It may have if the link breaks."""
+    met = 0
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal met
+        met += 1
+        raw = Raw(reader, writer)
+        await raw.hello()
+        writer.write(frames.hello(B))
+        while (await raw.frame())[0] not in (frames.CALL, frames.CONFIRM):
+            pass
+        if met > dials:
+            writer.write(frames.reply(1, b""))
+            await raw.until(frames.GOODBYE)
+            raw.send(frames.GOODBYE, frames.reason(1))
+        elif ends == "closes":
+            raw.send(frames.GOODBYE, frames.reason(0))
+            await raw.until(frames.GOODBYE)
+        else:
+            raw.close()
+            return
+        await raw.rest()
+        writer.close()
+
+    server = await asyncio.start_server(meet, "127.0.0.1", 0)
+    try:
+        address = server.sockets[0].getsockname()[:2]
+        async with running(A, plaintext=True, resolver=lambda _: [address]) as a:
+            if error is None:
+                assert await soon(what(a)) == b""
+                assert met == dials + 1
+            else:
+                with pytest.raises(LinkClosed) as caught:
+                    await soon(what(a))
+                assert type(caught.value) is error
+                assert caught.value.begun == ("no" if ends == "closes" else "maybe")
+                assert met == dials
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
 async def test_a_keeper_dials_the_next_instance() -> None:
     async with AsyncExitStack() as stack:
         old, new = await instances(stack, b"old", b"new")
