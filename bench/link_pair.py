@@ -30,6 +30,9 @@ class Welcoming:
 
     alpn = None
 
+    def may_introduce(self, protocol: LinkProtocol) -> bool:
+        return True
+
     async def admit(self, protocol: LinkProtocol) -> Peer:
         return Peer(str(protocol.peer_hello.name), protocol.address)
 

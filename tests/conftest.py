@@ -32,6 +32,7 @@ BOTH_ENGINES = {
     "test_lanes",
     "test_name_constraints",
     "test_refusals",
+    "test_reset_reasons",
     "test_rotation",
     "test_strangers",
 }

@@ -9,6 +9,8 @@ handler may have begun (``begun``). docs/errors.md lists both for every class.
 from __future__ import annotations
 
 import copy
+import errno
+import os
 import re
 from contextlib import suppress
 from enum import Enum, IntEnum
@@ -41,6 +43,7 @@ __all__ = [
     "NoRoute",
     "NoSuchEndpoint",
     "NotAuthorized",
+    "OutOfResources",
     "PeerNameMismatch",
     "ProtocolError",
     "RemoteError",
@@ -51,6 +54,8 @@ __all__ = [
     "TooManyConnections",
     "UnknownAuthority",
     "WorkerFailed",
+    "is_exhaustion",
+    "out_of_resources",
     "refusal_from_wire",
 ]
 
@@ -532,6 +537,34 @@ class NoRoute(FastnodeError, ConnectionError):
     usual_hint = "is it running, and is the route or the resolver right?"
     code = "unavailable"
     begun: Begun = "no"
+
+
+class OutOfResources(FastnodeError):
+    """This process, or this machine, has no descriptors or no memory left."""
+
+    usual_hint = (
+        "raise the limit of open files (ulimit -n), or close what is not needed; then "
+        "try again"
+    )
+    code = "resource_exhausted"
+    begun: Begun = "no"
+
+
+#: Errors of the system that say that there are no descriptors or no memory left.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def is_exhaustion(error: BaseException) -> bool:
+    """Whether an error says that this machine has no resources left."""
+    return isinstance(error, OutOfResources) or (
+        isinstance(error, OSError) and error.errno in _EXHAUSTED
+    )
+
+
+def out_of_resources(what: str, error: OSError) -> OutOfResources:
+    """Return the error for something that failed by an exhausted resource."""
+    text = os.strerror(error.errno or 0)
+    return OutOfResources(f"{what}: {text}", side=Side.LOCAL)
 
 
 class WorkerFailed(FastnodeError):

@@ -15,7 +15,14 @@ from typing import Final
 
 from fastnode.errors import ConfigError, Side
 
-__all__ = ["DEFAULT_GROUPS", "KNOWN_GROUPS", "canonical_group", "check_groups"]
+__all__ = [
+    "DEFAULT_GROUPS",
+    "KNOWN_GROUPS",
+    "canonical_group",
+    "check_groups",
+    "described_group",
+    "is_post_quantum",
+]
 
 #: What a node offers and accepts by default, in order of preference. Each context
 #: leaves out what its TLS library does not have.
@@ -50,6 +57,20 @@ def canonical_group(name: str) -> str:
             it is.
     """
     return _CANONICAL.get(name.lower(), name)
+
+
+def is_post_quantum(name: str) -> bool:
+    """Whether a group is a hybrid with a post-quantum scheme (ML-KEM).
+
+    Args:
+        name: the canonical name of a group.
+    """
+    return "MLKEM" in name.upper()
+
+
+def described_group(name: str) -> str:
+    """Return a group with a word on whether it is post-quantum, for people."""
+    return f"{name} ({'post-quantum' if is_post_quantum(name) else 'not post-quantum'})"
 
 
 def check_groups(what: str, given: object) -> tuple[str, ...] | None:

@@ -27,11 +27,36 @@ GROUP_BYTES: Final = 8
 #: gets, another of its addresses may be taken, by chance.
 ANY_PORT_TRIES: Final = 16
 
+#: Addresses that one dial tries. A resolver that knows more instances of a peer than
+#: this has returned more than a dial can try in time.
+MAX_DIAL_ADDRESSES: Final = 64
+#: Connections of one dial that may be under way at once: each costs a descriptor, and
+#: the CPU time of a ClientHello. They begin one after the other, within 4 s.
+MAX_DIAL_ATTEMPTS: Final = 16
+#: Addresses that a node remembers because they could not be reached: 200 bytes each.
+MAX_FAILED_ADDRESSES: Final = 1024
+#: Dials that go on although all of their callers have given up. With more of them the
+#: oldest is cancelled: a caller with a short timeout begins new ones all the time.
+MAX_UNAWAITED_DIALS: Final = 64
+
 # --- time --------------------------------------------------------------------
 
 #: TLS and HELLO together. Two round trips and 4 ms of CPU are needed; the rest is
 #: for a slow network.
 HANDSHAKE_TIMEOUT_SECONDS: Final = 10.0
+#: A dial begins with its next address when nothing was heard from the earlier ones for
+#: so long. RFC 8305, section 5, recommends this value.
+CONNECTION_ATTEMPT_DELAY_SECONDS: Final = 0.25
+#: How long a dial waits for the addresses of its first host name while it knows others.
+#: RFC 8305, section 3, recommends this value.
+RESOLUTION_DELAY_SECONDS: Final = 0.05
+#: How long an address that could not be reached comes after the others: as long as the
+#: longest pause between two dials of `Node.keep_connected`.
+FAILED_ADDRESS_SECONDS: Final = 30.0
+#: All addresses of a dial together may take so many times `handshake_timeout`: the
+#: first for addresses that are silent, and the others for peers that answer and then
+#: stop in the middle of their handshake.
+DIAL_TIMEOUTS: Final = 4
 SHUTDOWN_TIMEOUT_SECONDS: Final = 30.0
 #: How long a node that stops goes on serving while its peers turn away. Idle peers need
 #: a round trip; the others need as long as their calls take. It counts as a part of the

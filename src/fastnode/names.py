@@ -6,9 +6,9 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, SupportsFloat
 
-from fastnode.errors import ConfigError
+from fastnode.errors import ConfigError, no_timeout
 from fastnode.limits import MAX_NODE_NAME_BYTES, PARSED_NAMES
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "check_flag",
     "check_host",
     "check_port",
+    "check_timeout",
     "normal_host",
     "verified_host",
 ]
@@ -200,3 +201,20 @@ def check_flag(what: str, value: object, *, or_none: bool = False) -> None:
     would switch off a check by accident."""
     if not isinstance(value, bool) and not (or_none and value is None):
         raise ConfigError(f"{what} is {value!r}", hint="it is True or False")
+
+
+def check_timeout(timeout: object) -> float:
+    """Return a timeout in seconds, checked. It may be infinite.
+
+    Raises:
+        ConfigError: it is no number, or below 0, or not a number (NaN).
+    """
+    if isinstance(timeout, bool) or not isinstance(timeout, SupportsFloat):
+        raise no_timeout(timeout)
+    try:
+        seconds = float(timeout)
+    except (OverflowError, TypeError, ValueError):
+        raise no_timeout(timeout) from None
+    if not seconds >= 0:
+        raise no_timeout(timeout)
+    return seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from inspect import getattr_static, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from fastnode import limits
@@ -31,7 +32,9 @@ __all__ = [
     "OnLinkUp",
     "OnRefused",
     "Priority",
+    "Recheck",
     "Resolver",
+    "check_plain",
 ]
 
 #: Says whether a peer whose certificate and name are in order may have a link.
@@ -45,6 +48,8 @@ OnLinkDown: TypeAlias = "Callable[[Link, FastnodeError], object]"
 
 #: What is sent with "high" overtakes what is queued with "normal".
 Priority: TypeAlias = Literal["normal", "high"]
+#: What becomes of links whose peer would be refused today.
+Recheck: TypeAlias = Literal["keep", "close"]
 
 
 class Listener(Protocol):
@@ -122,6 +127,29 @@ def _check_callable(what: str, value: object) -> None:
         raise ConfigError(f"{what} is {value!r}, which cannot be called")
 
 
+def check_plain(what: str, value: object) -> None:
+    """Raise `ConfigError` unless `value` is None or a plain function. Nobody would wait
+    for what an ``async def`` returns."""
+    _check_callable(what, value)
+    call = getattr_static(type(value), "__call__", None)
+    if iscoroutinefunction(value) or iscoroutinefunction(call):
+        raise ConfigError(
+            f"{what} is an async function, and must be a plain one",
+            hint="start a task in it: asyncio.get_running_loop().create_task(...)",
+        )
+
+
+def _check_listener(listener: object) -> None:
+    if listener is None:
+        return
+    for name in ("setblocking", "getsockname", "fileno", "accept", "close"):
+        if not callable(getattr(listener, name, None)):
+            raise ConfigError(
+                f"AcceptorOptions.listener is {listener!r}, which has no {name}()",
+                hint="give it a TCP socket that listens",
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptorOptions:
     """One listening address of a node.
@@ -186,7 +214,8 @@ class AcceptorOptions:
             1,
             1 << 20,
         )
-        _check_callable("AcceptorOptions.on_refused", self.on_refused)
+        check_plain("AcceptorOptions.on_refused", self.on_refused)
+        _check_listener(self.listener)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +233,11 @@ class NetworkOptions:
         groups: names of the key-exchange groups to offer and accept, best first: for
             example ``["X25519", "P-256"]``. None takes X25519MLKEM768 where the TLS
             library has it, X25519, P-256 and P-384. Finite-field groups are refused.
+        recheck: what becomes of links that are up when trust or a revocation list of
+            their cert manager changes, and when a certificate that their peer showed
+            expires. ``"keep"``: they stay. ``"close"``: peers are verified again by the
+            rules of that moment, and links whose peer would be refused are closed.
+            `authorize` is not asked again.
         authorize: asked about each peer after its certificate and name were found in
             order; refuses by returning anything but True, or by raising.
         on_refused: called with a `Refusal` for each connection to an acceptor that did
@@ -240,6 +274,7 @@ class NetworkOptions:
     plaintext: bool = False
     verify_peer_name: bool = True
     groups: Sequence[str] | None = None
+    recheck: Recheck = "keep"
     authorize: Authorize | None = None
     on_refused: OnRefused | None = None
     on_link_up: OnLinkUp | None = None
@@ -265,11 +300,15 @@ class NetworkOptions:
             check_flag(what + name, getattr(self, name))
         groups = check_groups(what + "groups", self.groups)
         object.__setattr__(self, "groups", groups)
+        if self.recheck not in ("keep", "close"):
+            raise ConfigError(
+                f"{what}recheck is {self.recheck!r}", hint='it is "keep" or "close"'
+            )
         _check_callable(what + "resolver", self.resolver)
         _check_callable(what + "authorize", self.authorize)
-        _check_callable(what + "on_refused", self.on_refused)
-        _check_callable(what + "on_link_up", self.on_link_up)
-        _check_callable(what + "on_link_down", self.on_link_down)
+        check_plain(what + "on_refused", self.on_refused)
+        check_plain(what + "on_link_up", self.on_link_up)
+        check_plain(what + "on_link_down", self.on_link_down)
         _check_count(what + "max_message_size", self.max_message_size, 1, (1 << 40))
         _check_number(what + "handshake_timeout", self.handshake_timeout, 0.001, 3600)
         _check_number(what + "keepalive_interval", self.keepalive_interval, 0.01, 86400)

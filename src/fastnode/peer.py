@@ -44,6 +44,16 @@ class Peer:
     group: str | None = None
     instance: str = ""
 
+    @property
+    def post_quantum(self) -> bool | None:
+        """Whether the key exchange was a hybrid with a post-quantum scheme: then who
+        records the connection cannot decrypt it later with a quantum computer.
+
+        None where `group` is None.
+        """
+        # As `fastnode.groups.is_post_quantum`, which this module cannot import.
+        return None if self.group is None else "MLKEM" in self.group
+
     def is_sibling_of(self, other: Peer) -> bool:
         """Whether the two are different workers of one group, under one name."""
         return (

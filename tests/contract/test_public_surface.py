@@ -69,6 +69,7 @@ ERRORS: dict[str, tuple[str | type[BaseException], ...]] = {
     "MessageTooLarge": ("FastnodeError",),
     "SendQueueFull": ("FastnodeError",),
     "NoRoute": ("FastnodeError",),
+    "OutOfResources": ("FastnodeError",),
     "WorkerFailed": ("FastnodeError",),
 }
 #: What the names above are described with: types of their arguments and attributes.

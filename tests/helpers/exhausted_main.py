@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 
 import uvloop
 
-from fastnode import NoRoute, Route
+from fastnode import FastnodeError, OutOfResources, Route
 from helpers.nodes import WAIT_SECONDS, B, introduce, pair, running, until
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -82,8 +82,17 @@ async def main() -> None:
             try:
                 await a.connect("delta@127.0.0.1")
                 dialed = "a link"
-            except NoRoute as error:
+            except OutOfResources as error:
                 dialed = str(error)
+            # The first dial of a node also has to bring its certificate to OpenSSL.
+            try:
+                await c.connect(B)
+                first = "a link"
+            except FastnodeError as error:
+                first = f"{type(error).__name__}: {error}"
+            keeper = c.keep_connected(B)
+            await until(lambda: keeper.error)
+            ceiling = keeper._backoff.ceiling
             for each in clients:
                 each.close()
             # Nobody waits who could make room, and somebody wants in.
@@ -100,6 +109,8 @@ async def main() -> None:
         result = {
             "replies": replies == [b"%d" % n for n in range(101)],
             "dialed": dialed,
+            "first": first,
+            "ceiling": ceiling,
             "late": late.decode(),
             "closed": link.closed,
             "heard": heard.lines,

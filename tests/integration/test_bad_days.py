@@ -34,6 +34,10 @@ async def test_out_of_file_descriptors() -> None:
     assert not found["closed"], found
     assert found["late"] == "late", found
     assert "Too many open files" in found["dialed"], found
+    assert found["first"].startswith("OutOfResources: "), found
+    assert "Too many open files" in found["first"], found
+    # It is tried again soon: no setting has to be changed.
+    assert found["ceiling"] < 5, found
     assert any("accepting pauses" in line for line in found["heard"]), found
     assert any("file descriptors are short" in line for line in found["heard"]), found
 

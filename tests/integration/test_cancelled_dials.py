@@ -1,4 +1,5 @@
-"""A dial that nobody waits for any more is given up, at any moment of a handshake."""
+"""A dial goes on when its callers give up, at any moment of a handshake. Only the dial
+of a keeper that is closed ends with it, unless somebody else waits."""
 
 from __future__ import annotations
 
@@ -43,15 +44,27 @@ async def nothing_is_left(a: Node, b: Node) -> None:
     assert not a._links.dials
 
 
+async def one_link_comes_up(a: Node, b: Node, proxy: Proxy) -> None:
+    """The dial has found its end without a caller, by one connection."""
+    await until(lambda: a.links and b.links)
+    await until(lambda: not a._dialer._tasks)
+    assert proxy.connections == 1
+    assert not a._dialer._shared
+    assert not a._dialer._unawaited
+    assert not a._links.dials
+    assert await a.connect(B) is a.links[0]
+
+
 @pytest.mark.parametrize("state", [State.TLS, State.ACCEPTED])
 async def test_cancelled_in_the_middle_of_a_handshake(state: State) -> None:
-    async with far_pair() as (a, b, _):
+    async with far_pair() as (a, b, proxy):
         dial = asyncio.ensure_future(a.connect(B))
         await until(lambda: [link.state for link in b._links] == [state])
         dial.cancel()
         with pytest.raises(asyncio.CancelledError):
             await dial
-        await nothing_is_left(a, b)
+        assert not a.links
+        await one_link_comes_up(a, b, proxy)
 
 
 async def with_timeout(a: Node) -> None:
@@ -75,30 +88,28 @@ async def with_reconnect(a: Node) -> None:
         await a.reconnect(B, timeout=PATIENCE)
 
 
-async def with_keeper(a: Node) -> None:
-    async with a.keep_connected(B):
-        await asyncio.sleep(PATIENCE)
-
-
 async def with_many(a: Node) -> None:
     await asyncio.gather(*(with_timeout(a) for _ in range(5)), with_call(a))
 
 
-async def test_every_wait_that_ends_gives_its_dial_up() -> None:
+async def test_every_wait_that_ends_leaves_its_dial() -> None:
     await all_at_once(
-        gives_up,
-        (with_timeout,),
-        (with_call,),
-        (with_send,),
-        (with_reconnect,),
-        (with_keeper,),
+        leaves, (with_timeout,), (with_call,), (with_send,), (with_reconnect,),
         (with_many,),
-    )
+    )  # fmt: skip
 
 
-async def gives_up(wait: Callable[[Node], Awaitable[None]]) -> None:
-    async with far_pair() as (a, b, _):
+async def leaves(wait: Callable[[Node], Awaitable[None]]) -> None:
+    async with far_pair() as (a, b, proxy):
         await wait(a)
+        assert a.links == ()
+        await one_link_comes_up(a, b, proxy)
+
+
+async def test_a_keeper_that_is_closed_gives_its_dial_up() -> None:
+    async with far_pair() as (a, b, _):
+        async with a.keep_connected(B):
+            await until(lambda: [link.state for link in b._links] == [State.TLS])
         assert a.links == ()
         await nothing_is_left(a, b)
 
@@ -114,18 +125,29 @@ async def test_others_go_on_waiting() -> None:
         await keeper.close()
 
 
-async def test_the_next_dial_is_a_new_one() -> None:
+async def test_the_next_caller_finds_the_same_dial() -> None:
     async with far_pair() as (a, b, proxy):
         dial = asyncio.ensure_future(a.connect(B))
         await until(lambda: [link.state for link in b._links] == [State.TLS])
         dial.cancel()
+        await asyncio.sleep(0)
+        link = await a.connect(B)
+        assert await link.ping() < 10
+        assert proxy.connections == 1
+        assert dial.cancelled()
+
+
+async def test_the_next_dial_after_a_closed_keeper_is_a_new_one() -> None:
+    async with far_pair() as (a, b, proxy):
+        keeper = a.keep_connected(B)
+        await until(lambda: [link.state for link in b._links] == [State.TLS])
+        keeper.close()
         # Whoever connects before the one that was given up has ended is not cancelled.
         await asyncio.sleep(0)
         link = await a.connect(B)
         assert await link.ping() < 10
         assert proxy.connections == 2
         assert len(a.links) == len(b.links) == 1
-        assert dial.cancelled()
         await until(lambda: b.acceptors[0].stats.failed == {"HandshakeError": 1})
 
 
@@ -156,12 +178,9 @@ async def never(name: str) -> list[tuple[str, int]]:
 
 async def test_a_resolver_is_given_up_too() -> None:
     async with running(A, listens=False, resolver=never) as a:
-        dial = asyncio.ensure_future(a.connect(B))
-        await until(lambda: a._links.dials)
-        await asyncio.sleep(0)
-        dial.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await dial
+        async with a.keep_connected(B):
+            await until(lambda: a._links.dials)
+            await asyncio.sleep(0)
         await until(lambda: not a._dialer._tasks)
 
 

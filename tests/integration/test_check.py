@@ -29,7 +29,7 @@ from fastnode.certs.authority import IssuedCertificate
 from fastnode.cli.check.examination import Examination
 from fastnode.cli.exit_code import EXIT_INTERRUPTED, exit_code
 from fastnode.cli.main import cli
-from fastnode.groups import DEFAULT_GROUPS
+from fastnode.groups import DEFAULT_GROUPS, described_group
 from fastnode.names import NodeName
 from fastnode.openssl.verification import why_unavailable
 from helpers.constraints import constrained
@@ -94,7 +94,7 @@ async def test_everything_is_in_order(tmp_path: Path) -> None:
     assert "TLSv1.3" in text
     if why_unavailable() is None:
         (tls,) = [f["found"] for f in report["findings"] if f["name"] == "TLS"]
-        assert tls.split(", ")[2] in DEFAULT_GROUPS
+        assert tls.split(", ")[2] in map(described_group, DEFAULT_GROUPS)
     assert f"the acceptor takes {A}" in text
 
 

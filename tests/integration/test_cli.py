@@ -24,7 +24,7 @@ from fastnode import Certificate
 from fastnode.certs.authority import Authority
 from fastnode.cli import output
 from fastnode.cli.main import cli
-from fastnode.groups import DEFAULT_GROUPS
+from fastnode.groups import DEFAULT_GROUPS, described_group
 from fastnode.openssl.verification import why_unavailable
 
 #: Generous: starting an interpreter and a node takes a fraction of a second.
@@ -298,7 +298,10 @@ def test_listen_says_once_where_and_what_only_looked(
         (["ca", "issue", "me", "--dir", "{certs}"], "name@host"),
         (["ca", "issue", "../me@h", "--dir", "{certs}"], "not a node name"),
         (["ca", "issue", "a@h", "--dir", "{certs}", "--ip", "1.2"], "IP address"),
-        (["ca", "issue", "a@h", "--dir", "{certs}", "--dns", "\u00e9"], "alternative"),
+        (
+            ["ca", "issue", "a@h", "--dir", "{certs}", "--dns", "\u00e9 b"],
+            "alternative",
+        ),
         (["ca", "issue", "a@h", "--dir", "{certs}", "--days", "nan"], "nan"),
         (["ca", "issue", "a@h", "--dir", "{certs}", "--days", "-1"], "range"),
         (["ca", "nonsense"], "nonsense"),
@@ -493,11 +496,11 @@ def test_ping_shows_who_it_is(certs: Path) -> None:
     lines = out.decode().splitlines()
     assert lines[0] == f"{ORDERS} at {address}"
     assert lines[1] == f"certificate  serial {serial:x}"
-    protocol = r"protocol     TLSv1.3 TLS_\w+( [\w-]+)?"
+    protocol = r"protocol     TLSv1.3 TLS_\w+( [\w-]+ \([a-z -]+\))?"
     group = re.fullmatch(protocol, lines[2])
     assert group is not None
     if why_unavailable() is None:
-        assert group[1].strip() in DEFAULT_GROUPS
+        assert group[1].strip() in map(described_group, DEFAULT_GROUPS)
     assert [line.split(":")[0] for line in lines[3:6]] == ["1", "2", "3"]
     assert re.fullmatch(r"median [\d.]+ ms, fastest [\d.]+ ms", lines[6])
 
@@ -649,6 +652,9 @@ def test_demo_as_json() -> None:
         assert seen["name"]
         assert seen["serial"]
         assert seen["cipher"]
+        if why_unavailable() is None:
+            (who,) = [s for s in report["steps"] if s["name"] == "who is who"]
+            assert described_group(seen["group"]) in who["found"]
 
 
 def test_demo_for_people_fits_80_columns() -> None:

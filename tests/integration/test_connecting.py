@@ -290,26 +290,6 @@ async def test_a_resolver_s_own_timeout_is_its_own() -> None:
             await a.connect(B)
 
 
-async def test_each_route_has_a_deadline_of_its_own() -> None:
-    with ExitStack() as stack:
-        silent = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            for _ in range(2)
-        ]
-        async with (
-            running(B) as b,
-            running(A, listens=False, handshake_timeout=0.3) as a,
-        ):
-            for number, server in enumerate(silent):
-                a.add_route(Route(f"^beta|{number}", *server.getsockname()))
-            a.add_route(Route("^beta@", *b.acceptors[0].address, weight=1))
-            loop = asyncio.get_running_loop()
-            began = loop.time()
-            assert (await a.connect(B)).peer.name == B
-            assert loop.time() - began >= 0.6
-            assert a.dial_stats.failed == {"HandshakeTimeout": 2}
-
-
 async def test_an_unknown_host() -> None:
     async with running(A, listens=False) as a:
         with pytest.raises(NoRoute, match=r"nowhere\.invalid"):

@@ -34,6 +34,14 @@ PRINTED = {
         "delivery: no reply from 'delivery' within 0.2 s",
         "shop: customer@127.0.0.1 waits no more, delivery cancelled",
     ),
+    "deadlines.py": (
+        "[8f1c] stock: at most 2 s for b'apples': 1.",
+        "[8f1c] shop: from shelf 7",
+        "customer: taken",
+        "[8f1c] shop: the stock says out_of_stock",
+        "customer: out_of_stock only 3 left b'3'",
+        "customer: deadline_exceeded begun: maybe",
+    ),
     "rotate_certs.py": (
         "the old link lives: hello, True",
         "the new link sees the new one: True",

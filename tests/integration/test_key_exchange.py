@@ -15,10 +15,18 @@ from typing import Any
 
 import pytest
 
-from fastnode import ConfigError, HandshakeError, Node, ProtocolError, Refusal, Route
+from fastnode import (
+    ConfigError,
+    HandshakeError,
+    Node,
+    Peer,
+    ProtocolError,
+    Refusal,
+    Route,
+)
 from fastnode.certs.groups import available_groups
 from fastnode.errors import Side
-from fastnode.groups import DEFAULT_GROUPS
+from fastnode.groups import DEFAULT_GROUPS, KNOWN_GROUPS, described_group
 from fastnode.openssl.verification import why_unavailable
 from helpers import hellos
 from helpers.nodes import WAIT_SECONDS, A, B, pair, running, start, until
@@ -63,6 +71,7 @@ async def test_guarantee_3_both_sides_say_which_group(
         await until(lambda: b.links)
         assert link.peer.group == expected
         assert b.links[0].peer.group == expected
+        assert link.peer.post_quantum is expected.endswith("MLKEM768")
 
 
 async def test_tls_1_2_has_a_group_too() -> None:
@@ -82,6 +91,15 @@ async def test_plaintext_has_none() -> None:
     async with pair({"plaintext": True}, {"plaintext": True}) as (a, _):
         link = await a.connect(B)
         assert (link.peer.tls_version, link.peer.group) == (None, None)
+        assert link.peer.post_quantum is None
+
+
+@pytest.mark.parametrize("name", KNOWN_GROUPS)
+def test_hybrids_are_post_quantum_and_curves_are_not(name: str) -> None:
+    hybrid = name.startswith(("X25519MLKEM", "SecP"))
+    assert Peer("a@b", ("b", 1), group=name).post_quantum is hybrid
+    words = "post-quantum" if hybrid else "not post-quantum"
+    assert described_group(name) == f"{name} ({words})"
 
 
 async def test_nodes_that_share_a_manager_may_differ() -> None:

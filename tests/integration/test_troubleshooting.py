@@ -27,6 +27,7 @@ from fastnode.certs.authority import Authority
 from fastnode.names import NodeName
 from fastnode.openssl.verification import why_unavailable
 from helpers.constraints import constrained
+from helpers.flawed import FLAWS, flawed
 from helpers.nodes import A, B, pair, refusing, running, start, until
 from helpers.pki import (
     authority,
@@ -120,10 +121,43 @@ async def _(*_: object) -> str:
     return await refused({"manager": manager(A, shows=leaf)})
 
 
-@row("perhaps with another key")
+@row("has the same name")
 async def _(*_: object) -> str:
     again = Authority.create("test CA").issue(NodeName.parse(A)).certificate()
     return await refused({"manager": manager(A, shows=again)})
+
+
+@row("which is an intermediate authority")
+async def _(*_: object) -> str:
+    below = authority().intermediate("below")
+    shown = below.issue(NodeName.parse(B)).certificate()
+    dialing = manager(A)
+    dialing.root_cas = CertPool.from_pem(below.cert_pem)
+    return await refused({"manager": dialing}, {"manager": manager(B, shows=shown)})
+
+
+async def flawed_server(flaw: str) -> str:
+    made = flawed("home CA", **FLAWS[flaw][0])
+    dialing = manager(A)
+    dialing.root_cas = made.pool()
+    shown = made.issue(NodeName.parse(B)).certificate()
+    return await refused({"manager": dialing}, {"manager": manager(B, shows=shown)})
+
+
+@row("Basic Constraints of CA cert not marked critical")
+async def _(*_: object) -> str:
+    return await flawed_server("easy-rsa of Debian 12")
+
+
+@row("CA cert does not include key usage extension")
+async def _(*_: object) -> str:
+    return await flawed_server("openssl req -x509")
+
+
+@row("no peer can be verified by")
+async def _(folder: Path, caplog: pytest.LogCaptureFixture) -> str:
+    flawed("home CA", usage=None).pool()
+    return caplog.text
 
 
 @row("it demands a certificate and was shown none")

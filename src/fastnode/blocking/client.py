@@ -15,8 +15,9 @@ from fastnode.blocking.loop_thread import (
     lifecycle,
     refuse_late_start,
 )
-from fastnode.errors import ConfigError, Side, no_timeout
+from fastnode.errors import ConfigError, Side
 from fastnode.limits import CLIENT_EXIT_SECONDS, GROUP_BYTES
+from fastnode.names import check_timeout
 from fastnode.node.deadline import connect_with_deadline
 from fastnode.node.node import Node
 from fastnode.options import NetworkOptions, NodeOptions
@@ -277,8 +278,8 @@ class Client:
             ConfigError: the call comes from the loop of the client itself, or `timeout`
                 is below 0.
         """
-        if timeout is not None and not timeout >= 0:
-            raise no_timeout(timeout)
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         thread = self._thread
         if thread is not None:
             thread.refuse_itself()
@@ -294,8 +295,8 @@ class Client:
 
     def _do(self, work: Work[Result], timeout: float | None) -> Result:
         """Run something on the loop of the client and wait for its result."""
-        if timeout is not None and not timeout >= 0:
-            raise no_timeout(timeout)
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         thread = self._thread
         if thread is None or not thread.usable or self._closed:
             thread = self._started()

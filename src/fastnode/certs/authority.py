@@ -107,14 +107,17 @@ class Authority:
     def create(
         cls, common_name: str = "fastnode development CA", *, days: float = 3650.0
     ) -> Authority:
-        """A new root with a new P-256 key."""
+        """A new root with a new P-256 key.
+
+        Raises:
+            ConfigError: there is no common name, or `days` is no number of days.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         name = signing.common_name_only(common_name)
+        lifetime = signing.lifetime_of(days)
         now = datetime.now(UTC)
         certificate = signing.sign(
-            signing.ca_builder(
-                name, name, key, now - signing.BACKDATE, now + timedelta(days=days)
-            ),
+            signing.ca_builder(name, name, key, now - signing.BACKDATE, now + lifetime),
             key,
             key.public_key(),
         )

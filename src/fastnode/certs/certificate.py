@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 import os
-import re
 import ssl
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fastnode.certs.key_file import load_cert_chain
+from fastnode.certs.pem import parse_certificates
 from fastnode.certs.pkcs12 import fits, parse_pkcs12
-from fastnode.certs.private_key import Password, not_pem, parse_private_key
+from fastnode.certs.private_key import Password, parse_private_key
 from fastnode.certs.sans import sans_of
-from fastnode.certs.signing import self_signed
+from fastnode.certs.signing import lifetime_of, self_signed
+from fastnode.certs.usable import usable_key
 from fastnode.errors import CertificateLoadError
 
 if TYPE_CHECKING:
+    from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 __all__ = ["Certificate", "Password"]
 
 _File: TypeAlias = str | os.PathLike[str]
-
-#: RFC 7468, 5.
-CERTIFICATE_BLOCK: Final = re.compile(
-    rb"-----BEGIN (?:X509 )?CERTIFICATE-----.*?-----END (?:X509 )?CERTIFICATE-----",
-    re.DOTALL,
-)
 
 
 class Certificate:
@@ -137,8 +128,11 @@ class Certificate:
             hosts: become SANs: addresses as IP, ``fastnode://`` names as URI, the
                 others as DNS.
             days: how long it is valid from now.
+
+        Raises:
+            ConfigError: one of the arguments cannot be in a certificate.
         """
-        cert_pem, key_pem = self_signed(organization, hosts, timedelta(days=days))
+        cert_pem, key_pem = self_signed(organization, hosts, lifetime_of(days))
         return cls.from_pem(cert_pem, key_pem)
 
     @classmethod
@@ -157,21 +151,19 @@ class Certificate:
                 hint="load the pair that was issued together; the certificate comes "
                 "first in its file, the chain after it",
             )
-        return cls._make(chain, private)
+        return cls._make(chain, private, key_from)
 
     @classmethod
     def _from_pkcs12(cls, data: bytes, password: Password, source: str) -> Certificate:
-        return cls._make(*parse_pkcs12(data, password, source))
+        return cls._make(*parse_pkcs12(data, password, source), source)
 
     @classmethod
     def _make(
-        cls, chain: tuple[x509.Certificate, ...], private: PrivateKeyTypes
+        cls, chain: tuple[x509.Certificate, ...], private: PrivateKeyTypes, source: str
     ) -> Certificate:
         self = object.__new__(cls)
         self._chain = chain
-        self._key_pem = private.private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-        )
+        self._key_pem = usable_key(private, chain, source)
         return self
 
     # --- what it says ------------------------------------------------------------
@@ -190,6 +182,11 @@ class Certificate:
     def issuers(self) -> tuple[bytes, ...]:
         """The certificates of the chain above this one, DER."""
         return tuple(c.public_bytes(Encoding.DER) for c in self._chain[1:])
+
+    @property
+    def size(self) -> int:
+        """Bytes of the chain as TLS sends it: DER, and 5 bytes for each certificate."""
+        return sum(len(c.public_bytes(Encoding.DER)) + 5 for c in self._chain)
 
     @property
     def subject(self) -> str:
@@ -265,25 +262,7 @@ def _read(file: _File) -> bytes:
 
 
 def _parse_chain(data: bytes, source: str) -> tuple[x509.Certificate, ...]:
-    try:
-        # The blocks alone: a key in the same file is judged by itself.
-        blocks = CERTIFICATE_BLOCK.findall(data)
-        if not blocks:
-            raise ValueError("no block of one")
-        if len(blocks) < data.count(b"-----BEGIN CERTIFICATE-----"):
-            raise ValueError("a block without its end")
-        chain = tuple(x509.load_pem_x509_certificates(b"\n".join(blocks)))
-    except ValueError as error:
-        hint = (
-            not_pem(data) or "it must hold PEM blocks that begin with BEGIN CERTIFICATE"
-        )
-        if b"BEGIN CERTIFICATE" in data:
-            hint = "a block from BEGIN CERTIFICATE to END CERTIFICATE is damaged or cut"
-        elif b"PRIVATE KEY-----" in data:
-            hint = "certificate and key are swapped"
-        raise CertificateLoadError(
-            f"{source} holds no certificate that can be read: {error}", hint=hint
-        ) from None
+    chain = parse_certificates(data, source)
     for certificate, issuer in pairwise(chain):
         try:
             certificate.verify_directly_issued_by(issuer)

@@ -12,12 +12,13 @@ certificate without verifying it, and says which certificate was refused, and wh
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import TYPE_CHECKING, Final
 
 from fastnode.certs.groups import limit_groups
 from fastnode.certs.key_file import named_file
-from fastnode.errors import ConfigError
+from fastnode.errors import ConfigError, is_exhaustion, out_of_resources
 from fastnode.limits import MAX_CLIENT_CHAIN_BYTES, MAX_SERVER_CHAIN_BYTES
 from fastnode.openssl.verification import HookedContext, why_unavailable
 
@@ -50,6 +51,7 @@ def make_server_context(
     minimum_version: ssl.TLSVersion,
     accept_any: bool = False,
     groups: tuple[str, ...] | None = None,
+    keep_chains: bool = False,
 ) -> ssl.SSLContext:
     """Make a context for accepted connections.
 
@@ -57,6 +59,7 @@ def make_server_context(
         verify_mode: whether a client certificate is asked for, and required.
         accept_any: take any, unverified.
         groups: key-exchange groups, canonical names, best first; None: the default.
+        keep_chains: the verdict on a dialer has all certificates that it presented.
 
     Raises:
         ConfigError: `accept_any` is asked for where OpenSSL cannot be reached,
@@ -74,7 +77,11 @@ def make_server_context(
         _trust(context, trusted, ssl.Purpose.CLIENT_AUTH)
     context.verify_mode = verify_mode
     if hook is not None:
-        hook.install(accept_any=accept_any, allow_missing_crls=trusted is not None)
+        hook.install(
+            accept_any=accept_any,
+            allow_missing_crls=trusted is not None,
+            keep_chains=keep_chains and trusted is not None,
+        )
         hook.require_alpn(ALPN_PROTOCOL.encode())
         hook.no_session_cache()
         hook.limit_certificates(MAX_CLIENT_CHAIN_BYTES)
@@ -111,7 +118,7 @@ def make_client_context(
         context.verify_mode = ssl.CERT_NONE
         return context
     if root_cas is None:
-        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        _trust_system(context, ssl.Purpose.SERVER_AUTH)
     else:
         _trust(context, root_cas, ssl.Purpose.SERVER_AUTH)
     context.check_hostname = verify_server_name
@@ -166,6 +173,22 @@ def _name(hook: HookedContext, pool: CertPool) -> None:
         hook.name_authorities(pool.encoded)
 
 
+def _trust_system(context: ssl.SSLContext, purpose: ssl.Purpose) -> None:
+    """Trust the authorities of the system.
+
+    Raises:
+        OutOfResources: no descriptor is left. OpenSSL would go on without the file that
+            it cannot open, and the context would trust nobody for as long as it lives.
+    """
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        if is_exhaustion(error):
+            what = "the system's authorities cannot be read"
+            raise out_of_resources(what, error) from None
+    context.load_default_certs(purpose)
+
+
 def _trust(context: ssl.SSLContext, pool: CertPool, purpose: ssl.Purpose) -> None:
     if not pool.is_system and not len(pool):
         raise ConfigError(
@@ -173,7 +196,9 @@ def _trust(context: ssl.SSLContext, pool: CertPool, purpose: ssl.Purpose) -> Non
             hint="add an authority to it before the manager is used",
         )
     if pool.is_system:
-        context.load_default_certs(purpose)
+        _trust_system(context, purpose)
+    if pool.partial_chains:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if len(pool):
         context.load_verify_locations(cadata=pool.pem)
     if pool.crls:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Final
 
 from fastnode.errors import ConfigError, Side
-from fastnode.groups import DEFAULT_GROUPS, KNOWN_GROUPS
+from fastnode.groups import DEFAULT_GROUPS, KNOWN_GROUPS, is_post_quantum
 from fastnode.openssl.verification import HookedContext, why_unavailable
 
 __all__ = ["available_groups", "check_available", "limit_groups"]
@@ -87,18 +87,14 @@ def _as_openssl_writes(names: tuple[str, ...]) -> bytes:
     if ssl.OPENSSL_VERSION_INFO[:3] < LISTS_SAY_MORE:
         return ":".join(names).encode()
     shares = {names[0]}
-    if _is_hybrid(names[0]):
-        shares.update([name for name in names if not _is_hybrid(name)][:1])
+    if is_post_quantum(names[0]):
+        shares.update([name for name in names if not is_post_quantum(name)][:1])
     text = ""
     for at, name in enumerate(names):
         if at:
-            text += "/" if _is_hybrid(names[at - 1]) else ":"
+            text += "/" if is_post_quantum(names[at - 1]) else ":"
         text += f"*{name}" if name in shares else name
     return text.encode()
-
-
-def _is_hybrid(name: str) -> bool:
-    return "MLKEM" in name
 
 
 def _set_one(context: ssl.SSLContext, groups: tuple[str, ...] | None) -> None:

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
-from fastnode.errors import CertificateLoadError
+from fastnode.errors import CertificateLoadError, is_exhaustion, out_of_resources
 
 __all__ = ["load_cert_chain"]
 
@@ -26,6 +26,7 @@ def load_cert_chain(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
 
     Raises:
         CertificateLoadError: OpenSSL refused them.
+        OutOfResources: there are no descriptors left.
     """
     try:
         with ExitStack() as stack:
@@ -34,14 +35,23 @@ def load_cert_chain(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
                 stack.enter_context(named_file(key)),
             )
     except ssl.SSLError as error:
+        reason = error.reason or "for no reason"
+        hint = f"use a key that this OpenSSL ({ssl.OPENSSL_VERSION}) can use: EC P-256"
+        if "TOO_SMALL" in reason or "TOO_WEAK" in reason:
+            hint = (
+                "its key is too small, or its hash too weak, for the security level in "
+                "force: use EC P-256, or RSA with 2048 bits, and SHA-256"
+            )
         raise CertificateLoadError(
-            f"OpenSSL refuses the certificate or its key: {error.reason}",
-            hint="its key may be too small for the security level in force",
+            f"OpenSSL refuses the certificate or its key: {reason}", hint=hint
         ) from None
     except OSError as error:
+        if is_exhaustion(error):
+            what = "the certificate and its key did not reach OpenSSL"
+            raise out_of_resources(what, error) from None
         raise CertificateLoadError(
             f"the certificate and its key did not reach OpenSSL: {error.strerror}",
-            hint="/proc (Linux) or /dev/fd must be mounted, and descriptors be left",
+            hint="/proc (Linux) or /dev/fd must be mounted",
         ) from None
 
 
@@ -53,7 +63,12 @@ def named_file(data: bytes) -> AbstractContextManager[str]:
 @contextmanager
 def memory_file(data: bytes) -> Iterator[str]:
     """The path of an anonymous file in memory with this content."""
-    descriptor = os.memfd_create("fastnode", os.MFD_CLOEXEC)
+    try:
+        descriptor = os.memfd_create("fastnode", os.MFD_CLOEXEC)
+    except OSError as error:
+        if is_exhaustion(error):
+            raise out_of_resources("no file in memory for OpenSSL", error) from None
+        raise
     try:
         with open(descriptor, "wb", closefd=False) as file:
             file.write(data)

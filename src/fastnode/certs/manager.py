@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import ssl
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
@@ -89,6 +91,9 @@ class CertManager:
         self._server_name: str | None = None
         self._verify_server_name = True
         self._frozen = False
+        self._keeps_chains = False
+        self._trust_changed_at = -math.inf
+        self._trust_watchers: list[Callable[[CertManager], object]] = []
         self._contexts: dict[_Key, ssl.SSLContext] = {}
 
     @staticmethod
@@ -273,6 +278,7 @@ class CertManager:
             minimum_version=self._minimum_version,
             accept_any=auth.asks and not auth.verifies,
             groups=groups,
+            keep_chains=self._keeps_chains,
         )
 
     # --- trust -----------------------------------------------------------------
@@ -284,6 +290,37 @@ class CertManager:
             for pool in (self._client_cas, self._root_cas):
                 if pool is not None:
                     pool.freeze()
+
+    def keep_chains(self) -> None:
+        """Let verdicts on dialers have all certificates that they present.
+
+        A node that judges its peers again needs them. They take up to 16 KiB while a
+        handshake is under way.
+        """
+        with self._lock:
+            if not self._keeps_chains:
+                self._keeps_chains = True
+                self._contexts = {}
+
+    @property
+    def trust_changed_at(self) -> float:
+        """When trust was replaced last while nodes used it, by `time.monotonic`."""
+        return self._trust_changed_at
+
+    def watch_trust(self, callback: Callable[[CertManager], object]) -> None:
+        """Call a function after each change of trust, in the thread that changes it.
+
+        Args:
+            callback: takes this manager; must not raise.
+        """
+        with self._lock:
+            self._trust_watchers.append(callback)
+
+    def unwatch_trust(self, callback: Callable[[CertManager], object]) -> None:
+        """Take back `watch_trust`."""
+        with self._lock:
+            if callback in self._trust_watchers:
+                self._trust_watchers.remove(callback)
 
     @property
     def frozen(self) -> bool:
@@ -494,7 +531,11 @@ class CertAuthManager(CertManager):
             yield
             self._contexts = {}
             if self._frozen:
+                self._trust_changed_at = time.monotonic()
                 log.info("%s replaced", " and ".join(settings))
+            watchers = tuple(self._trust_watchers)
+        for callback in watchers:
+            callback(self)
 
     def _check_replacements(self, **pools: CertPool | None) -> None:
         if not self._frozen:

@@ -30,6 +30,23 @@ def read_sans(certificate: x509.Certificate) -> x509.SubjectAlternativeName | No
         return None
 
 
+def why_unreadable(certificate: x509.Certificate) -> str | None:
+    """Say why the extensions of a certificate cannot be read; None: they can be."""
+    from cryptography import x509
+
+    try:
+        certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return None
+    except (
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+        ValueError,
+    ) as error:
+        return str(error)
+    return None
+
+
 def sans_of(certificate: x509.Certificate) -> tuple[str, ...]:
     """DNS, IP and URI subject alternative names of a certificate, as text."""
     from cryptography import x509

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fastnode.errors import ConfigError
+from fastnode.names import verified_host
 
 __all__ = [
     "BACKDATE",
@@ -26,6 +27,7 @@ __all__ = [
     "common_name_only",
     "key_pem",
     "leaf_builder",
+    "lifetime_of",
     "self_signed",
     "sign",
     "sign_crl",
@@ -34,6 +36,10 @@ __all__ = [
 #: Certificates begin this long before they are made, because the clocks of two machines
 #: may differ a little.
 BACKDATE: Final = timedelta(minutes=5)
+#: Characters of a name in a certificate (RFC 5280, appendix A.1).
+MAX_NAME: Final = 64
+#: The longest lifetime of a certificate: dates end with the year 9999.
+MAX_DAYS: Final = 365_000
 #: Keys that a certificate may be for.
 PrivateKey: TypeAlias = (
     ec.EllipticCurvePrivateKey
@@ -49,8 +55,32 @@ PublicKey: TypeAlias = (
 )
 
 
+def lifetime_of(days: object) -> timedelta:
+    """Return so many days as a time.
+
+    Raises:
+        ConfigError: it is no number of days, or not above 0.
+    """
+    if (
+        isinstance(days, bool)
+        or not isinstance(days, (int, float))
+        or not 0 < days <= MAX_DAYS
+    ):
+        raise ConfigError(f"days is {days!r}", hint=f"above 0, up to {MAX_DAYS}")
+    return timedelta(days=days)
+
+
 def common_name_only(common_name: str) -> x509.Name:
-    """A name of this Common Name alone."""
+    """A name of this Common Name alone.
+
+    Raises:
+        ConfigError: it is no text, or empty.
+    """
+    if not isinstance(common_name, str) or not common_name:
+        raise ConfigError(
+            f"the common name of an authority is {common_name!r}",
+            hint="a name has 1 to 64 characters",
+        )
     # RFC 5280, appendix A.1: a common name has at most 64 characters.
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
 
@@ -130,16 +160,32 @@ def self_signed(
     organization: str, hosts: Sequence[str], lifetime: timedelta
 ) -> tuple[bytes, bytes]:
     """Make a self-signed certificate for servers and clients; return it and its key,
-    PEM."""
+    PEM.
+
+    Raises:
+        ConfigError: the organization, or one of the hosts, cannot be in a certificate.
+    """
+    if not isinstance(organization, str) or not 1 <= len(organization) <= MAX_NAME:
+        raise ConfigError(
+            f"the organization is {organization!r}",
+            hint=f"an organization has 1 to {MAX_NAME} characters",
+        )
+    given = isinstance(hosts, Iterable) and not isinstance(hosts, (str, bytes))
+    hosts = tuple(hosts) if given else ("",)
+    if not all(isinstance(host, str) and host for host in hosts):
+        raise ConfigError(
+            "hosts is not a sequence of hosts",
+            hint='write hosts=["localhost"]',
+        )
+    if not hosts:
+        raise ConfigError("a certificate without hosts covers nothing")
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),
-            x509.NameAttribute(NameOID.COMMON_NAME, hosts[0] if hosts else "node"),
+            x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:MAX_NAME]),
         ]
     )
-    if not hosts:
-        raise ConfigError("a certificate without hosts covers nothing")
     now = datetime.now(UTC)
     builder = leaf_builder(
         name,
@@ -200,13 +246,21 @@ def sign_crl(
 
 
 def _general_name(host: str) -> x509.GeneralName:
-    """Return a host as the kind of SAN that it is: URI, address or DNS name."""
+    """Return a host as the kind of SAN that it is: URI, address or DNS name.
+
+    Hosts are written in the form in which peers look for them.
+    """
     if "://" in host:
         return x509.UniformResourceIdentifier(host)
+    star = "*." if host.startswith("*.") else ""
     try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
+        normal = verified_host(host.removeprefix(star))
+    except ConfigError:
         return x509.DNSName(host)
+    try:
+        return x509.IPAddress(ipaddress.ip_address(normal))
+    except ValueError:
+        return x509.DNSName(star + normal)
 
 
 def _key_usage(

@@ -6,6 +6,9 @@ such as a certificate and its key, are one `FollowedFiles`. It compares digests,
 files that have not changed cost nothing more. Changed content goes to a source: the
 source parses and checks it, and then gives it to the manager. Content that cannot be
 used is not taken: one warning says why, and the manager keeps what it has.
+
+A thread does not survive `os.fork`. So a child process gets a new thread for each watch
+that its parent had, and a fork waits until no watch is in the middle of a change.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self, TypeAlias
@@ -44,6 +47,8 @@ CLOSE_SECONDS: Final = 5.0
 #: Seconds after which content that was not taken is tried again, although it has not
 #: changed: a password may have become known, or a descriptor may be free again.
 RETRY_SECONDS: Final = 30.0
+#: Seconds that a fork waits for a thread that is busy in the same way.
+FORK_SECONDS: Final = 0.5
 #: How often reading starts again because a symbolic link moved meanwhile.
 READ_ATTEMPTS: Final = 5
 #: How many digests of bad content are remembered, so that each causes one warning.
@@ -84,7 +89,8 @@ class CertificateWatch:
 
     Made by `CertManager.watch`, which loads the files once. From then on a daemon
     thread follows them until `close`, or until the process ends. The watch may be used
-    as a context manager. It goes on when nothing refers to it any more.
+    as a context manager. It goes on when nothing refers to it any more. In a process
+    that is forked from this one it goes on too, for the copy of the manager there.
 
     A pair that cannot be used (half-written, a key that does not fit, expired) is not
     taken. A warning says so once, and the old pair stays in use until the files are in
@@ -127,14 +133,12 @@ class CertificateWatch:
         self._files = tuple(
             dict.fromkeys(file for part in self._parts for file in part.files)
         )
-        self._lock = threading.Lock()
+        # Its owner may fork while it holds the lock: in a password callable.
+        self._lock = threading.RLock()
         self._stop = threading.Event()
         self._load()
-        self._thread = threading.Thread(
-            target=self._run, name="fastnode-certificate-watch", daemon=True
-        )
         _running.add(self)
-        self._thread.start()
+        self._thread = self._start()
         log.info("following %s", ", ".join(map(str, self._files)))
 
     @property
@@ -190,6 +194,42 @@ class CertificateWatch:
             part.prepare(contents)
         for part in self._parts:
             part.install()
+
+    def _start(self) -> threading.Thread:
+        thread = threading.Thread(
+            target=self._run, name="fastnode-certificate-watch", daemon=True
+        )
+        thread.start()
+        return thread
+
+    def before_fork(self) -> bool:
+        """Wait until no change is under way; return whether that is so.
+
+        Then `after_fork` must follow, in this thread.
+        """
+        return self._lock.acquire(timeout=FORK_SECONDS)
+
+    def after_fork(self) -> None:
+        """Go on in the parent."""
+        self._lock.release()
+
+    def in_child(self) -> None:
+        """Go on in a child, where the thread of the parent does not run."""
+        closed = self.closed
+        # The copies may be held by threads that are not here.
+        self._lock, self._stop = threading.RLock(), threading.Event()
+        if closed:
+            self._stop.set()
+            return
+        try:
+            self._thread = self._start()
+        except RuntimeError as error:
+            log.error(
+                "%s: not followed in the forked process %d: %s",
+                ", ".join(map(str, self._files)),
+                os.getpid(),
+                error,
+            )
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -342,21 +382,18 @@ class TrustSource:
     def __init__(self, manager: TrustHolder, ca_file: Path) -> None:
         self.files: tuple[Path, ...] = (ca_file,)
         self._manager = manager
-        self._make: Callable[[], CertPool] = CertPool
+        self._new: CertPool | None = None
 
     def parse(self, *data: bytes) -> None:
         """See `Source`. There is at least one authority, and none is cut off."""
-
-        def make() -> CertPool:
-            return CertPool.from_named(data[0], str(self.files[0]))
-
-        make()
-        self._make = make
+        self._new = CertPool.from_named(data[0], str(self.files[0]))
 
     def take(self) -> bool:
         """See `Source`. The authorities in use are not new."""
         old = self._manager.client_cas, self._manager.root_cas
-        new = self._make(), self._make()
+        parsed, self._new = self._new, None
+        assert parsed is not None
+        new = parsed.replacing(old[0]), parsed.replacing(old[1])
         changed = False
         for before, after in zip(old, new, strict=True):
             if before is None:
@@ -364,8 +401,6 @@ class TrustSource:
                 continue
             changed |= before.is_system
             changed |= set(before.certificates) != set(after.certificates)
-            # A certificate that was revoked stays revoked.
-            after.take_crls_of(before)
         if changed:
             self._manager.replace_trust(*new)
         return changed
@@ -414,7 +449,36 @@ def _absolute(file: _File) -> Path:
 _running: weakref.WeakSet[CertificateWatch] = weakref.WeakSet()
 
 
+#: Of the thread that forks: the watches whose lock it holds.
+_forking = threading.local()
+
+
 @atexit.register
 def _close_all() -> None:
     for watch in list(_running):
         watch.close()
+
+
+def _before_fork() -> None:
+    watches = sorted(_running, key=id)
+    _forking.held = [watch for watch in watches if watch.before_fork()]
+
+
+def _after_fork_in_parent() -> None:
+    for watch in _forking.held:
+        watch.after_fork()
+    _forking.held = []
+
+
+def _after_fork_in_child() -> None:
+    _forking.held = []
+    for watch in list(_running):
+        watch.in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

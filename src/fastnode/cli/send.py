@@ -15,6 +15,7 @@ from fastnode.cli.input import Input
 from fastnode.cli.options import SECONDS, Identity, identity_options
 from fastnode.cli.output import write_whole
 from fastnode.errors import CallTimeout, ConfigError, LinkLost, MessageTooLarge, Side
+from fastnode.groups import described_group
 
 if TYPE_CHECKING:
     from fastnode.node.node import Node
@@ -248,9 +249,8 @@ async def _ping(
         click.echo(f"{peer.name} at {peer.address[0]}:{peer.address[1]}")
         if peer.certificate is not None:
             click.echo(f"certificate  serial {peer.certificate.serial_number:x}")
-        click.echo(
-            f"protocol     {peer.tls_version} {peer.cipher} {peer.group or ''}".rstrip()
-        )
+        group = "" if peer.group is None else described_group(peer.group)
+        click.echo(f"protocol     {peer.tls_version} {peer.cipher} {group}".rstrip())
         times = [await link.ping() for _ in range(count)]
         for number, seconds in enumerate(times, 1):
             click.echo(f"{number}: {seconds * 1e3:.3f} ms")

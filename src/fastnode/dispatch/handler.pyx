@@ -249,6 +249,15 @@ def handler_deadline():
     return delivery.deadline
 
 
+def handler_peer(EndpointRegistry registry not None):
+    """Return the peer whose message is being handled in this context, if the handler
+    is asynchronous, has not ended, and belongs to this node; else None."""
+    cdef Delivery delivery = current()
+    if delivery is None or delivery.handlers.registry is not registry:
+        return None
+    return delivery.handlers.peer
+
+
 cdef object no_more():
     return RuntimeError("the handler of this coroutine has ended")
 

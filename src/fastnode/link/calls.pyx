@@ -24,9 +24,9 @@ from fastnode.errors import (
     NoSuchEndpoint,
     RemoteError,
     Side,
-    no_timeout,
 )
 from fastnode.limits import BUSY_POLL_CALLS
+from fastnode.names import check_timeout
 from fastnode.dispatch.reply import Reply
 from fastnode.wire.call_error import (
     DEADLINE_OVER,
@@ -43,6 +43,9 @@ log = logging.getLogger("fastnode.link")
 cdef Py_ssize_t LEAST_HALF = 16
 # Where more are under way, there is enough to do until the replies come.
 cdef Py_ssize_t FEW = BUSY_POLL_CALLS
+
+# Seconds that no call waits for, 31 years. The wire format knows no endless deadline.
+cdef double FOREVER = 1e9
 
 # The body of CANCEL.
 cdef object NUMBER = Struct(">I")
@@ -95,8 +98,13 @@ cdef class CallTable:
         cdef bint is_queued = False
         cdef bint handler_waits = False
         timer = None
-        if timeout is not None and not timeout >= 0:
-            raise no_timeout(timeout)
+        # Most are checked without a call of Python.
+        if timeout is not None and not (
+            type(timeout) is float and 0 <= timeout <= FOREVER
+        ):
+            timeout = check_timeout(timeout)
+            if timeout > FOREVER:
+                timeout = None
         cdef Delivery handling = current()
         if handling is not None and inherit and handling.deadline > 0:
             timeout = self.inherited(endpoint, handling.deadline, timeout)

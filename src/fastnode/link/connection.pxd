@@ -51,6 +51,7 @@ cdef class Connection:
     cdef public double began
     cdef readonly object gone
 
+    cdef int take_rest(self) except -1
     cdef int filled(self) except -1
     cdef bint may_read(self) except? True
     cdef int take_in(self, Py_ssize_t nbytes, bint eof) except -1

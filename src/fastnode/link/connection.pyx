@@ -22,6 +22,7 @@ from fastnode.wire.frame cimport CALL, CONFIRM, MESSAGE
 
 import asyncio
 import logging
+import os
 import socket
 
 from fastnode.limits import (
@@ -157,6 +158,8 @@ cdef class Connection:
     def connection_lost(self, exc):
         """The TCP connection is gone."""
         try:
+            if not self.ended and exc is not None:
+                self.take_rest()
             if not self.ended:
                 self.taker.on_lost(exc)
         finally:
@@ -173,6 +176,30 @@ cdef class Connection:
                 (<FrameTaker>taker).on_gone()
 
     # --- receiving ------------------------------------------------------------
+
+    cdef int take_rest(self) except -1:
+        """Read what the peer sent before it reset the connection.
+
+        A write that fails makes the loop end the connection at once. The reason, an
+        alert or a goodbye, may have come before the reset, and is still in the socket.
+        What a peer can leave there is bounded by the receive buffer of the kernel.
+        """
+        cdef Py_ssize_t got
+        self.outbox.write = None
+        if self.transport is None:
+            return 0
+        try:
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            protocol = self.transport.get_protocol()
+            while descriptor >= 0 and not self.ended:
+                got = os.readv(descriptor, [protocol.get_buffer(-1)])
+                if got == 0:
+                    break
+                protocol.buffer_updated(got)
+        except (AttributeError, OSError):
+            # Nothing is left: EAGAIN, or the reset. Or it is a transport of a test.
+            log.debug("no more can be read", exc_info=True)
+        return 0
 
     cdef int filled(self) except -1:
         """There is more: uvloop would read up to 32 times before anything else on the
@@ -249,6 +276,12 @@ cdef class Connection:
             if done:
                 self.secure = True
                 self.taker.on_secure()
+                if self.outbox.scheduled and not self.ended:
+                    # One write for the end of the handshake and for what follows it. A
+                    # server that refuses our certificate may reset the connection
+                    # between two writes, and the second would fail.
+                    self.outbox.scheduled = False
+                    self.outbox.flush()
             self.outbox.push_output()
             if not done:
                 return 0

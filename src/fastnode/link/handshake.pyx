@@ -68,7 +68,8 @@ cdef class Handshake:
         return 0
 
     cdef int secure(self) except -1:
-        """TLS is up: the dialer introduces itself."""
+        """TLS is up: the dialer introduces itself, unless another connection of the
+        same dial did."""
         protocol = self.protocol
         alpn = self.connection.engine.alpn
         if alpn != self.owner.alpn:
@@ -76,7 +77,7 @@ cdef class Handshake:
             protocol.refuse(endings.no_alpn(text, self.owner.alpn, alpn))
             return 0
         protocol.enter(Event.TLS_DONE)
-        if self.dialer:
+        if self.dialer and self.owner.may_introduce(protocol):
             self.say_hello()
         return 0
 
@@ -171,7 +172,8 @@ cdef class StrangerReader:
     stranger sends; see `fastnode.link.records`. A ClientHello that announces more than
     MAX_CLIENT_HELLO_BYTES is refused before the engine is given it. Between the TLS
     handshake and the admission a peer may send no more than a HELLO needs, for each
-    record and each KeyUpdate costs time. After that the callbacks are those of the connection itself.
+    record and each KeyUpdate costs time. After that the callbacks are those of the
+    connection itself.
 
     Args:
         connection: where whole records go.

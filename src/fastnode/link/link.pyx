@@ -11,6 +11,7 @@ import os
 
 from fastnode.errors import CloseReason, ConfigError, SendQueueFull
 from fastnode.limits import CLOSE_TIMEOUT_SECONDS
+from fastnode.names import check_timeout
 
 # Of the id of a request.
 cdef int REQUEST_ID_BYTES = 16
@@ -220,11 +221,20 @@ cdef class Link:
 
         Args:
             timeout: seconds. When they are over, the link ends with `LinkLost` if
-                something was still queued.
+                something was still queued. A later call with a shorter timeout
+                shortens the first one.
+
+        The end waits for handlers, so in a handler of this peer's messages this begins
+        the end and returns at once. The reply of the handler leaves before the end.
+
+        Raises:
+            ConfigError: `timeout` is no number of seconds, or below 0.
         """
+        timeout = check_timeout(timeout)
         self.outbox.check_loop()
         self.protocol.begin_close(CloseReason.CLOSED, timeout)
-        await self.wait_closed()
+        if not self.protocol.awaited_here:
+            await self.wait_closed()
 
     async def wait_closed(self):
         """Wait until the connection is gone, for whatever reason."""

@@ -22,6 +22,10 @@ class LinkOwner(Protocol):
     def alpn(self) -> str | None:
         """The application protocol that TLS must agree on; None in plaintext."""
 
+    def may_introduce(self, protocol: LinkProtocol) -> bool:
+        """Whether a dialer may say HELLO on this connection, whose TLS handshake is
+        complete. If not, the owner ends the connection. Acceptors are not asked."""
+
     async def admit(self, protocol: LinkProtocol) -> Peer:
         """Judge the peer by ``protocol.presented`` and ``protocol.peer_hello``.
 

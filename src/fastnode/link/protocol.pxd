@@ -49,6 +49,7 @@ cdef class LinkProtocol(FrameTaker):
 
     cdef int peer_moved(self) except -1
     cdef int on_rare_frame(self, int kind) except -1
+    cdef int hasten(self, double timeout) except -1
     cdef int close_for(self, reason, timeout, error) except -1
     cdef int on_goodbye(self, bytes body) except -1
     cdef int say_goodbye_if_ready(self) except -1

@@ -41,6 +41,7 @@ from fastnode.wire.frame cimport (
 
 import logging
 
+from fastnode.dispatch.handler import handler_peer
 from fastnode.errors import (
     CloseReason,
     LinkClosed,
@@ -175,6 +176,11 @@ cdef class LinkProtocol(FrameTaker):
     @began.setter
     def began(self, double value):
         self.connection.began = value
+
+    @property
+    def heard(self):
+        """Whether a byte of the peer has come."""
+        return self.connection.bytes_received > 0
 
     @property
     def gone(self):
@@ -470,11 +476,33 @@ cdef class LinkProtocol(FrameTaker):
     # --- the end --------------------------------------------------------------
 
     def begin_close(self, reason, timeout=CLOSE_TIMEOUT_SECONDS):
-        """End the link in order: what is queued leaves first, then a goodbye."""
+        """End the link in order: what is queued leaves first, then a goodbye. A second
+        call can only shorten the time."""
         if self.state_ < State.UP:
             self.refuse(endings.given_up(self.peer_text()))
         if self.state_ in (State.UP, State.RETIRING):
             self.close_for(reason, timeout, endings.closed_here(self.peer, reason))
+        elif self.state_ is State.CLOSING:
+            self.hasten(timeout)
+
+    cdef int hasten(self, double timeout) except -1:
+        """Shorten an end in order that is under way."""
+        cdef object timer = self.connection.timer
+        if timer is not None and timer.when() > self.loop.time() + timeout:
+            timer.cancel()
+            self.connection.timer = self.loop.call_later(timeout, self.close_expired)
+        return 0
+
+    @property
+    def awaited_here(self):
+        """Whether the caller is a handler of this peer's messages, for which the end
+        in order waits."""
+        peer = handler_peer(self.dispatcher.handlers.registry)
+        return (
+            peer is not None
+            and self.peer is not None
+            and (peer.name, peer.instance) == (self.peer.name, self.peer.instance)
+        )
 
     cdef int close_for(self, reason, timeout, error) except -1:
         """Begin the end in order; `error` is what users are told from now on."""
@@ -489,12 +517,6 @@ cdef class LinkProtocol(FrameTaker):
         if self.state_ is State.CLOSING:
             self.say_goodbye_if_ready()
         return 0
-
-    def close_within(self, double seconds):
-        """Bring the time limit of an orderly end forward."""
-        if self.state_ is State.CLOSING:
-            self.connection.stop_timer()
-            self.connection.timer = self.loop.call_later(seconds, self.close_expired)
 
     def drained(self):
         """The queue is empty, or the last handler or call has finished."""

@@ -153,14 +153,17 @@ class Acceptor:
         log.info("%s listens on %s:%d", self._context.name, *self.address)
 
     def _use(self, listener: Listener) -> None:
+        hint = "give it a TCP socket that listens, to one acceptor only"
         try:
             listener.setblocking(False)
             host, port = listener.getsockname()[:2]
-        except (OSError, ValueError, IndexError) as error:
+            listens = is_listening(listener)
+        except (OSError, ValueError, IndexError, TypeError) as error:
             raise ConfigError(
-                f"AcceptorOptions.listener cannot be used: {error}",
-                hint="give it a TCP socket that listens, to one acceptor only",
+                f"AcceptorOptions.listener cannot be used: {error}", hint=hint
             ) from error
+        if not listens:
+            raise ConfigError("AcceptorOptions.listener does not listen", hint=hint)
         self._sockets = [listener]
         self._address = (host, port)
 
@@ -317,6 +320,11 @@ class Acceptor:
 
     # --- LinkOwner -------------------------------------------------------------
 
+    def may_introduce(self, protocol: LinkProtocol) -> bool:
+        """See `LinkOwner`."""
+        del protocol
+        return True
+
     async def admit(self, protocol: LinkProtocol) -> Peer:
         """See `LinkOwner`."""
         verified = (
@@ -330,6 +338,8 @@ class Acceptor:
         )
         if protocol.state is not State.DECIDING:
             return peer  # it ended, and a hook did not care that it was cancelled
+        if self._context.recheck is not None and self._manager is not None:
+            self._context.recheck.remember(protocol, peer, self._manager)
         links = self._context.links
         succeeds = await links.admit_successor(protocol, peer)
         predecessor = protocol.succession.predecessor
@@ -417,6 +427,20 @@ class Acceptor:
                 self._limit.say(
                     logging.ERROR, "on_refused", text, refusal, error=failed.error
                 )
+
+
+def is_listening(listener: Listener) -> bool:
+    """Whether a socket listens for connections; True for what is no socket."""
+    option = getattr(socket, "SO_ACCEPTCONN", None)
+    if not isinstance(listener, socket.socket) or option is None:
+        return True
+    if listener.type != socket.SOCK_STREAM:
+        return False
+    try:
+        return bool(listener.getsockopt(socket.SOL_SOCKET, option))
+    except OSError:
+        # Some systems know the name only.
+        return True
 
 
 def most_pending(most: int) -> int:

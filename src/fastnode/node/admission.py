@@ -148,6 +148,28 @@ class Admission:
                 hint="use an interpreter whose ssl module tells the verified chain, as "
                 "that of CPython does",
             )
+        self.compare_names(name, certificate, der, authorities, server_name)
+
+    def compare_names(
+        self,
+        name: NodeName,
+        certificate: x509.Certificate,
+        der: bytes | None,
+        authorities: tuple[bytes, ...],
+        server_name: str | None,
+    ) -> None:
+        """Raise if a verified peer may not use its names.
+
+        Args:
+            name: the node name of the peer.
+            certificate, der: the certificate of the peer, read and as DER.
+            authorities: the certificates of its verified chain that carry name
+                constraints, DER.
+            server_name: the name that TLS has verified; None if it has not.
+
+        Raises:
+            HostnameMismatch, PeerNameMismatch: refused.
+        """
         if server_name is not None:
             violation = violation_of(authorities, server_name, by_uri=False)
             if violation is not None:

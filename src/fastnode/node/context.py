@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastnode.certs.groups import check_available
 from fastnode.link.protocol import LinkProtocol
+from fastnode.node.addresses import FailedAddresses
 
 if TYPE_CHECKING:
     from fastnode.buffers.pool import BufferPool
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from fastnode.names import NodeName
     from fastnode.node.admission import Admission
     from fastnode.node.links import LinkRegistry
+    from fastnode.node.recheck import Recheck
     from fastnode.node.slow import SlowCallbacks
     from fastnode.node.targets import Targets
     from fastnode.options import NetworkOptions, OnRefused
     from fastnode.tls.engine import TlsEngine
 
-__all__ = ["DialStats", "NodeContext", "groups_of"]
+__all__ = ["DialStats", "NodeContext", "groups_of", "wanted_of"]
 
 
 @dataclass(slots=True)
@@ -55,6 +57,11 @@ def groups_of(network: NetworkOptions) -> tuple[str, ...] | None:
     return groups
 
 
+def wanted_of(groups: tuple[str, ...] | None) -> dict[str, tuple[str, ...]]:
+    """Return the arguments for cert managers, see `NodeContext.wanted`."""
+    return {} if groups is None else {"groups": groups}
+
+
 @dataclass(frozen=True, slots=True)
 class NodeContext:
     """What all links of a node share.
@@ -75,6 +82,8 @@ class NodeContext:
         dial_limit: limits log lines about dials that failed.
         on_refused: called for each connection to an acceptor that became no link.
         slow: warns about callbacks that block the loop.
+        failed: addresses that dials could not reach.
+        recheck: closes links whose peer would be refused today; None: they stay.
     """
 
     name: NodeName
@@ -92,6 +101,8 @@ class NodeContext:
     dial_limit: LogLimit
     on_refused: OnRefused | None
     slow: SlowCallbacks
+    failed: FailedAddresses = field(default_factory=FailedAddresses)
+    recheck: Recheck | None = None
 
     def wanted(self) -> dict[str, tuple[str, ...]]:
         """Return the arguments with which this node asks cert managers for contexts.
@@ -99,7 +110,7 @@ class NodeContext:
         They are empty without `groups`. So a subclass of `CertManager` that overrides
         ``server_context`` or ``client_context`` need not know the argument.
         """
-        return {} if self.groups is None else {"groups": self.groups}
+        return wanted_of(self.groups)
 
     def protocol(
         self, engine: TlsEngine, owner: LinkOwner, *, dialer: bool

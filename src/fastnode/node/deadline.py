@@ -8,14 +8,15 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from fastnode.dispatch.handler import handler_deadline
-from fastnode.errors import Begun, CallTimeout, Side, no_timeout
+from fastnode.errors import Begun, CallTimeout, ConfigError, Side
 from fastnode.limits import CANCEL_SECONDS
+from fastnode.names import check_timeout
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
 
 __all__ = [
-    "TimeLimit",
+    "Deadline",
     "connect_with_deadline",
     "inherited",
     "left_until",
@@ -43,10 +44,10 @@ def inherited(timeout: float | None, peer: str) -> float | None:
 
     Raises:
         CallTimeout: the handler's time is over.
-        ConfigError: `timeout` is below 0.
+        ConfigError: `timeout` is no number of seconds, or below 0.
     """
-    if timeout is not None and not timeout >= 0:
-        raise no_timeout(timeout)
+    if timeout is not None:
+        timeout = check_timeout(timeout)
     left = left_until(handler_deadline())
     if left is None:
         return timeout
@@ -58,45 +59,6 @@ def inherited(timeout: float | None, peer: str) -> float | None:
             begun="no",
         )
     return left if timeout is None else min(timeout, left)
-
-
-class TimeLimit:
-    """A time limit that can be brought forward while a task waits for something.
-
-    Args:
-        seconds: from now on.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._clock = asyncio.get_running_loop().time
-        self._end = self._clock() + seconds
-        self._scope: asyncio.Timeout | None = None
-
-    def left(self) -> float:
-        """Return the seconds that are left, at least 0."""
-        return max(self._end - self._clock(), 0.0)
-
-    def shorten(self, seconds: float) -> bool:
-        """Let at most so many seconds be left; return whether that is less."""
-        end = self._clock() + seconds
-        if end >= self._end:
-            return False
-        self._end = end
-        if self._scope is not None and not self._scope.expired():
-            self._scope.reschedule(end)
-        return True
-
-    async def wait(self, futures: Collection[asyncio.Future[Any]]) -> None:
-        """Wait until all futures are done or the time is over. One task at a time."""
-        if not futures:
-            return
-        try:
-            async with asyncio.timeout_at(self._end) as self._scope:
-                await asyncio.wait(futures)
-        except TimeoutError:
-            pass
-        finally:
-            self._scope = None
 
 
 async def with_deadline(
@@ -115,11 +77,13 @@ async def with_deadline(
 
     Raises:
         CallTimeout: the time was over.
-        ConfigError: `timeout` is below 0.
+        ConfigError: `timeout` is no number of seconds, or below 0.
     """
-    if not timeout >= 0:
+    try:
+        timeout = check_timeout(timeout)
+    except ConfigError:
         what.close()
-        raise no_timeout(timeout)
+        raise
     try:
         async with asyncio.timeout(timeout) as scope:
             return await what
@@ -175,6 +139,53 @@ def timed_out(
         side=error.side,
         begun=error.begun,
     )
+
+
+class Deadline:
+    """A time at which something ends, which can become earlier meanwhile.
+
+    Args:
+        seconds: from now on.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.at = self._loop.time() + seconds
+        self._earlier = asyncio.Event()
+
+    @property
+    def left(self) -> float:
+        """Seconds until then, at least 0."""
+        return max(self.at - self._loop.time(), 0.0)
+
+    def shorten(self, seconds: float) -> None:
+        """Let it end so many seconds from now, if that is earlier."""
+        at = self._loop.time() + seconds
+        if at < self.at:
+            self.at = at
+            self._earlier.set()
+
+    async def wait(self, futures: Collection[asyncio.Future[None]]) -> bool:
+        """Wait until all futures are done, or the time is over, or it became shorter.
+
+        Returns:
+            Whether it became shorter.
+        """
+        self._earlier.clear()
+        if not futures:
+            return False
+        earlier = self._loop.create_task(self._earlier.wait())
+        done = self._loop.create_task(asyncio.wait(futures))
+        try:
+            await asyncio.wait(
+                [earlier, done],
+                timeout=self.left,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            earlier.cancel()
+            done.cancel()
+        return self._earlier.is_set()
 
 
 async def wait_cancelled(name: str, tasks: Collection[asyncio.Task[Any]]) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from fastnode.limits import HANDSHAKE_PATIENCE_SECONDS
 from fastnode.link.machine import State
-from fastnode.node.deadline import TimeLimit
+from fastnode.node.deadline import Deadline
 
 if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
@@ -64,8 +64,8 @@ class Departure:
         self._acceptors = acceptors
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
-        self._all = TimeLimit(timeout)
-        self._grace = TimeLimit(min(grace, timeout / 2))
+        self._all = Deadline(timeout)
+        self._grace = Deadline(min(grace, timeout / 2))
         # All links that were announced, and those of them that are not gone.
         self._announced: list[LinkProtocol] = []
         self._waits: set[LinkProtocol] = set()
@@ -73,9 +73,8 @@ class Departure:
 
     def shorten(self, timeout: float) -> None:
         """Let the node have at most so many seconds from now on."""
-        if self._all.shorten(timeout):
-            self._grace.shorten(timeout / 2)
-            self._links.hasten(timeout)
+        self._all.shorten(timeout)
+        self._grace.shorten(timeout / 2)
 
     async def leave(self, stop_dialing: Callable[[], Awaitable[None]]) -> None:
         """Announce the end, and wait until all peers have turned away or the grace is
@@ -84,7 +83,7 @@ class Departure:
         Args:
             stop_dialing: called when the links that were up have ended.
         """
-        if not self._grace.left():
+        if not self._grace.left:
             return
         for acceptor in self._acceptors:
             acceptor.stop_listening()
@@ -95,7 +94,7 @@ class Departure:
                 "%s stops: %d peers were told, and are served for up to %.3g s",
                 self._name,
                 len(self._waits),
-                self._grace.left(),
+                self._grace.left,
             )
         await self._turned_away()
         await stop_dialing()
@@ -119,7 +118,7 @@ class Departure:
                 self._announce(protocol)
 
     def _announce(self, protocol: LinkProtocol) -> None:
-        if not protocol.extensions.announce(self._grace.left(), self._all.left()):
+        if not protocol.extensions.announce(self._grace.left, self._all.left):
             return
         self._links.turn_away(protocol)
         self._announced.append(protocol)
@@ -137,7 +136,7 @@ class Departure:
         """Wait until the links that were announced are gone, and no handshake is under
         way that may come to an end soon; or until the grace is over."""
         loop = asyncio.get_running_loop()
-        while self._grace.left() and (arriving := self._arriving() or self._waits):
+        while self._grace.left and (arriving := self._arriving() or self._waits):
             self._news = loop.create_future()
             if arriving is True:
                 loop.call_later(LOOK_SECONDS, self._look, self._news)

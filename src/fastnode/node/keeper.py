@@ -17,6 +17,7 @@ from fastnode.errors import (
     HandshakeTimeout,
     LinkClosed,
     NoRoute,
+    OutOfResources,
     Side,
 )
 from fastnode.limits import (
@@ -262,4 +263,4 @@ def needs_somebody(error: FastnodeError) -> bool:
             and error.told
             and error.close_reason not in _PASSING
         )
-    return not isinstance(error, (NoRoute, LinkClosed))
+    return not isinstance(error, (NoRoute, LinkClosed, OutOfResources))

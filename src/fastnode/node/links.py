@@ -72,13 +72,14 @@ from fastnode.errors import (
 from fastnode.limits import CHECK_SECONDS, LINGER_SECONDS, MAX_RETIRING_LINKS
 from fastnode.link.machine import State
 from fastnode.node.deadline import wait_cancelled
+from fastnode.options import check_plain
 
 if TYPE_CHECKING:
     from fastnode.errors import FastnodeError
     from fastnode.link.link import Link
     from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
-    from fastnode.node.deadline import TimeLimit
+    from fastnode.node.deadline import Deadline
     from fastnode.node.pending import PendingConnections
     from fastnode.node.slow import SlowCallbacks
     from fastnode.options import OnLinkDown, OnLinkUp
@@ -120,11 +121,21 @@ class LinkEvents:
         self._on_down = [on_down] if on_down is not None else []
 
     def add_up(self, callback: OnLinkUp) -> None:
-        """Call `callback` with each link that comes up."""
+        """Call `callback` with each link that comes up.
+
+        Raises:
+            ConfigError: it is no plain function.
+        """
+        check_plain("the callback of on_link_up", callback)
         self._on_up.append(callback)
 
     def add_down(self, callback: OnLinkDown) -> None:
-        """Call `callback` with each link that goes down, and the reason."""
+        """Call `callback` with each link that goes down, and the reason.
+
+        Raises:
+            ConfigError: it is no plain function.
+        """
+        check_plain("the callback of on_link_down", callback)
         self._on_down.append(callback)
 
     def up(self, link: Link) -> None:
@@ -184,7 +195,10 @@ class LinkRegistry:
 
     def find(self, name: str) -> Link | None:
         """Return the addressable link of a peer, if it is up."""
-        protocol = self._by_name.get(name)
+        try:
+            protocol = self._by_name.get(name)
+        except TypeError:
+            return None  # a list, for example: `Dialer.check` says that it is no name
         return protocol.link if protocol is not None else None
 
     def leaving(self, name: str) -> Link | None:
@@ -505,20 +519,27 @@ class LinkRegistry:
         return True
 
     async def close(
-        self, limit: TimeLimit, also: Iterable[LinkProtocol]
+        self, deadline: Deadline, also: Iterable[LinkProtocol]
     ) -> tuple[Undelivered, ...]:
         """Close all links in order, and abort those that have not ended in time.
 
         Args:
+            deadline: when all sockets are aborted.
             also: links that may have ended before, for what is returned.
 
         Returns:
             What was not delivered.
         """
         protocols = list(dict.fromkeys((*also, *self)))
-        for protocol in protocols:
-            protocol.begin_close(CloseReason.SHUTDOWN, in_order(limit.left()))
-        await limit.wait([protocol.gone for protocol in self])
+        shortened = True
+        while shortened:
+            # A part of the time is reserved: in it, links report what they could not
+            # send, to this node and to the peer.
+            timeout = deadline.left
+            last_words = min(LINGER_SECONDS, timeout * LAST_WORDS)
+            for protocol in self:
+                protocol.begin_close(CloseReason.SHUTDOWN, timeout - last_words)
+            shortened = await deadline.wait([protocol.gone for protocol in self])
         for protocol in self:
             protocol.abort()
         handlers = [task for p in self for task in p.cancel_handlers()]
@@ -527,11 +548,6 @@ class LinkRegistry:
             await asyncio.wait(waits, timeout=LINGER_SECONDS)
         await wait_cancelled(self._own, handlers)
         return tuple(u for p in protocols if (u := p.undelivered) is not None)
-
-    def hasten(self, timeout: float) -> None:
-        """Give links that are being closed at most so many seconds."""
-        for protocol in self:
-            protocol.close_within(in_order(timeout))
 
     def closing(self, protocol: LinkProtocol) -> None:
         """Register a link on which nothing can be sent any more."""
@@ -583,15 +599,6 @@ class LinkRegistry:
         self._all.clear()
         self._finishing.clear()
         self._leaving.clear()
-
-
-def in_order(timeout: float) -> float:
-    """Return how much of the time for stopping links have for their end in order.
-
-    A part is reserved: in it, links report what they could not send, to this node and
-    to the peer.
-    """
-    return timeout - min(LINGER_SECONDS, timeout * LAST_WORDS)
 
 
 def is_beside(peer: Peer, old: LinkProtocol) -> bool:

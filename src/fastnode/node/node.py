@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
+from fastnode.dispatch.handler import handler_peer
 from fastnode.errors import (
     CallTimeout,
     ConfigError,
     HandshakeError,
     LinkClosed,
     NoRoute,
+    OutOfResources,
     Side,
 )
 from fastnode.link.settings import LinkSettings
 from fastnode.log_limit import LogLimit
-from fastnode.names import NodeName
+from fastnode.names import NodeName, check_timeout
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
-from fastnode.node.context import DialStats, NodeContext, groups_of
+from fastnode.node.context import DialStats, NodeContext, groups_of, wanted_of
 from fastnode.node.deadline import (
     connect_with_deadline,
     inherited,
@@ -38,6 +40,7 @@ from fastnode.node.fork import ForkGuard
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
+from fastnode.node.recheck import Recheck
 from fastnode.node.sending import CLOSED_TRIES, Sending, untouched
 from fastnode.node.slow import SlowCallbacks
 from fastnode.node.startup_warnings import warn_at_start
@@ -99,19 +102,29 @@ class Node(Endpoints):
         slow = SlowCallbacks(network.slow_callback_seconds, self._endpoints.context)
         events = LinkEvents(slow, network.on_link_up, network.on_link_down)
         self._links = LinkRegistry(str(self._name), events, verifies=verifies)
+        groups = groups_of(network)
+        admission = Admission(
+            own=self._name,
+            verify_peer_name=network.verify_peer_name,
+            authorize=network.authorize,
+            slow=slow,
+        )
+        self._recheck: Recheck | None = None
+        if network.recheck == "close" and not network.plaintext:
+            self._recheck = Recheck(
+                str(self._name),
+                admission,
+                wanted_of(groups),
+                2 * network.handshake_timeout,
+            )
         self._context = NodeContext(
             name=self._name,
             plaintext=network.plaintext,
             cert_manager=manager,
-            groups=groups_of(network),
+            groups=groups,
             settings=LinkSettings.of(network, self._name, self._instance),
             registry=self._endpoints,
-            admission=Admission(
-                own=self._name,
-                verify_peer_name=network.verify_peer_name,
-                authorize=network.authorize,
-                slow=slow,
-            ),
+            admission=admission,
             targets=Targets(
                 routes=self._routes,
                 resolver=network.resolver,
@@ -127,6 +140,7 @@ class Node(Endpoints):
             dial_limit=LogLimit(log),
             on_refused=network.on_refused,
             slow=slow,
+            recheck=self._recheck,
         )
         self._budget = self._context.settings.budget
         self._sending = Sending(self._links, self._budget)
@@ -189,7 +203,11 @@ class Node(Endpoints):
                 route has expired.
         """
         if self._loop is not None:
-            raise ConfigError(f"node {self.name} was started before")
+            raise ConfigError(
+                f"node {self.name} was started before",
+                side=Side.LOCAL,
+                hint="a node runs once: start a new Node",
+            )
         network = self._options.network
         self._maintenance.refuse_expired()
         self._loop = asyncio.get_running_loop()
@@ -210,8 +228,11 @@ class Node(Endpoints):
                 self._freeze(acceptor.cert_manager)
                 await acceptor.start()
         except BaseException:
+            # The node can be started again, when what was wrong has been put right.
             for acceptor in acceptors:
                 acceptor.close()
+            self._links.pending.clear()
+            self._loop = None
             raise
         self._acceptors = tuple(acceptors)
         self._fork.watch(self._loop, self._acceptors)
@@ -222,10 +243,11 @@ class Node(Endpoints):
         warn_at_start(self._name, self._options, self._acceptors)
         return self
 
-    @staticmethod
-    def _freeze(manager: CertManager | None) -> None:
+    def _freeze(self, manager: CertManager | None) -> None:
         if manager is not None:
             manager.freeze()
+            if self._recheck is not None:
+                manager.keep_chains()
 
     async def stop(self, timeout: float | None = None) -> tuple[Undelivered, ...]:
         """Stop the node in order.
@@ -235,6 +257,9 @@ class Node(Endpoints):
         over. Then links are closed: what is queued leaves in both directions, handlers
         finish, goodbyes are said. Calling it again waits for the same end.
 
+        The end waits for handlers, so in a handler of this node this begins the end and
+        returns at once. The reply of the handler leaves before the end.
+
         Args:
             timeout: seconds for all of it; None: ``NodeOptions.shutdown_timeout``. What
                 is not done then is cut off. A second call with less time shortens the
@@ -242,11 +267,18 @@ class Node(Endpoints):
 
         Returns:
             What was not done, of each link where something was left; it is logged too.
+            In a handler nothing: that is not known yet.
+
+        Raises:
+            ConfigError: `timeout` is no number of seconds, or below 0. Nothing has been
+                stopped.
         """
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         if self._loop is None:
             return ()
         self._check_loop()
-        if self._departure is None:
+        if self._departure is None or self._stopping is None:
             self._departure = Departure(
                 self.name,
                 self._links,
@@ -254,14 +286,20 @@ class Node(Endpoints):
                 grace=self._options.leave_grace,
                 timeout=self._options.shutdown_timeout if timeout is None else timeout,
             )
-            self._stopping = self._loop.create_task(self._stop(self._departure))
+            # Not in the context of a handler, which may be the caller.
+            begin = self._context.registry.context.run
+            stopping = self._stop(self._departure)
+            self._stopping = begin(self._loop.create_task, stopping)
         elif timeout is not None:
             self._departure.shorten(timeout)
-        assert self._stopping is not None
+        if handler_peer(self._context.registry) is not None:
+            return ()
         return await asyncio.shield(self._stopping)
 
     async def _stop(self, departure: Departure) -> tuple[Undelivered, ...]:
         self._maintenance.stop()
+        if self._recheck is not None:
+            self._recheck.stop()
         # All of them at once: a task that ignores its cancellation holds up no other.
         keepers = [keeper.close() for keeper in self._keepers]
         successions = asyncio.ensure_future(self._successions.close())
@@ -296,9 +334,15 @@ class Node(Endpoints):
         """Add a route.
 
         Raises:
-            ConfigError: there is one with the same `match`.
+            ConfigError: there is one with the same `match`, or it is no `Route`.
             CertificateError: the certificate of its manager has expired.
         """
+        if not isinstance(route, Route):
+            raise ConfigError(
+                f"{route!r} is no Route",
+                side=Side.LOCAL,
+                hint="write node.add_route(Route(match, host, port))",
+            )
         self._maintenance.refuse_route(route)
         self._routes.add(route)
         self._freeze(route.cert_manager)
@@ -308,7 +352,13 @@ class Node(Endpoints):
         self._routes.remove(match)
 
     def routes(self, name: str) -> tuple[Route, ...]:
-        """The routes that match a node name, heaviest first."""
+        """The routes that match a node name, heaviest first.
+
+        Raises:
+            ConfigError: `name` is no str.
+        """
+        if not isinstance(name, str):
+            raise ConfigError(f"a node name is a str, not {type(name).__name__}")
         return self._routes.matching(name)
 
     # --- links -------------------------------------------------------------------
@@ -316,13 +366,16 @@ class Node(Endpoints):
     async def connect(self, name: str) -> Link:
         """The link with a node: the one that is up, or a new one.
 
-        A resolver and each address that is tried may take ``handshake_timeout``. When
-        all who wait for the link have been cancelled, the dial is given up.
+        All callers that want a link with the same node share one dial. It goes on when
+        a caller is cancelled, or has waited for long enough: later callers find it
+        further on. A resolver and each address that is tried may take
+        ``handshake_timeout``, and all addresses together four times that.
 
         Raises:
             ConfigError: `name` is no node name, or this node's own.
             HandshakeError: refused, by either side; a subclass says why.
             NoRoute: no address is known, or none could be reached.
+            OutOfResources: this process has no descriptors or memory left.
             LinkClosed: this node stops.
         """
         self._check_loop()
@@ -341,15 +394,18 @@ class Node(Endpoints):
                 return link
         try:
             return await self._dialer.connect(name)
-        except (NoRoute, HandshakeError):
+        except (NoRoute, HandshakeError, OutOfResources):
             link = self._links.leaving(name)
             if link is None:
                 raise
             return link
 
-    async def _connect_anew(self, name: str) -> Link:
-        """`connect` for keepers: a link whose peer stops does not count."""
-        return self._links.find(name) or await self._dialer.connect(name)
+    async def _keep(self, name: str) -> Link:
+        """As `connect`, but a link whose peer stops does not count, and the dial ends
+        with its keeper if nobody else waits."""
+        self._check_loop()
+        link = self._links.find(name)
+        return link or await self._dialer.connect(name, lives_on=False)
 
     def keep_connected(self, name: str) -> Keeper:
         """Keep a link with a node, from now on: dial it, and dial it again whenever
@@ -374,7 +430,7 @@ class Node(Endpoints):
         self._dialer.check(name)
         if self._stopping is not None:
             raise self._dialer.stopped()
-        keeper = Keeper(name, self._links, self._connect_anew)
+        keeper = Keeper(name, self._links, self._keep)
         self._keepers.add(keeper)
         keeper.on_end(self._keepers.discard)
         return keeper
@@ -424,6 +480,8 @@ class Node(Endpoints):
             With several links, the first failure after all were tried; the others are
             its notes.
         """
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         self._check_loop()
         if self._stopping is not None:
             raise self._dialer.stopped()
@@ -508,7 +566,7 @@ class Node(Endpoints):
             As `connect` and `Link.call`.
         """
         left, tries = timeout, CLOSED_TRIES
-        deadline = None if timeout is None else monotonic() + timeout
+        began = monotonic()
         while True:
             link = self._links.find(name)
             if link is None:
@@ -529,8 +587,8 @@ class Node(Endpoints):
                 tries -= 1
                 if not tries or not untouched(error):
                     raise
-            if deadline is not None:
-                left = max(deadline - monotonic(), 0.0)
+            if timeout is not None:
+                left = max(began + check_timeout(timeout) - monotonic(), 0.0)
 
     async def request(
         self,
@@ -553,7 +611,7 @@ class Node(Endpoints):
             As `call`.
         """
         left, tries = timeout, CLOSED_TRIES
-        deadline = None if timeout is None else monotonic() + timeout
+        began = monotonic()
         while True:
             link = self._links.find(name)
             if link is None:
@@ -574,8 +632,8 @@ class Node(Endpoints):
                 tries -= 1
                 if not tries or not untouched(error):
                     raise
-            if deadline is not None:
-                left = max(deadline - monotonic(), 0.0)
+            if timeout is not None:
+                left = max(began + check_timeout(timeout) - monotonic(), 0.0)
 
     async def _dial(
         self, name: str, timeout: float | None, inherit: bool

@@ -9,12 +9,21 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from fastnode.errors import ConfigError
+from fastnode.errors import (
+    ConfigError,
+    FastnodeError,
+    is_exhaustion,
+    out_of_resources,
+)
 from fastnode.limits import ANY_PORT_TRIES, DEFAULT_PORT, LISTEN_BACKLOG
 
 __all__ = ["open_port", "warn_of_other_port"]
 
 log = logging.getLogger("fastnode.node")
+
+#: An address of a host name that this machine does not have, or a family that its
+#: kernel does not have.
+NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
 
 
 async def open_port(host: str, port: int, port_range: int) -> list[socket.socket]:
@@ -31,6 +40,7 @@ async def open_port(host: str, port: int, port_range: int) -> list[socket.socket
     Raises:
         ConfigError: no port of the range is free, or the host is not an address of this
             machine.
+        OutOfResources: this process has no descriptors left.
     """
     last = min(port + port_range - 1, 65535) if port else 0
     ports: Sequence[int] = range(port, last + 1) if port else (0,) * ANY_PORT_TRIES
@@ -39,9 +49,9 @@ async def open_port(host: str, port: int, port_range: int) -> list[socket.socket
         found = await loop.getaddrinfo(
             host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigError(
-            f"cannot listen on {host!r}: {error.strerror or error}",
+            f"cannot listen on {host!r}: {getattr(error, 'strerror', None) or error}",
             hint="give AcceptorOptions.host an address of this machine",
         ) from error
     addresses = list(dict.fromkeys((item[0], item[4]) for item in found))
@@ -62,30 +72,56 @@ def _listen(
     """Listen on a port of all addresses; return no socket if one of them has it in
     use."""
     opened: list[socket.socket] = []
+    failed: OSError | None = None
     for family, address in addresses:
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        opened.append(sock)
+        # The first address got this port. The others take the same one.
+        wanted = opened[0].getsockname()[1] if opened else port
         try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if port == 0 and len(opened) > 1:
-                # The first address got this port. The others take the same one.
-                port = opened[0].getsockname()[1]
-            sock.bind((address[0], port, *address[2:]))
-            sock.listen(LISTEN_BACKLOG)
+            opened.append(_listening(family, (address[0], wanted, *address[2:])))
         except OSError as error:
-            for each in opened:
-                each.close()
+            if error.errno in NOT_HERE:
+                # The name has good addresses beside it, as localhost has on a machine
+                # without IPv6.
+                log.debug("not listening on %s: %s", address[0], error)
+                failed = error
+                continue
+            _close(opened)
             if error.errno == errno.EADDRINUSE:
                 return []
-            raise ConfigError(
-                f"cannot listen on {host}:{port}: {error.strerror}",
-                hint="give AcceptorOptions.host an address of this machine, and a "
-                "port that this user may open",
-            ) from error
+            raise _cannot(host, port, error) from error
+    if not opened and failed is not None:
+        raise _cannot(host, port, failed) from failed
     return opened
+
+
+def _listening(family: int, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(LISTEN_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _close(sockets: Sequence[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
+
+
+def _cannot(host: str, port: int, error: OSError) -> FastnodeError:
+    if is_exhaustion(error):
+        return out_of_resources(f"cannot listen on {host}:{port}", error)
+    return ConfigError(
+        f"cannot listen on {host}:{port}: {error.strerror}",
+        hint="give AcceptorOptions.host an address of this machine, and a port that "
+        "this user may open",
+    )
 
 
 def warn_of_other_port(name: str, wanted: int, port: int) -> None:

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from fastnode.limits import MAX_CLIENT_CHAIN_BYTES, MAX_SERVER_CHAIN_BYTES
 from fastnode.node.port import warn_of_other_port
 from fastnode.tls.choice import tls_engine
 from fastnode.tls.identity import (
     covers,
     describe_violation,
     forbidding,
-    listed,
+    names_text,
     remedy_for,
     remedy_of,
 )
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
     from fastnode.names import NodeName
     from fastnode.node.acceptor import Acceptor
-    from fastnode.options import NodeOptions
+    from fastnode.options import NetworkOptions, NodeOptions
 
 __all__ = ["warn_at_start"]
 
@@ -39,19 +40,27 @@ def warn_at_start(
     if network.plaintext:
         return
     log.info("%s uses TLS of %s", name, tls_engine())
-    accepting: list[CertManager] = []
+    for manager in _judging(network, acceptors):
+        _warn_if_open(name, manager)
+    shown = [options.cert_manager, *(each.cert_manager for each in acceptors)]
+    for each in dict.fromkeys(shown):
+        _warn_if_too_large(name, each)
+        if network.verify_peer_name:
+            _warn_if_not_covered(name, each)
+
+
+def _judging(
+    network: NetworkOptions, acceptors: Sequence[Acceptor]
+) -> dict[CertManager, None]:
+    """The managers of the acceptors that do not skip verification, each once."""
+    found: dict[CertManager, None] = {}
     for wanted, acceptor in zip(network.acceptors, acceptors, strict=True):
         manager, insecure = acceptor.cert_manager, wanted.insecure_skip_verify
         if network.insecure_skip_verify if insecure is None else insecure:
             continue
-        if manager is not None and manager not in accepting:
-            accepting.append(manager)
-    for manager in accepting:
-        _warn_if_open(name, manager)
-    if network.verify_peer_name:
-        shown = [options.cert_manager, *(each.cert_manager for each in acceptors)]
-        for each in dict.fromkeys(shown):
-            _warn_if_not_covered(name, each)
+        if manager is not None:
+            found[manager] = None
+    return found
 
 
 def _warn_if_open(name: NodeName, manager: CertManager) -> None:
@@ -64,6 +73,20 @@ def _warn_if_open(name: NodeName, manager: CertManager) -> None:
         name,
         manager.client_auth.name,
     )
+
+
+def _warn_if_too_large(name: NodeName, manager: CertManager | None) -> None:
+    shown = manager.certificate if manager is not None else None
+    most = min(MAX_CLIENT_CHAIN_BYTES, MAX_SERVER_CHAIN_BYTES)
+    if shown is not None and shown.size > most:
+        log.warning(
+            "%s: this node's certificate and its intermediates have %d bytes, and "
+            "peers read %d at most, so they refuse it; use fewer names, or fewer "
+            "intermediates",
+            name,
+            shown.size,
+            most,
+        )
 
 
 def _warn_if_not_covered(name: NodeName, manager: CertManager | None) -> None:
@@ -84,6 +107,6 @@ def _warn_if_not_covered(name: NodeName, manager: CertManager | None) -> None:
         "%s: this node's certificate does not cover its name, so peers that verify "
         "names refuse it: it is valid for %s; %s",
         name,
-        listed(shown.sans) or "no name at all",
+        names_text(shown.x509) or "no name at all",
         remedy_for(shown.x509, name),
     )

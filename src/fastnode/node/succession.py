@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
     from fastnode.node.context import NodeContext
     from fastnode.peer import Address, Peer
-    from fastnode.tls.engine import TlsEngine
 
 __all__ = ["Successions"]
 
@@ -75,26 +74,26 @@ class Successor(Dial):
             As `Dial.run`. The old link stays.
         """
         try:
-            await self._try_targets()
+            attempt = await self._try_targets()
         except DuplicateLink as error:
             raise HandshakeError(
                 error.message, hint=error.hint, peer=error.peer, side=error.side
             ) from error
-        assert self._protocol is not None
-        return self._protocol
+        assert attempt.protocol is not None
+        return attempt.protocol
 
-    def _make(self, engine: TlsEngine) -> LinkProtocol:
-        protocol = super()._make(engine)
+    def introducing(self, protocol: LinkProtocol) -> None:
+        """Show the ticket of the old link in the HELLO."""
         protocol.succession.predecessor = self._old
-        return protocol
 
-    def _compare(self, protocol: LinkProtocol, peer: Peer) -> None:
+    def compare(self, protocol: LinkProtocol, peer: Peer) -> None:
+        """Raise if the new link cannot succeed the old one."""
         old = self._old
         assert old.peer is not None
         if old.state is State.CLOSED and protocol.succession.claimed is None:
             # There is no link to succeed any more: this is a link like any other.
             protocol.succession.predecessor = None
-            super()._compare(protocol, peer)
+            super().compare(protocol, peer)
         elif old.state is State.CLOSED:
             # The peer does not know yet that the old link has ended, and would hold the
             # new one until it does. A link that is dialed again replaces the old one at
@@ -104,7 +103,7 @@ class Successor(Dial):
             # Another worker of its group answers. It cannot know the old link, and the
             # new one comes up beside it.
             protocol.succession.predecessor = None
-            super()._compare(protocol, peer)
+            super().compare(protocol, peer)
         elif peer.instance != old.peer.instance:
             raise self._unfit(peer, "another run of it answered", "it was restarted?")
         elif peer.verified != old.peer.verified:
@@ -227,7 +226,9 @@ class Successions:
                         old, new = await self._accepted(old, known, waiting)
                 waits = [old, *(each for each in older(new) if each is not old)]
                 for each in waits:
-                    await each.wait_gone()
+                    # An old link ends when the handler that calls this has ended.
+                    if not each.awaited_here:
+                        await each.wait_gone()
         except TimeoutError:
             if not scope.expired():
                 raise

@@ -31,7 +31,11 @@ NOTHING_MATCHED: Final = "no route or resolver matched"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to connect, by which trust, and how that was found."""
+    """Where to connect, by which trust, and how that was found.
+
+    Attributes:
+        weight: of the route; targets of the same weight are equals.
+    """
 
     host: str
     port: int
@@ -39,9 +43,11 @@ class Target:
     server_name: str
     insecure: bool
     found: str
+    weight: int = 0
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,7 @@ class Targets:
                     route.cert_manager,
                     route.server_name,
                     route.insecure_skip_verify,
+                    route.weight,
                 )
                 for route in routes
             ]
@@ -95,6 +102,7 @@ class Targets:
         cert_manager: CertManager | None = None,
         server_name: str | None = None,
         insecure: bool | None = None,
+        weight: int = 0,
     ) -> Target:
         host, port = address
         manager = cert_manager or self.cert_manager
@@ -106,6 +114,7 @@ class Targets:
             server_name=verified_host(server_name or known or host),
             insecure=self.insecure_skip_verify if insecure is None else insecure,
             found=found,
+            weight=weight,
         )
 
     async def _resolve(self, resolver: Resolver, name: str) -> Sequence[Address]:

@@ -123,6 +123,22 @@ cdef struct Library:
     void (*bio_clear_flags)(void *bio, int flags) noexcept nogil
     void (*set_msg_callback)(void *context, MsgCallback callback) noexcept nogil
     void (*ssl_set_msg_callback)(void *ssl, MsgCallback callback) noexcept nogil
+    X509_STORE_CTX *(*store_ctx_new)() noexcept nogil
+    int (*store_ctx_init)(
+        X509_STORE_CTX *store, void *authorities, X509 *leaf, STACK *shown
+    ) noexcept nogil
+    void (*store_ctx_free)(X509_STORE_CTX *store) noexcept nogil
+    int (*store_ctx_set_default)(
+        X509_STORE_CTX *store, const char *name
+    ) noexcept nogil
+    int (*set_ex_data)(X509_STORE_CTX *store, int index, void *data) noexcept nogil
+    int (*param_set1)(void *param, const void *other) noexcept nogil
+    void (*set_auth_level)(void *param, int level) noexcept nogil
+    void *(*get_ssl_param)(void *ssl) noexcept nogil
+    int (*get_security_level)(const void *ssl) noexcept nogil
+    void *(*get_cert_store)(const void *context) noexcept nogil
+    STACK *(*sk_new_null)() noexcept nogil
+    int (*sk_push)(STACK *stack, const void *value) noexcept nogil
     # NULL before OpenSSL 3.0.
     const char *(*group_name)(void *ssl, int group) noexcept nogil
 

@@ -117,6 +117,18 @@ cdef object load(NewFunc made):
         b"BIO_clear_flags",
         b"SSL_CTX_set_msg_callback",
         b"SSL_set_msg_callback",
+        b"X509_STORE_CTX_new",
+        b"X509_STORE_CTX_init",
+        b"X509_STORE_CTX_free",
+        b"X509_STORE_CTX_set_default",
+        b"X509_STORE_CTX_set_ex_data",
+        b"X509_VERIFY_PARAM_set1",
+        b"X509_VERIFY_PARAM_set_auth_level",
+        b"SSL_get0_param",
+        b"SSL_get_security_level",
+        b"SSL_CTX_get_cert_store",
+        b"OPENSSL_sk_new_null",
+        b"OPENSSL_sk_push",
         b"SSL_group_to_name",
     )
     if sizeof(Library) != len(names) * sizeof(void *):

@@ -87,9 +87,6 @@ cdef enum:
     ALPN_OK = 0
     ALPN_ALERT_FATAL = 2
     ALPN_NOACK = 3
-    # What the callback is told, in place of a pointer.
-    ACCEPT_ANY = 1
-    ALLOW_MISSING_CRLS = 2
     # What is kept of a peer's words: enough for any real chain and list.
     MOST_PRESENTED = 16
     MOST_AUTHORITIES = 64
@@ -145,7 +142,12 @@ def take_verdict():
     arguments = found.pop(PyThread_get_thread_ident(), None)
     if arguments is None:
         return None
-    code, text, depth, presented, culprit, names, constrained_by = arguments
+    return verdict_of(arguments)
+
+
+cdef object verdict_of(tuple described):
+    """The `Verdict` for what `describe` returned."""
+    code, text, depth, presented, culprit, names, constrained_by = described
     authorities = tuple([AuthorityName(*each) for each in names])
     return Verdict(code, text, depth, presented, culprit, authorities, constrained_by)
 
@@ -213,7 +215,13 @@ cdef class HookedContext:
         self.context.options = options
         return 0
 
-    def install(self, *, bint accept_any=False, bint allow_missing_crls=False):
+    def install(
+        self,
+        *,
+        bint accept_any=False,
+        bint allow_missing_crls=False,
+        bint keep_chains=False,
+    ):
         """Put the callback in place, and the one that looks at messages before.
 
         Args:
@@ -221,8 +229,12 @@ cdef class HookedContext:
                 peer still proves that it has the private key (RFC 8446, 4.4.3).
             allow_missing_crls: an authority without a CRL is no error; others are
                 checked against theirs.
+            keep_chains: a `Verdict` on a dialer has all that it presented, and not its
+                own certificate alone, also if it is good.
         """
         cdef uintptr_t flags = 0
+        if keep_chains:
+            flags |= KEEP_CHAINS
         if accept_any:
             flags |= ACCEPT_ANY
         if allow_missing_crls:
@@ -338,18 +350,14 @@ cdef int judge(X509_STORE_CTX *store, void *arg) noexcept nogil:
         # OpenSSL read it all the same: see fastnode.openssl.burden.
         lib.set_error(store, V_APPLICATION_VERIFICATION)
         return 0
-    if flags & ACCEPT_ANY:
-        lib.set_error(store, V_OK)
-        ok = 1
-    else:
-        if flags & ALLOW_MISSING_CRLS:
-            lib.set_verify_cb(store, allow_missing_crl)
-        ok = verify(store)
+    ok = decide(store, <int>flags)
     code = lib.get_error(store)
     if expected:
         with gil:
             try:
-                note(store, V_OK if ok else code)
+                found[PyThread_get_thread_ident()] = describe(
+                    store, V_OK if ok else code, <int>flags
+                )
             except BaseException:
                 noted = False
         if not noted:
@@ -360,6 +368,16 @@ cdef int judge(X509_STORE_CTX *store, void *arg) noexcept nogil:
     else:
         lib.set_error(store, told(code))
     return ok
+
+
+cdef int decide(X509_STORE_CTX *store, int flags) noexcept nogil:
+    """Verify as OpenSSL would, or accept; 1: it is good, 0: `get_error` says why."""
+    if flags & ACCEPT_ANY:
+        lib.set_error(store, V_OK)
+        return 1
+    if flags & ALLOW_MISSING_CRLS:
+        lib.set_verify_cb(store, allow_missing_crl)
+    return verify(store)
 
 
 cdef bint verify(X509_STORE_CTX *store) noexcept nogil:
@@ -470,7 +488,13 @@ cdef bint about_constraints(int code) noexcept nogil:
     )
 
 
-cdef int note(X509_STORE_CTX *store, int code) except -1:
+cdef tuple describe(X509_STORE_CTX *store, int code, int flags):
+    """The arguments of a `Verdict`: what was found.
+
+    Args:
+        code: as that of the `Verdict`.
+        flags: what the callback is told.
+    """
     cdef STACK *chain = lib.untrusted(store)
     cdef X509 *leaf = lib.leaf(store)
     cdef X509 *culprit = lib.current_cert(store)
@@ -479,8 +503,10 @@ cdef int note(X509_STORE_CTX *store, int code) except -1:
     cdef list presented = []
     cdef list authorities = []
     cdef bint serving = connection != NULL and lib.is_server(connection)
-    # A dialer whose certificate is good is known by that.
-    cdef int most = 0 if serving and code == V_OK else MOST_PRESENTED
+    # A dialer whose certificate is good is known by that. The others may be of any
+    # content, and it has not proven yet that it has the key.
+    cdef bint known_dialer = serving and code == V_OK and not flags & KEEP_CHAINS
+    cdef int most = 0 if known_dialer else MOST_PRESENTED
     cdef int i, known
     if leaf != NULL:
         presented.append(der_of(leaf))
@@ -496,7 +522,7 @@ cdef int note(X509_STORE_CTX *store, int code) except -1:
             der = der_of_name(lib.sk_value(names, i))
             if der is not None:
                 authorities.append((der, text_of_name(lib.sk_value(names, i))))
-    found[PyThread_get_thread_ident()] = (
+    return (
         code,
         (<bytes>lib.error_string(code)).decode("ascii", "replace"),
         lib.get_error_depth(store) if code else 0,
@@ -506,7 +532,6 @@ cdef int note(X509_STORE_CTX *store, int code) except -1:
         # Only of chains whose signatures are good: strangers cannot fill `shared`.
         constrained(store) if code == V_OK or about_constraints(code) else (),
     )
-    return 0
 
 
 cdef tuple constrained(X509_STORE_CTX *store):

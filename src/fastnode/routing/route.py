@@ -41,9 +41,18 @@ class Route:
     insecure_skip_verify: bool | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.match, str):
+            raise ConfigError(
+                f"Route.match is {self.match!r}",
+                hint="a pattern is a str, as node names are",
+            )
+        if isinstance(self.weight, bool) or not isinstance(self.weight, int):
+            raise ConfigError(
+                f"Route.weight is {self.weight!r}", hint="a weight is a whole number"
+            )
         try:
             re.compile(self.match)
-        except (re.error, TypeError) as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise ConfigError(
                 f"Route.match {self.match!r} is no regular expression: {error}"
             ) from None
@@ -54,5 +63,12 @@ class Route:
         if self.server_name is not None:
             name = verified_host(check_host(self.server_name, "Route.server_name"))
             object.__setattr__(self, "server_name", name)
+        manager = self.cert_manager
+        # Not by its class, which would be loaded for it, with cryptography.
+        if manager is not None and not hasattr(manager, "client_context"):
+            raise ConfigError(
+                f"Route.cert_manager is a {type(manager).__name__}",
+                hint="pass a CertManager or CertAuthManager",
+            )
         insecure = self.insecure_skip_verify
         check_flag("Route.insecure_skip_verify", insecure, or_none=True)

@@ -40,7 +40,7 @@ class RouteTable:
         """
         try:
             return self._routes.pop(match)[1]
-        except KeyError:
+        except (KeyError, TypeError):
             raise ConfigError(f"there is no route for {match!r}") from None
 
     def matching(self, name: str) -> tuple[Route, ...]:

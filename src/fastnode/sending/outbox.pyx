@@ -11,8 +11,8 @@ count.
 
 If memory runs out while something is queued, the method that queues it raises, and
 nothing is queued. So a flush is scheduled first: that is harmless if nothing follows.
-If a flush fails, the link ends. What the engine or the transport had taken by then may end
-anywhere, also inside of a frame, so nothing more is written: the stream is `torn`.
+If a flush fails, the link ends. What the engine or the transport had taken by then may
+end anywhere, also inside of a frame, so nothing more is written: the stream is `torn`.
 """
 
 cimport cython

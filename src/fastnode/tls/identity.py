@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from fastnode.certs.name_constraints import Violation, violation_of
-from fastnode.certs.sans import read_sans, sans_of
+from fastnode.certs.sans import read_sans, sans_of, why_unreadable
 from fastnode.errors import ConfigError
 from fastnode.limits import READ_CERTIFICATES
 from fastnode.names import NodeName
@@ -30,7 +30,7 @@ __all__ = [
     "identity_of",
     "issuer_text",
     "listed",
-    "may_have_signed",
+    "names_text",
     "parse",
     "printable",
     "read_again",
@@ -160,19 +160,6 @@ def covers_again(
     return certificate is not None and covers(certificate, name, authorities)
 
 
-def may_have_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
-    """Whether the key of an authority has signed a certificate, as far as is known."""
-    from cryptography.exceptions import InvalidSignature
-
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (InvalidSignature, TypeError, ValueError):
-        return False  # the last two: it is a key of another kind
-    except Exception:
-        return True  # an algorithm that cryptography does not know
-    return True
-
-
 def identity_of(der: bytes | None, *, verified: bool) -> Hashable:
     """Return what counts as one peer: None without a certificate.
 
@@ -228,7 +215,7 @@ def _date(certificate: x509.Certificate, which: str) -> str:
 
 def describe(certificate: x509.Certificate) -> str:
     """Subject, SANs, issuer and dates in one line, for logs and errors."""
-    sans = listed(sans_of(certificate))
+    sans = names_text(certificate)
     return (
         f"subject {subject_text(certificate)}, SANs {sans or 'none'}, "
         f"issued by {issuer_text(certificate)}, valid "
@@ -237,11 +224,22 @@ def describe(certificate: x509.Certificate) -> str:
     )
 
 
+def names_text(certificate: x509.Certificate) -> str:
+    """The SANs of a certificate, for logs and errors; empty if it has none."""
+    why = why_unreadable(certificate)
+    if why is None:
+        return listed(sans_of(certificate))
+    return f"names that cannot be read ({printable(why)})"
+
+
 def remedy_for(certificate: x509.Certificate, name: NodeName) -> str:
     """Say which SAN would cover a node name, for hints."""
+    broken = ""
+    if why_unreadable(certificate) is not None:
+        broken = "an extension of the certificate is malformed, so no SAN counts: "
     return (
-        f"{address_as_dns(certificate, name.host)}issue it a certificate with the URI "
-        f"SAN {name.uri}, or with the DNS or IP SAN {name.host}"
+        f"{broken}{address_as_dns(certificate, name.host)}issue it a certificate with "
+        f"the URI SAN {name.uri}, or with the DNS or IP SAN {name.host}"
     )
 
 

@@ -1,4 +1,7 @@
-"""What OpenSSL says, translated once, at the rim, into fastnode's errors."""
+"""What OpenSSL says, translated once, at the rim, into fastnode's errors.
+
+Every node imports this; cryptography is loaded where there is a certificate to read.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,16 @@ from fastnode.errors import (
     TooManyConnections,
     UnknownAuthority,
 )
+from fastnode.limits import MAX_CLIENT_CHAIN_BYTES, MAX_SERVER_CHAIN_BYTES
 from fastnode.openssl.verdict import BURDENS, Verdict
 from fastnode.tls.evidence import Evidence
-from fastnode.tls.identity import describe_violation, listed, remedy_of
+from fastnode.tls.identity import (
+    MOST_NAMES,
+    describe_violation,
+    names_text,
+    remedy_of,
+    subject_text,
+)
 from fastnode.tls.verdicts import explain
 
 __all__ = ["local_refusal"]
@@ -45,8 +55,8 @@ _ALERTS: Final = {
     "UNKNOWN_CA": _Reason(
         UnknownAuthority,
         "it does not trust the authority of this node's certificate",
-        "{constrained}{namesake}this node's certificate is signed by {issuer}, which "
-        "is not in {their_pool}{theirs}: add that authority there, or use a "
+        "{constrained}{defect}{namesake}this node's certificate is signed by {issuer}, "
+        "which is not in {their_pool}{theirs}: add that authority there, or use a "
         "certificate of one that is; if it is an intermediate, this node's certificate "
         "file must hold it too",
     ),
@@ -64,7 +74,7 @@ _ALERTS: Final = {
     "BAD_CERTIFICATE": _Reason(
         HandshakeError,
         "it found something wrong with this node's certificate",
-        "{wrong_host}",
+        "{defect}{wrong_host}",
     ),
     "UNSUPPORTED_CERTIFICATE": _Reason(
         HandshakeError,
@@ -75,7 +85,12 @@ _ALERTS: Final = {
     "CERTIFICATE_UNKNOWN": _Reason(
         HandshakeError,
         "it did not take this node's certificate",
-        "its log says why",
+        "{defect}its log says why",
+    ),
+    "ILLEGAL_PARAMETER": _Reason(
+        HandshakeError,
+        "it found a message of this node too large, or not as TLS says",
+        "{too_large}its log says why",
     ),
     "HANDSHAKE_FAILURE": _Reason(
         HandshakeError,
@@ -128,7 +143,8 @@ _STRANGERS: Final = {
     "PACKET_LENGTH_TOO_LONG": "something that is not TLS",
     "UNKNOWN_PROTOCOL": "something that is not TLS",
     "BAD_CHANGE_CIPHER_SPEC": "a TLS message out of turn",
-    "EXCESSIVE_MESSAGE_SIZE": "a TLS message that is too large",
+    "EXCESSIVE_MESSAGE_SIZE": "a TLS message that is too large (its certificates may "
+    f"have {MAX_CLIENT_CHAIN_BYTES} bytes)",
     "INVALID_ALERT": "something that is not TLS",
     "UNKNOWN_ALERT_TYPE": "something that is not TLS",
 }
@@ -275,17 +291,12 @@ def _alert(name: str, evidence: Evidence) -> FastnodeError:
 def _known(evidence: Evidence) -> dict[str, str]:
     """What this side knows of its own certificate, for hints."""
     shown, theirs = evidence.shown, evidence.their_authorities
-    issuer = shown.chain[-1].issuer.public_bytes() if shown is not None else b""
-    named = evidence.verdict.authorities if evidence.verdict is not None else ()
-    namesake = any(authority.der == issuer for authority in named)
     return {
         "their_pool": evidence.their_pool,
         "theirs": f" ({theirs})" if theirs else "",
-        # Only the name is known.
-        "namesake": f"one of the same name is in {evidence.their_pool}, perhaps with "
-        "another key: "
-        if namesake
-        else "",
+        "namesake": _namesake(evidence),
+        "defect": _defect(evidence),
+        "too_large": _too_large(evidence),
         "constrained": _constrained(evidence),
         "from_theirs": f", signed by {theirs}" if theirs else "",
         "issuer": shown.issuer if shown is not None else "an authority",
@@ -294,8 +305,71 @@ def _known(evidence: Evidence) -> dict[str, str]:
         "wrong_host": "its log says why"
         if evidence.dialer
         else "the dialer probably dialed a host that this certificate does not name; "
-        f"it names {listed(shown.sans) if shown is not None else 'nothing'}",
+        f"it names {(shown and names_text(shown.x509)) or 'nothing'}",
     }
+
+
+def _namesake(evidence: Evidence) -> str:
+    """What can be told of an authority that the peer names, and that is in our chain.
+
+    Only its name is known: the certificates in the pool of the peer cannot be seen.
+    """
+    from fastnode.certs.defects import self_issued
+
+    shown = evidence.shown
+    named = evidence.verdict.authorities if evidence.verdict is not None else ()
+    names = {authority.der for authority in named}
+    if shown is None or not names:
+        return ""
+    for certificate in shown.chain[1:]:
+        if not self_issued(certificate) and certificate.subject.public_bytes() in names:
+            return (
+                f"{evidence.their_pool} names {subject_text(certificate)}, which is "
+                "an intermediate authority: it must hold the root too, or be made with "
+                "partial_chains=True; otherwise, "
+            )
+    if shown.chain[-1].issuer.public_bytes() in names:
+        return (
+            f"the one in {evidence.their_pool} has the same name, so it has another "
+            "key, or it is an intermediate authority and its own issuer is not there "
+            "(partial_chains=True trusts it by itself): "
+        )
+    return ""
+
+
+def _defect(evidence: Evidence) -> str:
+    """What strict checking refuses in the authorities of our own certificate."""
+    from fastnode.certs.defects import defect_of, issued
+
+    shown = evidence.shown
+    if shown is None:
+        return ""
+    last = shown.chain[-1]
+    known = evidence.pool.certificates if evidence.pool is not None else ()
+    roots = [each for each in known if each.subject == last.issuer][:MOST_NAMES]
+    above = [*shown.chain[1:], *(root for root in roots if issued(last, root))]
+    for authority in above:
+        rule = defect_of(authority)
+        if rule is not None:
+            return (
+                f"{subject_text(authority)}, an authority of this node's certificate, "
+                f"{rule.broken}, and chains are checked strictly: make its certificate "
+                f"anew, with: {rule.remedy}; otherwise, "
+            )
+    return ""
+
+
+def _too_large(evidence: Evidence) -> str:
+    """Say so if our own chain is larger than what fastnode peers read."""
+    shown = evidence.shown
+    size = 0 if shown is None else shown.size
+    most = MAX_CLIENT_CHAIN_BYTES if evidence.dialer else MAX_SERVER_CHAIN_BYTES
+    if size <= most:
+        return ""
+    return (
+        f"the certificates that this node shows have {size} bytes, and its peers read "
+        f"{most} at most: use fewer names, or fewer intermediates; otherwise, "
+    )
 
 
 def _constrained(evidence: Evidence) -> str:

@@ -1,4 +1,7 @@
-"""Our verdict on a peer's certificate, in words that a person can act on."""
+"""Our verdict on a peer's certificate, in words that a person can act on.
+
+Every node imports this; cryptography is loaded where there is a certificate to read.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from fastnode.certs.expiry import day_and_distance
 from fastnode.certs.name_constraints import violation_of_sans
-from fastnode.certs.sans import sans_of
 from fastnode.errors import (
     CertificateExpired,
     CertificateRevoked,
@@ -22,11 +24,12 @@ from fastnode.errors import (
 from fastnode.openssl.verdict import BURDENS, Verdict
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.identity import (
+    MOST_NAMES,
     address_as_dns,
     describe_violation,
     issuer_text,
     listed,
-    may_have_signed,
+    names_text,
     readable,
     remedy_of,
     subject_text,
@@ -124,6 +127,8 @@ def _unknown(evidence: Evidence, verdict: Verdict) -> FastnodeError:
             f"{known}: add it, or give the peer a certificate of one that is there"
         )
     else:
+        hint = _intermediate(evidence, chain)
+    if not hint:
         signer = issuer_text(chain[-1])
         mine = "server" if evidence.dialer else "client"
         hint = (
@@ -135,10 +140,46 @@ def _unknown(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     return UnknownAuthority(message, hint=hint)
 
 
+def _intermediate(evidence: Evidence, chain: tuple[x509.Certificate, ...]) -> str:
+    """Say so if the pool holds an authority of the chain, but not what issued it."""
+    from fastnode.certs.defects import issued, self_issued
+
+    for authority in evidence.pool.certificates if evidence.pool is not None else ():
+        if self_issued(authority):
+            continue
+        if authority in chain[1:] or (
+            authority.subject == chain[-1].issuer and issued(chain[-1], authority)
+        ):
+            return (
+                f"{evidence.our_pool} holds {subject_text(authority)}, which is an "
+                f"intermediate authority, without {issuer_text(authority)}, which "
+                "issued it: add that one too, or make the pool with "
+                "partial_chains=True, which trusts an intermediate by itself"
+            )
+    return ""
+
+
 def _namesake(evidence: Evidence, certificate: x509.Certificate) -> str:
+    """Say what distinguishes an authority of the pool from that of a certificate."""
+    from fastnode.certs.defects import defect_of, issued
+
     trusted = evidence.pool.certificates if evidence.pool is not None else ()
-    namesakes = [each for each in trusted if each.subject == certificate.issuer]
-    if namesakes and not any(may_have_signed(each, certificate) for each in namesakes):
+    named = [each for each in trusted if each.subject == certificate.issuer]
+    for authority in named[:MOST_NAMES]:
+        if not issued(certificate, authority):
+            continue
+        rule = defect_of(authority)
+        if rule is not None:
+            return (
+                f"the one in {evidence.our_pool} {rule.broken} ({rule.remedy}), so it "
+                "verifies nobody: "
+            )
+        return (
+            f"the one in {evidence.our_pool} has signed it, but OpenSSL did not take "
+            "it for the issuer: compare the key identifiers of the two, and the order "
+            "in the peer's certificate file; otherwise, "
+        )
+    if named:
         return f"the one in {evidence.our_pool} has the same name, but another key: "
     return ""
 
@@ -156,9 +197,9 @@ def _mismatch(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     chain = evidence.presented()
     name, valid = evidence.server_name, ""
     if chain:
-        names = listed(sans_of(chain[0]))
+        names = names_text(chain[0]) or "no name at all"
         odd = address_as_dns(chain[0], name) if name is not None else ""
-        valid = f"{odd}the certificate is valid for {names or 'no name at all'}, "
+        valid = f"{odd}the certificate is valid for {names}, "
     return HostnameMismatch(
         f"the server's certificate does not cover the name {name!r} that was dialed "
         f"({verdict.text})",
@@ -224,9 +265,15 @@ def _constrained(evidence: Evidence, verdict: Verdict) -> FastnodeError:
 
 
 def _strictly(evidence: Evidence, verdict: Verdict) -> FastnodeError:
+    from fastnode.certs.defects import rule_of
+
+    hint = "chains are checked strictly (RFC 5280)"
+    rule = rule_of(verdict.code)
+    if rule is not None:
+        whose = "it" if verdict.depth == 0 else "that certificate"
+        hint = f"{whose} {rule.broken}: make it anew, with: {rule.remedy}; {hint}"
     return HandshakeError(
-        f"{_which(evidence, verdict)} was refused: {verdict.text}",
-        hint="chains are checked strictly (RFC 5280)",
+        f"{_which(evidence, verdict)} was refused: {verdict.text}", hint=hint
     )
 
 

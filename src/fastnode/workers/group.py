@@ -43,6 +43,7 @@ from fastnode.limits import (
     WORKER_HANG_SECONDS,
     WORKER_START_SECONDS,
 )
+from fastnode.names import check_timeout
 from fastnode.node.fork import plug, renew_selector, watch_forks
 from fastnode.node.keeper import Backoff
 from fastnode.node.port import open_port, warn_of_other_port
@@ -225,7 +226,13 @@ class WorkerGroup:
         Args:
             timeout: seconds for their links to end in order; None: `shutdown_timeout`.
                 A worker that has not ended 10 s later is killed.
+
+        Raises:
+            ConfigError: `timeout` is no number of seconds, or below 0. Nothing has been
+                stopped.
         """
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         self._stopped = True
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:

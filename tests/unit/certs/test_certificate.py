@@ -212,3 +212,14 @@ def test_expired() -> None:
     assert odd_certificate(
         "a@127.0.0.1", not_before=now.replace(year=2020), not_after=now
     ).expired
+
+
+def test_hosts_become_sans_in_the_form_that_peers_look_for() -> None:
+    hosts = ["[::1]", "LocalHost.", "B\u00fccher.example", "*.Example.COM.", "10.0.0.5"]
+    assert Certificate.self_signed("x", hosts).sans == (
+        "::1",
+        "localhost",
+        "xn--bcher-kva.example",
+        "*.example.com",
+        "10.0.0.5",
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -272,12 +272,11 @@ def test_both_leave() -> None:
 @pytest.mark.parametrize("hear", [LEAVING, b""])
 def test_the_time_of_an_end_can_be_shortened(hear: bytes) -> None:
     with up() as case:
-        close: Callable[[float], None] = case.end.protocol.close_within
-        close(1.0)  # it is up: nothing to shorten
         case.end.feed(frames.call(0, 1, b""))
         case.end.protocol.begin_close(CloseReason.SHUTDOWN, 50.0)
         case.end.feed(hear)
-        close(2.0)
+        case.end.protocol.begin_close(CloseReason.SHUTDOWN, 2.0)
+        case.end.protocol.begin_close(CloseReason.SHUTDOWN, 30.0)  # changes nothing
         case.loop.advance(1.9)
         assert case.state() is State.CLOSING
         case.loop.advance(0.2)

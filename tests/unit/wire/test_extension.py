@@ -201,17 +201,17 @@ def test_frames_with_blocks(
     else:
         found = decoder.feed(stream, blocks=True)
     got = []
-    for (kind, _, call, payload), sent in found:
-        if kind == frames.ENDPOINT or payload == b"plain":
+    for (kind, _, call, body), sent in found:
+        if kind == frames.ENDPOINT or body == b"plain":
             assert sent is None
             continue
         assert sent is not None
         extension = decode(sent)
-        number = payload[0] if payload else 0
+        number = body[0] if body else 0
         left = extension.time_left
         if number and left >= 0:
             assert abs(left - number) < 0.001
-        got.append((kind, call, payload, dict(extension.metadata or {}), left >= 0))
+        got.append((kind, call, body, dict(extension.metadata or {}), left >= 0))
     assert sorted(got, key=repr) == sorted((each[:5] for each in expected), key=repr)
     assert not decoder.unfinished
     encoder.clear()

@@ -71,9 +71,9 @@ def check(
     Example:  fastnode check 127.0.0.1:15000 --dir certs --as me@127.0.0.1
 
     \b
-    Exit codes: 0 a link would come up, 1 the server is no fastnode acceptor, 2 wrong
-    usage or files, 3 one side refuses the other, 4 not reachable or no answer in
-    time, 130 interrupted.
+    Exit codes: 0 a link would come up, 1 the server is no fastnode acceptor,
+    2 wrong usage or files, 3 one side refuses the other, 4 not reachable or no
+    answer in time, 130 interrupted.
     """
     from fastnode.cli.check.examination import Examination
     from fastnode.names import verified_host

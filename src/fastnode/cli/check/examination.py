@@ -35,6 +35,7 @@ from fastnode.errors import (
     Side,
     refusal_from_wire,
 )
+from fastnode.groups import described_group
 from fastnode.openssl.constrained import constrained_by
 from fastnode.openssl.handle import adopt
 from fastnode.openssl.verification import expect_verdict, take_verdict, why_unavailable
@@ -235,7 +236,7 @@ class Examination:
     def _agreed(self) -> Iterator[Finding]:
         agreed = [self._tls.version(), self._tls.cipher()[0]]
         if self._handle is not None and self._handle.group is not None:
-            agreed.append(self._handle.group)
+            agreed.append(described_group(self._handle.group))
         yield Finding("TLS", True, ", ".join(agreed))
         alpn = self._tls.selected_alpn_protocol()
         yield Finding(
@@ -369,8 +370,7 @@ class Examination:
             if self._own is None:
                 yield self._silence()
                 return
-            self._tls.sendall(_frame(HELLO, self._hello(self._own).encode()))
-            hello = self._answer()
+            hello = self._introduced(self._own)
         except TLS_ERRORS as failure:
             error = self._explain(failure)
         except FastnodeError as failure:
@@ -378,9 +378,9 @@ class Examination:
         except OSError as failure:
             error = self._cut_off(failure)
         else:
-            body = encode_goodbye(CloseReason.CLOSED, CHECKED, "nothing is wrong")
-            with suppress(OSError):  # the acceptor has said what we wanted to know
-                self._tls.sendall(_frame(GOODBYE, body))
+            goodbye = encode_goodbye(CloseReason.CLOSED, CHECKED, "nothing is wrong")
+            with suppress(OSError):
+                self._tls.sendall(_frame(GOODBYE, goodbye))
             yield Finding("acceptance", True, f"the acceptor takes {self._own}")
             yield from self._peer_name(hello)
             return
@@ -400,6 +400,26 @@ class Examination:
         raise HandshakeError(
             "the server closed the connection", side=Side.REMOTE, hint="see its log"
         )
+
+    def _introduced(self, own: NodeName) -> Hello:
+        """Send our HELLO, and return the server's.
+
+        A server that refuses us may have closed the connection before it read the
+        HELLO, so that sending fails. The alert that says why came before that.
+        """
+        failed: OSError | None = None
+        try:
+            self._tls.sendall(_frame(HELLO, self._hello(own).encode()))
+        except OSError as error:
+            failed = error
+        try:
+            return self._answer()
+        except OSError as error:
+            if failed is None or isinstance(error, FastnodeError):
+                raise
+            if "ALERT" in str(getattr(error, "reason", "")):
+                raise
+            raise failed from None
 
     def _answer(self) -> Hello:
         decoder = Decoder(BufferPool(), limits.MAX_HELLO_BYTES + 8, 0)

@@ -25,6 +25,7 @@ from fastnode.certs.authority import Authority
 from fastnode.cli.demo.child import ChildNode
 from fastnode.cli.demo.report import Report, Step
 from fastnode.cli.demo.second import SEQUENCE_BYTES, described, identity
+from fastnode.groups import described_group
 from fastnode.names import NodeName
 
 __all__ = ["Tour"]
@@ -100,7 +101,11 @@ class Tour:
             and seen["name"] == FIRST
             and there["tls"] == seen["tls"] == "TLSv1.3"
         )
-        found = f"two processes, {there['tls']}, {there['cipher']}, both verified"
+        group = there["group"]
+        exchange = "" if group is None else f"{described_group(group)}, "
+        found = (
+            f"two processes, {there['tls']}, {there['cipher']}, {exchange}both verified"
+        )
         quotes = [
             (who, f"the other is {p['name']}: {p['subject']}, serial {p['serial'][:8]}")
             for who, p in ((FIRST, there), (SECOND, seen))

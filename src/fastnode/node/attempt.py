@@ -1,0 +1,312 @@
+"""One attempt to connect with one address of a peer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fastnode.certs.context import ALPN_PROTOCOL
+from fastnode.dispatch.user_code import name_of, text_of
+from fastnode.errors import (
+    ConfigError,
+    DialGivenUp,
+    DuplicateLink,
+    FastnodeError,
+    HandshakeError,
+    HandshakeTimeout,
+    PeerNameMismatch,
+    Side,
+    is_exhaustion,
+)
+from fastnode.link.machine import State
+from fastnode.link.transport_protocol import TransportProtocol
+from fastnode.node.admission import ITSELF
+from fastnode.node.targets import NOTHING_MATCHED
+from fastnode.tls.choice import make_engine
+from fastnode.tls.evidence import Evidence
+from fastnode.tls.plaintext import PlaintextEngine
+from fastnode.tls.refusal import local_refusal
+
+if TYPE_CHECKING:
+    import ssl
+
+    from fastnode.link.link import Link
+    from fastnode.link.protocol import LinkProtocol
+    from fastnode.names import NodeName
+    from fastnode.node.addresses import Candidate
+    from fastnode.node.context import NodeContext
+    from fastnode.node.targets import Target
+    from fastnode.peer import Peer
+    from fastnode.tls.engine import TlsEngine
+
+__all__ = ["Attempt", "Rules", "describe_os"]
+
+log = logging.getLogger("fastnode.node")
+
+
+class Rules(Protocol):
+    """What an attempt asks of the dial that it belongs to."""
+
+    def introduce(self, attempt: Attempt) -> bool:
+        """Whether the attempt may say HELLO. It may if no other attempt has said
+        it."""
+
+    def compare(self, protocol: LinkProtocol, peer: Peer) -> None:
+        """Raise if another link with the peer stays."""
+
+
+class Attempt:
+    """Connects with one address. It is the `LinkOwner` of the resulting link.
+
+    Args:
+        context: of the node.
+        rules: of the dial.
+        name: the node that is dialed.
+        candidate: where to connect.
+
+    Attributes:
+        candidate: where it connects.
+        protocol: of its connection; None until there is one, and after a failure.
+        link: the link, when it has come up.
+        error: why it failed; None if it did not.
+        heard: whether a byte of the peer came.
+        began: when it began, in the time of the loop.
+    """
+
+    def __init__(
+        self, context: NodeContext, rules: Rules, name: NodeName, candidate: Candidate
+    ) -> None:
+        self._context = context
+        self._rules = rules
+        self._name = name
+        self._target = candidate.target
+        self.candidate = candidate
+        self.protocol: LinkProtocol | None = None
+        self.link: Link | None = None
+        self.error: Exception | None = None
+        self._heard = False
+        self.began = asyncio.get_running_loop().time()
+
+    @property
+    def heard(self) -> bool:
+        """Whether a byte of the peer has come: a ServerHello, or a refusal."""
+        return self._heard or (self.protocol is not None and self.protocol.heard)
+
+    @property
+    def verifies(self) -> bool:
+        """Whether it verifies the peer."""
+        return not self._context.plaintext and not self._target.insecure
+
+    async def run(self) -> None:
+        """Connect, until the link is up or `error` is set."""
+        try:
+            await self._connect()
+        except Exception as error:
+            # The frames of a traceback refer to the attempt, which refers to the error.
+            self.error = self._documented(error).with_traceback(None)
+            if self.protocol is not None:
+                self._heard = self.protocol.heard
+                self.protocol = None
+
+    def take_error(self) -> Exception:
+        """Return why it failed, and keep no reference: the traceback that the error
+        gets when it is raised refers to the attempt."""
+        error, self.error = self.error, None
+        assert error is not None
+        return error
+
+    def _documented(self, error: Exception) -> Exception:
+        if isinstance(error, PeerNameMismatch) and ITSELF in error.message:
+            return self._found_itself(error)
+        if isinstance(error, FastnodeError):
+            if not error.peer or isinstance(error.peer, str):
+                error.peer = str(self._name)
+            return error
+        if isinstance(error, OSError):
+            return error
+        log.error("dialing %s at %s failed", self._name, self.candidate, exc_info=error)
+        return HandshakeError(
+            f"dialing {self._name} at {self.candidate} failed: {name_of(error)}: "
+            f"{text_of(error)}",
+            peer=str(self._name),
+            side=Side.LOCAL,
+            hint="see the traceback in the log",
+        )
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        engine = self._engine(self._target)
+        made: list[LinkProtocol] = []
+
+        def factory() -> TransportProtocol:
+            made.append(self._context.protocol(engine, self, dialer=True))
+            made[0].began = self.began
+            return TransportProtocol(made[0].connection)
+
+        try:
+            async with asyncio.timeout(self._context.settings.handshake_timeout):
+                await loop.create_connection(
+                    factory,
+                    *self.candidate.address,
+                    family=self.candidate.family,
+                    flags=socket.AI_NUMERICHOST,
+                )
+        except BaseException as error:
+            if made:
+                # The loop closes its transport. uvloop asks for the protocol before it
+                # connects, and never calls its connection_lost.
+                self._give_up(made[0])
+                made.pop().connection_lost(None)
+            if isinstance(error, TimeoutError):
+                text = f"no TCP connection with {self.candidate} in time"
+                raise TimeoutError(text) from None
+            raise
+        self.protocol = made.pop()
+        try:
+            self.link = await self.protocol.established
+        except asyncio.CancelledError:
+            self._give_up(self.protocol)
+            raise
+
+    def _give_up(self, protocol: LinkProtocol) -> None:
+        if protocol.state >= State.UP:
+            return  # too late: callbacks have been told of the link
+        self._heard = protocol.heard
+        protocol.end(
+            DialGivenUp("the dial was given up", peer=str(self._name), side=Side.LOCAL)
+        )
+
+    @property
+    def unreached(self) -> bool:
+        """Whether it failed because nobody answers at the address."""
+        if self.error is None or self.heard:
+            return False
+        if isinstance(self.error, FastnodeError):
+            return isinstance(self.error, HandshakeTimeout)
+        return not is_exhaustion(self.error)
+
+    def _found_itself(self, error: PeerNameMismatch) -> PeerNameMismatch:
+        target = self._target
+        remedy = "add a Route"
+        if target.found != NOTHING_MATCHED:
+            remedy = f"correct {target.found.removeprefix('by ')}"
+        found = PeerNameMismatch(
+            f"{self._name} was looked for at {self.candidate} ({target.found}), which "
+            "is this node itself",
+            peer=str(self._name),
+            side=Side.LOCAL,
+            hint=f"start {self._name} there, or {remedy}",
+        )
+        found.__cause__ = error.with_traceback(None)
+        return found
+
+    def _engine(self, target: Target) -> TlsEngine:
+        if self._context.plaintext:
+            return PlaintextEngine()
+        if target.cert_manager is None:
+            raise ConfigError("there is no cert manager to dial with")
+        if not (
+            target.insecure
+            or target.cert_manager.verifies_server_name
+            or self._context.admission.verify_peer_name
+            or self._context.admission.authorize is not None
+        ):
+            raise ConfigError(
+                f"{self._name} would be taken for verified though no name is: the "
+                "cert manager has verify_server_name=False, the node "
+                "verify_peer_name=False and no authorize hook",
+                side=Side.LOCAL,
+                hint="leave one of the two at True, pass authorize (a SpiffeRule, for "
+                "example), or say insecure_skip_verify=True",
+            )
+        context = target.cert_manager.client_context(
+            insecure_skip_verify=target.insecure, **self._context.wanted()
+        )
+        return make_engine(context, server_side=False, server_name=target.server_name)
+
+    # --- LinkOwner -------------------------------------------------------------
+
+    @property
+    def alpn(self) -> str | None:
+        """See `LinkOwner`."""
+        return None if self._context.plaintext else ALPN_PROTOCOL
+
+    def may_introduce(self, protocol: LinkProtocol) -> bool:
+        """See `LinkOwner`."""
+        self.protocol = protocol
+        return self._rules.introduce(self)
+
+    def explain(self, protocol: LinkProtocol, error: ssl.SSLError) -> FastnodeError:
+        """See `LinkOwner`."""
+        target = self._target
+        assert target.cert_manager is not None
+        return local_refusal(
+            error,
+            Evidence(
+                dialer=True,
+                peer=protocol.peer_text(),
+                server_name=target.server_name,
+                shown=target.cert_manager.certificate,
+                pool=target.cert_manager.root_cas,
+                verdict=protocol.presented.verdict,
+            ),
+        )
+
+    async def admit(self, protocol: LinkProtocol) -> Peer:
+        """See `LinkOwner`."""
+        peer = await self._context.admission.judge(
+            protocol, verified=self.verifies, expected=self._name
+        )
+        target, recheck = self._target, self._context.recheck
+        if recheck is not None and target.cert_manager is not None:
+            recheck.remember(protocol, peer, target.cert_manager, target.server_name)
+        self._rules.compare(protocol, peer)
+        return peer
+
+    def link_up(self, protocol: LinkProtocol) -> None:
+        """See `LinkOwner`."""
+        self._context.dial_stats.links += 1
+        self._context.links.came_up(protocol)
+
+    def link_closing(self, protocol: LinkProtocol) -> None:
+        """See `LinkOwner`."""
+        self._context.links.closing(protocol)
+
+    def link_ended(
+        self, protocol: LinkProtocol, was: State, error: FastnodeError
+    ) -> None:
+        """See `LinkOwner`."""
+        self._context.links.ended(protocol)
+        if was >= State.UP or isinstance(error, (DuplicateLink, DialGivenUp)):
+            return
+        ours = error.side is Side.LOCAL
+        stats = self._context.dial_stats
+        reason = type(error).__name__
+        (stats.refused if ours else stats.failed)[reason] += 1
+        self._context.dial_limit.say(
+            # A refusal by the peer is raised from connect(). A refusal by this node is
+            # also worth a warning.
+            logging.WARNING if ours else logging.INFO,
+            f"{reason} here" if ours else reason,
+            "%s %s %s at %s: %s: %s",
+            self._context.name,
+            "refused" if ours else "was not linked with",
+            self._name,
+            self.candidate,
+            reason,
+            error,
+        )
+
+
+def describe_os(error: BaseException) -> str:
+    """Return the reason of an `OSError` without its number."""
+    if isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        # Not `error.strerror`: asyncio replaces it with a text of its own.
+        return os.strerror(error.errno)
+    text: Any = getattr(error, "strerror", None)
+    return text or str(error) or type(error).__name__
