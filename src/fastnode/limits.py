@@ -212,6 +212,25 @@ MAX_BATCH_BYTES: Final = 64 * KIB
 #: Asynchronous handlers of one lane of a link that are under way, 1 KiB for each and
 #: its payload: 16 thousand of small ones, which take 2. What comes then waits.
 MAX_UNDER_WAY_BYTES: Final = 16 * MIB
+#: A window that was full for so long, without a grant, holds up other endpoints: the
+#: ones that fill it are paused. Handlers that are only busy empty it sooner. If that
+#: did not help, it is tried again after twice the time, up to the most: looking for
+#: these endpoints takes up to some milliseconds.
+CONGESTION_SECONDS: Final = 0.01
+CONGESTION_MOST_SECONDS: Final = 1.0
+#: What a link may hold for endpoints that it has paused, beyond its window: payloads
+#: and 128 bytes for each. A window of empty messages fits, and 14 of 1 KiB messages.
+MAX_SET_ASIDE_BYTES: Final = 16 * MIB
+#: A paused endpoint is resumed when this part of a window is left of what was set
+#: aside: at 10 MB/s that lasts for a round trip of 25 ms.
+RESUME_PARTS: Final = 4
+#: Deliveries that may wait at an endpoint: more is as good as no bound.
+MAX_WAITING: Final = 1_000_000_000
+#: `NetworkOptions.shed_above`: how often the lag of the loop is measured, as a part of
+#: the bound, and at least and at most. Each takes some microseconds.
+LAG_PARTS: Final = 4
+LAG_LEAST_SECONDS: Final = 0.005
+LAG_MOST_SECONDS: Final = 0.25
 #: Handlers of one endpoint that may be allowed at once; more is as good as no bound.
 MAX_CONCURRENCY: Final = 1_000_000
 #: Cancellations that may wait for their calls, which they can overtake on a link.

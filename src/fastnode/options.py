@@ -342,6 +342,12 @@ class NodeOptions:
             peers that it stops. It ends earlier when all peers have turned away. It is
             a part of `shutdown_timeout`, and takes at most half of it. 0: peers are not
             told, and links are closed at once.
+        max_waiting: while so many messages and calls wait at endpoints that have a
+            `concurrency`, all endpoints of the node together, a further call that would
+            have to wait is refused with `Busy`. None: no bound.
+        shed_above: seconds. While the event loop is later than that, every call is
+            refused with `Busy`, before its handler begins. None: no call is. Neither
+            bound refuses calls of peers' handlers, or messages without confirmation.
         group: 8 random bytes that all nodes have in common which run under one name at
             the same time; `WorkerGroup` sees to it. Their peers keep a link with each.
             None: this node is the only one of its name, and a peer that meets another
@@ -352,6 +358,8 @@ class NodeOptions:
     network: NetworkOptions = field(default_factory=NetworkOptions)
     shutdown_timeout: float = limits.SHUTDOWN_TIMEOUT_SECONDS
     leave_grace: float = limits.LEAVE_GRACE_SECONDS
+    max_waiting: int | None = None
+    shed_above: float | None = None
     group: bytes | None = None
 
     def __post_init__(self) -> None:
@@ -371,3 +379,8 @@ class NodeOptions:
             )
         _check_number("NodeOptions.shutdown_timeout", self.shutdown_timeout, 0, 86400)
         _check_number("NodeOptions.leave_grace", self.leave_grace, 0, 86400)
+        if self.max_waiting is not None:
+            most = limits.MAX_WAITING
+            _check_count("NodeOptions.max_waiting", self.max_waiting, 0, most)
+        if self.shed_above is not None:
+            _check_number("NodeOptions.shed_above", self.shed_above, 0.001, 3600)

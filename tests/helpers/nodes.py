@@ -36,6 +36,7 @@ async def start(
     listens: bool = True,
     shutdown_timeout: float = 5.0,
     refuses_expired: bool = False,
+    node_options: dict[str, Any] | None = None,
     **network: Any,
 ) -> Node:
     """A node on a free port; `network` as `NetworkOptions`.
@@ -43,6 +44,7 @@ async def start(
     Args:
         refuses_expired: False: as if it had been started before its certificate
             expired, so that tests see what handshakes say of it.
+        node_options: further `NodeOptions`.
     """
     if manager is None and not network.get("plaintext"):
         manager = make_manager(name)
@@ -55,6 +57,7 @@ async def start(
         cert_manager=manager,
         network=NetworkOptions(**network),
         shutdown_timeout=shutdown_timeout,
+        **(node_options or {}),
     )
     if refuses_expired:
         return await start_node(name, options)

@@ -80,15 +80,19 @@ class Raw:
 
 
 @asynccontextmanager
-async def raw_peer(node: Node) -> AsyncIterator[Raw]:
-    """A link of alpha, in plaintext, that is up. It reads only when it is told to."""
+async def raw_peer(node: Node, features: bytes = b"") -> AsyncIterator[Raw]:
+    """A link of alpha, in plaintext, that is up. It reads only when it is told to.
+
+    Args:
+        features: of its HELLO.
+    """
     # A small limit: asyncio reads ahead no more than twice as much.
     reader, writer = await asyncio.open_connection(
         *node.acceptors[0].address, limit=4 << 10
     )
     peer = Raw(reader, writer)
     try:
-        writer.write(frames.hello(A, window=1 << 30))
+        writer.write(frames.hello(A, window=1 << 30, features=features))
         kind, _ = await peer.frame()
         assert kind == frames.HELLO
         writer.write(frames.frame(frames.ACCEPT))

@@ -34,6 +34,7 @@ from fastnode import (
     FastnodeError,
     Link,
     LinkClosed,
+    Message,
     MessageTooLarge,
     NetworkOptions,
     Node,
@@ -42,6 +43,7 @@ from fastnode import (
     NoSuchEndpoint,
     Peer,
     RemoteError,
+    Reply,
     Route,
 )
 from fastnode.blocking import Client, loop_thread
@@ -176,6 +178,30 @@ async def test_calls_and_messages() -> None:
         assert (client.node_name, client.closed) == (A, False)
         assert "running" in repr(client)
     assert "closed" in repr(client)
+
+
+async def test_requests_and_metadata() -> None:
+    async with beta() as peer, client_of(peer.node) as client:
+        seen: list[dict[str, str]] = []
+
+        @peer.node.handler("metadata")
+        def metadata(message: Message) -> Reply:
+            seen.append(dict(message.metadata))
+            return Reply(message.payload, {"answer": "42"})
+
+        def use() -> None:
+            given = {"Trace-Id": "7"}
+            reply = client.request(B, "metadata", b"1", metadata=given)
+            assert (reply.payload, dict(reply.metadata)) == (b"1", {"answer": "42"})
+            assert reply.peer is not None
+            assert (reply.peer.name, reply.attempts) == (B, 1)
+            assert client.call(B, "metadata", b"2", metadata=given) == b"2"
+            client.send(B, "metadata", b"3", metadata=given, confirm=True)
+            with pytest.raises(ConfigError, match="metadata"):
+                client.request(B, "metadata", b"", metadata=[])  # type: ignore[arg-type]
+
+        await in_thread(use)
+        assert seen == [{"trace-id": "7"}] * 3
 
 
 async def test_errors_are_raised_where_the_call_is() -> None:

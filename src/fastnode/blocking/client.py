@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -23,6 +24,7 @@ from fastnode.node.node import Node
 from fastnode.options import NetworkOptions, NodeOptions
 
 if TYPE_CHECKING:
+    from fastnode.dispatch.reply import Reply
     from fastnode.link.stats import LinkStats, Undelivered
     from fastnode.options import Priority
     from fastnode.peer import Peer
@@ -109,6 +111,7 @@ class Client:
         *,
         timeout: float | None = None,
         priority: Priority | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> bytes:
         """Call an endpoint of another node and return its reply.
 
@@ -120,6 +123,7 @@ class Client:
             timeout: seconds for all of it: starting, connecting and the reply. None
                 waits as long as the link lasts.
             priority: "high" overtakes other messages; None: "normal".
+            metadata: names and values for the handler, see `Link.send`.
 
         Raises:
             LinkClosed: the client was closed, or the link ended meanwhile.
@@ -128,10 +132,47 @@ class Client:
                 from a hook; or as `Node.call`.
             As `Node.call`.
         """
-        data = _unchanging(payload)
+        data, extra = _unchanging(payload), _copied(metadata)
         return self._do(
             lambda node, left: node.call(
-                target, endpoint, data, timeout=left, priority=priority
+                target,
+                endpoint,
+                data,
+                timeout=left,
+                priority=priority,
+                metadata=extra,
+            ),
+            timeout,
+        )
+
+    def request(
+        self,
+        target: str,
+        endpoint: str,
+        payload: Payload,
+        *,
+        timeout: float | None = None,
+        priority: Priority | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Call an endpoint of another node, and return its reply with all that belongs
+        to it: payload, metadata, peer, attempts.
+
+        Args:
+            As for `call`.
+
+        Raises:
+            As `call`.
+        """
+        data, extra = _unchanging(payload), _copied(metadata)
+        return self._do(
+            lambda node, left: node.request(
+                target,
+                endpoint,
+                data,
+                timeout=left,
+                priority=priority,
+                metadata=extra,
             ),
             timeout,
         )
@@ -145,6 +186,7 @@ class Client:
         confirm: bool = False,
         priority: Priority | None = None,
         timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Send a one-way message. Return when it is queued, and the link is not over
         its high-water mark.
@@ -155,6 +197,7 @@ class Client:
             priority: as for `call`.
             timeout: seconds for all of it, or None. When it is over, a message without
                 `confirm` may be queued.
+            metadata: as for `call`.
 
         Raises:
             LinkClosed: the client was closed, or the link ended meanwhile.
@@ -162,7 +205,7 @@ class Client:
             ConfigError: as for `call`.
             As `Node.send`.
         """
-        data = _unchanging(payload)
+        data, extra = _unchanging(payload), _copied(metadata)
         self._do(
             lambda node, left: node.send(
                 target,
@@ -171,6 +214,7 @@ class Client:
                 confirm=confirm,
                 priority=priority,
                 timeout=left,
+                metadata=extra,
             ),
             timeout,
         )
@@ -316,6 +360,12 @@ class Client:
             if self._thread is None or not self._thread.usable:
                 self._thread = LoopThread(self._name, self._options, self._loop_kind)
             return self._thread
+
+
+def _copied(metadata: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Return a copy, which another thread cannot change. What is no mapping is refused
+    by the link."""
+    return dict(metadata) if isinstance(metadata, Mapping) else metadata
 
 
 def _client_options(name: str, options: NodeOptions) -> NodeOptions:

@@ -16,6 +16,8 @@ cdef class Batch:
     cdef size_t size
     # What they hold of the peer's windows, by lane.
     cdef uint64_t[LANES] held
+    # What of them was set aside, bytes.
+    cdef uint64_t aside
     # The deliveries of those that are to be confirmed; None: there are none.
     cdef list confirms
 

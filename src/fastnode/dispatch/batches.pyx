@@ -66,8 +66,13 @@ cdef class Batches:
             self.newest = batch
         batch.messages.append(message)
         batch.size += size
-        batch.held[lane] += <uint64_t>size + MESSAGE_BYTES
-        self.handlers.windows.held[lane] += <uint64_t>size + MESSAGE_BYTES
+        if self.handlers.paused.count and not flags & NESTED and (
+            self.handlers.paused.takes(endpoint.name, size + MESSAGE_BYTES)
+        ):
+            batch.aside += <uint64_t>size + MESSAGE_BYTES
+        else:
+            batch.held[lane] += <uint64_t>size + MESSAGE_BYTES
+            self.handlers.windows.held[lane] += <uint64_t>size + MESSAGE_BYTES
         if call:
             # A cancellation takes it out again.
             delivery = new_delivery(
@@ -180,6 +185,10 @@ cdef class Batches:
         """A batch is handled: let its sender go on."""
         cdef int lane
         cdef uint64_t held
+        if batch.aside:
+            held = batch.aside
+            batch.aside = 0
+            self.handlers.paused.free(batch.endpoint.name, held)
         for lane in range(LANES):
             held = batch.held[lane]
             if held:

@@ -1,6 +1,7 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from fastnode.dispatch.batches cimport Batches
+from fastnode.dispatch.congestion cimport Congestion
 from fastnode.dispatch.endpoint cimport EndpointNumbers, EndpointRegistry
 from fastnode.dispatch.handler cimport Handlers
 from fastnode.dispatch.queue cimport DeliveryQueue
@@ -20,6 +21,7 @@ cdef class Dispatcher:
     cdef Handlers handlers
     cdef Batches batches
     cdef DeliveryQueue queue
+    cdef Congestion congestion
 
     # Cancellations that came before their calls: the number of the call -> how many
     # calls had come.

@@ -14,6 +14,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from fastnode.buffers.spares cimport Spares
 from fastnode.dispatch.batches cimport Batches
+from fastnode.dispatch.congestion cimport Congestion
 from fastnode.dispatch.context cimport HandlerContext
 from fastnode.dispatch.endpoint cimport (
     Endpoint,
@@ -66,6 +67,7 @@ cdef class Dispatcher:
         self.handlers = Handlers(loop, outbox, registry, self.windows, watch, spares)
         self.batches = Batches(self.handlers)
         self.queue = DeliveryQueue(self.handlers, self.batches)
+        self.congestion = Congestion(self.handlers, self.queue, self.batches)
         self.early_cancels = {}
         self.handlers.on_end = self.handler_ended
         self.batches.on_rest = self.queue.on_rest = self.rest
@@ -79,6 +81,10 @@ cdef class Dispatcher:
     def report_drops(self):
         """Tell the peer of its one-way messages that are dropped: it takes that."""
         self.handlers.drops = Drops(self.tell_dropped)
+
+    def pause_endpoints(self):
+        """Pause endpoints that are full: the peer takes that."""
+        self.congestion.enable()
 
     def tell_dropped(self, uint32_t count, str name not None):
         """`count` messages to an endpoint that does not exist were dropped."""
@@ -160,6 +166,12 @@ cdef class Dispatcher:
         if self.calls_refused:
             # The goodbye in flight tells the caller that nobody will reply.
             return 0
+        if self.registry.lag is not None and not flags & NESTED and (
+            not self.outbox.crowded() and self.registry.lag.over()
+        ):
+            # Not while the peer leaves its replies unread: refusals are replies too.
+            self.early_cancels.pop(call, None)
+            return self.handlers.refuse_busy(call, self.registry.lag.text())
         if self.batches.gathered and not (flags & CONFIRMED and endpoint.batch):
             self.batches.hand_over()
             if self.queue.closed:
@@ -290,6 +302,7 @@ cdef class Dispatcher:
         their tasks."""
         self.batches.close()
         self.queue.close()
+        self.congestion.close()
         return self.handlers.stop()
 
     cdef int close(self) except -1:
@@ -298,6 +311,7 @@ cdef class Dispatcher:
         self.on_idle = self.on_through = None
         self.batches.close()
         self.queue.close()
+        self.congestion.close()
         self.handlers.tell_ends = True
         return self.handlers.close()
 
@@ -312,6 +326,7 @@ cdef class Dispatcher:
             self.handlers.on_end = self.handlers.on_lent = self.handlers.on_error = None
             self.batches.on_rest = None
             self.queue.on_rest = self.queue.on_mark = None
+            self.handlers.paused.on_less = None
         return 0
 
     # --- for tests ----------------------------------------------------------------
@@ -336,6 +351,10 @@ cdef class Dispatcher:
             "gathered": len(self.batches.gathered),
             "lines": len(self.batches.lines),
             "waiting for turns": self.batches.waiting,
+            "paused": self.handlers.paused.count,
+            "set aside": self.handlers.paused.size,
+            "set aside under way": self.handlers.paused.under_way,
+            "in lines": self.handlers.paused.in_lines,
         }
         for lane in range(LANES):
             found[f"held, lane {lane}"] = windows.held[lane]

@@ -2,6 +2,7 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from libc.stdint cimport uint16_t
 
 from fastnode.dispatch.context cimport HandlerContext
+from fastnode.dispatch.lag cimport LoopLag
 
 
 cdef class Endpoint:
@@ -20,6 +21,10 @@ cdef class Endpoint:
     cdef readonly Py_ssize_t most
     cdef Py_ssize_t running
     cdef Py_ssize_t lent
+    # How many deliveries wait here, over all links of the node, without those that were
+    # cancelled; how many may, before calls are refused, or -1: no bound.
+    cdef Py_ssize_t queued
+    cdef readonly Py_ssize_t max_waiting
     # It is given lists of messages; how many of these may be under way at once, over
     # all links; 0: no bound.
     cdef readonly bint batch
@@ -44,6 +49,11 @@ cdef class EndpointRegistry:
     # In which all handlers of the node run.
     cdef readonly HandlerContext context
     cdef object fallback
+    # The same as of an endpoint, for all of them together.
+    cdef Py_ssize_t queued
+    cdef readonly Py_ssize_t max_waiting
+    # Refuses calls while the loop is late; None: nothing does.
+    cdef LoopLag lag
     # Grows with every registration: an Endpoint without handler that was looked up
     # under an older generation is looked up again.
     cdef readonly unsigned long generation

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from fastnode.dispatch.context import HandlerContext
+from fastnode.dispatch.lag import LoopLag
 from fastnode.log_limit import LogLimit
 
 @final
@@ -19,7 +20,9 @@ class EndpointRegistry:
         handler: Callable[..., Any],
         concurrency: int | None = None,
         batch: bool = False,
+        max_waiting: int | None = None,
     ) -> None: ...
+    def limit(self, max_waiting: int | None, lag: LoopLag | None) -> None: ...
     def set_fallback(self, handler: Callable[..., Any] | None) -> None: ...
     def unfinished(self) -> dict[str, dict[str, int]]: ...
     def __len__(self) -> int: ...

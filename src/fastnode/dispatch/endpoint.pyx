@@ -5,6 +5,7 @@ cimport cython
 from libc.stdint cimport uint16_t
 
 from fastnode.dispatch.context cimport HandlerContext
+from fastnode.dispatch.lag cimport LoopLag
 from fastnode.wire.frame cimport LANES
 
 import logging
@@ -16,6 +17,7 @@ from fastnode.limits import (
     ENDPOINT_DICTIONARY_SIZE,
     MAX_CONCURRENCY,
     MAX_ENDPOINT_NAME_BYTES,
+    MAX_WAITING,
 )
 from fastnode.log_limit import LogLimit
 
@@ -43,7 +45,9 @@ cdef class Endpoint:
         *,
         bint batch=False,
         bint invented=False,
+        Py_ssize_t max_waiting=-1,
     ):
+        self.max_waiting = max_waiting
         self.name = name
         self.handler = handler
         self.batch = batch
@@ -66,6 +70,7 @@ cdef class Endpoint:
         found = {
             "running": self.running,
             "lent": self.lent,
+            "queued": self.queued,
             "waiting": len(self.waiting or ()),
             "nested": len(self.nested or ()),
             "turns": len(self.turns or ()),
@@ -91,16 +96,44 @@ cdef class EndpointRegistry:
         self.by_name = {}
         self.limited = LogLimit(log)
         self.context = HandlerContext()
+        self.max_waiting = -1
 
-    def add(self, str name not None, handler, concurrency=None, bint batch=False):
-        """Register a handler; at most `concurrency` of it are under way at once. With
-        `batch` it is given lists of messages.
+    def limit(self, max_waiting, LoopLag lag):
+        """Refuse calls that would have to wait while `max_waiting` deliveries wait at
+        all endpoints together, and calls that come while the loop is late; None: never.
+        """
+        self.max_waiting = -1 if max_waiting is None else max_waiting
+        self.lag = lag
+
+    def add(
+        self,
+        str name not None,
+        handler,
+        concurrency=None,
+        bint batch=False,
+        max_waiting=None,
+    ):
+        """Register a handler; at most `concurrency` of it are under way at once, and
+        calls are refused while `max_waiting` deliveries wait. With `batch` it is given
+        lists of messages.
 
         Raises:
             ConfigError: the name has one, is empty or longer than 255 bytes, the
                 handler cannot be called, or `concurrency` is not a number from 1 to
-                MAX_CONCURRENCY, or the handler not asynchronous.
+                MAX_CONCURRENCY, or the handler not asynchronous; or `max_waiting` is
+                not a number from 0 to MAX_WAITING, or has no `concurrency`.
         """
+        if max_waiting is not None:
+            if type(max_waiting) is not int or not 0 <= max_waiting <= MAX_WAITING:
+                raise ConfigError(
+                    f"the max_waiting of {name!r} is {max_waiting!r}",
+                    hint=f"from 0 to {MAX_WAITING}; None for no bound",
+                )
+            if concurrency is None or batch:
+                raise ConfigError(
+                    f"endpoint {name!r} has max_waiting, but calls never wait there",
+                    hint="pass concurrency too, and no batch",
+                )
         if concurrency is not None and (
             type(concurrency) is not int or not 1 <= concurrency <= MAX_CONCURRENCY
         ):
@@ -119,7 +152,13 @@ cdef class EndpointRegistry:
                 f"endpoint {name!r} has a handler already",
                 hint="an endpoint has one handler; choose another name",
             )
-        self.by_name[name] = Endpoint(name, handler, concurrency or 0, batch=batch)
+        self.by_name[name] = Endpoint(
+            name,
+            handler,
+            concurrency or 0,
+            batch=batch,
+            max_waiting=-1 if max_waiting is None else max_waiting,
+        )
         self.generation += 1
 
     def set_fallback(self, handler):

@@ -5,6 +5,7 @@ from fastnode.buffers.spares cimport Spares
 from fastnode.dispatch.batch cimport Batch
 from fastnode.dispatch.endpoint cimport Endpoint, EndpointNumbers, EndpointRegistry
 from fastnode.dispatch.message cimport Message
+from fastnode.dispatch.paused cimport ASIDE_BYTES, PausedEndpoints
 from fastnode.dispatch.stopwatch cimport Stopwatch
 from fastnode.dispatch.windows cimport Windows
 from fastnode.sending.outbox cimport Outbox
@@ -56,6 +57,8 @@ cdef class Delivery:
     # Calls of its own that the handler waits for; whether `size` is not counted.
     cdef Py_ssize_t calls
     cdef bint excused
+    # It was set aside: `PausedEndpoints` counts it, and not the window.
+    cdef bint aside
 
     # What its extension block said; None: it had none. While its handler runs: the
     # message that the handler was given, and the deadline of calls that it makes (loop
@@ -102,6 +105,11 @@ cdef class Handlers:
     # Tells the peer of one-way messages that were dropped, a `Drops`; None if the peer
     # does not take that.
     cdef object drops
+
+    # The endpoints that the peer must not send to now.
+    cdef PausedEndpoints paused
+    # Calls and confirmed messages that were refused, because too much waits here.
+    cdef uint64_t refused
 
     # The queue of the link holds something: what comes has to wait.
     cdef bint held
@@ -153,6 +161,7 @@ cdef class Handlers:
         self, Endpoint endpoint, uint32_t call, object result, object error
     ) except -1
     cdef int finish(self, Delivery delivery) except -1
+    cdef int refuse_busy(self, uint32_t call, str text) except -1
     cdef bint cancel(self, uint32_t call, bint late) except? True
     cdef int close(self) except -1
     cdef int begin_failed(self, object error) except -1
@@ -168,4 +177,11 @@ cdef Delivery new_delivery(
     int flags,
     Extension extension,
 )
+
+
+cdef inline size_t aside_size(Delivery delivery) noexcept:
+    """What a delivery counts as when it was set aside."""
+    return delivery.size - TASK_BYTES + ASIDE_BYTES
+
+
 cdef Delivery current()

@@ -39,6 +39,7 @@ from fastnode.buffers.spares cimport Spares
 from fastnode.dispatch.batch cimport Batch
 from fastnode.dispatch.endpoint cimport Endpoint, EndpointNumbers, EndpointRegistry
 from fastnode.dispatch.message cimport Message, make_message
+from fastnode.dispatch.paused cimport PausedEndpoints
 from fastnode.dispatch.stopwatch cimport Stopwatch, reach
 from fastnode.dispatch.windows cimport Windows
 from fastnode.sending.outbox cimport Outbox, as_bytes
@@ -55,7 +56,8 @@ from inspect import isawaitable
 from fastnode.dispatch.user_code import end_program, is_cancelled, name_of, text_of
 from fastnode.dispatch.reply import Reply
 from fastnode.errors import CallError
-from fastnode.wire.call_error import DEADLINE_OVER, HANDLER_RAISED, NO_SUCH_ENDPOINT
+from fastnode.wire.call_error import BUSY, DEADLINE_OVER
+from fastnode.wire.call_error import HANDLER_RAISED, NO_SUCH_ENDPOINT
 
 log = logging.getLogger("fastnode.link")
 
@@ -183,9 +185,12 @@ cdef class Delivery:
         self.calls += 1
         if self.calls == 1:
             endpoint.lent += 1
-            self.excused = self.handlers.windows.excuse(self.lane, self.size)
             # From here on `go_on` undoes it all, whatever fails.
-            self.handlers.windows.excused_now(self.lane, self.excused)
+            if self.aside:
+                self.handlers.paused.less_under_way(self.size)
+            else:
+                self.excused = self.handlers.windows.excuse(self.lane, self.size)
+                self.handlers.windows.excused_now(self.lane, self.excused)
             if endpoint.nested:
                 # Not here, in the context of this handler.
                 self.handlers.loop.call_soon(self.handlers.on_lent, endpoint)
@@ -196,7 +201,10 @@ cdef class Delivery:
         self.calls -= 1
         if self.calls == 0 and self.state != DONE:
             self.endpoint.lent -= 1
-            self.handlers.windows.go_on(self.lane, self.size, self.excused)
+            if self.aside:
+                self.handlers.paused.under_way += self.size
+            else:
+                self.handlers.windows.go_on(self.lane, self.size, self.excused)
         return 0
 
 
@@ -284,6 +292,7 @@ cdef class Handlers:
         self.outbox = outbox
         self.registry = registry
         self.windows = windows
+        self.paused = PausedEndpoints(outbox, 2 * windows.room)
         self.watch = watch
         self.spares = spares
         self.tasks = {}
@@ -562,6 +571,14 @@ cdef class Handlers:
                 return self.outbox.refuse_with(call, name_of(error), text, block)
         return self.outbox.refuse(call, HANDLER_RAISED, name_of(error), text)
 
+    cdef int refuse_busy(self, uint32_t call, str text) except -1:
+        """Refuse a call or confirmed message; `text` says what is full."""
+        self.refused += 1
+        # A peer of an older version takes an error of this code for that of a handler.
+        return self.outbox.refuse(
+            call, BUSY if self.outbox.extensions else HANDLER_RAISED, "Busy", text
+        )
+
     # --- asynchronous handlers ------------------------------------------------
 
     cdef int start(self, object awaitable, Delivery delivery) except -1:
@@ -584,7 +601,13 @@ cdef class Handlers:
         if size - TASK_BYTES < self.spares.least:
             delivery.payload = None  # too small to be used again
         delivery.state = RUNNING
-        self.windows.begin(delivery.lane, size)
+        if self.paused.count and not delivery.flags & NESTED and (
+            self.paused.takes(endpoint.name, aside_size(delivery))
+        ):
+            delivery.aside = True
+            self.paused.under_way += size
+        else:
+            self.windows.begin(delivery.lane, size)
         self.running += 1
         endpoint.running += 1
         try:
@@ -677,7 +700,10 @@ cdef class Handlers:
         if delivery.calls:
             # Calls of tasks that it left behind are not its own.
             endpoint.lent -= 1
-            self.windows.go_on(delivery.lane, delivery.size, delivery.excused)
+            if delivery.aside:
+                self.paused.under_way += delivery.size
+            else:
+                self.windows.go_on(delivery.lane, delivery.size, delivery.excused)
         delivery.state = DONE
         delivery.handlers = None
         delivery.endpoint = None
@@ -691,7 +717,11 @@ cdef class Handlers:
             delivery.payload = None
             self.spares.put(payload)
         try:
-            self.windows.end(delivery.lane, delivery.size)
+            if delivery.aside:
+                self.paused.less_under_way(delivery.size)
+                self.paused.free(endpoint.name, aside_size(delivery))
+            else:
+                self.windows.end(delivery.lane, delivery.size)
         except Exception as error:
             # The peer may wait for credit that it is not given any more.
             self.begin_failed(error)
@@ -713,6 +743,9 @@ cdef class Handlers:
                 task.cancel()
         else:
             delivery.state = DONE
+            if delivery.queue is not None:
+                delivery.endpoint.queued -= 1
+                self.registry.queued -= 1
             if late:
                 self.refuse_late(delivery.endpoint, call)
         return True

@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t
 from fastnode.dispatch.batches cimport Batches
 from fastnode.dispatch.endpoint cimport Endpoint
 from fastnode.dispatch.handler cimport Delivery, Handlers
+from fastnode.dispatch.paused cimport PausedEndpoint, PausedEndpoints
 from fastnode.dispatch.windows cimport Windows
 from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.extension cimport Extension
@@ -13,13 +14,14 @@ cdef class DeliveryQueue:
     cdef Batches batches
     cdef Windows windows
     cdef Outbox outbox
+    cdef PausedEndpoints paused
 
     # What the link holds, a deque of `Delivery`; None: it holds nothing back.
     cdef object held
     # Everything is held until `release`.
     cdef bint holding
-    # What waits for handlers of its lane, a deque for each lane that shares an order,
-    # and how many there are.
+    # What waits for handlers of its lane, a deque for each lane that shares an order;
+    # and how many there are, with those in the lines of `paused`.
     cdef list lanes
     cdef Py_ssize_t in_lanes
     # How many wait at endpoints that are full. Of them, Endpoint -> deque: those whose
@@ -30,6 +32,8 @@ cdef class DeliveryQueue:
     # `pump` is scheduled; the link has ended.
     cdef bint scheduled
     cdef bint closed
+    # Called when something has to wait for its lane; None: nobody wants to know.
+    cdef object on_full
     # Called when the mark of `mark` is reached, and when something was begun that had
     # waited.
     cdef object on_mark
@@ -54,6 +58,17 @@ cdef class DeliveryQueue:
         Extension extension,
         Delivery delivery,
     ) except -1
+    cdef int place_paused(
+        self,
+        PausedEndpoint record,
+        Endpoint endpoint,
+        bytes payload,
+        int lane,
+        uint32_t call,
+        int flags,
+        Extension extension,
+        Delivery delivery,
+    ) except -1
     cdef int begin(
         self,
         Endpoint endpoint,
@@ -67,6 +82,14 @@ cdef class DeliveryQueue:
     cdef int hold_back(self, Delivery delivery) except -1
     cdef int wait_for_lane(self, Delivery delivery) except -1
     cdef int wait_at_endpoint(self, Delivery delivery) except -1
+    cdef int wait_in_line(self, Delivery delivery, PausedEndpoint record) except -1
+    cdef int count_in(self, Delivery delivery) except -1
+    cdef int count_out(self, Delivery delivery) except -1
+    cdef str refusal(self, Delivery delivery)
+    cdef int refuse(self, Delivery delivery, str text) except -1
+    cdef bint has_room(self, int lane) noexcept
+    cdef int run_paused(self) except -1
+    cdef int forget_waiting(self, Delivery delivery) except -1
     cdef bint blocked(self, Endpoint endpoint, int flags) except? True
     cdef bint stalls(self, Delivery delivery) except? True
     cdef int wait_for_room(self) except -1

@@ -17,6 +17,14 @@ has it wait. There are three things that can be in its way, and they come in thi
    read its replies, it stalls: others of the line pass, and it goes back to the front
    later. What waits for its lane or endpoint counts against the window.
 
+Where an endpoint fills the window, `fastnode.dispatch.congestion` pauses it. What came
+for it is no longer in the way of others: it is *set aside*, and it waits for the
+handlers of its own endpoint, in a line of its own, where it would have waited for those
+of its lane.
+
+An endpoint may refuse calls instead of having them wait (`max_waiting`). Messages that
+nobody waits for are never refused.
+
 Two functions begin what has waited: `pump` for a link, `admit` for an endpoint. Both
 are called by the loop or by a handler's end, never within code of the user, and both
 run in the node's own context. What goes wrong in them ends the link that it is about.
@@ -27,7 +35,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fastnode.dispatch.batches cimport Batches
 from fastnode.dispatch.context cimport HandlerContext
-from fastnode.dispatch.endpoint cimport Endpoint
+from fastnode.dispatch.endpoint cimport Endpoint, EndpointRegistry
 from fastnode.dispatch.handler cimport (
     CONFIRMED,
     DONE,
@@ -36,8 +44,10 @@ from fastnode.dispatch.handler cimport (
     QUEUED,
     Delivery,
     Handlers,
+    aside_size,
     new_delivery,
 )
+from fastnode.dispatch.paused cimport PausedEndpoint
 from fastnode.wire.extension cimport Extension
 from fastnode.wire.frame cimport BULK_LANE, DATA_LANE, INNER_LANE, LANES
 
@@ -69,6 +79,8 @@ cdef class DeliveryQueue:
         self.batches = batches
         self.windows = handlers.windows
         self.outbox = handlers.outbox
+        self.paused = handlers.paused
+        self.paused.on_less = self.wake
         self.lanes = [None] * LANES
         handlers.on_lent = self.admit
 
@@ -110,10 +122,18 @@ cdef class DeliveryQueue:
         Args:
             delivery: the same, if it has waited before; else None.
         """
-        cdef bint lane_first = endpoint.awaits and (
+        cdef PausedEndpoint record
+        cdef bint lane_first, blocked
+        if self.paused.count and not flags & NESTED:
+            record = self.paused.by_name.get(endpoint.name)
+            if record is not None and (record.paused or record.line):
+                return self.place_paused(
+                    record, endpoint, payload, lane, call, flags, extension, delivery
+                )
+        lane_first = endpoint.awaits and (
             self.in_lanes > 0 and bool(self.lanes[line_of(lane)])
         )
-        cdef bint blocked = not lane_first and self.blocked(endpoint, flags)
+        blocked = not lane_first and self.blocked(endpoint, flags)
         if not blocked and not lane_first:
             if not endpoint.awaits or self.windows.under_way[lane] <= MOST_UNDER_WAY:
                 if delivery is not None:
@@ -126,6 +146,32 @@ cdef class DeliveryQueue:
         if blocked:
             return self.wait_at_endpoint(delivery)
         return self.wait_for_lane(delivery)
+
+    cdef int place_paused(
+        self,
+        PausedEndpoint record,
+        Endpoint endpoint,
+        bytes payload,
+        int lane,
+        uint32_t call,
+        int flags,
+        Extension extension,
+        Delivery delivery,
+    ) except -1:
+        """The same for an endpoint that is paused, or has a line of its own."""
+        cdef bint first = not record.line
+        cdef bint blocked = first and self.blocked(endpoint, flags)
+        if first and not blocked and (not endpoint.awaits or self.has_room(lane)):
+            if delivery is not None:
+                return self.start(delivery)
+            return self.begin(endpoint, payload, lane, call, flags, extension)
+        if delivery is None:
+            delivery = new_delivery(
+                self.handlers, endpoint, payload, lane, call, flags, extension
+            )
+        if blocked:
+            return self.wait_at_endpoint(delivery)
+        return self.wait_in_line(delivery, record)
 
     cdef int begin(
         self,
@@ -192,17 +238,87 @@ cdef class DeliveryQueue:
         self.in_lanes += 1
         self.windows.held[delivery.lane] += delivery.size
         self.windows.on_less = self.wake
+        if self.on_full is not None:
+            self.on_full()
         return 0
+
+    cdef int wait_in_line(self, Delivery delivery, PausedEndpoint record) except -1:
+        """Wait for handlers of the same endpoint, which is paused or was."""
+        delivery.state = QUEUED
+        if delivery.call:
+            self.handlers.calls[delivery.call] = delivery
+        if record.line is None:
+            record.line = deque()
+        record.line.append(delivery)
+        self.in_lanes += 1
+        self.paused.in_lines += 1
+        self.windows.on_less = self.wake
+        return self.count_in(delivery)
+
+    cdef int count_in(self, Delivery delivery) except -1:
+        """Count what waits: in the window, or with its endpoint if that is paused."""
+        if self.paused.count and not delivery.flags & NESTED and (
+            self.paused.takes(delivery.endpoint.name, aside_size(delivery))
+        ):
+            delivery.aside = True
+        else:
+            self.windows.held[delivery.lane] += delivery.size
+        return 0
+
+    cdef int count_out(self, Delivery delivery) except -1:
+        """It waits no more."""
+        if delivery.aside:
+            return self.paused.free(delivery.endpoint.name, aside_size(delivery))
+        return self.windows.release(delivery.lane, delivery.size)
+
+    cdef bint has_room(self, int lane) noexcept:
+        """Whether a further asynchronous handler of a paused endpoint may begin."""
+        return (
+            self.paused.under_way <= MOST_UNDER_WAY
+            and self.windows.under_way[lane] <= MOST_UNDER_WAY
+        )
+
+    cdef str refusal(self, Delivery delivery):
+        """What is so full that a call is refused, or None."""
+        cdef Endpoint endpoint = delivery.endpoint
+        cdef EndpointRegistry registry = self.handlers.registry
+        if 0 <= endpoint.max_waiting <= endpoint.queued:
+            return (
+                f"{endpoint.queued} messages and calls wait at endpoint "
+                f"{endpoint.name!r}, and at most {endpoint.max_waiting} may"
+            )
+        if 0 <= registry.max_waiting <= registry.queued and (
+            not delivery.flags & NESTED
+        ):
+            return (
+                f"{registry.queued} messages and calls wait at the endpoints of this "
+                f"node, and at most {registry.max_waiting} may"
+            )
+        return None
+
+    cdef int refuse(self, Delivery delivery, str text) except -1:
+        """Refuse a call or confirmed message that would have to wait."""
+        if delivery.state == DONE:
+            return 0
+        delivery.state = DONE
+        self.handlers.calls.pop(delivery.call, None)
+        return self.handlers.refuse_busy(delivery.call, text)
 
     cdef int wait_at_endpoint(self, Delivery delivery) except -1:
         """Wait for a full endpoint, in order over all links."""
         cdef Endpoint endpoint = delivery.endpoint
+        cdef str text
+        if delivery.call:
+            text = self.refusal(delivery)
+            if text is not None:
+                return self.refuse(delivery, text)
+            self.handlers.calls[delivery.call] = delivery
         delivery.state = QUEUED
         delivery.queue = self
-        if delivery.call:
-            self.handlers.calls[delivery.call] = delivery
-        self.windows.held[delivery.lane] += delivery.size
+        self.count_in(delivery)
         self.at_endpoints += 1
+        endpoint.queued += 1
+        self.handlers.registry.queued += 1
         if self.stalled is not None and endpoint in self.stalled:
             # It would pass those.
             self.stalled[endpoint].append(delivery)
@@ -332,8 +448,44 @@ cdef class DeliveryQueue:
                         self.start(delivery)
                 finally:
                     self.windows.release(delivery.lane, delivery.size)
+        if self.paused.in_lines:
+            self.run_paused()
         if self.in_lanes == 0:
             self.windows.on_less = None
+        return 0
+
+    cdef int run_paused(self) except -1:
+        """The same for what waits in lines of endpoints that are paused, or were."""
+        cdef Delivery delivery
+        cdef PausedEndpoint record
+        cdef bint blocked
+        for record in list(self.paused.by_name.values()):
+            while record.line and not self.closed:
+                delivery = record.line[0]
+                if delivery.call and self.outbox.crowded():
+                    self.wait_for_room()
+                    break
+                blocked = delivery.state != DONE and self.blocked(
+                    delivery.endpoint, delivery.flags
+                )
+                if not blocked and delivery.state != DONE and (
+                    delivery.endpoint.awaits and not self.has_room(delivery.lane)
+                ):
+                    break
+                record.line.popleft()
+                self.in_lanes -= 1
+                self.paused.in_lines -= 1
+                if not blocked:
+                    try:
+                        self.start(delivery)
+                    finally:
+                        self.count_out(delivery)
+                    continue
+                # There it is counted anew.
+                self.count_out(delivery)
+                delivery.aside = False
+                self.wait_at_endpoint(delivery)
+            self.paused.forget(record)
         return 0
 
     cdef int run_endpoint(self, Endpoint endpoint) except -1:
@@ -350,15 +502,24 @@ cdef class DeliveryQueue:
             try:
                 if queue.stalls(delivery):
                     continue
-                queue.at_endpoints -= 1
+                queue.forget_waiting(delivery)
                 try:
                     queue.start(delivery)
                 finally:
-                    queue.windows.release(delivery.lane, delivery.size)
+                    queue.count_out(delivery)
                 if not queue.closed:
                     queue.on_rest()
             except Exception as error:
                 queue.handlers.begin_failed(error)
+
+    cdef int forget_waiting(self, Delivery delivery) except -1:
+        """It waits at its endpoint no more. One that was cancelled did not count."""
+        self.at_endpoints -= 1
+        delivery.queue = None
+        if delivery.state != DONE:
+            delivery.endpoint.queued -= 1
+            self.handlers.registry.queued -= 1
+        return 0
 
     cdef int run_stalled(self) except -1:
         """Have what stalled wait where it was, in front."""
@@ -411,11 +572,19 @@ cdef class DeliveryQueue:
     cdef int close(self) except -1:
         """The link has ended: nothing that waits will be handled."""
         cdef Endpoint endpoint
+        cdef Delivery delivery
+        cdef PausedEndpoint record
         self.closed = True
         self.windows.on_less = None
+        if self.stalled is not None:
+            for deliveries in self.stalled.values():
+                for delivery in deliveries:
+                    self.forget_waiting(delivery)
         self.held = self.stalled = None
         self.lanes = [None] * LANES
-        self.in_lanes = 0
+        self.in_lanes = self.paused.in_lines = 0
+        for record in self.paused.by_name.values():
+            record.line = None
         if self.at_endpoints:
             for endpoint in self.handlers.registry.by_name.values():
                 if endpoint.most:
@@ -427,4 +596,10 @@ cdef class DeliveryQueue:
     def others(self, waiting):
         """What waits and came over other links."""
         cdef Delivery each
-        return deque([each for each in waiting if each.queue is not self])
+        left = deque()
+        for each in waiting:
+            if each.queue is not self:
+                left.append(each)
+            else:
+                self.forget_waiting(each)
+        return left

@@ -20,6 +20,10 @@ cdef class Windows:
     # Only calls of handlers, and replies, are granted: the link holds what it received.
     cdef bint shut
 
+    # Called where nothing is granted because too much is held; None: the peer does not
+    # take PAUSE.
+    cdef object on_full
+
     # Called when less is held, if somebody waits for it.
     cdef object on_less
 

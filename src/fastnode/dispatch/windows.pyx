@@ -100,10 +100,14 @@ cdef class Windows:
     cdef int grant(self, int lane) except -1:
         """Let the peer send more, if enough is owed and not too much is held."""
         cdef uint64_t extra, before
+        if self.owed[lane] < self.least_grant(lane):
+            return 0
+        if self.held[lane] > self.room:
+            if self.on_full is not None and lane < INNER_LANE:
+                self.on_full()
+            return 0
         if (
-            self.owed[lane] >= self.least_grant(lane)
-            and self.held[lane] <= self.room
-            and (not self.shut or lane == INNER_LANE or lane == BULK_REPLY_LANE)
+            (not self.shut or lane == INNER_LANE or lane == BULK_REPLY_LANE)
             and not self.waits(lane)
         ):
             before = self.window[lane]

@@ -19,6 +19,7 @@ import logging
 from struct import Struct
 
 from fastnode.errors import (
+    Busy,
     CallTimeout,
     MessageTooLarge,
     NoSuchEndpoint,
@@ -29,6 +30,7 @@ from fastnode.limits import BUSY_POLL_CALLS
 from fastnode.names import check_timeout
 from fastnode.dispatch.reply import Reply
 from fastnode.wire.call_error import (
+    BUSY,
     DEADLINE_OVER,
     NO_SUCH_ENDPOINT,
     REPLY_TOO_LARGE,
@@ -247,7 +249,8 @@ cdef class CallTable:
         """
         if self.waiting.pop(number, None) is not None:
             try:
-                self.outbox.frame(CANCEL, LATE if late else 0, NUMBER.pack(number))
+                if not self.outbox.drop_parked(number):
+                    self.outbox.frame(CANCEL, LATE if late else 0, NUMBER.pack(number))
             except MemoryError:
                 pass
 
@@ -312,6 +315,8 @@ cdef class CallTable:
             error = CallTimeout(
                 text, peer=self.peer, side=Side.REMOTE, begun="no"
             )
+        elif code == BUSY:
+            error = Busy(text, peer=self.peer, side=Side.REMOTE)
         elif extension is not None and extension.code is not None:
             error = RemoteError(
                 name,

@@ -59,6 +59,7 @@ cdef class Extensions:
         self.outbox.extensions = self.agreed
         if self.agreed:
             self.dispatcher.report_drops()
+            self.dispatcher.pause_endpoints()
 
     cdef int on_frame(self, int kind, bytes body) except -1:
         """PAUSE, RESUME, DROPPED or LEAVING."""
@@ -75,7 +76,11 @@ cdef class Extensions:
         elif kind == LEAVING:
             self.peer_leaves()
         elif kind == PAUSE or kind == RESUME:
-            endpoint_name(body)
+            name = endpoint_name(body)
+            if kind == PAUSE:
+                self.outbox.pause(name)
+            else:
+                self.outbox.resume(name)
         return 0
 
     def peer_dropped(self, count, name):

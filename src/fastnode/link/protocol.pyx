@@ -439,6 +439,7 @@ cdef class LinkProtocol(FrameTaker):
             messages_dropped_by_peer=self.extensions.dropped,
             calls_expired=self.dispatcher.handlers.expired,
             calls_expired_at_peer=self.calls.expired_there,
+            calls_refused=self.dispatcher.handlers.refused,
         )
 
     # --- a newer link takes over, see fastnode.link.succession ------------------
@@ -572,6 +573,7 @@ cdef class LinkProtocol(FrameTaker):
             )
         else:
             self.goodbye_received = True
+            self.outbox.resume_all()
             closed = endings.closed_there(self.peer, text)
             # The peer says goodbye when its handlers have finished and their replies
             # have left. So the calls that still wait have not begun, and never will.

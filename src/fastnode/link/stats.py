@@ -25,6 +25,8 @@ class LinkStats:
         calls_expired: calls and confirmed messages received whose time was over before
             their handler began. They did not begin.
         calls_expired_at_peer: the same of those sent, as far as the peer has said so.
+        calls_refused: calls and confirmed messages of the peer that were refused with
+            `Busy`, because too much waits here.
     """
 
     messages_sent: int
@@ -40,6 +42,7 @@ class LinkStats:
     messages_dropped_by_peer: int = 0
     calls_expired: int = 0
     calls_expired_at_peer: int = 0
+    calls_refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

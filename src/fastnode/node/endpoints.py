@@ -36,6 +36,7 @@ class Endpoints:
         name: str,
         *,
         concurrency: int | None = None,
+        max_waiting: int | None = None,
         batch: Literal[False] = False,
     ) -> Callable[[Handler], Handler]: ...
 
@@ -46,11 +47,21 @@ class Endpoints:
 
     @overload
     def handler(
-        self, name: str, *, concurrency: int | None = None, batch: bool
+        self,
+        name: str,
+        *,
+        concurrency: int | None = None,
+        max_waiting: int | None = None,
+        batch: bool,
     ) -> Callable[[AnyHandler], AnyHandler]: ...
 
     def handler(
-        self, name: str, *, concurrency: int | None = None, batch: bool = False
+        self,
+        name: str,
+        *,
+        concurrency: int | None = None,
+        max_waiting: int | None = None,
+        batch: bool = False,
     ) -> Callable[[AnyHandler], AnyHandler]:
         """Decorator: the function handles what is sent to endpoint `name`.
 
@@ -63,6 +74,10 @@ class Endpoints:
             concurrency: how many of an ``async`` handler may be under way at once, over
                 all links; None: no bound. What comes beyond waits in order, and counts
                 against its sender's window.
+            max_waiting: how many messages and calls may wait for `concurrency`, over
+                all links. While so many wait, the caller of a further call, or the
+                sender of a message with ``confirm=True``, gets `Busy` at once. Other
+                messages wait nevertheless. 0: no call waits. None: no bound.
             batch: the function is given a `list` of messages, never an empty one: what
                 arrived together on one link, in order; at most MAX_BATCH_MESSAGES, and
                 no further one once they have MAX_BATCH_BYTES (`fastnode.limits`).
@@ -73,7 +88,8 @@ class Endpoints:
 
         Raises:
             ConfigError: the endpoint has a handler already; `concurrency` is no number
-                from 1 upward; there is no name
+                from 1 upward; `max_waiting` is no number from 0 upward, or was given
+                without `concurrency` or with `batch`; there is no name
                 (``@node.handler`` without parentheses); or this is another thread than
                 the one that started the node.
         """
@@ -87,7 +103,7 @@ class Endpoints:
         self._check_thread()
 
         def register(handler: AnyHandler) -> AnyHandler:
-            self._endpoints.add(name, handler, concurrency, batch)
+            self._endpoints.add(name, handler, concurrency, batch, max_waiting)
             return handler
 
         return register

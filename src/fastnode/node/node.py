@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
 from fastnode.dispatch.handler import handler_peer
+from fastnode.dispatch.lag import LoopLag
 from fastnode.errors import (
     CallTimeout,
     ConfigError,
@@ -97,6 +98,9 @@ class Node(Endpoints):
             )
         self._routes = RouteTable(network.routes)
         Endpoints.__init__(self, str(self._name))
+        shed_above = self._options.shed_above
+        self._lag = None if shed_above is None else LoopLag(shed_above)
+        self._endpoints.limit(self._options.max_waiting, self._lag)
         self._instance = new_instance(self._options.group)
         verifies = not network.plaintext and not network.insecure_skip_verify
         slow = SlowCallbacks(network.slow_callback_seconds, self._endpoints.context)
@@ -235,6 +239,8 @@ class Node(Endpoints):
             self._loop = None
             raise
         self._acceptors = tuple(acceptors)
+        if self._lag is not None:
+            self._lag.start(self._loop)
         self._fork.watch(self._loop, self._acceptors)
         self._freeze(self._options.cert_manager)
         for route in network.routes:
@@ -314,6 +320,8 @@ class Node(Endpoints):
         for each in left:
             log.warning("%s stopped before all was done with %s", self.name, each)
         self._maintenance.end()
+        if self._lag is not None:
+            self._lag.stop()
         return left
 
     async def __aenter__(self) -> Self:

@@ -4,6 +4,7 @@ from fastnode.buffers.pool cimport BufferPool
 from fastnode.tls.engine cimport TlsEngine
 from fastnode.wire.encoder cimport Encoder
 from fastnode.wire.lane cimport Lane
+from fastnode.wire.parking cimport Parking
 
 
 cdef class QueueBudget:
@@ -18,6 +19,7 @@ cdef class QueueBudget:
 
 cdef class Outbox:
     cdef Encoder encoder
+    cdef Parking parking
     cdef TlsEngine engine
     cdef BufferPool pool
     cdef object loop
@@ -120,6 +122,10 @@ cdef class Outbox:
     cdef int say_moved(self) except -1
     cdef int last_goodbye(self, bytes body) except -1
     cdef int close(self, error) except -1
+    cdef int pause(self, str name) except -1
+    cdef int resume(self, str name) except -1
+    cdef int resume_all(self) except -1
+    cdef bint drop_parked(self, uint32_t number) except? True
     cdef int check_loop(self) except -1
     cdef bint crowded(self) except? True
     cdef size_t size(self) noexcept

@@ -34,6 +34,7 @@ from fastnode.wire.frame cimport (
     has_credit,
 )
 from fastnode.wire.lane cimport Lane, Segment
+from fastnode.wire.parking cimport Parking
 
 import logging
 from asyncio import get_running_loop
@@ -123,6 +124,7 @@ cdef class Outbox:
         self.engine = engine
         self.pool = pool
         self.encoder = Encoder(pool)
+        self.parking = Parking(self.encoder)
         self.thread = get_ident()
         self.writable = True
         self.drainers = []
@@ -353,6 +355,8 @@ cdef class Outbox:
             while self.writable and self.write is not None:
                 if self.torn and not self.ended:
                     raise MemoryError("the link could not be ended before")
+                if self.encoder.parks:
+                    self.parking.tend()
                 if self.pump(FLUSH_AT) == 0:
                     break
                 self.push_output()
@@ -476,6 +480,40 @@ cdef class Outbox:
             self.schedule()
             self.queued()
         return 0
+
+    # --- endpoints that the peer has paused ---------------------------------------
+
+    cdef int pause(self, str name) except -1:
+        """Hold back what goes to this endpoint of the peer. It still counts as queued.
+        """
+        if self.ended:
+            return 0
+        return self.parking.pause(name)
+
+    cdef int resume(self, str name) except -1:
+        """Send what was held back for this endpoint of the peer."""
+        if self.ended:
+            return 0
+        self.schedule()
+        self.parking.resume(name)
+        return self.queued()
+
+    cdef int resume_all(self) except -1:
+        """Send everything that was held back: the peer can resume nothing any more."""
+        if self.ended or not self.encoder.parks:
+            return 0
+        self.schedule()
+        self.parking.resume_all()
+        return self.queued()
+
+    cdef bint drop_parked(self, uint32_t number) except? True:
+        """Drop a call that is held back, whose caller gave up. False: the peer may have
+        the call, or there is none of this number."""
+        if not self.encoder.parks or not self.parking.drop(number):
+            return False
+        self.schedule()
+        self.queued()
+        return True
 
     # --- waiting and ending ---------------------------------------------------
 

@@ -13,4 +13,5 @@ cdef class Book:
     cdef uint16_t last_number
 
     cdef int find(self, str name) except -2
+    cdef str replaced(self)
     cdef int add(self, str name) except -1

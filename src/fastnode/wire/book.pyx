@@ -25,6 +25,12 @@ cdef class Book:
         self.last_number = <uint16_t>known
         return self.last_number
 
+    cdef str replaced(self):
+        """Whose number the next new name gets, or None."""
+        if self.names is None or self.next >= len(self.names):
+            return None
+        return self.names[self.next]
+
     cdef int add(self, str name) except -1:
         """Give a new name the number `next`, and return it.
 

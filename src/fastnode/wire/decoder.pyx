@@ -167,9 +167,12 @@ cdef class Decoder:
                 frame = (self.kind, self.number, self.call, self.payload)
                 if lanes:
                     frame = (self.lane, frame)
-                frames.append((frame, self.block) if blocks else frame)
+                elif blocks:
+                    frame = (frame, self.block)
+                frames.append(frame)
                 self.payload = None
-                self.block = None
+                if self.block is not None:
+                    self.block = None
         self.rest()
         return frames
 

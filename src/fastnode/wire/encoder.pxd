@@ -2,6 +2,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.wire.lane cimport Lane
+from fastnode.wire.parked cimport Parked
 
 
 cdef class Encoder:
@@ -15,8 +16,15 @@ cdef class Encoder:
     cdef readonly Lane bulk_replies
     # All of them, by number.
     cdef readonly tuple lanes
-    # The largest frame the peer takes, header included.
+    # The largest frame the peer takes, header included; the same for the hot path, but
+    # 0 while something is parked.
     cdef size_t max_frame
+    cdef size_t quick
+
+    # What is held back, because the peer has paused its endpoint; whether anything is
+    # paused or held back.
+    cdef Parked parked
+    cdef bint parks
 
     # Of data, bulk and bulk replies: whose turn it is. Until where in bulk (bytes ever
     # sent) something to an endpoint is queued.
@@ -35,7 +43,13 @@ cdef class Encoder:
     cdef int set_limits(self, size_t max_frame, Py_ssize_t endpoints) except -1
     cdef inline size_t waiting(self) noexcept:
         """Bytes of users: what flow control holds up."""
-        return self.data.size + self.bulk.size + self.high.size + self.inner.size
+        return (
+            self.data.size
+            + self.bulk.size
+            + self.high.size
+            + self.inner.size
+            + self.parked.size
+        )
 
     cdef inline size_t size(self) noexcept:
         return self.answers() + self.waiting()

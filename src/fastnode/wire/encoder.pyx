@@ -16,6 +16,9 @@ If memory runs out, a method that queues raises, and nothing of its frames is qu
 frame of at most SMALL_BYTES to an endpoint that has a number is one step of its lane,
 which either happens or does not. What takes several steps begins with a mark of the
 lane, and is rolled back to it.
+
+The peer may pause an endpoint. Then what follows for this endpoint waits in `parked`.
+See `fastnode.wire.parking`.
 """
 
 cimport cython
@@ -55,6 +58,7 @@ from fastnode.wire.frame cimport (
     put_header,
 )
 from fastnode.wire.lane cimport Lane, LaneMark, Segment
+from fastnode.wire.parked cimport Parked
 
 from collections import deque
 
@@ -90,9 +94,10 @@ cdef class Encoder:
         self.inner = self.lanes[INNER_LANE]
         self.replies = self.lanes[REPLY_LANE]
         self.bulk_replies = self.lanes[BULK_REPLY_LANE]
-        self.max_frame = MAX_FRAME_BYTES
+        self.max_frame = self.quick = MAX_FRAME_BYTES
         self.turn = DATA_LANE
         self.pending = {}
+        self.parked = Parked()
 
     # --- the view from Python: tests, benchmarks ------------------------------
 
@@ -206,6 +211,9 @@ cdef class Encoder:
         self.pending.clear()
         self.barriers = self.ends = None
         self.barred = False
+        self.parked.clear()
+        self.parks = False
+        self.quick = self.max_frame
 
     # --- the view from Cython -------------------------------------------------
 
@@ -214,6 +222,7 @@ cdef class Encoder:
         if endpoints < 1 or max_frame < 1024:
             raise ValueError("limits that no peer may have")
         self.max_frame = max_frame
+        self.quick = 0 if self.parks else max_frame
         for lane in self.lanes:
             lane.book.size = endpoints
         return 0
@@ -340,14 +349,18 @@ cdef class Encoder:
         cdef Lane lane = self.data
         cdef int number
         cdef size_t size = HEADER_BYTES + PyBytes_GET_SIZE(payload)
-        if priority == DATA_LANE and size <= self.max_frame and self.bulk.count == 0:
-            # The hot path: nothing that this could overtake.
+        if priority == DATA_LANE and size <= self.quick and self.bulk.count == 0:
+            # The hot path: nothing that this could overtake, and nothing is parked.
             number = lane.book.find(endpoint)
             if number >= 0:
                 return self.payload(
                     lane, MESSAGE, 0, <uint16_t>number, 0, payload
                 )
-        elif priority == DATA_LANE:
+        if self.parks and self.parked.park(
+            MESSAGE, endpoint, 0, payload, priority, False, None, 0
+        ):
+            return 0
+        if priority == DATA_LANE:
             lane = self.lane_for(endpoint, size)
         else:
             lane = self.high
@@ -365,6 +378,10 @@ cdef class Encoder:
         """Queue a CALL or CONFIRM."""
         cdef Lane lane
         cdef size_t size = HEADER_BYTES + CALL_BYTES + PyBytes_GET_SIZE(payload)
+        if self.parks and self.parked.park(
+            kind, endpoint, call, payload, priority, nested, None, 0
+        ):
+            return 0
         if nested and self.held_up(size, priority):
             lane = self.inner
         elif priority == DATA_LANE:
@@ -421,6 +438,8 @@ cdef class Encoder:
             # without need, until bulk has come as far.
             self.went(endpoint, lane)
             if is_new:
+                if lane.book.replaced() is not None:
+                    lane.renames(lane.sent + mark.size, endpoint)
                 lane.book.add(endpoint)
         except BaseException:
             lane.roll_back(&mark)
@@ -450,6 +469,10 @@ cdef class Encoder:
         cdef size_t size = HEADER_BYTES + CALL_BYTES + BLOCK_BYTES + (
             <size_t>PyBytes_GET_SIZE(block) + <size_t>PyBytes_GET_SIZE(payload)
         )
+        if self.parks and self.parked.park(
+            kind, endpoint, call, payload, priority, nested, block, deadline
+        ):
+            return 0
         if nested and self.held_up(size, priority):
             lane = self.inner
         elif priority == DATA_LANE:
@@ -744,4 +767,5 @@ cdef class Encoder:
             + self.high.messages()
             + self.bulk.messages()
             + self.inner.messages()
+            + self.parked.messages()
         )

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint64_t
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.buffers.slab cimport Slab
 from fastnode.wire.book cimport Book
+from fastnode.wire.cut cimport Cut
 
 
 cdef struct Segment:
@@ -63,6 +64,9 @@ cdef class Lane:
     cdef size_t stamp_slots
     cdef size_t first_stamp
     cdef size_t stamp_count
+    # Numbers of the book that were given to other names, while that may not have left:
+    # (position of the ENDPOINT frame, number, name before, name after); None: none.
+    cdef object renamed
 
     cdef int expect_stamp(self) except -1
     cdef int add_stamp(self, unsigned char *at, double deadline) noexcept
@@ -78,6 +82,11 @@ cdef class Lane:
     cdef Segment *newest(self) noexcept
     cdef Segment *front(self) noexcept
     cdef size_t messages(self) noexcept
+    cdef int renames(self, uint64_t position, str name) except -1
+    cdef list renamed_since_sent(self)
+    cdef list names_at_front(self)
+    cdef int cut(self, Cut cut) except -1
+    cdef int cut_stamps(self, Cut cut) except -1
     cdef int pop(self) except -1
     cdef int clear(self) except -1
     cdef int rest(self) except -1

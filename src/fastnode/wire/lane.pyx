@@ -25,6 +25,7 @@ from libc.string cimport memcpy, memmove
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.buffers.slab cimport Slab
 from fastnode.wire.book cimport Book
+from fastnode.wire.cut cimport Cut
 from fastnode.wire.extension cimport microseconds
 from fastnode.wire.frame cimport (
     HEADER_BYTES,
@@ -32,6 +33,8 @@ from fastnode.wire.frame cimport (
     get32,
     put64,
 )
+
+from collections import deque
 
 from fastnode.wire.kinds import mask
 
@@ -245,6 +248,131 @@ cdef class Lane:
                 at += part
                 left -= part
         return found
+
+    # --- taking frames out, see fastnode.wire.parked ------------------------------
+
+    cdef int renames(self, uint64_t position, str name) except -1:
+        """The ENDPOINT frame at this position gives the next number of the book, which
+        another name had, to this name. The book is told afterwards."""
+        if self.renamed is None:
+            self.renamed = deque()
+        while self.renamed and <uint64_t>self.renamed[0][0] < self.sent:
+            self.renamed.popleft()
+        self.renamed.append((position, self.book.next, self.book.replaced(), name))
+        return 0
+
+    cdef list renamed_since_sent(self):
+        """What `renames` was told of frames that are queued."""
+        if self.renamed is None:
+            return []
+        return [each for each in self.renamed if <uint64_t>each[0] >= self.sent]
+
+    cdef list names_at_front(self):
+        """The names by number, as the frame at the front of the queue uses them."""
+        cdef list names = [] if self.book.names is None else list(self.book.names)
+        for _, number, before, _ in reversed(self.renamed_since_sent()):
+            names[number] = before
+        return names
+
+    cdef int cut(self, Cut cut) except -1:
+        """Take parts out of the queue that begin and end where frames do."""
+        cdef list starts = cut.starts
+        cdef list ends = cut.ends
+        cdef size_t slots = FIRST_SLOTS
+        cdef size_t count = self.count
+        cdef size_t old_slots = self.slots
+        cdef size_t first = self.first
+        cdef Segment *ring = self.ring
+        cdef Segment *fresh
+        cdef Segment *segment
+        cdef Segment *newest
+        cdef size_t kept = 0, index, at, part, size = 0
+        cdef Py_ssize_t next_cut = 0
+        cdef uint64_t position = self.sent
+        cdef uint64_t start, end
+        cdef object owner
+        while slots < count + <size_t>len(starts) + 1:
+            slots *= 2
+        fresh = <Segment *>PyMem_RawMalloc(slots * sizeof(Segment))
+        if fresh == NULL:
+            raise MemoryError()
+        start, end = starts[0], ends[0]
+        for index in range(count):
+            segment = &ring[(first + index) & (old_slots - 1)]
+            at = 0
+            while at < segment.size:
+                while end <= position + at:
+                    next_cut += 1
+                    if next_cut < len(starts):
+                        start, end = starts[next_cut], ends[next_cut]
+                    else:
+                        start = end = <uint64_t>-1
+                if start <= position + at:
+                    # Inside of what is taken out.
+                    at = min(segment.size, <size_t>(end - position))
+                    continue
+                part = segment.size - at
+                if start - position - at < part:
+                    part = <size_t>(start - position - at)
+                newest = &fresh[kept]
+                newest[0] = segment[0]
+                newest.data = segment.data + at
+                newest.size = part
+                newest.ends = segment.ends or at + part < segment.size
+                Py_INCREF(<object>newest.owner)
+                if newest.of_slab:
+                    (<Slab>newest.owner).users += 1
+                size += part
+                kept += 1
+                at += part
+            position += segment.size
+        self.ring = fresh
+        self.slots = slots
+        self.first = 0
+        self.count = kept
+        self.size = size
+        self.open = False
+        self.cut_stamps(cut)
+        for index in range(count):
+            segment = &ring[(first + index) & (old_slots - 1)]
+            owner = <object>segment.owner
+            Py_DECREF(owner)
+            if segment.of_slab:
+                self.unuse(<Slab>owner)
+        PyMem_RawFree(ring)
+        owner = None
+        if kept == 0:
+            self.rest()
+        return 0
+
+    cdef int cut_stamps(self, Cut cut) except -1:
+        """Forget the stamps of what was taken out. The positions of the others, and of
+        names, are now what the cut has made of them."""
+        cdef list starts = cut.starts
+        cdef list ends = cut.ends
+        cdef size_t index, kept = 0
+        cdef Py_ssize_t next_cut = 0
+        cdef uint64_t gone = 0
+        cdef Stamp *stamp
+        if self.renamed:
+            self.renamed = deque([
+                (cut.moved(position), number, before, after)
+                for position, number, before, after in self.renamed_since_sent()
+            ])
+        for index in range(self.stamp_count):
+            stamp = &self.stamps[self.first_stamp + index]
+            while next_cut < len(ends) and <uint64_t>ends[next_cut] <= stamp.position:
+                gone += <uint64_t>ends[next_cut] - <uint64_t>starts[next_cut]
+                next_cut += 1
+            if next_cut < len(starts) and <uint64_t>starts[next_cut] <= stamp.position:
+                continue
+            self.stamps[self.first_stamp + kept] = stamp[0]
+            self.stamps[self.first_stamp + kept].position -= gone
+            kept += 1
+        self.stamp_count = kept
+        if kept == 0:
+            self.first_stamp = 0
+        return 0
 
     cdef int pop(self) except -1:
         """Drop the front segment: its bytes were sent, or are given up."""

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 
 from fastnode import Message
 from fastnode.errors import CloseReason, LinkLost
-from fastnode.limits import MAX_UNDER_WAY_BYTES
+from fastnode.limits import CONGESTION_SECONDS, MAX_FRAME_BYTES, MAX_UNDER_WAY_BYTES
 from fastnode.link.machine import State
 from helpers import frames
 from helpers.memory import EagerLoop, MemoryEnd, MemoryNode, TurnLoop, running_loop
@@ -89,6 +89,8 @@ class Side:
     #: Our side has said goodbye.
     left: bool = False
     before: Side | None = None
+    #: The endpoints that our side has paused.
+    paused: set[bytes] = field(default_factory=set)
     #: Our calls that were answered: number -> how often.
     answers: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     #: Calls of handlers that wait for an answer.
@@ -107,12 +109,14 @@ class DispatchMachine(RuleBasedStateMachine):
     """See the module."""
 
     loop_class: ClassVar[type[TurnLoop]] = TurnLoop
+    network: ClassVar[dict[str, Any]] = {}
+    features: ClassVar[bytes] = frames.feature(frames.HANDOVER)
 
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
         self.loop = self.stack.enter_context(running_loop(self.loop_class))
-        self.node = MemoryNode(self.loop)
+        self.node = MemoryNode(self.loop, **self.network)
         self.sides: list[Side] = []
         self.count = 0
         self.waiting: list[asyncio.Future[None]] = []
@@ -189,7 +193,7 @@ class DispatchMachine(RuleBasedStateMachine):
         chain = len(self.sides) if before is None else before.chain
         end = self.node.end()
         end.connect()
-        features = frames.feature(frames.HANDOVER)
+        features = self.features
         if before is not None:
             ticket = before.protocol.succession.ticket
             features += frames.feature(frames.SUCCEEDS, ticket)
@@ -216,6 +220,11 @@ class DispatchMachine(RuleBasedStateMachine):
                 side.asked.append(struct.unpack(">I", body[:4])[0])
             elif kind == frames.GOODBYE:
                 side.left = True
+            elif kind == frames.PAUSE:
+                assert body not in side.paused
+                side.paused.add(body)
+            elif kind == frames.RESUME:
+                side.paused.remove(body)
 
     def pick(self, data: st.DataObject) -> Side:
         return data.draw(st.sampled_from([s for s in self.sides if s.takes_more]))
@@ -327,6 +336,11 @@ class DispatchMachine(RuleBasedStateMachine):
         body = struct.pack(">I", LARGE)
         side.end.feed(frames.frame(frames.CREDIT, body, number=frames.BULK_REPLIES))
 
+    @rule()
+    def pass_time(self) -> None:
+        """A window that is full is full for long."""
+        self.loop.advance(1.5 * CONGESTION_SECONDS)
+
     @precondition(lambda self: any(s.takes_more for s in self.sides))
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
@@ -403,11 +417,13 @@ class DispatchMachine(RuleBasedStateMachine):
             left = side.protocol.unfinished()
             if side.alive:
                 assert left == {}, left
+                self.read(side)
+                assert side.left or not side.paused
                 self.all_is_answered(side)
             else:
                 # What was held of windows went with the link.
                 counts = {name for name in left if not name.startswith("held, lane")}
-                assert not counts - {"shut"}, left
+                assert not counts - {"shut", "paused", "set aside"}, left
         for text in self.node.take_errors():
             assert text.startswith("the handler of"), text
         self.node.ends = [end for end in self.node.ends if not end.transport.aborted]
@@ -462,9 +478,38 @@ class EagerDispatchMachine(DispatchMachine):
     loop_class = EagerLoop
 
 
-for machine in (DispatchMachine, EagerDispatchMachine):
+class CongestedDispatchMachine(DispatchMachine):
+    """The same with small windows, so that endpoints are paused. The peer goes on
+    sending to them: it may not have seen the PAUSE."""
+
+    network: ClassVar[dict[str, Any]] = {"window": 2 * MAX_FRAME_BYTES}
+    features: ClassVar[bytes] = frames.feature(frames.HANDOVER) + frames.feature(
+        frames.EXTENSIONS
+    )
+
+    @precondition(lambda self: any(s.takes_more for s in self.sides))
+    @rule(data=st.data(), name=st.sampled_from(NAMES), count=st.integers(10, 25))
+    def send_many(self, data: st.DataObject, name: str, count: int) -> None:
+        """So many that wait that the window is full."""
+        side = self.pick(data)
+        for _ in range(count):
+            self.count += 1
+            sent = Sent(
+                self.count, side.chain, name, frames.DATA, frames.MESSAGE, False, 0
+            )
+            self.of[self.count] = sent, side
+            side.sent.append(sent)
+            payload = struct.pack(">IB", self.count, Act.WAIT) + bytes(3000)
+            side.end.feed(
+                frames.frame(frames.MESSAGE, payload, number=NAMES.index(name))
+            )
+        self.loop.advance(1.5 * CONGESTION_SECONDS)
+
+
+for machine in (DispatchMachine, EagerDispatchMachine, CongestedDispatchMachine):
     machine.TestCase.settings = settings(
         max_examples=60, stateful_step_count=30, deadline=None, derandomize=True
     )
 TestDispatchMachine = DispatchMachine.TestCase
 TestEagerDispatchMachine = EagerDispatchMachine.TestCase
+TestCongestedDispatchMachine = CongestedDispatchMachine.TestCase

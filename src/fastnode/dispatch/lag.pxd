@@ -1,0 +1,12 @@
+cdef class LoopLag:
+    # Seconds: how late the loop may be; how often that is measured.
+    cdef double most
+    cdef double interval
+    # When the next measurement is due, and how late the last one was.
+    cdef double due
+    cdef readonly double late
+    cdef object loop
+    cdef object timer
+
+    cdef bint over(self) noexcept
+    cdef str text(self)
