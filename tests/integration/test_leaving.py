@@ -24,6 +24,7 @@ from fastnode import (
     Node,
     NodeOptions,
     NoRoute,
+    OutOfResources,
     ProtocolError,
     start_node,
 )
@@ -247,6 +248,31 @@ async def test_the_old_link_is_used_where_there_is_no_other() -> None:
         await soon(stop)
         await until(lambda: link.error)
         with pytest.raises(NoRoute):
+            await a.call(B, "who", b"")
+
+
+async def test_the_old_link_is_used_where_no_descriptor_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def connect(name: str) -> Any:
+        raise OutOfResources("no file descriptor is left")
+
+    async with running(A) as a, await start() as b:
+        introduce(a, b)
+        b.handler("who")(says(b"b"))
+        gate = Gate(b)
+        slow = asyncio.ensure_future(a.call(B, "slow", b""))
+        await until(lambda: gate.began)
+        (link,) = a.links
+        stop = stopping(b)
+        await until(lambda: link.leaving)
+        monkeypatch.setattr(a._dialer, "connect", connect)
+        assert await soon(a.call(B, "who", b"")) == b"b"
+        gate.open.set()
+        assert await soon(slow) == b"done"
+        await soon(stop)
+        await until(lambda: link.error)
+        with pytest.raises(OutOfResources):
             await a.call(B, "who", b"")
 
 
