@@ -58,6 +58,10 @@ FAILED_ADDRESS_SECONDS: Final = 30.0
 #: stop in the middle of their handshake.
 DIAL_TIMEOUTS: Final = 4
 SHUTDOWN_TIMEOUT_SECONDS: Final = 30.0
+#: How long a node that stops goes on serving while its peers turn away. Idle peers need
+#: a round trip; the others need as long as their calls take. It counts as a part of the
+#: time for stopping, and takes at most half of it.
+LEAVE_GRACE_SECONDS: Final = 5.0
 #: A link on which nothing was heard for so long is probed, again and again; after
 #: KEEPALIVE_MISSES such intervals of silence it is lost. The smaller interval of both
 #: sides counts. Two probes may be lost, and networks that forget idle connections do

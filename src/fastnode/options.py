@@ -338,6 +338,10 @@ class NodeOptions:
         network: how it listens, dials and judges.
         shutdown_timeout: seconds that `Node.stop` gives links to end in order. What is
             not done by then is cut off, which takes a few seconds at most.
+        leave_grace: seconds that `Node.stop` goes on serving after it has told its
+            peers that it stops. It ends earlier when all peers have turned away. It is
+            a part of `shutdown_timeout`, and takes at most half of it. 0: peers are not
+            told, and links are closed at once.
         max_waiting: while so many messages and calls wait at endpoints that have a
             `concurrency`, all endpoints of the node together, a further call that would
             have to wait is refused with `Busy`. None: no bound.
@@ -353,6 +357,7 @@ class NodeOptions:
     cert_manager: CertManager | None = None
     network: NetworkOptions = field(default_factory=NetworkOptions)
     shutdown_timeout: float = limits.SHUTDOWN_TIMEOUT_SECONDS
+    leave_grace: float = limits.LEAVE_GRACE_SECONDS
     max_waiting: int | None = None
     shed_above: float | None = None
     group: bytes | None = None
@@ -373,6 +378,7 @@ class NodeOptions:
                 f"os.urandom({limits.GROUP_BYTES})",
             )
         _check_number("NodeOptions.shutdown_timeout", self.shutdown_timeout, 0, 86400)
+        _check_number("NodeOptions.leave_grace", self.leave_grace, 0, 86400)
         if self.max_waiting is not None:
             most = limits.MAX_WAITING
             _check_count("NodeOptions.max_waiting", self.max_waiting, 0, most)

@@ -352,7 +352,10 @@ async def tolerated(peer: Hostile, kind: int) -> None:
     """Nothing was wrong with it, whatever comes of it."""
     if kind in (frames.HELLO, frames.ACCEPT):
         await until(lambda: peer.protocol.state is not State.HELLO)
-    elif kind == frames.GOODBYE:
+    elif kind == frames.GOODBYE or (
+        # Nothing is under way: the node closes the link.
+        kind == frames.LEAVING and peer.protocol.state in (State.UP, State.CLOSED)
+    ):
         await until(lambda: peer.protocol.state >= State.CLOSING)
     elif peer.protocol.state in (State.UP, State.RETIRING):
         await answered(peer)

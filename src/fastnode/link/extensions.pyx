@@ -11,14 +11,19 @@ from cpython.bytes cimport PyBytes_AS_STRING
 from fastnode.dispatch.dispatcher cimport Dispatcher
 from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.decoder cimport Decoder
-from fastnode.wire.frame cimport DROPPED, PAUSE, RESUME, get32
+from fastnode.wire.frame cimport DROPPED, LEAVING, PAUSE, RESUME, get32
 
 import logging
 from dataclasses import replace
+from struct import Struct
 
 from fastnode.errors import ProtocolError, Side
-from fastnode.limits import LEAST_EXTENDED_FRAME_BYTES
+from fastnode.limits import CLOSE_TIMEOUT_SECONDS, LEAST_EXTENDED_FRAME_BYTES
 from fastnode.wire.kinds import COUNT_BYTES
+
+# The body of LEAVING, and the longest time that it can name: 49 days.
+cdef object GRACE = Struct(">I")
+cdef object MOST_GRACE = 0xFFFFFFFF
 
 
 @cython.final
@@ -37,6 +42,7 @@ cdef class Extensions:
         self.outbox = outbox
         self.dispatcher = dispatcher
         self.dropped = 0
+        self.close_seconds = CLOSE_TIMEOUT_SECONDS
 
     def introduce(self, hello):
         """Return `hello` with the feature."""
@@ -67,6 +73,8 @@ cdef class Extensions:
                 get32(<const unsigned char *>PyBytes_AS_STRING(body)),
                 endpoint_name(body[COUNT_BYTES:]),
             )
+        elif kind == LEAVING:
+            self.peer_leaves()
         elif kind == PAUSE or kind == RESUME:
             name = endpoint_name(body)
             if kind == PAUSE:
@@ -87,9 +95,40 @@ cdef class Extensions:
             name,
         )
 
+    # --- leaving ------------------------------------------------------------------
+
+    def announce(self, double grace, double timeout):
+        """Tell the peer that this node stops, so that it turns away from this link.
+
+        Args:
+            grace: for how long this node goes on serving, seconds.
+            timeout: how long the orderly end may take, seconds, when the peer closes
+                the link: it counts as the end of this node then.
+
+        Returns:
+            Whether the peer was told. It was not if it does not know the frame.
+        """
+        if not self.agreed or self.announced:
+            return False
+        self.announced = True
+        self.close_seconds = timeout
+        self.outbox.frame(
+            LEAVING, 0, GRACE.pack(min(int(max(grace, 0.0) * 1000), MOST_GRACE))
+        )
+        return True
+
+    def peer_leaves(self):
+        """The peer stops. A second announcement changes nothing."""
+        if self.leaving:
+            return
+        self.leaving = True
+        if self.on_leaving is not None:
+            self.on_leaving(self.protocol)
+        self.protocol.turn_away()
+
     cdef int let_go(self) except -1:
         """Refer back to the link no more."""
-        self.protocol = None
+        self.protocol = self.on_leaving = None
         return 0
 
 

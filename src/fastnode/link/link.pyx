@@ -247,6 +247,13 @@ cdef class Link:
         return self.outbox.closed is not None
 
     @property
+    def leaving(self):
+        """True when the peer has said that its node stops. The link still works. It is
+        closed in order when no call and no handler is under way on it. A node that is
+        given the peer's name uses another link."""
+        return self.protocol.extensions.leaving
+
+    @property
     def error(self):
         """Why the link ended, a `LinkClosed` or other error; None while it is up."""
         return self.protocol.error

@@ -5,6 +5,7 @@ from typing import Any, final
 from fastnode.buffers.pool import BufferPool
 from fastnode.dispatch.endpoint import EndpointRegistry
 from fastnode.errors import CloseReason, FastnodeError
+from fastnode.link.extensions import Extensions
 from fastnode.link.link import Link
 from fastnode.link.machine import State
 from fastnode.link.owner import LinkOwner
@@ -45,6 +46,8 @@ class LinkProtocol:
     def hello(self) -> Hello: ...
     @property
     def succession(self) -> Succession: ...
+    @property
+    def extensions(self) -> Extensions: ...
     @property
     def established(self) -> asyncio.Future[Link]: ...
     @property

@@ -462,6 +462,18 @@ cdef class LinkProtocol(FrameTaker):
             interval = min(interval, HANDOVER_INTERVAL_SECONDS)
         self.keepalive.pace(interval)
 
+    def turn_away(self):
+        """The peer leaves: end this link in order as soon as nothing of this side is
+        under way on it.
+
+        Not at once: frames of the peer may follow in the same read, and callers that
+        have found this link in this turn of the loop may be about to use it.
+        """
+        if self.state_ is State.UP:
+            self.calls.on_idle = self.outbox.on_empty = self.drained
+            self.dispatcher.tell_idle(self.drained)
+            self.loop.call_soon(self.drained)
+
     # --- the end --------------------------------------------------------------
 
     def begin_close(self, reason, timeout=CLOSE_TIMEOUT_SECONDS):
@@ -511,6 +523,16 @@ cdef class LinkProtocol(FrameTaker):
         """The queue is empty, or the last handler or call has finished."""
         if self.state_ is State.RETIRING and self.succession.finished():
             self.succession.retire()
+        elif (
+            self.state_ is State.UP
+            and self.extensions.leaving
+            and self.succession.finished_here()
+        ):
+            self.close_for(
+                CloseReason.CLOSED,
+                self.succession.patience(),
+                endings.closed_there(self.peer, "the node stops"),
+            )
         self.say_goodbye_if_ready()
 
     cdef int say_goodbye_if_ready(self) except -1:
@@ -559,7 +581,12 @@ cdef class LinkProtocol(FrameTaker):
             if self.state_ is State.RETIRING:
                 self.succession.retire()
             elif self.state_ is State.UP:
-                self.close_for(CloseReason.CLOSED, CLOSE_TIMEOUT_SECONDS, closed)
+                if self.extensions.announced:
+                    # The peer has turned away, because this node stops.
+                    closed = endings.closed_here(self.peer, CloseReason.SHUTDOWN)
+                self.close_for(
+                    CloseReason.CLOSED, self.extensions.close_seconds, closed
+                )
             else:
                 self.say_goodbye_if_ready()
             if not self.connection.ended:

@@ -31,4 +31,5 @@ cdef class Succession:
     cdef int on_frame(self, int kind, bytes body) except -1
     cdef int succeed(self, object successor) except -1
     cdef bint finished(self) noexcept
+    cdef bint finished_here(self) noexcept
     cdef int end(self, object error) except -1

@@ -187,20 +187,25 @@ cdef class Succession:
 
     cdef bint finished(self) noexcept:
         """Nothing that was begun on this link is outstanding."""
+        return (self.dispatcher.through or self.bereaved) and self.finished_here()
+
+    cdef bint finished_here(self) noexcept:
+        """Nothing of this side is outstanding, and all that has come is handled."""
         return (
-            (self.dispatcher.through or self.bereaved)
-            and not self.dispatcher.busy()
+            not self.dispatcher.busy()
             and self.outbox.size() == 0
             and not self.calls.waiting
         )
 
+    def patience(self):
+        """How long the orderly end may take, seconds, where nothing of this side is
+        outstanding. Whatever the peer may still have to do, it is dead if nothing is
+        heard of it for as long as the keepalive waits."""
+        return self.protocol.settings.keepalive_interval * (KEEPALIVE_MISSES + 1)
+
     def retire(self):
-        """End the link in order. Whatever the peer may still have to do, it is dead if
-        nothing is heard of it for as long as the keepalive waits."""
-        self.protocol.begin_close(
-            CloseReason.REPLACED,
-            self.protocol.settings.keepalive_interval * (KEEPALIVE_MISSES + 1),
-        )
+        """End the link in order."""
+        self.protocol.begin_close(CloseReason.REPLACED, self.patience())
 
     def outstanding(self):
         """What keeps a link that was replaced from its end, in words."""

@@ -20,7 +20,11 @@ from fastnode.errors import (
     Side,
     TooManyConnections,
 )
-from fastnode.limits import PEER_SHARE_OF_LINKS, WAITING_SHARE_OF_DESCRIPTORS
+from fastnode.limits import (
+    LISTEN_BACKLOG,
+    PEER_SHARE_OF_LINKS,
+    WAITING_SHARE_OF_DESCRIPTORS,
+)
 from fastnode.link import endings
 from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
@@ -188,8 +192,20 @@ class Acceptor:
         """Connections that may still become links."""
         return len(self._pending) + len(self._limiter)
 
-    def close(self) -> None:
-        """Stop listening; links stay."""
+    def arriving_since(self, time: float) -> bool:
+        """Whether connections may still become links that came after a time of the
+        loop's clock."""
+        return self._pending.recent(time) or self._limiter.recent(time)
+
+    def stop_listening(self) -> None:
+        """Listen no more. Connections that were made before go on to become links."""
+        if self._accepting and self._options.listener is None:
+            # The kernel would reset those that it has accepted for this socket. The
+            # queue of a listener of the user may belong to other processes too.
+            for sock in self._sockets:
+                for _ in range(LISTEN_BACKLOG):
+                    if not self._accept(sock):
+                        break
         self._pause()
         if self._retry is not None:
             self._retry.cancel()
@@ -197,6 +213,10 @@ class Acceptor:
         for sock in self._sockets:
             sock.close()
         self._sockets = []
+
+    def close(self) -> None:
+        """Listen no more, and begin no more handshakes; links stay."""
+        self.stop_listening()
         self._limiter.close()
         self._pending.close()
 
@@ -204,25 +224,29 @@ class Acceptor:
 
     def _readable(self, sock: Listener) -> None:
         for _ in range(ACCEPTS_PER_TURN):
-            if not self._accepting:
+            if not self._accepting or not self._accept(sock):
                 return
-            try:
-                connection, address = sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except EOFError:
-                # No other listener is at its end before this one is.
-                self._pause()
-                return
-            except OSError as error:
-                # EMFILE, ENFILE, ENOBUFS, ENOMEM.
-                if not self._pending.drop_older_half():
-                    self._look_away(error)
-                    return
-                continue
-            self.stats.connections += 1
-            connection.setblocking(False)
-            self._pending.add(connection, address)
+
+    def _accept(self, sock: Listener) -> bool:
+        """Take a connection; return whether there may be more."""
+        try:
+            connection, address = sock.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False
+        except EOFError:
+            # No other listener is at its end before this one is.
+            self._pause()
+            return False
+        except OSError as error:
+            # EMFILE, ENFILE, ENOBUFS, ENOMEM.
+            if not self._pending.drop_older_half():
+                self._look_away(error)
+                return False
+            return True
+        self.stats.connections += 1
+        connection.setblocking(False)
+        self._pending.add(connection, address)
+        return True
 
     def _look_away(self, error: OSError) -> None:
         """Pause: the queue of connections stays readable."""

@@ -97,6 +97,14 @@ class HandshakeLimiter:
     def __len__(self) -> int:
         return len(self._slots)
 
+    def recent(self, since: float) -> bool:
+        """Whether a handshake is under way that began after a time of the loop's
+        clock."""
+        return any(
+            slot.began > since and slot.protocol.state is not State.CLOSED
+            for slot in self._slots.values()
+        )
+
     def add(self, pending: PendingConnection) -> None:
         """Let a connection begin its handshake, now or when a slot is free."""
         self._ready.setdefault(pending.group, {})[pending] = None

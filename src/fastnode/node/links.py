@@ -42,6 +42,11 @@ that link (fastnode.node.succession), if it comes from the same instance of the 
 is as well verified. None of the rules above applies. A ticket that does not fit is
 ignored.
 
+A node that stops says so on its links (LEAVING). Neither side addresses such a link any
+more, so none of the rules above applies to it: a newer link, with the same instance or
+with another one, comes up beside it. The peer closes the link in order when nothing is
+under way on it. Until then it is kept for callers that cannot get another link.
+
 Only links of verified peers are addressable, unless this node verifies nobody. So an
 unverified peer can send to this node, but nothing that is meant for a name is sent to
 it.
@@ -51,7 +56,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -177,6 +182,10 @@ class LinkRegistry:
         # Inbound links that were accepted and that the peer has not confirmed yet.
         self._welcomed: dict[str, list[LinkProtocol]] = {}
         self._by_ticket: dict[bytes, LinkProtocol] = {}
+        # Links that were addressable until either side said that it stops, by name.
+        self._leaving: dict[str, list[LinkProtocol]] = {}
+        #: Called with each link that comes up while this node stops.
+        self.on_late: Callable[[LinkProtocol], None] | None = None
         self.dials: dict[str, PendingDial] = {}
         self.on_asked: Callable[[LinkProtocol], None] | None = None
         #: The connections of each acceptor that have not begun their handshake.
@@ -192,6 +201,13 @@ class LinkRegistry:
             return None  # a list, for example: `Dialer.check` says that it is no name
         return protocol.link if protocol is not None else None
 
+    def leaving(self, name: str) -> Link | None:
+        """Return a link with a peer that is up although either side stops."""
+        for protocol in self._leaving.get(name, ()):
+            if protocol.state is State.UP:
+                return protocol.link
+        return None
+
     def up(self) -> tuple[Link, ...]:
         """Return all links that are up."""
         return tuple(self._up.values())
@@ -200,7 +216,11 @@ class LinkRegistry:
         """Return the links that new messages may take: those of a peer, or all."""
         if name is not None:
             return self._links_of(name)
-        return [each for each in self._up if each.state is State.UP]
+        return [
+            each
+            for each in self._up
+            if each.state is State.UP and not each.extensions.leaving
+        ]
 
     def __iter__(self) -> Iterator[LinkProtocol]:
         return iter(self._all | self._finishing)
@@ -379,6 +399,7 @@ class LinkRegistry:
         log.info("link up: %s", peer)
         succession = protocol.succession
         succession.on_asked = self.on_asked
+        protocol.extensions.on_leaving = self.peer_leaves
         if not protocol.dialer and succession.ticket is not None:
             self._by_ticket[succession.ticket] = protocol
         predecessor = succession.predecessor
@@ -399,6 +420,8 @@ class LinkRegistry:
         else:
             self.events.up(link)
         self._told.add(protocol)
+        if self.on_late is not None:
+            self.on_late(protocol)
 
     def _name(
         self, protocol: LinkProtocol, peer: Peer, predecessor: LinkProtocol | None
@@ -428,6 +451,21 @@ class LinkRegistry:
             del siblings[peer.instance]
         if not siblings:
             self._siblings.pop(peer.name, None)
+
+    def peer_leaves(self, protocol: LinkProtocol) -> None:
+        """Register that a peer has said that it stops."""
+        if protocol.link is None or protocol.link.closed:
+            return
+        log.info("%s stops: new messages and calls take another link", protocol.peer)
+        self.turn_away(protocol)
+
+    def turn_away(self, protocol: LinkProtocol) -> None:
+        """Make a link unreachable because either side stops. It stays up."""
+        peer = protocol.peer
+        assert peer is not None
+        if protocol in self._links_of(peer.name):
+            self._unname(protocol, peer)
+            self._leaving.setdefault(peer.name, []).append(protocol)
 
     def prefer(self, protocol: LinkProtocol) -> None:
         """Make a link addressable, and the one that was its sibling."""
@@ -480,16 +518,19 @@ class LinkRegistry:
             return False
         return True
 
-    async def close(self, deadline: Deadline) -> tuple[Undelivered, ...]:
+    async def close(
+        self, deadline: Deadline, also: Iterable[LinkProtocol]
+    ) -> tuple[Undelivered, ...]:
         """Close all links in order, and abort those that have not ended in time.
 
         Args:
             deadline: when all sockets are aborted.
+            also: links that may have ended before, for what is returned.
 
         Returns:
             What was not delivered.
         """
-        protocols = list(self)
+        protocols = list(dict.fromkeys((*also, *self)))
         shortened = True
         while shortened:
             # A part of the time is reserved: in it, links report what they could not
@@ -513,6 +554,11 @@ class LinkRegistry:
         peer = protocol.peer
         if peer is not None:
             self._unname(protocol, peer)
+            leaving = self._leaving.get(peer.name)
+            if leaving is not None and protocol in leaving:
+                leaving.remove(protocol)
+                if not leaving:
+                    del self._leaving[peer.name]
         if protocol in self._told:
             self._told.discard(protocol)
             assert protocol.link is not None
@@ -552,6 +598,7 @@ class LinkRegistry:
             known.clear()
         self._all.clear()
         self._finishing.clear()
+        self._leaving.clear()
 
 
 def is_beside(peer: Peer, old: LinkProtocol) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -12,7 +13,15 @@ from fastnode import limits
 from fastnode.buffers.pool import BufferPool
 from fastnode.dispatch.handler import handler_peer
 from fastnode.dispatch.lag import LoopLag
-from fastnode.errors import CallTimeout, ConfigError, Side
+from fastnode.errors import (
+    CallTimeout,
+    ConfigError,
+    HandshakeError,
+    LinkClosed,
+    NoRoute,
+    OutOfResources,
+    Side,
+)
 from fastnode.link.settings import LinkSettings
 from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName, check_timeout
@@ -20,12 +29,12 @@ from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
 from fastnode.node.context import DialStats, NodeContext, groups_of, wanted_of
 from fastnode.node.deadline import (
-    Deadline,
     connect_with_deadline,
     inherited,
     timed_out,
     with_deadline,
 )
+from fastnode.node.departure import Departure
 from fastnode.node.dial import Dialer
 from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.fork import ForkGuard
@@ -33,7 +42,7 @@ from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
 from fastnode.node.recheck import Recheck
-from fastnode.node.sending import Sending
+from fastnode.node.sending import CLOSED_TRIES, Sending, untouched
 from fastnode.node.slow import SlowCallbacks
 from fastnode.node.startup_warnings import warn_at_start
 from fastnode.node.succession import Successions
@@ -144,8 +153,8 @@ class Node(Endpoints):
         self._dialer = Dialer(self._context)
         self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._departure: Departure | None = None
         self._stopping: asyncio.Task[tuple[Undelivered, ...]] | None = None
-        self._deadline: Deadline | None = None
         self._maintenance = Maintenance(
             self.name, self._options, self._context.pool, self._routes
         )
@@ -247,15 +256,20 @@ class Node(Endpoints):
                 manager.keep_chains()
 
     async def stop(self, timeout: float | None = None) -> tuple[Undelivered, ...]:
-        """Stop: acceptors close, what is queued leaves in both directions, handlers
-        finish, goodbyes are said.
+        """Stop the node in order.
 
-        What is not done within `timeout` seconds (default:
-        ``NodeOptions.shutdown_timeout``) is cut off. Calling it again waits for the
-        same end. If that call gives a shorter timeout, it shortens the first one.
+        Acceptors listen no more, and peers are told that this node stops. It goes on
+        serving until they have turned away, or until ``NodeOptions.leave_grace`` is
+        over. Then links are closed: what is queued leaves in both directions, handlers
+        finish, goodbyes are said. Calling it again waits for the same end.
 
         The end waits for handlers, so in a handler of this node this begins the end and
         returns at once. The reply of the handler leaves before the end.
+
+        Args:
+            timeout: seconds for all of it; None: ``NodeOptions.shutdown_timeout``. What
+                is not done then is cut off. A second call with less time shortens the
+                first.
 
         Returns:
             What was not done, of each link where something was left; it is logged too.
@@ -270,30 +284,39 @@ class Node(Endpoints):
         if self._loop is None:
             return ()
         self._check_loop()
-        if self._deadline is None or self._stopping is None:
-            limit = self._options.shutdown_timeout if timeout is None else timeout
-            self._deadline = Deadline(limit)
+        if self._departure is None or self._stopping is None:
+            self._departure = Departure(
+                self.name,
+                self._links,
+                self._acceptors,
+                grace=self._options.leave_grace,
+                timeout=self._options.shutdown_timeout if timeout is None else timeout,
+            )
             # Not in the context of a handler, which may be the caller.
             begin = self._context.registry.context.run
-            stopping = self._stop(self._deadline)
+            stopping = self._stop(self._departure)
             self._stopping = begin(self._loop.create_task, stopping)
         elif timeout is not None:
-            self._deadline.shorten(timeout)
+            self._departure.shorten(timeout)
         if handler_peer(self._context.registry) is not None:
             return ()
         return await asyncio.shield(self._stopping)
 
-    async def _stop(self, deadline: Deadline) -> tuple[Undelivered, ...]:
+    async def _stop(self, departure: Departure) -> tuple[Undelivered, ...]:
         self._maintenance.stop()
         if self._recheck is not None:
             self._recheck.stop()
+        # All of them at once: a task that ignores its cancellation holds up no other.
+        keepers = [keeper.close() for keeper in self._keepers]
+        successions = asyncio.ensure_future(self._successions.close())
+        await departure.leave(self._dialer.close)
         for acceptor in self._acceptors:
             acceptor.close()
-        for keeper in tuple(self._keepers):
-            await keeper.close()
+        for keeper in keepers:
+            await keeper
         await self._dialer.close()
-        await self._successions.close()
-        left = await self._links.close(deadline)
+        await successions
+        left = await departure.close()
         for each in left:
             log.warning("%s stopped before all was done with %s", self.name, each)
         self._maintenance.end()
@@ -364,13 +387,30 @@ class Node(Endpoints):
             LinkClosed: this node stops.
         """
         self._check_loop()
-        link = self._links.find(name)
-        if link is not None:
+        for _ in range(CLOSED_TRIES):
+            link = self._links.find(name) or await self._connect(name)
+            if not link.closed:
+                break
+        return link
+
+    async def _connect(self, name: str) -> Link:
+        """Make a link; take one whose peer stops only if there is no other."""
+        if self._stopping is not None:
+            # This node stops. The peer serves it as long as the link is up.
+            link = self._links.leaving(name)
+            if link is not None:
+                return link
+        try:
+            return await self._dialer.connect(name)
+        except (NoRoute, HandshakeError, OutOfResources):
+            link = self._links.leaving(name)
+            if link is None:
+                raise
             return link
-        return await self._dialer.connect(name)
 
     async def _keep(self, name: str) -> Link:
-        """As `connect`, but the dial ends with its keeper if nobody else waits."""
+        """As `connect`, but a link whose peer stops does not count, and the dial ends
+        with its keeper if nobody else waits."""
         self._check_loop()
         link = self._links.find(name)
         return link or await self._dialer.connect(name, lives_on=False)
@@ -396,6 +436,8 @@ class Node(Endpoints):
         """
         self._check_loop()
         self._dialer.check(name)
+        if self._stopping is not None:
+            raise self._dialer.stopped()
         keeper = Keeper(name, self._links, self._keep)
         self._keepers.add(keeper)
         keeper.on_end(self._keepers.discard)
@@ -531,20 +573,30 @@ class Node(Endpoints):
         Raises:
             As `connect` and `Link.call`.
         """
-        link, left = self._links.find(name), timeout
-        if link is None:
-            link, left = await self._dial(name, timeout, inherit_deadline)
-        try:
-            return await link.call(
-                endpoint,
-                payload,
-                timeout=left,
-                priority=priority,
-                metadata=metadata,
-                inherit_deadline=inherit_deadline,
-            )
-        except CallTimeout as error:
-            raise timed_out(error, endpoint, timeout, left) from error.__cause__
+        left, tries = timeout, CLOSED_TRIES
+        began = monotonic()
+        while True:
+            link = self._links.find(name)
+            if link is None:
+                link, left = await self._dial(name, left, inherit_deadline)
+            try:
+                return await link.call(
+                    endpoint,
+                    payload,
+                    timeout=left,
+                    priority=priority,
+                    metadata=metadata,
+                    inherit_deadline=inherit_deadline,
+                )
+            except CallTimeout as error:
+                raise timed_out(error, endpoint, timeout, left) from error.__cause__
+            except LinkClosed as error:
+                # The call has crossed the goodbye of the peer.
+                tries -= 1
+                if not tries or not untouched(error):
+                    raise
+            if timeout is not None:
+                left = max(began + check_timeout(timeout) - monotonic(), 0.0)
 
     async def request(
         self,
@@ -566,20 +618,30 @@ class Node(Endpoints):
         Raises:
             As `call`.
         """
-        link, left = self._links.find(name), timeout
-        if link is None:
-            link, left = await self._dial(name, timeout, inherit_deadline)
-        try:
-            return await link.request(
-                endpoint,
-                payload,
-                timeout=left,
-                priority=priority,
-                metadata=metadata,
-                inherit_deadline=inherit_deadline,
-            )
-        except CallTimeout as error:
-            raise timed_out(error, endpoint, timeout, left) from error.__cause__
+        left, tries = timeout, CLOSED_TRIES
+        began = monotonic()
+        while True:
+            link = self._links.find(name)
+            if link is None:
+                link, left = await self._dial(name, left, inherit_deadline)
+            try:
+                return await link.request(
+                    endpoint,
+                    payload,
+                    timeout=left,
+                    priority=priority,
+                    metadata=metadata,
+                    inherit_deadline=inherit_deadline,
+                )
+            except CallTimeout as error:
+                raise timed_out(error, endpoint, timeout, left) from error.__cause__
+            except LinkClosed as error:
+                # The call has crossed the goodbye of the peer.
+                tries -= 1
+                if not tries or not untouched(error):
+                    raise
+            if timeout is not None:
+                left = max(began + check_timeout(timeout) - monotonic(), 0.0)
 
     async def _dial(
         self, name: str, timeout: float | None, inherit: bool

@@ -145,6 +145,10 @@ class PendingConnections:
         """Return the sockets of all connections."""
         return [pending.sock for pending in self._all]
 
+    def recent(self, since: float) -> bool:
+        """Whether a connection was accepted after a time of the loop's clock."""
+        return any(each.began > since for each in reversed(self._all))
+
     def addresses(self) -> list[Address]:
         """Return the addresses of all peers."""
         return [pending.address for pending in self._all]

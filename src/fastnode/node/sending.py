@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fastnode.errors import LinkClosed, LinkLost, SendQueueFull
+from fastnode.errors import LinkClosed, LinkLost, SendQueueFull, Side
 from fastnode.link.link import room
 from fastnode.node.deadline import left_until
 
@@ -24,6 +24,22 @@ if TYPE_CHECKING:
     from fastnode.sending.outbox import QueueBudget
 
 __all__ = ["Sending"]
+
+
+#: How many links a node tries for one call or message if each is closed in order before
+#: the peer has begun it: one of a node that stops, one of the next node that does, and
+#: one more.
+CLOSED_TRIES = 3
+
+
+def untouched(error: LinkClosed) -> bool:
+    """Whether a link was closed in order because of its peer, and what was sent has not
+    begun there, and never will: it may be sent on another link."""
+    return (
+        error.begun == "no"
+        and error.side is Side.REMOTE
+        and not isinstance(error, LinkLost)
+    )
 
 
 @dataclass(slots=True)
@@ -68,10 +84,11 @@ class Sending:
         link = self._links.find(name) or await connect(name)
         high = priority == "high"
         waits = self._budget.crowded or (name, high) in self._lines
+        tries = CLOSED_TRIES
         while True:
-            if waits:
-                link = await self._wait(name, high, link, payload)
             try:
+                if waits:
+                    link = await self._wait(connect, name, high, link, payload)
                 # Either has queued it before anything else runs.
                 if confirm:
                     await link.send_confirmed(
@@ -87,10 +104,16 @@ class Sending:
                 break
             except SendQueueFull:
                 waits = True
+            except LinkClosed as error:
+                tries -= 1
+                if not tries or not untouched(error):
+                    raise
+                link = self._links.find(name) or await connect(name)
         await link.drain()
 
     async def _wait(
         self,
+        connect: Callable[[str], Awaitable[Link]],
         name: str,
         high: bool,
         link: Link,
@@ -100,6 +123,7 @@ class Sending:
         size = payload.nbytes if isinstance(payload, memoryview) else len(payload)
         line = self._lines.setdefault((name, high), Line())
         line.length += 1
+        tries = CLOSED_TRIES
         try:
             async with line.turn:
                 while True:
@@ -110,6 +134,10 @@ class Sending:
                         error.begun = "no"
                         newer = self._links.find(name)
                         lost = isinstance(error, LinkLost)
+                        tries -= 1
+                        if newer is None and tries and untouched(error):
+                            # Those who stand behind wait, so the order holds.
+                            newer = await connect(name)
                         if lost or newer is None or newer is link:
                             raise
                         link = newer

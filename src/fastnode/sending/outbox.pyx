@@ -520,7 +520,10 @@ cdef class Outbox:
     async def drain(self):
         """Wait while more than the high-water mark is queued, here or on the node."""
         while True:
-            if self.closed is not None and (self.ended or not self.moved):
+            if self.closed is not None and (
+                # An orderly end has begun, and everything has left already.
+                self.ended or not (self.moved or self.encoder.waiting() == 0)
+            ):
                 raise renewed(self.closed)
             if (
                 self.encoder.waiting() <= self.high_water
