@@ -725,7 +725,6 @@ EXTENDED_FLOODS = {
         frames.frame(frames.PAUSE, b"echo") + frames.frame(frames.RESUME, b"echo")
     )
     * 1000,
-    "announcements to leave": frames.leaving(0xFFFFFFFF) * 1000,
     "metadata": frames.extended(
         MESSAGE,
         b"",

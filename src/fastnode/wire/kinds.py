@@ -249,6 +249,7 @@ KINDS: Final = (
         meaning="the endpoint with this name has enough: hold back what is for it",
         least=1,
         most=MAX_ENDPOINT_NAME_BYTES,
+        after_goodbye=True,
         feature="EXTENSIONS",
     ),
     FrameKind(
@@ -257,6 +258,7 @@ KINDS: Final = (
         meaning="the endpoint with this name takes more",
         least=1,
         most=MAX_ENDPOINT_NAME_BYTES,
+        after_goodbye=True,
         feature="EXTENSIONS",
     ),
     FrameKind(
