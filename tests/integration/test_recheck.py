@@ -398,7 +398,7 @@ class FakeLink:
         self.seconds = seconds
         self.spent = 0.0
 
-    def end(self, *_: object) -> None:
+    def terminate(self, *_: object) -> None:
         began = time.perf_counter()
         while time.perf_counter() - began < self.seconds:
             pass

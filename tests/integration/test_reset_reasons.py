@@ -349,7 +349,8 @@ async def test_a_goodbye_is_read_although_a_write_fails() -> None:
                 await each.ping()
             relay.armed = True
             (ending,) = b._links.in_use()
-            ending.end(LinkLost("ended"), CloseReason.KEEPALIVE_TIMEOUT, "for a test")
+            reason = CloseReason.KEEPALIVE_TIMEOUT
+            ending.terminate(LinkLost("ended"), reason, "for a test")
             # The loop does not run meanwhile.
             assert relay.cut.wait(WAIT_SECONDS)
             link.send("e", b"x" * 200_000)

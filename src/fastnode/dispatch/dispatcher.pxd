@@ -49,7 +49,7 @@ cdef class Dispatcher:
     cdef int cancel(self, uint32_t call, bint late) except -1
     cdef bint is_cancelled(self, uint32_t call) except? True
     cdef int dry(self) except -1
-    cdef int hold(self) except -1
+    cdef int hold_deliveries(self) except -1
     cdef int release(self) except -1
     cdef int moved(self) except -1
     cdef int tell_idle(self, callback) except -1

@@ -256,9 +256,9 @@ cdef class Dispatcher:
 
     # --- an older or newer link, see fastnode.link.succession -----------------------
 
-    cdef int hold(self) except -1:
+    cdef int hold_deliveries(self) except -1:
         """Hold all messages and calls until `release`."""
-        return self.queue.hold()
+        return self.queue.hold_deliveries()
 
     cdef int release(self) except -1:
         """Handle what was held."""

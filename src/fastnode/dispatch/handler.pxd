@@ -156,7 +156,7 @@ cdef class Handlers:
     cdef int reply(self, uint32_t call, object result) except -1
     cdef int refuse_for(self, uint32_t call, object error) except -1
     cdef int start(self, object awaitable, Delivery delivery) except -1
-    cdef int end(self, Delivery delivery, object result, object error) except -1
+    cdef int handler_ended(self, Delivery delivery, object result, object error) except -1
     cdef int answer(
         self, Endpoint endpoint, uint32_t call, object result, object error
     ) except -1

@@ -131,7 +131,7 @@ cdef class Delivery:
         """Tell the end, once: code of the user that holds the task's coroutine may have
         run it too."""
         if self.state == RUNNING:
-            self.handlers.end(self, result, error)
+            self.handlers.handler_ended(self, result, error)
         return 0
 
     def __await__(self):
@@ -640,7 +640,9 @@ cdef class Handlers:
             task.cancel()
         return 1
 
-    cdef int end(self, Delivery delivery, object result, object error) except -1:
+    cdef int handler_ended(
+        self, Delivery delivery, object result, object error
+    ) except -1:
         """The handler has returned, or raised `error` if that is not None.
 
         Whatever fails, the handler is counted no more, and whoever waits for its end is
@@ -721,7 +723,7 @@ cdef class Handlers:
                 self.paused.less_under_way(delivery.size)
                 self.paused.free(endpoint.name, aside_size(delivery))
             else:
-                self.windows.end(delivery.lane, delivery.size)
+                self.windows.handler_ended(delivery.lane, delivery.size)
         except Exception as error:
             # The peer may wait for credit that it is not given any more.
             self.begin_failed(error)

@@ -98,7 +98,7 @@ cdef class DeliveryQueue:
     cdef int run_lanes(self) except -1
     cdef int run_endpoint(self, Endpoint endpoint) except -1
     cdef int run_stalled(self) except -1
-    cdef int hold(self) except -1
+    cdef int hold_deliveries(self) except -1
     cdef int release(self) except -1
     cdef bint mark(self) except? True
     cdef bint waits(self) noexcept

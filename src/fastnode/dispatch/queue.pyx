@@ -542,7 +542,7 @@ cdef class DeliveryQueue:
 
     # --- another link, and the end ----------------------------------------------------
 
-    cdef int hold(self) except -1:
+    cdef int hold_deliveries(self) except -1:
         """Hold all that comes until `release`."""
         self.holding = True
         if self.held is None:

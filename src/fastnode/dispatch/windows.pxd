@@ -58,4 +58,4 @@ cdef class Windows:
     cdef bint excuse(self, int lane, size_t size) noexcept
     cdef int excused_now(self, int lane, bint excused) except -1
     cdef int go_on(self, int lane, size_t size, bint excused) except -1
-    cdef int end(self, int lane, size_t size) except -1
+    cdef int handler_ended(self, int lane, size_t size) except -1

@@ -256,7 +256,7 @@ cdef class Windows:
             self.held[lane] += size
         return 0
 
-    cdef int end(self, int lane, size_t size) except -1:
+    cdef int handler_ended(self, int lane, size_t size) except -1:
         """It has ended."""
         self.under_way[lane] -= size
         return self.release(lane, size)

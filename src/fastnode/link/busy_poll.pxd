@@ -26,7 +26,7 @@ cdef class BusyPoll:
     cdef readonly unsigned long long yielded
 
     cdef bint begin(self, loop, reply, double now) except -1
-    cdef int end(self, reply, bint in_time) except -1
+    cdef int stop_expecting(self, reply, bint in_time) except -1
 
 
 cdef class PolledReply:
@@ -38,4 +38,4 @@ cdef class PolledReply:
     cdef double until
 
     cdef int begin(self, loop, uint64_t number) except -1
-    cdef int end(self, bint replied) except -1
+    cdef int stop_polling(self, bint replied) except -1

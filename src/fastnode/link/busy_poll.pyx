@@ -88,7 +88,7 @@ cdef class BusyPoll:
         self.awaited[reply] = now + self.limit
         return True
 
-    cdef int end(self, reply, bint in_time) except -1:
+    cdef int stop_expecting(self, reply, bint in_time) except -1:
         """It is not expected any more. To be called once for each `begin` that was
         True, late or not."""
         self.awaited.pop(reply, None)
@@ -143,18 +143,18 @@ cdef class PolledReply:
             if now < self.until:
                 return 0
             # It may take for ever: it is not to keep others from being polled for.
-            self.end(False)
+            self.stop_polling(False)
         if self.backoff.ready(now) and self.poll.begin(loop, self, now):
             self.number = number
             self.until = now + self.poll.limit
         return 0
 
-    cdef int end(self, bint replied) except -1:
+    cdef int stop_polling(self, bint replied) except -1:
         """It is not waited for any more, with or without a reply."""
         cdef double now = monotonic()
         cdef bint in_time = now < self.until
         self.number = 0
-        self.poll.end(self, in_time and replied)
+        self.poll.stop_expecting(self, in_time and replied)
         if not in_time:
             self.backoff.lost(now)
         elif replied:

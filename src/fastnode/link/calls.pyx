@@ -192,7 +192,7 @@ cdef class CallTable:
                 timer.cancel()
             self.waiting.pop(number, None)
             if self.polled.number == number:
-                self.polled.end(False)
+                self.polled.stop_polling(False)
             if handler_waits:
                 handling.go_on()
             if self.on_idle is not None and not self.waiting:
@@ -269,7 +269,7 @@ cdef class CallTable:
             self.take_metadata(number, decoder.block)
             decoder.block = None
         if self.polled.number == number:
-            self.polled.end(True)
+            self.polled.stop_polling(True)
         if future is not None and not future.done():
             future.set_result(payload)
         return 0
@@ -292,7 +292,7 @@ cdef class CallTable:
         cdef object error
         code, name, text = decode_call_error(body)
         if self.polled.number == number:
-            self.polled.end(True)
+            self.polled.stop_polling(True)
         if code == DEADLINE_OVER:
             self.expired_there += 1
         if future is None or future.done():

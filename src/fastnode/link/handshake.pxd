@@ -43,7 +43,7 @@ cdef class StrangerReader:
     # How many bytes the peer may send after its TLS handshake until it is admitted.
     cdef size_t introduction
 
-    cdef size_t hold(self, size_t size) except? 0
+    cdef size_t hold_record(self, size_t size) except? 0
     cdef int read_on(self, size_t size) except -1
     cdef int refuse_hello(self) except -1
     cdef int take_rest(self) except -1

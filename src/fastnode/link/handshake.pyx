@@ -214,7 +214,7 @@ cdef class StrangerReader:
                 return
             self.introduction -= <size_t>nbytes
         if self.whole:
-            nbytes = self.hold(<size_t>nbytes)
+            nbytes = self.hold_record(<size_t>nbytes)
             if not self.fits:
                 self.refuse_hello()
                 return
@@ -247,7 +247,7 @@ cdef class StrangerReader:
             connection.take_in(len(held), False)
         return 0
 
-    cdef size_t hold(self, size_t size) except? 0:
+    cdef size_t hold_record(self, size_t size) except? 0:
         """Keep what is behind the last whole record; returns what is to be fed now."""
         cdef unsigned char *data = <unsigned char *>&self.connection.receive[0]
         cdef size_t missing

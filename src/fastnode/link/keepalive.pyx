@@ -80,7 +80,7 @@ cdef class Keepalive:
         self.heard_at = monotonic()
         self.reads += 1
         if self.reads == BUSY and self.timer is not None:
-            self.outbox.engine.hold(True)
+            self.outbox.engine.keep_buffers(True)
         return 0
 
     cdef int wait(self, double seconds) except -1:
@@ -96,7 +96,7 @@ cdef class Keepalive:
         cdef double last_look = self.limit - self.interval * LAST_LOOK
         self.timer = None
         if self.reads < BUSY and self.outbox.engine.holding:
-            self.outbox.engine.hold(False)
+            self.outbox.engine.keep_buffers(False)
         self.reads = 0
         if silence + TICK_SECONDS < self.interval:
             self.probes = 0
@@ -165,7 +165,7 @@ cdef class Keepalive:
         finally:
             self.pings.pop(number, None)
             if self.polled.number == last:
-                self.polled.end(False)
+                self.polled.stop_polling(False)
         return perf_counter() - began
 
     cdef int pinged(self, bytes number) except -1:
@@ -184,7 +184,7 @@ cdef class Keepalive:
         cdef object waiter = self.pings.get(number)
         if waiter is not None and not waiter.done():
             if self.polled.number and self.polled.number == NUMBER.unpack(number)[0]:
-                self.polled.end(True)
+                self.polled.stop_polling(True)
             waiter.set_result(None)
         return 0
 

@@ -6,7 +6,7 @@ call, `Keepalive`, and `Succession` for a newer link in the place of this one. T
 states are those of `fastnode.link.machine`.
 
 Rules for whoever edits this. Handlers run inside `on_frame`: after every call that
-may reach one, the state may have changed. All ways to the end lead through `end`.
+may reach one, the state may have changed. All ways to the end lead through `terminate`.
 Nothing is written after it but what it wrote itself: the alert or goodbye.
 """
 
@@ -247,7 +247,7 @@ cdef class LinkProtocol(FrameTaker):
 
     def refuse(self, error):
         """Refuse the peer, and tell it why."""
-        self.end(
+        self.terminate(
             error,
             getattr(error, "close_reason", CloseReason.REFUSED),
             error.message,
@@ -273,9 +273,9 @@ cdef class LinkProtocol(FrameTaker):
 
     cdef int on_lost(self, exc) except -1:
         if self.state_ < State.UP:
-            self.end(endings.cut_short(self.peer_text(), exc))
+            self.terminate(endings.cut_short(self.peer_text(), exc))
         else:
-            self.end(endings.lost("the connection broke", self.peer, exc))
+            self.terminate(endings.lost("the connection broke", self.peer, exc))
         return 0
 
     cdef int on_gone(self) except -1:
@@ -294,7 +294,7 @@ cdef class LinkProtocol(FrameTaker):
         if isinstance(error, TLS_ERRORS):
             self.engine_failed(error)
         elif isinstance(error, ProtocolError):
-            self.end(error, CloseReason.PROTOCOL_ERROR, error.message)
+            self.terminate(error, CloseReason.PROTOCOL_ERROR, error.message)
         else:
             log.error(
                 "internal error on the link with %s", self.peer_text(), exc_info=error
@@ -307,7 +307,7 @@ cdef class LinkProtocol(FrameTaker):
         if self.state_ < State.UP:
             self.refuse(endings.no_verdict(self.peer_text(), error))
         else:
-            self.end(
+            self.terminate(
                 endings.lost("internal error", self.peer, error, Side.LOCAL),
                 CloseReason.INTERNAL_ERROR,
                 "internal error",
@@ -417,7 +417,7 @@ cdef class LinkProtocol(FrameTaker):
 
     def peer_silent(self, seconds):
         """The keepalive takes the peer for dead."""
-        self.end(
+        self.terminate(
             endings.lost(f"nothing was heard for {seconds:g} s", self.peer),
             CloseReason.KEEPALIVE_TIMEOUT,
             f"nothing was heard of this side for {seconds:g} s",
@@ -444,7 +444,7 @@ cdef class LinkProtocol(FrameTaker):
 
     # --- a newer link takes over, see fastnode.link.succession ------------------
 
-    def move_to(self, LinkProtocol successor):
+    def hand_over_to(self, LinkProtocol successor):
         """What is sent from now on travels on `successor`, which is up."""
         self.succession.succeed(successor)
         if self.state_ is not State.UP:
@@ -455,7 +455,7 @@ cdef class LinkProtocol(FrameTaker):
         self.outbox.move(endings.replaced(self.peer))
         self.drained()
 
-    def hurry(self, bint others_wait):
+    def probe_sooner(self, bint others_wait):
         """Find out soon whether the peer is dead, while a newer link waits for this."""
         interval = self.settings.interval_with(self.peer_hello)
         if others_wait:
@@ -547,7 +547,7 @@ cdef class LinkProtocol(FrameTaker):
             self.outbox.frame(GOODBYE, 0, encode_goodbye(self.close_reason, text, ""))
             self.outbox.flush()
         if self.goodbye_received and not self.outbox.size():
-            self.end(self.outbox.closed)
+            self.terminate(self.outbox.closed)
         return 0
 
     def close_expired(self):
@@ -557,7 +557,7 @@ cdef class LinkProtocol(FrameTaker):
         if queued:
             error = endings.cut_off(self.peer, queued)
             log.warning("%s", error)
-        self.end(
+        self.terminate(
             error,
             CloseReason.CLOSE_TIMEOUT,
             "the time to close it was over; what was on its way may be lost",
@@ -566,9 +566,9 @@ cdef class LinkProtocol(FrameTaker):
     cdef int on_goodbye(self, bytes body) except -1:
         code, text, hint = decode_goodbye(body)
         if self.state_ < State.UP:
-            self.end(refusal_from_wire(code, text, hint, peer=self.peer_text()))
+            self.terminate(refusal_from_wire(code, text, hint, peer=self.peer_text()))
         elif code >= FIRST_REFUSAL:
-            self.end(
+            self.terminate(
                 endings.lost(f"the peer ended it: {text}", self.peer, hint=hint or None)
             )
         else:
@@ -606,7 +606,7 @@ cdef class LinkProtocol(FrameTaker):
             error = endings.cut_off(self.peer, self.outbox.size())
         else:
             error = endings.lost("it was closed without a goodbye", self.peer)
-        self.end(error)
+        self.terminate(error)
         return 0
 
     def engine_failed(self, error):
@@ -619,9 +619,9 @@ cdef class LinkProtocol(FrameTaker):
             failure = endings.lost(
                 "TLS failed, or the stream was cut", self.peer, error
             )
-        self.end(failure)
+        self.terminate(failure)
 
-    def end(self, error, reason=None, text="", hint=None):
+    def terminate(self, error, reason=None, text="", hint=None):
         """The end of the link, in order or not: `error` is what everybody is told.
 
         Args:
@@ -679,7 +679,7 @@ cdef class LinkProtocol(FrameTaker):
         elif part == 6:
             self.owner.link_ended(self, was, self.error)
         elif part == 7:
-            self.succession.end(self.error)
+            self.succession.link_ended(self.error)
         return 0
 
     # --- handlers -------------------------------------------------------------

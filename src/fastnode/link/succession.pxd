@@ -32,4 +32,4 @@ cdef class Succession:
     cdef int succeed(self, object successor) except -1
     cdef bint finished(self) noexcept
     cdef bint finished_here(self) noexcept
-    cdef int end(self, object error) except -1
+    cdef int link_ended(self, object error) except -1

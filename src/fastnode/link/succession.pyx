@@ -158,15 +158,15 @@ cdef class Succession:
         """`successor` is up: it holds what it receives, unless all has come here."""
         self.successor = successor
         if not self.dispatcher.through:
-            (<Succession>successor.succession).hold()
-            self.protocol.hurry(True)
+            (<Succession>successor.succession).hold_deliveries()
+            self.protocol.probe_sooner(True)
         self.answer(None, successor)
         return 0
 
-    def hold(self):
+    def hold_deliveries(self):
         """Hold what is received."""
         self.held = self.loop.create_future()
-        self.dispatcher.hold()
+        self.dispatcher.hold_deliveries()
 
     def release(self):
         """The link before this one is through: handle what was held."""
@@ -180,7 +180,7 @@ cdef class Succession:
         """All that the peer sent on this link, up to its MOVED, has been handled."""
         if self.successor is not None:
             self.loop.call_soon(self.successor.succession.release)
-        self.protocol.hurry(False)
+        self.protocol.probe_sooner(False)
         self.protocol.drained()
 
     # --- the end ----------------------------------------------------------------
@@ -220,7 +220,7 @@ cdef class Succession:
             found.append(f"{self.dispatcher.running} handlers run")
         return ", ".join(found) or "the peer has not finished"
 
-    cdef int end(self, object error) except -1:
+    cdef int link_ended(self, object error) except -1:
         """The link has ended, in whatever way."""
         successor, predecessor = self.successor, self.predecessor
         protocol = self.protocol

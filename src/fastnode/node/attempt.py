@@ -175,7 +175,7 @@ class Attempt:
         if protocol.state >= State.UP:
             return  # too late: callbacks have been told of the link
         self._heard = protocol.heard
-        protocol.end(
+        protocol.terminate(
             DialGivenUp("the dial was given up", peer=str(self._name), side=Side.LOCAL)
         )
 

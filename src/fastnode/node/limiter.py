@@ -234,7 +234,7 @@ class HandshakeLimiter:
             # TLS is up, so the peer can be told. Its memory is freed at once.
             protocol.refuse(error)
         else:
-            protocol.end(error)
+            protocol.terminate(error)
             protocol.abort()
         return True
 

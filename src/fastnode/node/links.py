@@ -494,7 +494,7 @@ class LinkRegistry:
     def _end_loser(self, protocol: LinkProtocol) -> None:
         text = "another link between the two nodes stays"
         error = LinkClosed(text, peer=protocol.peer, side=Side.LOCAL)
-        protocol.end(error, CloseReason.DUPLICATE_LINK, text)
+        protocol.terminate(error, CloseReason.DUPLICATE_LINK, text)
 
     def _end_older(self, old: LinkProtocol) -> None:
         text = "a newer link took the place of this one"
@@ -503,18 +503,18 @@ class LinkRegistry:
             peer=old.peer,
             side=Side.LOCAL,
         )
-        old.end(error, CloseReason.REPLACED, text)
+        old.terminate(error, CloseReason.REPLACED, text)
 
     def _succeed(self, old: LinkProtocol, new: LinkProtocol) -> bool:
         """Let `new` succeed `old`, if `old` is still there; False: `new` was ended."""
         if old.state is State.CLOSED:
             new.succession.predecessor = None
         elif old.succession.successor is None and old.state is not State.RETIRING:
-            old.move_to(new)
+            old.hand_over_to(new)
         else:
             text = "two links succeed the same one"
             error = ProtocolError(text, peer=new.peer, side=Side.REMOTE)
-            new.end(error, CloseReason.PROTOCOL_ERROR, text)
+            new.terminate(error, CloseReason.PROTOCOL_ERROR, text)
             return False
         return True
 

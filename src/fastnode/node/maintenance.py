@@ -153,7 +153,7 @@ class Maintenance:
         if self._ticker is not None:
             self._ticker.cancel()
 
-    def end(self) -> None:
+    def free_memory(self) -> None:
         """Free all unused memory. All links have ended."""
         for handle in (self._aging, self._giving):
             if handle is not None:

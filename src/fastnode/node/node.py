@@ -319,7 +319,7 @@ class Node(Endpoints):
         left = await departure.close()
         for each in left:
             log.warning("%s stopped before all was done with %s", self.name, each)
-        self._maintenance.end()
+        self._maintenance.free_memory()
         if self._lag is not None:
             self._lag.stop()
         return left

@@ -489,7 +489,7 @@ def close(protocol: LinkProtocol, refusal: FastnodeError) -> None:
     )
     lost.__cause__ = error
     reason = getattr(error, "close_reason", CloseReason.REFUSED)
-    protocol.end(lost, reason, error.message, error.hint)
+    protocol.terminate(lost, reason, error.message, error.hint)
 
 
 def cannot_judge(why: str) -> HandshakeError:

@@ -116,14 +116,14 @@ cdef class DirectEngine(SslObjectEngine):
             self.records_of_key = UINT64_MAX
         return SslObjectEngine.settle(self)
 
-    cdef int hold(self, bint held) except -1:
+    cdef int keep_buffers(self, bint held) except -1:
         if self.pointer == NULL:
             return 0
         if held:
             lib.ssl_ctrl(self.pointer, CTRL_CLEAR_MODE, RELEASE_BUFFERS, NULL)
         # From OpenSSL 3.2 on only this one tells those who read records.
         lib.ssl_ctrl(self.pointer, CTRL_MODE, 0 if held else RELEASE_BUFFERS, NULL)
-        return SslObjectEngine.hold(self, held)
+        return SslObjectEngine.keep_buffers(self, held)
 
     cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1:
         cdef size_t got = 0

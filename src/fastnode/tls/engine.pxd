@@ -5,7 +5,7 @@ cdef enum:
 
 
 cdef class TlsEngine:
-    # See `hold`.
+    # See `keep_buffers`.
     cdef readonly bint holding
 
     cdef int feed(self, const unsigned char *data, size_t size) except -1
@@ -13,7 +13,7 @@ cdef class TlsEngine:
     cdef int feed_eof(self) except -1
     cdef int handshake(self) except -1
     cdef int settle(self) except -1
-    cdef int hold(self, bint held) except -1
+    cdef int keep_buffers(self, bint held) except -1
     cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1
     cdef int write(self, const unsigned char *data, size_t size) except -1
     cdef bytes output(self)

@@ -50,7 +50,7 @@ cdef class TlsEngine:
         """The peer was judged: forget what only that was for."""
         return 0
 
-    cdef int hold(self, bint held) except -1:
+    cdef int keep_buffers(self, bint held) except -1:
         """Keep the memory that records are read and written in, from one to the next:
         for connections that are busy. Else, and at first, it is freed with each."""
         self.holding = held
@@ -136,8 +136,8 @@ cdef class TlsEngine:
         self.settle()
 
     def busy(self, bint busy):
-        """See `hold`."""
-        self.hold(busy)
+        """See `keep_buffers`."""
+        self.keep_buffers(busy)
 
     def end(self):
         """See `close`."""

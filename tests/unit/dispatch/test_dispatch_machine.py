@@ -153,7 +153,7 @@ class DispatchMachine(RuleBasedStateMachine):
         if act is Act.CANCEL:
             raise asyncio.CancelledError
         if act in (Act.END_LINK, Act.END_LINK_AND_WAIT):
-            side.protocol.end(LinkLost("a handler ended it"))
+            side.protocol.terminate(LinkLost("a handler ended it"))
         return bytes(LARGE) if act is Act.REPLY_LARGE else b""
 
     async def later(self, message: Message) -> bytes:

@@ -115,7 +115,7 @@ def test_a_handler_that_ends_its_link_and_goes_on_makes_room_at_its_end(
         @node.node.handler("bounded", concurrency=1)
         def bounded(message: Message) -> Any:
             if message.payload == b"ends":
-                first.protocol.end(LinkLost("the handler ended it"))
+                first.protocol.terminate(LinkLost("the handler ended it"))
             return waiting.one(message)
 
         first, second = (connect(node, name, "bounded") for name in ("one", "two"))

@@ -36,8 +36,8 @@ class Handshake:
         self.did.append("refuse")
         self.state = State.CLOSED
 
-    def end(self, error: Exception) -> None:
-        self.did.append("end")
+    def terminate(self, error: Exception) -> None:
+        self.did.append("terminate")
         self.state = State.CLOSED
 
     def abort(self) -> None:
@@ -87,7 +87,7 @@ async def test_patience_follows_the_good_peers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "did"), [(State.TLS, ["end", "abort"]), (State.HELLO, ["refuse"])]
+    ("state", "did"), [(State.TLS, ["terminate", "abort"]), (State.HELLO, ["refuse"])]
 )
 async def test_who_can_be_told_is_told(state: State, did: list[str]) -> None:
     it = Limiter()
