@@ -792,6 +792,19 @@ async def test_guarantee_9_floods_of_a_succession(frame: int) -> None:
             await at.healthy()
 
 
+async def test_guarantee_9_a_flood_of_announcements_to_leave() -> None:
+    """The first one has the node close the link in order; the others change nothing."""
+    async with scene() as at:
+        async with at.attacker("up", dials=True, extends=True) as peer:
+            peer.writer.write(frames.leaving(0xFFFFFFFF) * 10_000)
+            await until(lambda: peer.protocol.state >= State.CLOSING)
+            assert (await peer.until(frames.GOODBYE))[:2] == b"\0\1"
+            await at.healthy()
+            peer.writer.write(frames.frame(frames.GOODBYE, frames.reason(1)))
+            await until(lambda: peer.protocol.error)
+            assert not isinstance(peer.protocol.error, ProtocolError | LinkLost)
+
+
 async def test_guarantee_9_empty_records(tmp_path: Path) -> None:
     """OpenSSL takes some in a row; many are a failure of TLS."""
     async with scene() as at:
