@@ -13,10 +13,11 @@ the conversations that pass with `s_server` and fail with the node. The status i
 one of them is not in `DELIBERATE`, which says why a node differs on purpose.
 
 The scripts are not changed, but `SHIM` runs them. It adds the ALPN protocol of fastnode
-to each ClientHello, for a node refuses a dialer without it, and it makes the scripts
-choose the same random samples in both runs. They send "GET /". `s_server` answers
-with a page. A node answers with a GOODBYE frame and close_notify, for that is no frame.
-Both are application data, and no script looks into it.
+to each ClientHello, for a node refuses a dialer without it, and expects it in the
+answer. It also makes the scripts choose the same random samples in both runs. They send
+"GET /". `s_server` answers with a page. A node answers with a GOODBYE frame and
+close_notify, for that is no frame. Both are application data, and no script looks into
+it.
 
 With `--testssl`, testssl.sh judges a node. The run prints each finding that is worse
 than "OK" or "INFO". The status is 1 if one of them is not in `EXPLAINED`.
@@ -73,6 +74,7 @@ folder, script = sys.argv[1:3]
 sys.path.insert(0, folder)
 from collections import OrderedDict
 from tlslite.extensions import ALPNExtension
+from tlsfuzzer.expect import ExpectEncryptedExtensions
 from tlsfuzzer.messages import ClientHelloGenerator
 generate, ALPN = ClientHelloGenerator.generate, 16
 def with_alpn(self, state):
@@ -85,6 +87,12 @@ def with_alpn(self, state):
         print("{LARGE}")
     return message
 ClientHelloGenerator.generate = with_alpn
+compare = ExpectEncryptedExtensions._compare_extensions_in_ee
+def expect_alpn(self, *rest):
+    if self.extensions is not None and ALPN not in self.extensions:
+        self.extensions = dict([*self.extensions.items(), (ALPN, None)])
+    return compare(self, *rest)
+ExpectEncryptedExtensions._compare_extensions_in_ee = expect_alpn
 random.seed(1)
 sys.argv[:] = sys.argv[2:]
 runpy.run_path(script, run_name="__main__")
@@ -142,19 +150,20 @@ SCENES = (
     Scene("rsa:2048", ASKS, "mldsa65", ("mldsa-in-certificate-verify",)),
     Scene("rsa:2048", REQUIRES, "rsa:2048", ("certificate-verify",)),
 )
-#: What OpenSSL lists in its CertificateRequest. Newer ones list more, and then
-#: a script that compares the lists fails with both servers.
+#: What OpenSSL 3.0 lists in its CertificateRequest. Newer ones list more, and then a
+#: script that compares the lists fails with both servers.
 SIGNATURES = (
-    "ecdsa_secp256r1_sha256 ecdsa_secp384r1_sha384 ecdsa_secp521r1_sha512 ed25519 ed448 "
-    "rsa_pss_pss_sha256 rsa_pss_pss_sha384 rsa_pss_pss_sha512 rsa_pss_rsae_sha256 "
-    "rsa_pss_rsae_sha384 rsa_pss_rsae_sha512 rsa_pkcs1_sha256 rsa_pkcs1_sha384 "
-    "rsa_pkcs1_sha512 sha224+ecdsa sha224+rsa"
+    "ecdsa_secp256r1_sha256 ecdsa_secp384r1_sha384 ecdsa_secp521r1_sha512 ed25519 "
+    "ed448 rsa_pss_pss_sha256 rsa_pss_pss_sha384 rsa_pss_pss_sha512 "
+    "rsa_pss_rsae_sha256 rsa_pss_rsae_sha384 rsa_pss_rsae_sha512 rsa_pkcs1_sha256 "
+    "rsa_pkcs1_sha384 rsa_pkcs1_sha512 sha224+ecdsa sha224+rsa"
 )
 #: Scripts that this run leaves out, and why.
 LEFT_OUT = {
     "lengths": "needs a server that echoes",
     "minerva": "measures time, and needs a packet capture",
     "non-support": "is for servers without TLS 1.3",
+    "post-handshake-auth": "a node asks for certificates in the handshake only",
     "psk_dhe_ke": "needs a pre-shared key",
     "psk_ke": "needs a pre-shared key",
 }
@@ -328,10 +337,9 @@ def read_verdicts(output: str) -> Verdicts:
     verdicts = Verdicts(over="\nTOTAL:" in output)
     name, last = None, ""
     for line in output.splitlines():
-        if line.endswith("...") and not line.startswith((" ", "\t")):
-            name, last = line.removesuffix("...").rstrip(), ""
-        elif name is None:
-            continue
+        if name is None:
+            if line.endswith("..."):
+                name, last = line.removesuffix("...").rstrip(), ""
         elif line == LARGE:
             verdicts.large.add(name)
         elif line in {"OK", "OK-expected failure"}:
