@@ -35,6 +35,7 @@ from fastnode.wire.hello import Hello
 from fastnode.wire.kinds import KINDS
 from helpers import frames
 from helpers.documents import section, table
+from soak import judges
 
 ROOT = Path(__file__).parents[2]
 WIRE = (ROOT / "docs/wire-format.md").read_text()
@@ -451,6 +452,16 @@ def test_reliability_names_tests_that_exist() -> None:
     assert len(named) > 20
     for file, test in named:
         assert test in defined_in(file), f"{file}::{test}"
+
+
+def test_what_outside_judges_find_is_explained() -> None:
+    """The run, and the tables of reliability.md, have the same reasons."""
+    reasons = {reason for *_, reason in judges.DELIBERATE} | {judges.LARGE_HELLO}
+    sent = "what a script sends or expects"
+    assert {row[0] for row in table(RELIABILITY, sent)} == reasons
+    found = {r[0].strip("`"): r[1] for r in table(RELIABILITY, "finding of testssl.sh")}
+    assert found.keys() == judges.EXPLAINED.keys()
+    assert all(found[each].startswith(why) for each, why in judges.EXPLAINED.items())
 
 
 # --- numbers in the text -------------------------------------------------------------

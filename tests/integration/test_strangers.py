@@ -273,6 +273,7 @@ async def test_guarantee_9_endless_handshakes_are_refused(first: bytes) -> None:
 # --- large ClientHellos -------------------------------------------------------------
 
 ILLEGAL_PARAMETER = b"\x15\x03\x03\x00\x02\x02\x2f"
+RECORD_OVERFLOW = b"\x15\x03\x03\x00\x02\x02\x16"
 #: The sizes of key shares of X25519MLKEM768, SecP256r1MLKEM768, SecP384r1MLKEM1024.
 PQ_SHARES = (1216, 1249, 1665)
 
@@ -311,6 +312,16 @@ async def test_guarantee_9_a_larger_client_hello_gets_an_alert(size: int) -> Non
         (refused,) = refusals
         assert type(refused.error) is ProtocolError
         assert "ClientHello" in str(refused.error)
+        assert b.acceptors[0].stats.failed == {"ProtocolError": 1}
+
+
+async def test_a_larger_client_hello_in_too_large_a_record() -> None:
+    """RFC 8446, section 5.1, says which alert that is. OpenSSL sends the same one."""
+    large = b"\x01" + (1 << 14).to_bytes(3) + bytes(1 << 14)
+    record = b"\x16\x03\x01" + len(large).to_bytes(2) + large
+    async with running(B) as b:
+        said = await answer_to(b.acceptors[0].address, record)
+        assert said == RECORD_OVERFLOW
         assert b.acceptors[0].stats.failed == {"ProtocolError": 1}
 
 

@@ -25,7 +25,7 @@ from fastnode.limits import (
 from fastnode.link import endings
 from fastnode.link.machine import Event, State
 from fastnode.link.transport_protocol import TransportProtocol
-from fastnode.tls.alerts import ILLEGAL_PARAMETER, alert
+from fastnode.tls.alerts import ILLEGAL_PARAMETER, RECORD_OVERFLOW, alert
 from fastnode.wire.hello import Hello
 
 log = logging.getLogger("fastnode.link")
@@ -184,7 +184,7 @@ cdef class StrangerReader:
         self.connection = connection
         self.whole = whole
         self.held = b""
-        self.hellos = Hellos((0, 0, 0, 0), 0, 0, False)
+        self.hellos = Hellos((0, 0, 0, 0), 0, 0, False, False)
         self.readable = PART
         self.introduction = MAX_INTRODUCTION_BYTES
 
@@ -228,11 +228,14 @@ cdef class StrangerReader:
 
         At this point nothing is encrypted yet. OpenSSL sends the same alert for a
         ClientHello above its own limit: it is well-formed, and its length is not
-        acceptable (RFC 8446, section 6.2).
+        acceptable (RFC 8446, section 6.2). If the record is too large as well, RFC 8446
+        wants the alert that says so (section 5.1).
         """
         cdef Connection connection = self.connection
         self.held = b""
-        connection.transport.write(alert(ILLEGAL_PARAMETER))
+        connection.transport.write(
+            alert(RECORD_OVERFLOW if self.hellos.overflow else ILLEGAL_PARAMETER)
+        )
         return connection.taker.on_failure(endings.hello_too_large(MOST_HELLO))
 
     cdef int take_rest(self) except -1:
@@ -262,6 +265,7 @@ cdef class StrangerReader:
             # The record behind them is looked at again when all of it is there.
             known = self.hellos
             self.fits = hellos_fit(&known, data + whole, size - whole, MOST_HELLO)
+            self.hellos.overflow = known.overflow
         self.held = (<const char *>data)[whole:size]
         self.read_on(max(missing, PART))
         return whole

@@ -10,6 +10,8 @@ cdef struct Hellos:
     size_t left
     # No ClientHello can follow any more.
     bint over
+    # The record that holds the ClientHello that does not fit is too large for TLS.
+    bint overflow
 
 
 cdef size_t whole_records(

@@ -18,6 +18,8 @@ cdef enum:
     FIRST_TYPE = 20
     LAST_TYPE = 23
     MOST_BYTES = (16 << 10) + 256
+    # The same for a record in plaintext (RFC 8446, 5.1).
+    MOST_PLAINTEXT = 16 << 10
     CHANGE_CIPHER_SPEC = 20
     ALERT = 21
     HANDSHAKE = 22
@@ -68,11 +70,14 @@ cdef bint hellos_fit(
     """
     cdef size_t at = 0
     cdef size_t length
+    cdef bint overflow
     while not hellos.over and size - at >= HEAD_BYTES:
         length = <size_t>data[at + 3] << 8 | data[at + 4]
+        overflow = length > MOST_PLAINTEXT
         length = min(length, size - at - HEAD_BYTES)
         if data[at] == HANDSHAKE:
             if not message_fits(hellos, data + at + HEAD_BYTES, length, most):
+                hellos.overflow = overflow
                 return False
         elif data[at] != ALERT and data[at] != CHANGE_CIPHER_SPEC:
             # Encrypted, or no TLS, which OpenSSL refuses.

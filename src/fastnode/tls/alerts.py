@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ILLEGAL_PARAMETER", "USER_CANCELED", "alert"]
+__all__ = ["ILLEGAL_PARAMETER", "RECORD_OVERFLOW", "USER_CANCELED", "alert"]
 
 # Descriptions of alerts (RFC 8446, section 6).
+RECORD_OVERFLOW: Final = 22
 ILLEGAL_PARAMETER: Final = 47
 USER_CANCELED: Final = 90
 
