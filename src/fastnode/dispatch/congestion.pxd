@@ -39,7 +39,7 @@ cdef class Congestion:
     cdef dict chosen
 
     cdef int enable(self) except -1
-    cdef bint find_congested(self) noexcept
+    cdef bint find_congested(self) except? True
     cdef bint relieve(self) except? True
     cdef bint relieved(self, uint64_t *rest) noexcept
     cdef int visit_all(self) except -1

@@ -90,12 +90,16 @@ cdef class Congestion:
     def look(self):
         """See what is congested, and relieve it."""
         cdef int lane
+        cdef bint congested
         self.timer = None
         if self.queue.closed:
             return
-        self.enable()
         try:
-            if not self.find_congested():
+            congested = self.find_congested()
+            # What is granted below may lead to the next suspicion.
+            self.tails = None
+            self.enable()
+            if not congested:
                 self.delay = CONGESTION_SECONDS
             elif self.relieve():
                 self.delay = CONGESTION_SECONDS
@@ -108,10 +112,8 @@ cdef class Congestion:
                 self.delay = min(2 * self.delay, CONGESTION_MOST_SECONDS)
         except Exception as error:
             self.handlers.begin_failed(error)
-        finally:
-            self.tails = None
 
-    cdef bint find_congested(self) noexcept:
+    cdef bint find_congested(self) except? True:
         """Whether a lane, or what waits for its handlers, stands still."""
         cdef Windows windows = self.windows
         cdef Delivery tail
