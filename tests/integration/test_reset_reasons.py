@@ -356,6 +356,10 @@ async def test_a_goodbye_is_read_although_a_write_fails() -> None:
             link.send("e", b"x" * 200_000)
             await link.wait_closed()
             assert type(link.error) is LinkLost
-            assert "the peer ended it: for a test" in str(link.error)
+            told = "the peer ended it: for a test" in str(link.error)
+            # uvloop may have read it between the write that failed and the end of the
+            # connection, and drops what it reads then. Nobody else sees it.
+            on_uvloop = type(asyncio.get_running_loop()).__module__ == "uvloop"
+            assert told or (on_uvloop and "the connection broke" in str(link.error))
         finally:
             await asyncio.to_thread(relay.close)
