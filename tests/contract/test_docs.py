@@ -78,8 +78,13 @@ NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
 
 @cache
+def tree_of(file: str) -> ast.Module:
+    return ast.parse((ROOT / "tests" / file).read_text())
+
+
+@cache
 def defined_in(file: str) -> frozenset[str]:
-    tree = ast.parse((ROOT / "tests" / file).read_text())
+    tree = tree_of(file)
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     return frozenset(node.name for node in tree.body if isinstance(node, kinds))
 
@@ -119,7 +124,7 @@ def test_no_guarantee_depends_on_a_long_test() -> None:
     named = set(NAMED.findall(GUARANTEES))
     assert named
     for file, test in sorted(named):
-        tree = ast.parse((ROOT / "tests" / file).read_text())
+        tree = tree_of(file)
         marks = [
             ast.unparse(node.value)
             for node in tree.body
@@ -630,14 +635,21 @@ def code_of_architecture() -> list[str]:
     return [*words, *(re.sub(r"\bNote (?=over)", "", each) for each in pictures())]
 
 
-def sources_of(cls: str) -> list[str]:
-    """The text of the modules that define a class; a .pyx has its .pxd and .pyi."""
-    defines = re.compile(rf"^(?:cdef )?class {cls}\b", re.MULTILINE)
-    texts = {
+@cache
+def texts_of_package() -> dict[Path, str]:
+    """The sources of the package, read once."""
+    return {
         path: path.read_text()
         for path in PACKAGE.rglob("*")
         if path.suffix in (".py", ".pyi", ".pyx", ".pxd")
     }
+
+
+@cache
+def sources_of(cls: str) -> list[str]:
+    """The text of the modules that define a class; a .pyx has its .pxd and .pyi."""
+    defines = re.compile(rf"^(?:cdef )?class {cls}\b", re.MULTILINE)
+    texts = texts_of_package()
     modules = {p.with_suffix("") for p, text in texts.items() if defines.search(text)}
     return [text for path, text in texts.items() if path.with_suffix("") in modules]
 

@@ -95,6 +95,7 @@ async def test_a_group_that_was_blocked_itself_kills_nobody(folder: Path) -> Non
         assert [status.restarts for status in group.status()] == [0, 0]
 
 
+@pytest.mark.long
 async def test_hung_workers_do_not_outlive_the_group(folder: Path) -> None:
     """They have 5 s for their links and 10 s for everything else."""
     with started(folder, "children") as process:
