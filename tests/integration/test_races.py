@@ -181,9 +181,16 @@ async def test_a_host_name_with_several_addresses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first is silent at the same port."""
-    with silent("127.0.0.2") as bad:
-        port = bad.address[1]
-        listens = [AcceptorOptions(host="127.0.0.1", port=port, port_range=1)]
+    with ExitStack() as stack:
+        bad, listener = None, None
+        while listener is None:
+            # Something else may have the port on the other address, by chance.
+            bad = stack.enter_context(silent("127.0.0.2"))
+            port = bad.address[1]
+            with suppress(OSError):
+                listener = socket.create_server(("127.0.0.1", port))
+        assert bad is not None
+        listens = [AcceptorOptions(listener=listener)]
         shown = manager(A, server_name="127.0.0.1")
 
         async def two(host: str, port: int, **_: object) -> list[Any]:

@@ -118,8 +118,12 @@ def _unreadable(
     """The error for a key that the library does not read, without its words."""
     text = f"{source} holds no private key that can be read"
     hint = "the file is damaged, or was not written to its end"
-    unknown = _UNKNOWN_CIPHER.search(str(error)) is not None
-    if encrypted and (unknown or isinstance(error, UnsupportedAlgorithm)):
+    unknown = isinstance(error, UnsupportedAlgorithm) or (
+        _UNKNOWN_CIPHER.search(str(error)) is not None
+    )
+    # The older forms have no checksum. So a wrong password sometimes gives what looks
+    # like a key of an unknown kind, and it is not the cipher that is unknown.
+    if encrypted and unknown and not _USUAL_CIPHER.search(block):
         text = f"{source} is encrypted with a cipher that cannot be read here"
         hint = (
             "encrypt it with AES: openssl pkey -in FILE | "
@@ -141,6 +145,8 @@ def _unreadable(
 
 #: What the library says of an encryption that it does not have. It quotes no secret.
 _UNKNOWN_CIPHER: Final = re.compile(r"(?i)unknown (key encryption|cipher)|unsupported")
+#: The ciphers of the older forms (RFC 1421, 4.6.1.3) that the library has.
+_USUAL_CIPHER: Final = re.compile(rb"DEK-Info: (AES-(128|192|256)-CBC|DES-EDE3-CBC),")
 
 
 def _post_quantum(block: bytes) -> str | None:
