@@ -568,7 +568,9 @@ cdef class Handlers:
                 # Its attributes were changed into something that cannot be sent.
                 log.warning("a CallError cannot be sent as it is", exc_info=True)
             else:
-                return self.outbox.refuse_with(call, name_of(error), text, block)
+                return self.outbox.refuse_with(
+                    call, HANDLER_RAISED, name_of(error), text, block
+                )
         return self.outbox.refuse(call, HANDLER_RAISED, name_of(error), text)
 
     cdef int refuse_busy(self, uint32_t call, str text) except -1:

@@ -135,26 +135,16 @@ cdef class CallTable:
             self.waiting[number] = future
             if request_id is not None:
                 self.found[number] = NO_METADATA
-            if block is None:
-                self.outbox.call(
-                    CONFIRM if confirm else CALL,
-                    endpoint,
-                    number,
-                    payload,
-                    priority,
-                    handling is not None,
-                )
-            else:
-                self.outbox.call_with(
-                    CONFIRM if confirm else CALL,
-                    endpoint,
-                    number,
-                    payload,
-                    priority,
-                    handling is not None,
-                    block,
-                    deadline,
-                )
+            self.outbox.call(
+                CONFIRM if confirm else CALL,
+                endpoint,
+                number,
+                payload,
+                priority,
+                handling is not None,
+                block,
+                deadline if block is not None else 0,
+            )
             is_queued = True
             # Not before: the peer counts the numbers that it sees.
             self.last = number

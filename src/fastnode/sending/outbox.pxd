@@ -86,28 +86,22 @@ cdef class Outbox:
         object payload,
         int priority,
         bint nested,
+        bytes block,
+        double deadline,
     ) except -1
     cdef int send_with(
         self, str endpoint, object payload, int priority, bytes block
     ) except -1
-    cdef int call_with(
-        self,
-        uint8_t kind,
-        str endpoint,
-        uint32_t number,
-        object payload,
-        int priority,
-        bint nested,
-        bytes block,
-        double deadline,
-    ) except -1
     cdef int reply(self, uint32_t number, bytes payload) except -1
     cdef int reply_with(self, uint32_t number, bytes payload, bytes block) except -1
     cdef int refuse_with(
-        self, uint32_t number, str name, str text, bytes block
+        self, uint32_t number, int code, str name, str text, bytes block
     ) except -1
     cdef int refuse(self, uint32_t number, int code, str name, str text) except -1
     cdef int frame(self, uint8_t kind, uint16_t number, bytes body) except -1
+    cdef int flagged_frame(
+        self, uint8_t kind, uint8_t flags, uint16_t number, bytes body
+    ) except -1
     cdef int schedule(self) except -1
     cdef int queued(self) except -1
     cdef int count(self) except -1

@@ -27,6 +27,7 @@ from fastnode.wire.encoder cimport Encoder
 from fastnode.wire.frame cimport (
     CALL,
     ERROR,
+    EXTENDED,
     GOODBYE,
     LANES,
     MESSAGE,
@@ -56,11 +57,7 @@ from fastnode.limits import (
     WINDOW_LIMIT_BYTES,
 )
 from fastnode.tls.engine import TLS_ERRORS
-from fastnode.wire.call_error import (
-    HANDLER_RAISED,
-    REPLY_TOO_LARGE,
-    encode_call_error,
-)
+from fastnode.wire.call_error import REPLY_TOO_LARGE, encode_call_error
 from fastnode.wire.kinds import mask
 
 log = logging.getLogger("fastnode.link")
@@ -166,16 +163,26 @@ cdef class Outbox:
         object payload,
         int priority,
         bint nested,
+        bytes block,
+        double deadline,
     ) except -1:
         """Queue a CALL or CONFIRM. The caller sees that it leaves, by `schedule` before
-        and `queued` after this, or by `flush`."""
+        and `queued` after this, or by `flush`.
+
+        Args:
+            block: the extension block, or None.
+            deadline: the time of the loop when the caller gives up; 0: never. The block
+                has room for it then.
+        """
         cdef bytes data
         if PyBytes_CheckExact(payload):
             data = <bytes>payload
         else:
             data = as_bytes(payload)
         self.check(PyBytes_GET_SIZE(data))
-        self.encoder.call(kind, endpoint, number, data, priority, nested)
+        self.encoder.call(
+            kind, endpoint, number, data, priority, nested, block, deadline
+        )
         if kind == CALL:
             self.calls += 1
         else:
@@ -190,42 +197,10 @@ cdef class Outbox:
             <bytes>payload if PyBytes_CheckExact(payload) else as_bytes(payload)
         )
         self.check(PyBytes_GET_SIZE(data))
-        if not self.scheduled:
-            self.schedule()
-        self.encoder.extended(MESSAGE, endpoint, 0, data, priority, False, block, 0)
+        self.schedule()
+        self.encoder.call(MESSAGE, endpoint, 0, data, priority, False, block, 0)
         self.messages += 1
         return self.queued()
-
-    cdef int call_with(
-        self,
-        uint8_t kind,
-        str endpoint,
-        uint32_t number,
-        object payload,
-        int priority,
-        bint nested,
-        bytes block,
-        double deadline,
-    ) except -1:
-        """Queue a CALL or CONFIRM with an extension block; the caller sees that it
-        leaves, as for `call`.
-
-        Args:
-            deadline: the time of the loop when the caller gives up; 0: never. The block
-                has room for it then.
-        """
-        cdef bytes data = (
-            <bytes>payload if PyBytes_CheckExact(payload) else as_bytes(payload)
-        )
-        self.check(PyBytes_GET_SIZE(data))
-        self.encoder.extended(
-            kind, endpoint, number, data, priority, nested, block, deadline
-        )
-        if kind == CALL:
-            self.calls += 1
-        else:
-            self.messages += 1
-        return 0
 
     cdef int reply(self, uint32_t number, bytes payload) except -1:
         """Queue a reply, or an error in its place if the peer takes none so large."""
@@ -249,29 +224,33 @@ cdef class Outbox:
 
     cdef int refuse(self, uint32_t number, int code, str name, str text) except -1:
         """Queue an error in the place of a reply."""
-        return self.frame(ERROR, 0, encode_call_error(number, code, name, text))
+        return self.refuse_with(number, code, name, text, None)
 
     cdef int refuse_with(
-        self, uint32_t number, str name, str text, bytes block
+        self, uint32_t number, int code, str name, str text, bytes block
     ) except -1:
-        """Queue an error of a handler, with an extension block."""
-        if self.ended or self.goodbye_said:
-            return 0
-        if not self.scheduled:
-            self.schedule()
-        self.encoder.error(
-            encode_call_error(number, HANDLER_RAISED, name, text, block), True
+        """The same with an extension block, if that is not None."""
+        return self.flagged_frame(
+            ERROR,
+            0 if block is None else EXTENDED,
+            0,
+            encode_call_error(number, code, name, text, block),
         )
-        return self.queued()
 
     cdef int frame(self, uint8_t kind, uint16_t number, bytes body) except -1:
+        """Queue a frame without a user's payload."""
+        return self.flagged_frame(kind, 0, number, body)
+
+    cdef int flagged_frame(
+        self, uint8_t kind, uint8_t flags, uint16_t number, bytes body
+    ) except -1:
         """Queue a frame without a user's payload. After a goodbye only those leave that
         help the peer to come to its own: room to send, and calls that need no reply."""
         if self.ended or (self.goodbye_said and not AFTER_GOODBYE >> kind & 1):
             return 0
         if not self.scheduled:
             self.schedule()
-        self.encoder.add_frame(kind, number, body)
+        self.encoder.small_frame(kind, flags, number, body)
         self.goodbye_said = kind == GOODBYE or self.goodbye_said
         return self.queued()
 

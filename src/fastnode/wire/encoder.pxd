@@ -89,39 +89,18 @@ cdef class Encoder:
         bytes payload,
         int priority,
         bint nested,
-    ) except -1
-    cdef int extended(
-        self,
-        uint8_t kind,
-        str endpoint,
-        uint32_t call,
-        bytes payload,
-        int priority,
-        bint nested,
         bytes block,
         double deadline,
     ) except -1
     cdef size_t unsent(self) noexcept
     cdef int reply(self, uint32_t call, bytes payload, bytes block) except -1
-    cdef int error(self, bytes body, bint extended) except -1
     cdef size_t unread(self) except? 0
+    cdef int small_frame(
+        self, uint8_t kind, uint8_t flags, uint16_t number, bytes body
+    ) except -1
     cdef int frame(
         self, Lane lane, uint8_t kind, uint8_t flags, uint16_t number,
         const unsigned char *body, size_t size
-    ) except -1
-    cdef int payload_after(
-        self,
-        Lane lane,
-        uint8_t kind,
-        uint8_t flags,
-        uint16_t number,
-        uint32_t call,
-        bytes block,
-        double deadline,
-        bytes payload,
-    ) except -1
-    cdef int continued(
-        self, Lane lane, bytes payload, const unsigned char *data, size_t left
     ) except -1
     cdef int payload(
         self,
@@ -131,6 +110,8 @@ cdef class Encoder:
         uint16_t number,
         uint32_t call,
         bytes payload,
+        bytes block,
+        double deadline,
     ) except -1
     cdef int in_steps(
         self,
@@ -140,13 +121,9 @@ cdef class Encoder:
         uint16_t number,
         uint32_t call,
         bytes payload,
+        bytes block,
+        double deadline,
     ) except -1
-    cdef int large(
-        self,
-        Lane lane,
-        uint8_t kind,
-        uint8_t flags,
-        uint16_t number,
-        uint32_t call,
-        bytes payload,
+    cdef int continued(
+        self, Lane lane, bytes payload, const unsigned char *data, size_t left
     ) except -1

@@ -52,6 +52,7 @@ from fastnode.wire.frame cimport (
     REPLY,
     REPLY_LANE,
     TOTAL_BYTES,
+    prefix_size,
     put16,
     put32,
     put64,
@@ -121,11 +122,11 @@ cdef class Encoder:
         bint nested=False,
     ):
         """Queue a call with this number; `nested`: a handler makes it."""
-        self.call(CALL, endpoint, call, payload, priority, nested)
+        self.call(CALL, endpoint, call, payload, priority, nested, None, 0)
 
     def add_confirm(self, str endpoint not None, uint32_t call, bytes payload not None):
         """Queue a message whose confirmation has this number."""
-        self.call(CONFIRM, endpoint, call, payload, DATA_LANE, False)
+        self.call(CONFIRM, endpoint, call, payload, DATA_LANE, False, None, 0)
 
     def add_extended(
         self,
@@ -140,7 +141,7 @@ cdef class Encoder:
         double deadline=0,
     ):
         """Queue a MESSAGE, CALL or CONFIRM with an extension block."""
-        self.extended(kind, endpoint, call, payload, priority, nested, block, deadline)
+        self.call(kind, endpoint, call, payload, priority, nested, block, deadline)
 
     def add_reply(
         self, uint32_t call, bytes payload not None, bytes block=None
@@ -150,18 +151,11 @@ cdef class Encoder:
 
     def add_error(self, bytes body not None, *, bint extended=False):
         """Queue an ERROR. `extended`: its body has an extension block."""
-        self.error(body, extended)
+        self.small_frame(ERROR, EXTENDED if extended else 0, 0, body)
 
     def add_frame(self, uint8_t kind, uint16_t number, bytes body not None):
         """Queue a frame without a user's payload."""
-        self.frame(
-            self.replies if kind == ERROR else self.control,
-            kind,
-            0,
-            number,
-            <const unsigned char *>PyBytes_AS_STRING(body),
-            PyBytes_GET_SIZE(body),
-        )
+        self.small_frame(kind, 0, number, body)
 
     def grant(self, int lane, int64_t credit):
         """Set what the peer takes in a lane, bytes."""
@@ -354,7 +348,7 @@ cdef class Encoder:
             number = lane.book.find(endpoint)
             if number >= 0:
                 return self.payload(
-                    lane, MESSAGE, 0, <uint16_t>number, 0, payload
+                    lane, MESSAGE, 0, <uint16_t>number, 0, payload, None, 0
                 )
         if self.parks and self.parked.park(
             MESSAGE, endpoint, 0, payload, priority, False, None, 0
@@ -374,101 +368,18 @@ cdef class Encoder:
         bytes payload,
         int priority,
         bint nested,
-    ) except -1:
-        """Queue a CALL or CONFIRM."""
-        cdef Lane lane
-        cdef size_t size = HEADER_BYTES + CALL_BYTES + PyBytes_GET_SIZE(payload)
-        if self.parks and self.parked.park(
-            kind, endpoint, call, payload, priority, nested, None, 0
-        ):
-            return 0
-        if nested and self.held_up(size, priority):
-            lane = self.inner
-        elif priority == DATA_LANE:
-            lane = self.lane_for(endpoint, size)
-        else:
-            lane = self.high
-        return self.queue(
-            lane, kind, NESTED if nested else 0, endpoint, call, payload, None, 0
-        )
-
-    cdef int queue(
-        self,
-        Lane lane,
-        uint8_t kind,
-        uint8_t flags,
-        str endpoint,
-        uint32_t call,
-        bytes payload,
         bytes block,
         double deadline,
     ) except -1:
-        """Queue a message or call in a lane, with the name of its endpoint if that has
-        no number; `block` is its extension block, or None. If this raises, nothing is
-        queued, and the endpoint has no number."""
-        cdef LaneMark mark
-        cdef size_t size = HEADER_BYTES + <size_t>PyBytes_GET_SIZE(payload) + (
-            0 if kind == MESSAGE and block is None else CALL_BYTES
-        ) + (0 if block is None else BLOCK_BYTES + <size_t>PyBytes_GET_SIZE(block))
-        cdef int number = lane.book.find(endpoint)
-        cdef bint is_new = number < 0
-        cdef bint barred = (
-            lane is self.bulk
-            and self.data.count > 0
-            and size > self.max_frame
-        )
-        flags |= <uint8_t>(lane.number << LANE_SHIFT)
-        if not is_new and lane is not self.bulk and block is None:
-            return self.payload(lane, kind, flags, <uint16_t>number, call, payload)
-        lane.mark(&mark)
-        try:
-            if barred:
-                lane.open = False
-            if is_new:
-                number = self.announce(endpoint, lane)
-            if block is None:
-                self.payload(lane, kind, flags, <uint16_t>number, call, payload)
-            else:
-                self.payload_after(
-                    lane, kind, flags, <uint16_t>number, call, block, deadline, payload
-                )
-            if barred:
-                self.bar(lane.sent + mark.size)
-            # If a later step fails, this has what follows to the endpoint wait
-            # without need, until bulk has come as far.
-            self.went(endpoint, lane)
-            if is_new:
-                if lane.book.replaced() is not None:
-                    lane.renames(lane.sent + mark.size, endpoint)
-                lane.book.add(endpoint)
-        except BaseException:
-            lane.roll_back(&mark)
-            if barred:
-                self.unbar(lane.sent + lane.size)
-            raise
-        return 0
-
-    cdef int extended(
-        self,
-        uint8_t kind,
-        str endpoint,
-        uint32_t call,
-        bytes payload,
-        int priority,
-        bint nested,
-        bytes block,
-        double deadline,
-    ) except -1:
-        """Queue a MESSAGE, CALL or CONFIRM with an extension block.
+        """Queue a CALL or CONFIRM, or a MESSAGE with an extension block.
 
         Args:
+            block: the extension block, or None.
             deadline: if it is not 0, the first field of the block is the deadline, and
                 gets the time that is left when the frame leaves.
         """
         cdef Lane lane
-        cdef size_t size = HEADER_BYTES + CALL_BYTES + BLOCK_BYTES + (
-            <size_t>PyBytes_GET_SIZE(block) + <size_t>PyBytes_GET_SIZE(payload)
-        )
+        cdef size_t size = prefix_size(kind, block) + <size_t>PyBytes_GET_SIZE(payload)
         if self.parks and self.parked.park(
             kind, endpoint, call, payload, priority, nested, block, deadline
         ):
@@ -490,6 +401,59 @@ cdef class Encoder:
             deadline,
         )
 
+    cdef int queue(
+        self,
+        Lane lane,
+        uint8_t kind,
+        uint8_t flags,
+        str endpoint,
+        uint32_t call,
+        bytes payload,
+        bytes block,
+        double deadline,
+    ) except -1:
+        """Queue a message or call in a lane, with the name of its endpoint if that has
+        no number; `block` is its extension block, or None. If this raises, nothing is
+        queued, and the endpoint has no number."""
+        cdef LaneMark mark
+        cdef size_t size = prefix_size(kind, block) + <size_t>PyBytes_GET_SIZE(payload)
+        cdef int number = lane.book.find(endpoint)
+        cdef bint is_new = number < 0
+        cdef bint barred = (
+            lane is self.bulk
+            and self.data.count > 0
+            and size > self.max_frame
+        )
+        flags |= <uint8_t>(lane.number << LANE_SHIFT)
+        if not is_new and lane is not self.bulk:
+            return self.payload(
+                lane, kind, flags, <uint16_t>number, call, payload, block, deadline
+            )
+        lane.mark(&mark)
+        try:
+            if barred:
+                lane.open = False
+            if is_new:
+                number = self.announce(endpoint, lane)
+            self.payload(
+                lane, kind, flags, <uint16_t>number, call, payload, block, deadline
+            )
+            if barred:
+                self.bar(lane.sent + mark.size)
+            # If a later step fails, this has what follows to the endpoint wait
+            # without need, until bulk has come as far.
+            self.went(endpoint, lane)
+            if is_new:
+                if lane.book.replaced() is not None:
+                    lane.renames(lane.sent + mark.size, endpoint)
+                lane.book.add(endpoint)
+        except BaseException:
+            lane.roll_back(&mark)
+            if barred:
+                self.unbar(lane.sent + lane.size)
+            raise
+        return 0
+
     cdef bint held_up(self, size_t size, int priority) noexcept:
         """A call would have to wait for credit in its own lane, with its first frame or
         a later one: a handler that waits for it, and holds a part of our window, must
@@ -507,29 +471,18 @@ cdef class Encoder:
     cdef int reply(self, uint32_t call, bytes payload, bytes block) except -1:
         """Queue a reply; `block` is its extension block, or None."""
         cdef Lane lane = self.bulk_replies
-        cdef Lane lane_of_reply = self.replies
         cdef LaneMark mark
-        cdef size_t size = HEADER_BYTES + CALL_BYTES + PyBytes_GET_SIZE(payload)
-        if block is not None:
-            size += BLOCK_BYTES + <size_t>PyBytes_GET_SIZE(block)
-        elif size <= self.max_frame:
-            return self.payload(self.replies, REPLY, 0, 0, call, payload)
-        if size > self.max_frame:
-            lane_of_reply = lane
-            if lane.count == 0:
-                self.ends = deque()
-        lane_of_reply.mark(&mark)
+        cdef size_t size = prefix_size(REPLY, block) + <size_t>PyBytes_GET_SIZE(payload)
+        if size <= self.max_frame:
+            return self.payload(self.replies, REPLY, 0, 0, call, payload, block, 0)
+        if lane.count == 0:
+            self.ends = deque()
+        lane.mark(&mark)
         try:
-            if block is not None:
-                self.payload_after(
-                    lane_of_reply, REPLY, 0, 0, call, block, 0, payload
-                )
-            else:
-                self.payload(lane_of_reply, REPLY, 0, 0, call, payload)
-            if lane_of_reply is lane:
-                self.ends.append(lane.sent + lane.size)
+            self.payload(lane, REPLY, 0, 0, call, payload, block, 0)
+            self.ends.append(lane.sent + lane.size)
         except BaseException:
-            lane_of_reply.roll_back(&mark)
+            lane.roll_back(&mark)
             raise
         return 0
 
@@ -544,13 +497,15 @@ cdef class Encoder:
             self.ends.popleft()
         return size + self.bulk_replies.size - <size_t>(<uint64_t>self.ends[0] - sent)
 
-    cdef int error(self, bytes body, bint extended) except -1:
-        """Queue an ERROR."""
+    cdef int small_frame(
+        self, uint8_t kind, uint8_t flags, uint16_t number, bytes body
+    ) except -1:
+        """Queue a frame without a user's payload, in the lane of its kind."""
         return self.frame(
-            self.replies,
-            ERROR,
-            EXTENDED if extended else 0,
-            0,
+            self.replies if kind == ERROR else self.control,
+            kind,
+            flags,
+            number,
             <const unsigned char *>PyBytes_AS_STRING(body),
             PyBytes_GET_SIZE(body),
         )
@@ -580,22 +535,25 @@ cdef class Encoder:
         uint16_t number,
         uint32_t call,
         bytes payload,
+        bytes block,
+        double deadline,
     ) except -1:
+        """Queue a payload, with its extension block if that is not None: all of its
+        frames, or nothing."""
         cdef size_t size = PyBytes_GET_SIZE(payload)
-        cdef const unsigned char *data = (
-            <const unsigned char *>PyBytes_AS_STRING(payload)
-        )
         cdef size_t prefix = HEADER_BYTES if kind == MESSAGE else (
             HEADER_BYTES + CALL_BYTES
         )
         cdef unsigned char *at
-        if size > SMALL_BYTES or prefix + size > self.max_frame:
-            return self.in_steps(lane, kind, flags, number, call, payload)
+        if size > SMALL_BYTES or block is not None or prefix + size > self.max_frame:
+            return self.in_steps(
+                lane, kind, flags, number, call, payload, block, deadline
+            )
         at = lane.room(prefix + size)
         put_header(at, kind, flags, number, <uint32_t>(prefix - HEADER_BYTES + size))
         if kind != MESSAGE:
             put32(at + HEADER_BYTES, call)
-        memcpy(at + prefix, data, size)
+        memcpy(at + prefix, PyBytes_AS_STRING(payload), size)
         return lane.wrote(prefix + size, True)
 
     cdef int in_steps(
@@ -606,71 +564,58 @@ cdef class Encoder:
         uint16_t number,
         uint32_t call,
         bytes payload,
+        bytes block,
+        double deadline,
     ) except -1:
-        """Queue what is not small: all of its frames, or nothing."""
+        """The same for what is not small, or has an extension block. What is large is
+        not copied: the frames refer to it."""
         cdef LaneMark mark
         cdef size_t size = PyBytes_GET_SIZE(payload)
-        cdef size_t prefix = HEADER_BYTES if kind == MESSAGE else (
-            HEADER_BYTES + CALL_BYTES
-        )
-        cdef unsigned char *at
-        lane.mark(&mark)
-        try:
-            if size > COPY_BYTES or prefix + size > self.max_frame:
-                return self.large(lane, kind, flags, number, call, payload)
-            at = lane.room(prefix)
-            put_header(
-                at, kind, flags, number, <uint32_t>(prefix - HEADER_BYTES + size)
-            )
-            if kind != MESSAGE:
-                put32(at + HEADER_BYTES, call)
-            lane.wrote(prefix, False)
-            return lane.copy(
-                <const unsigned char *>PyBytes_AS_STRING(payload), size, True
-            )
-        except BaseException:
-            lane.roll_back(&mark)
-            raise
-
-    cdef int large(
-        self,
-        Lane lane,
-        uint8_t kind,
-        uint8_t flags,
-        uint16_t number,
-        uint32_t call,
-        bytes payload,
-    ) except -1:
-        """Queue a payload uncopied: one frame, or one and its continuations."""
-        cdef size_t left = PyBytes_GET_SIZE(payload)
         cdef const unsigned char *data = (
             <const unsigned char *>PyBytes_AS_STRING(payload)
         )
-        cdef size_t prefix = HEADER_BYTES
-        cdef size_t part
-        cdef bint more
+        cdef size_t prefix = prefix_size(kind, block)
+        cdef size_t part = size
+        cdef size_t block_size
+        cdef bint more = prefix + size > self.max_frame
         cdef unsigned char *at
-        if kind != MESSAGE:
-            prefix += CALL_BYTES
-        more = prefix + left > self.max_frame
         if more:
             prefix += TOTAL_BYTES
-        part = self.max_frame - prefix if more else left
-        at = lane.room(prefix)
-        put_header(
-            at,
-            kind,
-            flags | (MORE if more else 0),
-            number,
-            <uint32_t>(prefix - HEADER_BYTES + part),
-        )
-        if kind != MESSAGE:
-            put32(at + HEADER_BYTES, call)
-        if more:
-            put64(at + prefix - TOTAL_BYTES, <uint64_t>left)
-        lane.wrote(prefix, False)
-        lane.refer(payload, data, part, True)
-        return self.continued(lane, payload, data + part, left - part)
+            part = self.max_frame - prefix
+            flags |= MORE
+        if block is not None:
+            flags |= EXTENDED
+        lane.mark(&mark)
+        try:
+            if deadline:
+                lane.expect_stamp()
+            at = lane.room(prefix)
+            put_header(
+                at, kind, flags, number, <uint32_t>(prefix - HEADER_BYTES + part)
+            )
+            at += HEADER_BYTES
+            if kind != MESSAGE:
+                put32(at, call)
+                at += CALL_BYTES
+            if more:
+                put64(at, <uint64_t>size)
+                at += TOTAL_BYTES
+            if block is not None:
+                block_size = PyBytes_GET_SIZE(block)
+                put16(at, <uint16_t>block_size)
+                memcpy(at + BLOCK_BYTES, PyBytes_AS_STRING(block), block_size)
+                if deadline:
+                    lane.add_stamp(at + BLOCK_BYTES + TIME_LEFT_AT, deadline)
+            lane.wrote(prefix, size == 0)
+            if more or size > COPY_BYTES:
+                lane.refer(payload, data, part, True)
+                self.continued(lane, payload, data + part, size - part)
+            else:
+                lane.copy(data, size, True)
+        except BaseException:
+            lane.roll_back(&mark)
+            raise
+        return 0
 
     cdef int continued(
         self, Lane lane, bytes payload, const unsigned char *data, size_t left
@@ -694,67 +639,6 @@ cdef class Encoder:
             lane.refer(payload, data, part, True)
             left -= part
             data += part
-        return 0
-
-    cdef int payload_after(
-        self,
-        Lane lane,
-        uint8_t kind,
-        uint8_t flags,
-        uint16_t number,
-        uint32_t call,
-        bytes block,
-        double deadline,
-        bytes payload,
-    ) except -1:
-        """Queue a payload with an extension block before it."""
-        cdef size_t size = PyBytes_GET_SIZE(payload)
-        cdef const unsigned char *data = (
-            <const unsigned char *>PyBytes_AS_STRING(payload)
-        )
-        cdef size_t block_size = PyBytes_GET_SIZE(block)
-        cdef size_t prefix = HEADER_BYTES + BLOCK_BYTES + block_size
-        cdef size_t part = size
-        cdef unsigned char *at
-        cdef bint more
-        if kind != MESSAGE:
-            prefix += CALL_BYTES
-        more = prefix + size > self.max_frame
-        if more:
-            prefix += TOTAL_BYTES
-            part = self.max_frame - prefix
-        if deadline:
-            lane.expect_stamp()
-        at = lane.room(prefix + part if part <= 4096 else prefix)
-        put_header(
-            at,
-            kind,
-            flags | EXTENDED | (MORE if more else 0),
-            number,
-            <uint32_t>(prefix - HEADER_BYTES + part),
-        )
-        at += HEADER_BYTES
-        if kind != MESSAGE:
-            put32(at, call)
-            at += CALL_BYTES
-        if more:
-            put64(at, <uint64_t>size)
-            at += TOTAL_BYTES
-        put16(at, <uint16_t>block_size)
-        at += BLOCK_BYTES
-        memcpy(at, PyBytes_AS_STRING(block), block_size)
-        if deadline:
-            lane.add_stamp(at + TIME_LEFT_AT, deadline)
-        if part <= 4096 and not more:
-            memcpy(at + block_size, data, size)
-            lane.wrote(prefix + size, True)
-        elif size <= COPY_BYTES and not more:
-            lane.wrote(prefix, False)
-            lane.copy(data, size, True)
-        else:
-            lane.wrote(prefix, False)
-            lane.refer(payload, data, part, True)
-            self.continued(lane, payload, data + part, size - part)
         return 0
 
     cdef size_t unsent(self) noexcept:

@@ -6,6 +6,7 @@
 All numbers are unsigned and big-endian.
 """
 
+from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
@@ -72,6 +73,17 @@ cdef enum:
 cdef inline bint has_credit(int lane) noexcept nogil:
     """Whether a lane has a window, which the receiver grants anew."""
     return lane != CONTROL_LANE and lane != REPLY_LANE
+
+
+cdef inline size_t prefix_size(uint8_t kind, bytes block) noexcept:
+    """Bytes before the payload in a frame without MORE; `block` is the extension block,
+    or None."""
+    cdef size_t size = HEADER_BYTES
+    if kind != MESSAGE:
+        size += CALL_BYTES
+    if block is not None:
+        size += BLOCK_BYTES + <size_t>PyBytes_GET_SIZE(block)
+    return size
 
 
 cdef inline void put16(unsigned char *at, uint16_t value) noexcept nogil:

@@ -39,6 +39,7 @@ from fastnode.wire.frame cimport (
     TOTAL_BYTES,
     get16,
     get32,
+    prefix_size,
 )
 from fastnode.wire.lane cimport Lane, Segment, Stamp
 
@@ -280,11 +281,7 @@ cdef ParkedMessage new_message(
     message.priority = priority
     message.block = block
     message.deadline = deadline
-    message.size = HEADER_BYTES + <size_t>PyBytes_GET_SIZE(payload)
-    if kind != MESSAGE:
-        message.size += CALL_BYTES
-    if block is not None:
-        message.size += BLOCK_BYTES + <size_t>PyBytes_GET_SIZE(block)
+    message.size = prefix_size(kind, block) + <size_t>PyBytes_GET_SIZE(payload)
     return message
 
 

@@ -12,7 +12,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from fastnode.wire.cut cimport Cut
 from fastnode.wire.encoder cimport Encoder
-from fastnode.wire.frame cimport DATA_LANE, HIGH_LANE, MESSAGE
+from fastnode.wire.frame cimport DATA_LANE, HIGH_LANE
 from fastnode.wire.lane cimport Lane
 from fastnode.wire.parked cimport ParkedMessage, ParkedQueue
 
@@ -254,21 +254,6 @@ cdef class Parking:
 
     cdef int encode(self, ParkedMessage message) except -1:
         """Queue a message that was held back."""
-        if message.block is not None:
-            return self.encoder.extended(
-                message.kind,
-                message.queue.name,
-                message.call,
-                message.payload,
-                message.priority,
-                False,
-                message.block,
-                message.deadline,
-            )
-        if message.kind == MESSAGE:
-            return self.encoder.message(
-                message.queue.name, message.payload, message.priority
-            )
         return self.encoder.call(
             message.kind,
             message.queue.name,
@@ -276,6 +261,8 @@ cdef class Parking:
             message.payload,
             message.priority,
             False,
+            message.block,
+            message.deadline,
         )
 
     cdef int settle(self) except -1:
