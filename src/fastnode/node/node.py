@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
@@ -22,6 +22,7 @@ from fastnode.errors import (
     OutOfResources,
     Side,
 )
+from fastnode.link.link import Link
 from fastnode.link.settings import LinkSettings
 from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName, check_timeout
@@ -54,7 +55,6 @@ from fastnode.wire.hello import new_instance
 if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
     from fastnode.dispatch.reply import Reply
-    from fastnode.link.link import Link
     from fastnode.link.stats import Undelivered
     from fastnode.options import OnLinkDown, OnLinkUp, Priority
 
@@ -62,6 +62,7 @@ __all__ = ["Node", "start_node"]
 
 UpCallback = TypeVar("UpCallback", bound="OnLinkUp")
 DownCallback = TypeVar("DownCallback", bound="OnLinkDown")
+Result = TypeVar("Result")
 
 log = logging.getLogger("fastnode.node")
 
@@ -573,30 +574,16 @@ class Node(Endpoints):
         Raises:
             As `connect` and `Link.call`.
         """
-        left, tries = timeout, CLOSED_TRIES
-        began = monotonic()
-        while True:
-            link = self._links.find(name)
-            if link is None:
-                link, left = await self._dial(name, left, inherit_deadline)
-            try:
-                return await link.call(
-                    endpoint,
-                    payload,
-                    timeout=left,
-                    priority=priority,
-                    metadata=metadata,
-                    inherit_deadline=inherit_deadline,
-                )
-            except CallTimeout as error:
-                raise timed_out(error, endpoint, timeout, left) from error.__cause__
-            except LinkClosed as error:
-                # The call has crossed the goodbye of the peer.
-                tries -= 1
-                if not tries or not untouched(error):
-                    raise
-            if timeout is not None:
-                left = max(began + check_timeout(timeout) - monotonic(), 0.0)
+        return await self._ask(
+            Link.call,
+            name,
+            endpoint,
+            payload,
+            timeout,
+            priority=priority,
+            metadata=metadata,
+            inherit_deadline=inherit_deadline,
+        )
 
     async def request(
         self,
@@ -618,20 +605,52 @@ class Node(Endpoints):
         Raises:
             As `call`.
         """
+        return await self._ask(
+            Link.request,
+            name,
+            endpoint,
+            payload,
+            timeout,
+            priority=priority,
+            metadata=metadata,
+            inherit_deadline=inherit_deadline,
+        )
+
+    async def _ask(
+        self,
+        ask: Callable[..., Awaitable[Result]],
+        name: str,
+        endpoint: str,
+        payload: bytes | bytearray | memoryview,
+        timeout: float | None,
+        *,
+        inherit_deadline: bool,
+        **options: Any,
+    ) -> Result:
+        """Call an endpoint over the link with its node, or a new link.
+
+        Args:
+            ask: the method of `Link` that makes the call.
+            timeout: as for `call`.
+            inherit_deadline: as for `call`.
+            options: further arguments for `ask`.
+        """
         left, tries = timeout, CLOSED_TRIES
         began = monotonic()
         while True:
             link = self._links.find(name)
             if link is None:
-                link, left = await self._dial(name, left, inherit_deadline)
+                if inherit_deadline:
+                    left = inherited(left, name)
+                link, left = await connect_with_deadline(left, self.connect, name)
             try:
-                return await link.request(
+                return await ask(
+                    link,
                     endpoint,
                     payload,
                     timeout=left,
-                    priority=priority,
-                    metadata=metadata,
                     inherit_deadline=inherit_deadline,
+                    **options,
                 )
             except CallTimeout as error:
                 raise timed_out(error, endpoint, timeout, left) from error.__cause__
@@ -642,14 +661,6 @@ class Node(Endpoints):
                     raise
             if timeout is not None:
                 left = max(began + check_timeout(timeout) - monotonic(), 0.0)
-
-    async def _dial(
-        self, name: str, timeout: float | None, inherit: bool
-    ) -> tuple[Link, float | None]:
-        """Return a new link, and the seconds that a call has left."""
-        if inherit:
-            timeout = inherited(timeout, name)
-        return await connect_with_deadline(timeout, self.connect, name)
 
     def _check_loop(self) -> None:
         self._fork.check()
