@@ -573,7 +573,6 @@ cdef class LinkProtocol(FrameTaker):
             )
         else:
             self.goodbye_received = True
-            self.outbox.resume_all()
             closed = endings.closed_there(self.peer, text)
             # The peer says goodbye when its handlers have finished and their replies
             # have left. So the calls that still wait have not begun, and never will.

@@ -118,7 +118,6 @@ cdef class Outbox:
     cdef int close(self, error) except -1
     cdef int pause(self, str name) except -1
     cdef int resume(self, str name) except -1
-    cdef int resume_all(self) except -1
     cdef bint drop_parked(self, uint32_t number) except? True
     cdef int check_loop(self) except -1
     cdef bint crowded(self) except? True

@@ -477,14 +477,6 @@ cdef class Outbox:
         self.parking.resume(name)
         return self.queued()
 
-    cdef int resume_all(self) except -1:
-        """Send everything that was held back: the peer can resume nothing any more."""
-        if self.ended or not self.encoder.parks:
-            return 0
-        self.schedule()
-        self.parking.resume_all()
-        return self.queued()
-
     cdef bint drop_parked(self, uint32_t number) except? True:
         """Drop a call that is held back, whose caller gave up. False: the peer may have
         the call, or there is none of this number."""

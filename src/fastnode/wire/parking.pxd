@@ -13,7 +13,6 @@ cdef class Parking:
 
     cdef int pause(self, str name) except -1
     cdef int resume(self, str name) except -1
-    cdef int resume_all(self) except -1
     cdef bint drop(self, uint32_t call) except? True
     cdef bint knows(self, str name) except? True
     cdef int tend(self) except -1

@@ -117,12 +117,6 @@ cdef class Parking:
         self.parked.forget(queue)
         return self.settle()
 
-    cdef int resume_all(self) except -1:
-        """Let everything leave: the peer cannot say RESUME any more."""
-        for name in list(self.parked.queues):
-            self.resume(name)
-        return 0
-
     cdef bint drop(self, uint32_t call) except? True:
         """Drop a call that is held back. False: no call of this number is."""
         cdef ParkedMessage message = self.parked.calls.pop(call, None)
