@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from fastnode.certs.pool import CertPool
     from fastnode.certs.spiffe import SpiffeId, SpiffeRule
     from fastnode.certs.watch import CertificateWatch
-    from fastnode.dispatch.handler import current_message
+    from fastnode.dispatch.current import current_message
     from fastnode.dispatch.message import Message
     from fastnode.dispatch.reply import Reply
     from fastnode.link.link import Link
@@ -186,7 +186,7 @@ _MODULES = {
     "Undelivered": "fastnode.link.stats",
     "WorkerGroup": "fastnode.workers",
     "WorkerStatus": "fastnode.workers",
-    "current_message": "fastnode.dispatch.handler",
+    "current_message": "fastnode.dispatch.current",
     "run": "fastnode.node.runner",
     "serve": "fastnode.workers",
     "start_node": "fastnode.node.node",

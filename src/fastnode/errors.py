@@ -371,7 +371,7 @@ class CallTimeout(FastnodeError, TimeoutError):
 
 
 #: What the code of a `CallError` may be. MAX_CODE_BYTES bounds its length.
-_CODE: Final = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
+CODE_OF_ERROR: Final = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
 
 
 class CallError(FastnodeError):
@@ -400,7 +400,7 @@ class CallError(FastnodeError):
         *,
         details: bytes | bytearray | memoryview = b"",
     ) -> None:
-        if not isinstance(code, str) or not _CODE.fullmatch(code):
+        if not isinstance(code, str) or not CODE_OF_ERROR.fullmatch(code):
             raise ConfigError(
                 f"the code of a CallError is {_short(code)}",
                 hint="use the characters a-z, 0-9, '_', '.' and '-', and begin with a "

@@ -53,11 +53,15 @@ from collections.abc import Coroutine
 from contextvars import ContextVar
 from inspect import isawaitable
 
-from fastnode.dispatch.user_code import end_program, is_cancelled, name_of, text_of
 from fastnode.dispatch.reply import Reply
+from fastnode.dispatch.user_code import end_program, is_cancelled, name_of, text_of
 from fastnode.errors import CallError
-from fastnode.wire.call_error import BUSY, DEADLINE_OVER
-from fastnode.wire.call_error import HANDLER_RAISED, NO_SUCH_ENDPOINT
+from fastnode.wire.call_error import (
+    BUSY,
+    DEADLINE_OVER,
+    HANDLER_RAISED,
+    NO_SUCH_ENDPOINT,
+)
 
 log = logging.getLogger("fastnode.link")
 
@@ -236,34 +240,6 @@ cdef Delivery current():
     """The delivery whose handler makes a call, or None."""
     cdef Delivery delivery = get_value(CURRENT)
     return None if delivery is None or delivery.state == DONE else delivery
-
-
-def current_message():
-    """Return the `Message` whose asynchronous handler runs here, or None.
-
-    Tasks that a handler makes see its message as well, until the handler has ended. A
-    plain handler has its message as argument only.
-    """
-    cdef Delivery delivery = current()
-    return None if delivery is None else delivery.message
-
-
-def handler_deadline():
-    """Return the deadline of the asynchronous handler that runs here, in the time of
-    the loop, or None."""
-    cdef Delivery delivery = current()
-    if delivery is None or delivery.deadline <= 0:
-        return None
-    return delivery.deadline
-
-
-def handler_peer(EndpointRegistry registry not None):
-    """Return the peer whose message is being handled in this context, if the handler
-    is asynchronous, has not ended, and belongs to this node; else None."""
-    cdef Delivery delivery = current()
-    if delivery is None or delivery.handlers.registry is not registry:
-        return None
-    return delivery.handlers.peer
 
 
 cdef object no_more():

@@ -28,6 +28,7 @@ from fastnode.errors import (
 )
 from fastnode.limits import BUSY_POLL_CALLS
 from fastnode.names import check_timeout
+from fastnode.dispatch.current import inherited_timeout
 from fastnode.dispatch.reply import Reply
 from fastnode.wire.call_error import (
     BUSY,
@@ -109,7 +110,7 @@ cdef class CallTable:
                 timeout = None
         cdef Delivery handling = current()
         if handling is not None and inherit and handling.deadline > 0:
-            timeout = self.inherited(endpoint, handling.deadline, timeout)
+            timeout = inherited_timeout(timeout, self.peer)
         if timeout is not None:
             deadline = <double>self.loop.time() + <double>timeout
         if self.outbox.extensions:
@@ -187,23 +188,6 @@ cdef class CallTable:
                 handling.go_on()
             if self.on_idle is not None and not self.waiting:
                 self.on_idle()
-
-    def inherited(self, str endpoint, double deadline, timeout):
-        """Return the timeout of a call that a handler makes: no more than the handler
-        itself has left.
-
-        Raises:
-            CallTimeout: nothing is left. Nothing was sent.
-        """
-        cdef double left = deadline - <double>self.loop.time()
-        if left <= 0:
-            raise CallTimeout(
-                f"no call of {endpoint!r}: the time of the handler that calls is over",
-                peer=self.peer,
-                side=Side.LOCAL,
-                begun="no",
-            )
-        return left if timeout is None or timeout > left else timeout
 
     def say_no_metadata(self):
         """The peer does not take metadata: say so, once."""

@@ -41,7 +41,7 @@ from fastnode.wire.frame cimport (
 
 import logging
 
-from fastnode.dispatch.handler import handler_peer
+from fastnode.dispatch.current import handler_peer
 from fastnode.errors import (
     CloseReason,
     LinkClosed,

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from fastnode.dispatch.handler import handler_deadline
+from fastnode.dispatch.current import inherited_timeout
 from fastnode.errors import Begun, CallTimeout, ConfigError, Side
 from fastnode.limits import CANCEL_SECONDS
 from fastnode.names import check_timeout
@@ -48,17 +48,7 @@ def inherited(timeout: float | None, peer: str) -> float | None:
     """
     if timeout is not None:
         timeout = check_timeout(timeout)
-    left = left_until(handler_deadline())
-    if left is None:
-        return timeout
-    if left <= 0:
-        raise CallTimeout(
-            "nothing was sent: the time of the handler that makes the call is over",
-            peer=peer,
-            side=Side.LOCAL,
-            begun="no",
-        )
-    return left if timeout is None else min(timeout, left)
+    return inherited_timeout(timeout, peer)
 
 
 async def with_deadline(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
-from fastnode.dispatch.handler import handler_peer
+from fastnode.dispatch.current import handler_peer
 from fastnode.dispatch.lag import LoopLag
 from fastnode.errors import (
     CallTimeout,

@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from fastnode.errors import ConfigError, ProtocolError, Side
+from fastnode.errors import CODE_OF_ERROR, ConfigError, ProtocolError, Side
 from fastnode.limits import (
     MAX_CODE_BYTES,
     MAX_DETAILS_BYTES,
@@ -58,8 +58,6 @@ cdef object NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 # Control characters, which could forge a line of a log or of an HTTP header. RFC 9110,
 # section 5.5, forbids them in a field's value; a tab is allowed there.
 cdef object CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
-# A code that a handler chose.
-cdef object CODE = re.compile(r"[a-z][a-z0-9_.\-]*").fullmatch
 
 # The block of a frame that has a deadline and nothing else.
 cdef bytes DEADLINE_ALONE = b"\x01\x00\x08" + bytes(8)
@@ -270,7 +268,7 @@ cdef int decode_status(Extension found, bytes block, size_t at, size_t end) exce
     if <Py_ssize_t>(end - at - size) > MOST_DETAILS:
         raise malformed("details that are too long")
     code = block[at : at + size].decode("ascii", "replace")
-    if CODE(code) is None:
+    if CODE_OF_ERROR.fullmatch(code) is None:
         raise malformed("a code with a character that is forbidden")
     found.code = code
     found.details = block[at + size : end]
