@@ -218,7 +218,8 @@ def test_a_cipher_that_cannot_be_read(tmp_path: Path, words: tuple[str, ...]) ->
             issued.cert_pem, (tmp_path / "locked.pem").read_bytes(), "x"
         )
     assert "aes-256-cbc" in (caught.value.hint or "")
-    # A wrong password for one that can be read is still called that.
+    # A wrong password for one that can be read is still called that, also if what comes
+    # out looks like a key of an unknown kind, by chance.
     openssl(tmp_path, "pkcs8", "-topk8", *ends, "aes.pem")
     with pytest.raises(CertificateLoadError) as caught:
         Certificate.from_pem(issued.cert_pem, (tmp_path / "aes.pem").read_bytes(), "y")

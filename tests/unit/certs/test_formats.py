@@ -7,9 +7,11 @@ from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -21,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fastnode import Certificate, CertificateLoadError
+from fastnode.certs import private_key
 from fastnode.certs.authority import IssuedCertificate
 from fastnode.names import NodeName
 from helpers.handshake import handshake
@@ -196,6 +199,29 @@ def test_passwords_that_do_not_work(
             Certificate.load(file, password=password)
     assert "node.file" in caught.value.message
     assert remedy in (caught.value.hint or "")
+
+
+def test_a_wrong_password_that_gives_what_looks_like_a_key(tmp_path: Path) -> None:
+    """There is no checksum: by chance the library reads a key of an unknown kind."""
+    issued = authority().issue(NAME)
+    file = tmp_path / "node.file"
+    file.write_bytes(issued.cert_pem + encrypted(issued.key_pem, old=False))
+    load = load_pem_private_key
+    tries: list[bytes] = []
+
+    def once(block: bytes, secret: bytes) -> Any:
+        tries.append(secret)
+        if len(tries) == 1:
+            raise UnsupportedAlgorithm("a key of an unknown kind")
+        return load(block, secret)
+
+    with (
+        mock.patch.object(private_key, "load_pem_private_key", once),
+        pytest.raises(CertificateLoadError, match="no private key") as caught,
+    ):
+        Certificate.load(file, password="falsch")
+    assert "password is wrong" in (caught.value.hint or "")
+    assert len(set(tries)) == 2
 
 
 # --- PKCS#12 --------------------------------------------------------------------------
