@@ -145,6 +145,7 @@ def _unreadable(
 #: What the library says of an encryption that it does not have. It quotes no secret.
 _UNKNOWN_CIPHER: Final = re.compile(r"(?i)unknown (key encryption|cipher)|unsupported")
 
+
 def _cipher_is_unknown(error: Exception, block: bytes, secret: bytes) -> bool:
     """Whether the library cannot decrypt a key, whatever the password.
 
