@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 
 import pytest
 
 from fastnode import CallTimeout, Message, Node
+from fastnode.wire.call_error import DEADLINE_OVER
+from helpers import frames
 from helpers.nodes import WAIT_SECONDS, A, B, introduce, pair, running, until
+from helpers.raw import raw_peer
 
 C = "gamma@127.0.0.1"
 #: What the clocks of two loops, and a busy machine, may differ by.
@@ -214,6 +218,47 @@ async def test_a_call_whose_time_is_over_is_not_begun(
     (other,) = b.links
     assert other.stats.calls_expired == 2
     await until(lambda: link.stats.calls_expired_at_peer == 2)
+
+
+@pytest.mark.parametrize("kind", [frames.CALL, frames.CONFIRM])
+@pytest.mark.parametrize("endpoint", ["plain", "async", "bounded", "batch"])
+async def test_a_handler_does_not_begin_without_time(endpoint: str, kind: int) -> None:
+    """The caller says nothing more: the time in the frame alone decides."""
+    if (endpoint, kind) == ("batch", frames.CALL):
+        pytest.skip("a batch endpoint takes no calls")
+    async with running(B, plaintext=True) as node:
+        begun: list[bytes] = []
+
+        @node.handler("plain")
+        def plain(message: Message) -> None:
+            begun.append(message.payload)
+
+        @node.handler("async")
+        async def asynchronous(message: Message) -> None:
+            begun.append(message.payload)
+
+        @node.handler("bounded", concurrency=1)
+        async def bounded(message: Message) -> None:
+            begun.append(message.payload)
+
+        @node.handler("batch", batch=True)
+        def batch(messages: list[Message]) -> None:
+            begun.extend(message.payload for message in messages)
+
+        def asked(number: int, microseconds: int) -> bytes:
+            block = frames.field(frames.DEADLINE, struct.pack(">Q", microseconds))
+            call = struct.pack(">I", number)
+            return frames.extended(kind, call, block, b"%d" % number)
+
+        async with raw_peer(node, frames.feature(frames.EXTENSIONS)) as peer:
+            (link,) = node.links
+            peer.writer.write(frames.endpoint(0, endpoint.encode()))
+            peer.writer.write(asked(1, 0) + asked(2, 1000 * 1_000_000))
+            error = await peer.until(frames.ERROR)
+            assert error[:6] == struct.pack(">IH", 1, DEADLINE_OVER)
+            assert await peer.until(frames.REPLY) == struct.pack(">I", 2)
+            assert begun == [b"2"]
+            assert link.stats.calls_expired == 1
 
 
 async def test_time_out_of_a_running_handler_cancels_it(
