@@ -41,6 +41,7 @@ RANKS = {
     "sending": 4,
     "dispatch": 5,
     "link": 6,
+    "discovery": 7,
     "node": 7,
     "blocking": 8,
     "testing": 8,
