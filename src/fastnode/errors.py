@@ -545,8 +545,8 @@ class NoInstance(NoRoute):
     dial has failed."""
 
     usual_hint = (
-        "does the discovery name the right targets, and do their certificates belong to "
-        "the service? wait_for_ready=True waits for an instance"
+        "does the discovery name the right targets, and do their certificates belong "
+        "to the service? wait_for_ready=True waits for an instance"
     )
 
 

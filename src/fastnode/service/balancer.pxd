@@ -1,5 +1,7 @@
 from libc.stdint cimport uint64_t
 
+from fastnode.link.link cimport Link
+
 
 cdef class Candidate:
     # Which instance it is: the node name and the instance id of the peer. `key` is a
@@ -27,7 +29,7 @@ cdef class Candidate:
     cdef public Py_ssize_t consecutive
 
     # How the service reaches it. The balancer does not look at it.
-    cdef public object link
+    cdef public Link link
     cdef public object address
     cdef public object last_error
 

@@ -1,10 +1,9 @@
-from collections.abc import Sequence
-from typing import Final, TypeVar, final
+from collections.abc import Iterable
+from typing import Final, final
 
+from fastnode.discovery.target import Target
 from fastnode.link.link import Link
 from fastnode.peer import Address
-
-_Target = TypeVar("_Target")
 
 CHOOSERS: Final[dict[str, int]]
 
@@ -38,4 +37,4 @@ class Balancer:
     ) -> Candidate | None: ...
 
 def number_of(data: bytes) -> int: ...
-def nearest(targets: Sequence[_Target], seed: bytes, most: int) -> list[_Target]: ...
+def in_order(targets: Iterable[Target], seed: bytes) -> list[Target]: ...

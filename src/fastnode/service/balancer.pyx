@@ -1,25 +1,25 @@
 """Which instance of a service gets the next call.
 
-How it works. A `Candidate` is one instance that can take calls. The service keeps a list
-of them, and asks a `Balancer` to choose one. The balancer has no clock and no loop: the
-service tells it the time.
+How it works. A `Candidate` is one instance that can take calls. The service keeps a
+list of them, and asks a `Balancer` to choose one. The balancer has no clock and no
+loop: the service tells it the time.
 
 - "least_outstanding": of two random candidates, the one with fewer calls under way, in
-  relation to its weight. This is the power of two choices (Mitzenmacher, 2001). It needs
-  no news from the instances, and a slow instance gets less, because its calls stay under
-  way for longer. The two are drawn in proportion to their weights, and the first of two
-  equals is taken. So the weights hold too while few calls are under way.
+  relation to its weight. This is the power of two choices (Mitzenmacher, 2001). It
+  needs no news from the instances, and a slow instance gets less, because its calls
+  stay under way for longer. The two are drawn in proportion to their weights, and the
+  first of two equals is taken. So the weights hold too while few calls are under way.
 - "round_robin": one after the other.
 - "weighted": each candidate gets its weight, spread evenly (the smooth weighted round
   robin of nginx).
 - With a key: rendezvous hashing (Thaler and Ravishankar, 1998). Every candidate gets a
-  score made of the key and of itself, and the highest score wins. If a candidate leaves,
-  only its own keys move. The scores follow the weights (Schindelhauer and Schomaker,
-  2005). All processes compute the same scores.
+  score made of the key and of itself, and the highest score wins. If a candidate
+  leaves, only its own keys move. The scores follow the weights (Schindelhauer and
+  Schomaker, 2005). All processes compute the same scores.
 
 A candidate that is new gets less than its share at first, so that it can warm up. A
-candidate that has said that it is busy is passed over for a while. A candidate of weight
-0 gets calls only if no other one can be had.
+candidate that has said that it is busy is passed over for a while. A candidate of
+weight 0 gets calls only if no other one can be had.
 """
 
 cimport cython
@@ -51,7 +51,7 @@ cdef double UNIT = 1.0 / 9007199254740992.0
 
 
 cdef uint64_t mix(uint64_t x) noexcept:
-    """The finalizer of splitmix64: every bit of the result depends on every bit of x."""
+    """The finalizer of splitmix64: all bits of the result depend on all bits of x."""
     x ^= x >> 30
     x *= <uint64_t>0xBF58476D1CE4E5B9
     x ^= x >> 27
@@ -271,17 +271,15 @@ cdef class Balancer:
         return self.choose(candidates, now)
 
 
-def nearest(targets, bytes seed not None, size_t most):
-    """Return a random part of some targets. It is stable: as long as the seed is the
-    same, a target that comes or goes changes one place of the part at most.
+def in_order(targets, bytes seed not None):
+    """Return targets in a random order that depends on the seed and on each target
+    alone. So a target that comes or goes does not move the others.
 
     Args:
-        targets: a sequence of things that have an order and a `repr`.
+        targets: things with a host and a port.
         seed: the same for all calls of one chooser, and another one for each chooser.
-        most: how many to return.
     """
-    if <size_t>len(targets) <= most:
-        return list(targets)
-    scores = [(number_of(seed + repr(each).encode()), each) for each in targets]
-    scores.sort()
-    return [each for _, each in scores[:most]]
+    return sorted(
+        targets,
+        key=lambda each: number_of(seed + f"{each.host} {each.port}".encode()),
+    )

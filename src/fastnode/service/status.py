@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     from fastnode.errors import FastnodeError
     from fastnode.peer import Address
 
-__all__ = ["BroadcastResult", "InstanceState", "InstanceStatus", "ServiceStats"]
+__all__ = [
+    "BroadcastResult",
+    "InstanceState",
+    "InstanceStatus",
+    "Policy",
+    "ServiceStats",
+]
 
 #: What an instance of a service does at the moment, as seen from here.
 #:
@@ -23,6 +29,10 @@ __all__ = ["BroadcastResult", "InstanceState", "InstanceStatus", "ServiceStats"]
 InstanceState: TypeAlias = Literal[
     "connecting", "ready", "busy", "ejected", "leaving", "down"
 ]
+
+
+#: How a service chooses an instance, see docs/services.md.
+Policy: TypeAlias = Literal["least_outstanding", "round_robin", "weighted"]
 
 
 @dataclass(frozen=True, slots=True)
