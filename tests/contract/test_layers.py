@@ -24,6 +24,7 @@ PACKAGE = ROOT / "src" / "fastnode"
 
 #: The modules of rank 0 count as one package: `names` raises `errors`.
 RANKS = {
+    "backoff": 0,
     "errors": 0,
     "groups": 0,
     "limits": 0,
