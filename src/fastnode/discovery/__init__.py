@@ -3,6 +3,7 @@
 - `Target`: the address of one instance
 - `Discovery`, `AnnouncingDiscovery`: the protocols; your own discovery fills them
 - `StaticDiscovery`: targets that the program knows
+- `LocalDiscovery`: the nodes of one user on one host
 - `fastnode.discovery.kit`: checks for your own discovery
 
 Each name is loaded when it is first asked for.
@@ -14,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fastnode.discovery.local import LocalDiscovery
     from fastnode.discovery.protocol import (
         AnnouncedAcceptor,
         AnnouncedNode,
@@ -28,6 +30,7 @@ __all__ = [
     "AnnouncedNode",
     "AnnouncingDiscovery",
     "Discovery",
+    "LocalDiscovery",
     "StaticDiscovery",
     "Target",
 ]
@@ -38,6 +41,7 @@ _MODULES = {
     "AnnouncedNode": "fastnode.discovery.protocol",
     "AnnouncingDiscovery": "fastnode.discovery.protocol",
     "Discovery": "fastnode.discovery.protocol",
+    "LocalDiscovery": "fastnode.discovery.local",
     "StaticDiscovery": "fastnode.discovery.static",
     "Target": "fastnode.discovery.target",
 }

@@ -36,10 +36,13 @@ __all__ = [
     "ANNOUNCE_CHECKS",
     "CHECKS",
     "OUTAGE_CHECKS",
+    "AnnounceCheck",
     "AnnouncingSubject",
     "BreakableSubject",
+    "Check",
     "FakeAcceptor",
     "FakeNode",
+    "OutageCheck",
     "Subject",
 ]
 
@@ -70,8 +73,10 @@ class BreakableSubject(Subject, Protocol):
         """Return a context in which the discovery cannot ask its directory."""
 
 
-#: A check takes a subject.
+#: The checks of the three lists below.
 Check: TypeAlias = Callable[[Subject], Awaitable[None]]
+OutageCheck: TypeAlias = Callable[[BreakableSubject], Awaitable[None]]
+AnnounceCheck: TypeAlias = Callable[[AnnouncingDiscovery], Awaitable[None]]
 
 
 # --- nodes that are announced ---------------------------------------------------------
@@ -349,7 +354,7 @@ async def outage_at_the_beginning(subject: BreakableSubject) -> None:
 
 
 #: For discoveries that the test can cut off from their directory.
-OUTAGE_CHECKS: Final[tuple[Callable[[BreakableSubject], Awaitable[None]], ...]] = (
+OUTAGE_CHECKS: Final[tuple[OutageCheck, ...]] = (
     last_set_survives_outage,
     outage_at_the_beginning,
 )
@@ -409,7 +414,7 @@ async def bad_announcements_are_refused(discovery: AnnouncingDiscovery) -> None:
 
 
 #: For discoveries that can announce; a check takes the discovery itself.
-ANNOUNCE_CHECKS: Final[tuple[Callable[[AnnouncingDiscovery], Awaitable[None]], ...]] = (
+ANNOUNCE_CHECKS: Final[tuple[AnnounceCheck, ...]] = (
     announced_node_is_found,
     several_nodes_are_announced,
     failed_body_leaves,
