@@ -16,6 +16,7 @@ __all__ = ["LOGGERS", "CarefulLogger", "make_careful"]
 LOGGERS: Final = (
     "fastnode.acceptor",
     "fastnode.certs",
+    "fastnode.discovery",
     "fastnode.link",
     "fastnode.node",
     "fastnode.tls",

@@ -52,9 +52,9 @@ class Discovery(Protocol):
         Returns:
             An iterator over sets of targets. The first set comes as soon as it is
             known, and further sets come when something has changed. Each set is whole
-            and replaces the one before. An empty set says that no instance exists. Where
-            nobody can tell, no set comes, and the last one stays valid. A slow consumer
-            may miss sets, but not the newest one.
+            and replaces the one before. An empty set says that no instance exists.
+            While nobody can tell, no set comes, and the last one stays valid. A slow
+            consumer may miss sets, but not the newest one.
 
             The iterator does not end by itself. A consumer that stops calls its
             ``aclose()``, if it has one. If the iterator raises or ends, the consumer

@@ -22,7 +22,7 @@ class Target:
     """An address where an instance of a service listens.
 
     Targets are compared and sorted by host, port and weight. They say where to dial,
-    and never what to verify: the peer there has to prove that it belongs to the service.
+    and never what to verify: each peer has to prove that it belongs to the service.
 
     Args:
         host: a DNS name or an IP address. It is brought to one form: lower case,
