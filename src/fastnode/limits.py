@@ -342,6 +342,8 @@ MAX_NAME_COMPARISONS: Final = 1 << 15
 
 #: Links that a service keeps at most. Each costs some 40 KiB on both sides.
 MAX_INSTANCES: Final = 32
+#: What `max_instances` may be. More links than this in one process need another design.
+MAX_SERVICE_INSTANCES: Final = 4096
 #: How long the share of a new instance grows until it is whole. It is short, because
 #: traffic has to be even again 1 s after the news.
 SLOW_START_SECONDS: Final = 1.0

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -34,7 +34,12 @@ from fastnode.errors import (
     NoInstance,
     Side,
 )
-from fastnode.limits import CANCEL_SECONDS, FORGET_SECONDS, SERVICE_DIALS
+from fastnode.limits import (
+    CANCEL_SECONDS,
+    FORGET_SECONDS,
+    SERVICE_DIALS,
+    SLOW_START_SECONDS,
+)
 from fastnode.log_limit import LogLimit
 from fastnode.service.balancer import Candidate, in_order
 from fastnode.service.outliers import Outliers
@@ -53,9 +58,6 @@ log = logging.getLogger("fastnode.node")
 USUAL_WEIGHT: Final = 100
 #: A target that could not be reached so often makes room for another one.
 MANY_FAILURES: Final = 3
-#: How long a place waits for another worker of a group after it reached one that it
-#: knows already. The kernel chooses the worker, so a few dials are needed.
-NEXT_WORKER_SECONDS: Final = 0.05
 
 
 class ServiceNode(Protocol):
@@ -69,17 +71,10 @@ class ServiceNode(Protocol):
     def instance(self) -> str:
         """The instance id of the node, 32 hexadecimal digits."""
 
-    def begin(self, work: Any) -> asyncio.Task[Any]:
+    def begin(self, work: Coroutine[Any, Any, Any], /) -> asyncio.Task[Any]:
         """Run a coroutine as a task, in the context of the node."""
 
-    async def dial_member(
-        self,
-        target: Target,
-        service: str,
-        server_name: str | None,
-        *,
-        additional: bool,
-    ) -> Link:
+    async def dial(self, target: Target, /, *, additional: bool) -> Link:
         """Return a link with the instance at a target, if it belongs to the service.
 
         Args:
@@ -91,14 +86,24 @@ class ServiceNode(Protocol):
             FastnodeError: no link.
         """
 
-    def link_with(self, name: str, instance: str) -> Link | None:
-        """Return the link that is up with one instance."""
+    def link_with(self, name: str, instance: str, /) -> Link | None:
+        """Return the link with one instance that new messages may take."""
 
-    def workers_of(self, link: Link) -> int:
+    def workers_of(self, link: Link, /) -> int:
         """Return how many workers the group of a peer has; 1: it is alone."""
 
-    def release(self, link: Link) -> None:
-        """Close a link that a service has dialed, if no other service uses it."""
+    def hold(self, name: str, instance: str, /) -> None:
+        """The service uses the links with an instance from now on."""
+
+    def release(self, name: str, instance: str, /) -> None:
+        """The service does not use the links with an instance any more."""
+
+    def watch(self, callback: Callable[[], None], /) -> None:
+        """Call a function whenever a link with an instance may be used from now on, or
+        not any more."""
+
+    def unwatch(self) -> None:
+        """Call the functions of `watch` no more."""
 
 
 class Place:
@@ -123,6 +128,9 @@ class Place:
         self.error: BaseException | None = None
         self.tried = False
         self._wake: asyncio.Future[None] | None = None
+        self._backoff = Backoff()
+        self._next_dial = 0.0
+        self._complete_since: float | None = None
         self.task = members.node.begin(self._run())
 
     @property
@@ -135,46 +143,50 @@ class Place:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
+    def want(self, wanted: bool) -> None:
+        """The discovery names the target, or does not name it any more."""
+        if wanted == self.wanted:
+            return
+        self.wanted = wanted
+        self._next_dial = 0.0
+        self.wake()
+
     async def _run(self) -> None:
-        backoff = Backoff()
-        pause = 0.0
         while True:
             self._replace_links()
+            now = monotonic()
             if not self.wanted:
                 await self._sleep(FORGET_SECONDS)
                 if not self.wanted:
                     break
-            elif len(self._lasting()) >= self._workers():
-                backoff, pause = Backoff(), 0.0
+            elif self._is_complete():
+                if self._complete_since is None:
+                    self._complete_since = now
                 await self._sleep(None)
-            elif pause:
-                # A link that ends, or news of the target, cut the pause short.
-                await self._sleep(pause)
-                pause = 0.0
+            elif self._complete_since is not None:
+                # A link has ended. A peer that accepts links and then breaks them must
+                # not be dialed without a pause.
+                self._backoff.was_up(now - self._complete_since)
+                self._complete_since = None
+                self._next_dial = now + self._backoff.pause()
+            elif now < self._next_dial:
+                await self._sleep(self._next_dial - now)
             else:
-                pause = await self._dial(backoff)
+                await self._dial()
         self._members.removed(self)
 
-    def _workers(self) -> int:
-        """How many links there should be."""
-        counts = (self._members.node.workers_of(each.link) for each in self._linked())
-        return max(counts, default=1)
-
-    def _linked(self) -> list[Any]:
-        return [each for each in self.candidates if each.link is not None]
-
-    def _lasting(self) -> list[Candidate]:
-        """The candidates that do not stop."""
-        return [
-            each
-            for each in self.candidates
-            if each.link is not None and not each.link.closed and not each.link.leaving
-        ]
+    def _is_complete(self) -> bool:
+        """Whether there are as many links as the target has workers. Links whose peer
+        stops do not count."""
+        links = [each.link for each in self.candidates if each.link is not None]
+        lasting = [link for link in links if not link.closed and not link.leaving]
+        workers = max(map(self._members.node.workers_of, links), default=1)
+        return len(lasting) >= workers
 
     def _replace_links(self) -> None:
-        """Take the links that have succeeded others; forget candidates without one."""
+        """Take the links that have succeeded others; forget instances without one."""
         for each in tuple(self.candidates):
-            if each.link is not None and each.link.closed:
+            if each.link is None or each.link.closed:
                 each.link = self._members.node.link_with(each.name, each.instance)
             if each.link is None:
                 self.candidates.remove(each)
@@ -183,74 +195,72 @@ class Place:
     async def _sleep(self, seconds: float | None) -> None:
         """Wait until a link ends, `wake` is called, or the time is over."""
         self._wake = asyncio.get_running_loop().create_future()
-        ends = [each.link.protocol.gone for each in self._linked()]
+        ends = [
+            each.link.protocol.gone for each in self.candidates if each.link is not None
+        ]
         await asyncio.wait(
             [self._wake, *ends], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
         )
         self._wake = None
 
-    async def _dial(self, backoff: Backoff) -> float:
-        """Dial once. Return how long to wait before the next dial, seconds."""
+    async def _dial(self) -> None:
+        """Dial once."""
         members = self._members
         additional = bool(self.candidates)
+        least = 0.0
         try:
             async with members.turn:
                 members.dials += 1
-                link = await members.node.dial_member(
-                    self.target,
-                    members.service,
-                    members.server_name,
-                    additional=additional,
-                )
-        except DuplicateLink as error:
-            # Another worker of the group than the one that is missing has answered. Or
-            # two targets lead to one instance, whose link another place has.
-            self.error = None if additional else error
-            pause = max(NEXT_WORKER_SECONDS, backoff.pause() if not additional else 0)
+                link = await members.node.dial(self.target, additional=additional)
         except FastnodeError as error:
             self.error = error.with_traceback(None)
-            pause = backoff.pause(getattr(error, "retry_after", 0.0))
+            least = getattr(error, "retry_after", 0.0)
         except BaseException as error:
             if is_cancelled(error) or isinstance(error, GeneratorExit):
                 raise
             self.error = HandshakeError(
-                f"dialing {self.target.host}:{self.target.port} failed: "
-                f"{name_of(error)}: {text_of(error)}",
+                f"dialing {_at(self.target)} failed: {name_of(error)}: "
+                f"{text_of(error)}",
                 side=Side.LOCAL,
                 hint="see the traceback in the log; a later attempt follows",
             )
             log.error(
                 "service %s: dialing %s failed",
                 members.service,
-                self.target,
+                _at(self.target),
                 exc_info=error,
             )
             end_program(error)
-            pause = backoff.pause()
         else:
+            self.error = None
             self._take(link)
-            pause = 0.0
         self.tried = True
-        if self.error is not None and not additional:
+        if self.error is None:
+            self.failures = 0
+            return
+        self._next_dial = monotonic() + self._backoff.pause(least)
+        if additional and isinstance(self.error, DuplicateLink):
+            # Some workers of the group are linked, and the others do not answer. They
+            # may have failed, and will be replaced.
+            self.error = None
+        else:
             self.failures += 1
             members.failed(self)
-        return pause
 
     def _take(self, link: Link) -> None:
-        """A link has come up."""
-        self.error = None
-        self.failures = 0
-        for each in self.candidates:
-            if each.instance == link.peer.instance and each.name == link.peer.name:
-                each.link = link
-                self._members.changed()
-                return
-        candidate = Candidate(
-            link.peer.name, link.peer.instance, self.target.weight / USUAL_WEIGHT
-        )
+        """A link has come up, or one with this instance was there already."""
+        name, instance = link.peer.name, link.peer.instance
+        candidate = self._members.find(name, instance)
+        if candidate is None:
+            weight = self.target.weight / USUAL_WEIGHT
+            candidate = Candidate(name, instance, weight)
+            candidate.address = (self.target.host, self.target.port)
+        is_new = candidate not in self.candidates
+        if is_new:
+            # Two targets may lead to one instance. Then both places have it.
+            self.candidates.append(candidate)
+            self._members.node.hold(name, instance)
         candidate.link = link
-        candidate.address = (self.target.host, self.target.port)
-        self.candidates.append(candidate)
         self._members.came(candidate)
 
     def statuses(self, now: float) -> list[InstanceStatus]:
@@ -277,8 +287,6 @@ class Members:
     Args:
         node: dials, and knows the links.
         service: the name of the service.
-        server_name: the host that certificates have to cover; None: they have to name
-            the service.
         discovery: names the targets.
         max_instances: how many targets to reach.
         on_change: called when the candidates may have changed.
@@ -288,14 +296,12 @@ class Members:
         self,
         node: ServiceNode,
         service: str,
-        server_name: str | None,
         discovery: Discovery,
         max_instances: int,
         on_change: Callable[[], None],
     ) -> None:
         self.node = node
         self.service = service
-        self.server_name = server_name
         self._discovery = discovery
         self._most = max_instances
         self._on_change = on_change
@@ -315,18 +321,28 @@ class Members:
         self._began: float | None = None
         self._change: asyncio.Future[None] | None = None
         self._limit = LogLimit(log)
+        node.watch(self._links_changed)
         self._following = node.begin(self._follow())
 
     # --- what calls ask ------------------------------------------------------------
 
     def candidates(self) -> list[Candidate]:
         """Return all instances that have a link and that are wanted."""
-        return [
+        found = (
             each
             for place in self._places.values()
             if place.wanted
             for each in place.candidates
-        ]
+        )
+        return list(dict.fromkeys(found))
+
+    def find(self, name: str, instance: str) -> Candidate | None:
+        """Return the instance with this node name and instance id, if it has a link."""
+        for place in self._places.values():
+            for each in place.candidates:
+                if (each.name, each.instance) == (name, instance):
+                    return each
+        return None
 
     def ready(self, now: float) -> list[Candidate]:
         """Return the instances that take calls: those that stop only if there are no
@@ -358,11 +374,6 @@ class Members:
                 ejected.append(each)
             else:
                 ready.append(each)
-        if leaving:
-            # Their targets may have new instances soon.
-            for place in self._places.values():
-                if any(each in leaving for each in place.candidates):
-                    place.wake()
         return ready, leaving, ejected
 
     @property
@@ -444,17 +455,21 @@ class Members:
     # --- what places tell ----------------------------------------------------------
 
     def came(self, candidate: Candidate) -> None:
-        """A new instance has a link. It warms up if others have worked for a while."""
+        """An instance has a link. It warms up if it is new, and others have worked for a
+        while."""
         now = monotonic()
         if self._began is None:
             self._began = now
-        elif now - self._began > 1.0 and len(self.candidates()) > 1:
+        is_new = not candidate.calls and not candidate.outstanding
+        if is_new and now - self._began > SLOW_START_SECONDS:
             candidate.warm_up(now)
         self.changed()
 
     def lost(self, candidate: Candidate) -> None:
-        """An instance has no link any more."""
-        self.outliers.forget(candidate)
+        """An instance has no link at one of its places any more."""
+        self.node.release(candidate.name, candidate.instance)
+        if self.find(candidate.name, candidate.instance) is None:
+            self.outliers.forget(candidate)
         self.changed()
 
     def failed(self, place: Place) -> None:
@@ -478,9 +493,13 @@ class Members:
         if self._places.get(address) is place:
             del self._places[address]
         for each in place.candidates:
-            self.outliers.forget(each)
-            if each.link is not None:
-                self.node.release(each.link)
+            self.lost(each)
+        self.changed()
+
+    def _links_changed(self) -> None:
+        """A link with an instance can be used from now on, or not any more."""
+        for place in self._places.values():
+            place.wake()
         self.changed()
 
     def changed(self) -> None:
@@ -546,9 +565,7 @@ class Members:
             wanted[address] = target
             good += place is None or place.failures < MANY_FAILURES
         for address, place in self._places.items():
-            if place.wanted != (address in wanted):
-                place.wanted = address in wanted
-                place.wake()
+            place.want(address in wanted)
         for address, target in wanted.items():
             known = self._places.get(address)
             if known is None:
@@ -562,6 +579,7 @@ class Members:
 
     async def close(self) -> None:
         """Dial no more, and let go of the links."""
+        self.node.unwatch()
         tasks = [self._following, *(place.task for place in self._places.values())]
         for task in tasks:
             task.cancel()

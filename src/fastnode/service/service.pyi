@@ -28,7 +28,6 @@ class Service:
         name: str,
         discovery: Discovery,
         *,
-        server_name: str | None = None,
         policy: Policy = "least_outstanding",
         max_instances: int = 32,
         retry: Retry | None = None,

@@ -62,7 +62,6 @@ cdef class Service:
         str name not None,
         discovery,
         *,
-        server_name=None,
         policy="least_outstanding",
         max_instances=MAX_INSTANCES,
         retry=None,
@@ -76,7 +75,7 @@ cdef class Service:
         self.ready = []
         self.stale = True
         self.members = Members(
-            node, name, server_name, discovery, max_instances, self.changed
+            node, name, discovery, max_instances, self.changed
         )
 
     # --- what users call -------------------------------------------------------------
