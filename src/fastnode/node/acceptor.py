@@ -15,6 +15,7 @@ from fastnode.certs.context import ALPN_PROTOCOL
 from fastnode.dispatch.user_code import HookFailed
 from fastnode.errors import (
     ConfigError,
+    DialedItself,
     DuplicateLink,
     FastnodeError,
     Side,
@@ -26,6 +27,7 @@ from fastnode.limits import (
     WAITING_SHARE_OF_DESCRIPTORS,
 )
 from fastnode.link import endings
+from fastnode.link.instances import is_additional
 from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
@@ -359,6 +361,7 @@ class Acceptor:
         identity = identity_of(protocol.presented.certificate, verified=peer.verified)
         full = self._quota.acquire(protocol, old, identity)
         if full is not None:
+            links.check_others(peer)
             raise no_room(full, peer)
         if not succeeds:
             await links.admit_inbound(protocol, peer)
@@ -419,7 +422,9 @@ class Acceptor:
 
     def _handshake_failed(self, protocol: LinkProtocol, error: FastnodeError) -> None:
         host, port = protocol.address
-        if isinstance(error, DuplicateLink):
+        looked = isinstance(error, DialedItself) and is_additional(protocol)
+        if looked or isinstance(error, DuplicateLink):
+            # A dial of an address cannot know who answers there. The dialer is told.
             log.debug(
                 "%s:%d: %s",
                 host,

@@ -249,7 +249,10 @@ class Worker:
             for each, inlet in zip(network.acceptors, self._inlets, strict=True)
         ]
         options = replace(
-            options, group=self._group, network=replace(network, acceptors=acceptors)
+            options,
+            group=self._group,
+            group_size=answer["workers"],
+            network=replace(network, acceptors=acceptors),
         )
         self._node = node = Node(self._application.name, options)
         node.on_link_up(self._changed)

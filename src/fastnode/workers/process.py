@@ -152,8 +152,12 @@ class WorkerProcess:
         self._handed += 1
         return True
 
-    def listen(self, addresses: list[tuple[str, int]]) -> None:
-        """It gets the connections to these from now on, when it is up."""
+    def listen(self, addresses: list[tuple[str, int]], workers: int) -> None:
+        """Tell the worker what the group listens on. It gets connections when it is up.
+
+        Args:
+            workers: how many workers the group has.
+        """
         if self.state is not State.STARTING:
             return  # it has been stopped while the ports were opened
         inlets: list[socket.socket] = []
@@ -163,7 +167,7 @@ class WorkerProcess:
             self._outlets.append(ours)
             inlets.append(theirs)
         self._channel.send(
-            {"do": "listen", "addresses": addresses},
+            {"do": "listen", "addresses": addresses, "workers": workers},
             [inlet.fileno() for inlet in inlets],
         )
         for inlet in inlets:
