@@ -593,6 +593,10 @@ class DuplicateLink(HandshakeError):
     close_reason = CloseReason.DUPLICATE_LINK
 
 
+class DialedItself(PeerNameMismatch):
+    """A node has dialed its own acceptor."""
+
+
 class TooManyHandshakes(TooManyConnections):
     """An acceptor dropped the connection to make room for another. Acceptors count and
     log it under this name; the dialer gets `TooManyConnections`."""

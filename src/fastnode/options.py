@@ -348,10 +348,13 @@ class NodeOptions:
         shed_above: seconds. While the event loop is later than that, every call is
             refused with `Busy`, before its handler begins. None: no call is. Neither
             bound refuses calls of peers' handlers, or messages without confirmation.
-        group: 8 random bytes that all nodes have in common which run under one name at
-            the same time; `WorkerGroup` sees to it. Their peers keep a link with each.
-            None: this node is the only one of its name, and a peer that meets another
-            one takes it for this one, restarted.
+        group: 8 random bytes that the nodes of a group share. These nodes run under one
+            name at the same time, and `WorkerGroup` sets it for its workers. When a
+            peer has a link with one node of the group and another one connects, the
+            peer knows that this is no restart, and does not probe the first link.
+            None: this node is in no group. It may share its name nevertheless.
+        group_size: how many nodes the group has behind one address. A service of a peer
+            keeps a link with each of them. `WorkerGroup` sets it for its workers.
     """
 
     cert_manager: CertManager | None = None
@@ -361,6 +364,7 @@ class NodeOptions:
     max_waiting: int | None = None
     shed_above: float | None = None
     group: bytes | None = None
+    group_size: int = 1
 
     def __post_init__(self) -> None:
         _check_manager("NodeOptions.cert_manager", self.cert_manager)
@@ -376,6 +380,13 @@ class NodeOptions:
                 f"NodeOptions.group is not {limits.GROUP_BYTES} bytes",
                 hint=f"make it once for all nodes of the group: "
                 f"os.urandom({limits.GROUP_BYTES})",
+            )
+        most = limits.MAX_WORKERS
+        _check_count("NodeOptions.group_size", self.group_size, 1, most)
+        if self.group_size > 1 and self.group is None:
+            raise ConfigError(
+                f"NodeOptions.group_size is {self.group_size} without a group",
+                hint="give all nodes of the group the same 8 bytes as group",
             )
         _check_number("NodeOptions.shutdown_timeout", self.shutdown_timeout, 0, 86400)
         _check_number("NodeOptions.leave_grace", self.leave_grace, 0, 86400)

@@ -25,6 +25,7 @@ from fastnode.errors import (
 from fastnode.link.link import Link
 from fastnode.link.settings import LinkSettings
 from fastnode.log_limit import LogLimit
+from fastnode.loggers import fields
 from fastnode.names import NodeName, check_timeout
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
@@ -39,6 +40,7 @@ from fastnode.node.departure import Departure
 from fastnode.node.dial import Dialer
 from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.fork import ForkGuard
+from fastnode.node.instances import Instances
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
@@ -109,9 +111,13 @@ class Node(Endpoints):
         self._endpoints.limit(self._options.max_waiting, self._lag)
         self._instance = new_instance(self._options.group)
         verifies = not network.plaintext and not network.insecure_skip_verify
-        slow = SlowCallbacks(network.slow_callback_seconds, self._endpoints.context)
+        slow = SlowCallbacks(
+            network.slow_callback_seconds, self._endpoints.context, str(self._name)
+        )
         events = LinkEvents(slow, network.on_link_up, network.on_link_down)
-        self._links = LinkRegistry(str(self._name), events, verifies=verifies)
+        self._links = LinkRegistry(
+            str(self._name), self._instance.hex(), events, verifies=verifies
+        )
         groups = groups_of(network)
         admission = Admission(
             own=self._name,
@@ -132,7 +138,9 @@ class Node(Endpoints):
             plaintext=network.plaintext,
             cert_manager=manager,
             groups=groups,
-            settings=LinkSettings.of(network, self._name, self._instance),
+            settings=LinkSettings.of(
+                network, self._name, self._instance, self._options.group_size
+            ),
             registry=self._endpoints,
             admission=admission,
             targets=Targets(
@@ -147,7 +155,7 @@ class Node(Endpoints):
             pool=BufferPool(),
             receive_buffer=bytearray(limits.RECEIVE_BUFFER_BYTES),
             dial_stats=DialStats(),
-            dial_limit=LogLimit(log),
+            dial_limit=LogLimit(log, node=str(self._name)),
             on_refused=network.on_refused,
             slow=slow,
             recheck=self._recheck,
@@ -157,6 +165,8 @@ class Node(Endpoints):
         self._successions = Successions(self._context)
         self._acceptors: tuple[Acceptor, ...] = ()
         self._dialer = Dialer(self._context)
+        # For services: links with single instances, by address.
+        self._instances = Instances(self._context)
         self._services = Services(self._context, self._instances, network.discovery)
         self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -316,21 +326,30 @@ class Node(Endpoints):
         # All of them at once: a task that ignores its cancellation holds up no other.
         keepers = [keeper.close() for keeper in self._keepers]
         successions = asyncio.ensure_future(self._successions.close())
-        await departure.leave(self._dialer.close)
+        await departure.leave(self._stop_dialing)
         for acceptor in self._acceptors:
             acceptor.close()
         for keeper in keepers:
             await keeper
-        await self._dialer.close()
+        await self._stop_dialing()
         await successions
         await self._services.close()
         left = await departure.close()
         for each in left:
-            log.warning("%s stopped before all was done with %s", self.name, each)
+            log.warning(
+                "%s stopped before all was done with %s",
+                self.name,
+                each,
+                extra=fields("undelivered", node=self.name, peer=each.peer),
+            )
         self._maintenance.free_memory()
         if self._lag is not None:
             self._lag.stop()
         return left
+
+    async def _stop_dialing(self) -> None:
+        """Cancel all dials, and begin no more."""
+        await asyncio.gather(self._dialer.close(), self._instances.close())
 
     async def __aenter__(self) -> Self:
         return self
@@ -388,8 +407,9 @@ class Node(Endpoints):
         ``handshake_timeout``, and all addresses together four times that.
 
         Raises:
-            ConfigError: `name` is no node name, or this node's own.
-            HandshakeError: refused, by either side; a subclass says why.
+            ConfigError: `name` is no node name.
+            HandshakeError: refused, by either side; a subclass says why. It is a
+                `PeerNameMismatch` if the address leads to this node itself.
             NoRoute: no address is known, or none could be reached.
             OutOfResources: this process has no descriptors or memory left.
             LinkClosed: this node stops.
@@ -439,14 +459,14 @@ class Node(Endpoints):
                 link = await kept.connected()
 
         Raises:
-            ConfigError: `name` is no node name, or this node's own.
+            ConfigError: `name` is no node name.
             LinkClosed: this node stops.
         """
         self._check_loop()
         self._dialer.check(name)
         if self._stopping is not None:
             raise self._dialer.stopped()
-        keeper = Keeper(name, self._links, self._keep)
+        keeper = Keeper(name, self._links, self._keep, node=self.name)
         self._keepers.add(keeper)
         keeper.on_end(self._keepers.discard)
         return keeper
