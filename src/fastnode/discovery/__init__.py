@@ -4,6 +4,7 @@
 - `Discovery`, `AnnouncingDiscovery`: the protocols; your own discovery fills them
 - `StaticDiscovery`: targets that the program knows
 - `LocalDiscovery`: the nodes of one user on one host
+- `DnsDiscovery`: A and AAAA records, or SRV records
 - `fastnode.discovery.kit`: checks for your own discovery
 
 Each name is loaded when it is first asked for.
@@ -15,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fastnode.discovery.dns import DnsDiscovery
     from fastnode.discovery.local import LocalDiscovery
     from fastnode.discovery.protocol import (
         AnnouncedAcceptor,
@@ -30,6 +32,7 @@ __all__ = [
     "AnnouncedNode",
     "AnnouncingDiscovery",
     "Discovery",
+    "DnsDiscovery",
     "LocalDiscovery",
     "StaticDiscovery",
     "Target",
@@ -41,6 +44,7 @@ _MODULES = {
     "AnnouncedNode": "fastnode.discovery.protocol",
     "AnnouncingDiscovery": "fastnode.discovery.protocol",
     "Discovery": "fastnode.discovery.protocol",
+    "DnsDiscovery": "fastnode.discovery.dns",
     "LocalDiscovery": "fastnode.discovery.local",
     "StaticDiscovery": "fastnode.discovery.static",
     "Target": "fastnode.discovery.target",
