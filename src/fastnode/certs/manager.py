@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.client_auth import ClientAuth
 from fastnode.certs.context import (
+    ALPN_PROTOCOL,
     cannot_accept_any,
     make_client_context,
     make_server_context,
@@ -48,7 +49,7 @@ def _generation(pool: CertPool | None) -> int:
     return 0 if pool is None else pool.generation
 
 
-#: Side, `insecure_skip_verify`, the state of the pool, and the groups.
+#: Side and protocol, `insecure_skip_verify`, the state of the pool, and the groups.
 _Key: TypeAlias = tuple[str, bool, int, tuple[str, ...] | None]
 
 
@@ -239,9 +240,24 @@ class CertManager:
         Raises: ConfigError, where a group cannot be used.
         """
         names = check_groups("groups", groups)
+        return self._client_context(ALPN_PROTOCOL, insecure_skip_verify, names)
+
+    def https_context(self) -> ssl.SSLContext:
+        """Return the context for connections to HTTPS servers, such as those of etcd.
+        Do not change it.
+
+        It has the certificate and the trust of connections to peers. Ask for it anew
+        for each connection, so that rotation takes effect.
+        """
+        return self._client_context("http/1.1", False, None)
+
+    def _client_context(
+        self, alpn: str, insecure_skip_verify: bool, groups: tuple[str, ...] | None
+    ) -> ssl.SSLContext:
         with self._lock:
             pool = self._root_cas
-            key = ("client", insecure_skip_verify, _generation(pool), names)
+            side = f"client {alpn}"
+            key = (side, insecure_skip_verify, _generation(pool), groups)
             context = self._contexts.get(key)
             if context is None:
                 context = make_client_context(
@@ -250,7 +266,8 @@ class CertManager:
                     minimum_version=self._minimum_version,
                     insecure_skip_verify=insecure_skip_verify,
                     verify_server_name=self._verify_server_name,
-                    groups=names,
+                    groups=groups,
+                    alpn=alpn,
                 )
                 self._contexts[key] = context
             return context

@@ -5,6 +5,8 @@
 - `StaticDiscovery`: targets that the program knows
 - `LocalDiscovery`: the nodes of one user on one host
 - `DnsDiscovery`: A and AAAA records, or SRV records
+- `EtcdDiscovery`: keys of etcd
+- `DiscoveryError`: a directory that cannot be asked or written
 - `fastnode.discovery.kit`: checks for your own discovery
 
 Each name is loaded when it is first asked for.
@@ -17,6 +19,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fastnode.discovery.dns import DnsDiscovery
+    from fastnode.discovery.etcd import EtcdDiscovery
+    from fastnode.discovery.failure import DiscoveryError
     from fastnode.discovery.local import LocalDiscovery
     from fastnode.discovery.protocol import (
         AnnouncedAcceptor,
@@ -32,7 +36,9 @@ __all__ = [
     "AnnouncedNode",
     "AnnouncingDiscovery",
     "Discovery",
+    "DiscoveryError",
     "DnsDiscovery",
+    "EtcdDiscovery",
     "LocalDiscovery",
     "StaticDiscovery",
     "Target",
@@ -44,6 +50,8 @@ _MODULES = {
     "AnnouncedNode": "fastnode.discovery.protocol",
     "AnnouncingDiscovery": "fastnode.discovery.protocol",
     "Discovery": "fastnode.discovery.protocol",
+    "DiscoveryError": "fastnode.discovery.failure",
+    "EtcdDiscovery": "fastnode.discovery.etcd",
     "DnsDiscovery": "fastnode.discovery.dns",
     "LocalDiscovery": "fastnode.discovery.local",
     "StaticDiscovery": "fastnode.discovery.static",

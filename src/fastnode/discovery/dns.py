@@ -17,7 +17,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Final, TypeAlias
 
-from fastnode.discovery.dns_client import Answer, DnsClient, DnsFailure, Kind, Srv
+from fastnode.discovery.dns_client import Answer, DnsClient, Kind, Srv
+from fastnode.discovery.failure import DiscoveryError
 from fastnode.discovery.target import DEFAULT_WEIGHT, Target
 from fastnode.discovery.watch import Publish, Watch
 from fastnode.errors import ConfigError
@@ -155,7 +156,7 @@ class Lookup:
     """Finds the targets of one service. It knows neither sockets nor clocks.
 
     If only a part of the questions is answered, it takes the last good answers to the
-    others. If nobody can tell, it raises `DnsFailure`.
+    others. If nobody can tell, it raises `DiscoveryError`.
 
     Args:
         ask: asks one question.
@@ -202,7 +203,7 @@ class Lookup:
         failure: BaseException | None = None
         for host, each in zip(asked, found, strict=True):
             if isinstance(each, BaseException):
-                if not isinstance(each, DnsFailure):
+                if not isinstance(each, DiscoveryError):
                     raise each
                 failure = each
                 continue
@@ -226,19 +227,19 @@ class Lookup:
         """Return the addresses of a host, and their TTL in seconds.
 
         Raises:
-            DnsFailure: nobody can tell.
+            DiscoveryError: nobody can tell.
         """
         kinds: tuple[Kind, ...] = ("A", "AAAA")
         found = await asyncio.gather(
             *(self._ask(name, kind) for kind in kinds), return_exceptions=True
         )
         answers: list[Answer] = []
-        failures: list[DnsFailure] = []
+        failures: list[DiscoveryError] = []
         for kind, each in zip(kinds, found, strict=True):
             if isinstance(each, Answer):
                 self._last[name, kind] = each
                 answers.append(each)
-            elif isinstance(each, DnsFailure):
+            elif isinstance(each, DiscoveryError):
                 failures.append(each)
             else:
                 raise each

@@ -12,22 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from fastnode.discovery.failure import DiscoveryError
 from fastnode.errors import ConfigError
 
 if TYPE_CHECKING:
     import dns.message
     import dns.resolver
 
-__all__ = ["Answer", "DnsClient", "DnsFailure", "Kind", "Srv"]
+__all__ = ["Answer", "DnsClient", "Kind", "Srv"]
 
 #: The types of records that are asked for.
 Kind: TypeAlias = Literal["A", "AAAA", "SRV"]
 #: Questions of one client that are under way at the same time.
 MAX_QUESTIONS: Final = 16
-
-
-class DnsFailure(Exception):
-    """No name server gave an answer. Never leaves fastnode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +101,7 @@ class DnsClient:
             kind: the type of the records.
 
         Raises:
-            DnsFailure: there was no answer.
+            DiscoveryError: there was no answer.
         """
         import dns.exception  # noqa: PLC0415
         import dns.resolver  # noqa: PLC0415
@@ -126,7 +123,7 @@ class DnsClient:
             except (dns.exception.DNSException, OSError) as error:
                 self._resolver = None
                 # The text of the library ends in a list of all attempts.
-                raise DnsFailure(
+                raise DiscoveryError(
                     f"no answer for {kind} of {name}: {str(error)[:300]}"
                 ) from error
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from fastnode.discovery import Target
 from fastnode.discovery.dns import Lookup
-from fastnode.discovery.dns_client import Answer, DnsFailure, Kind, Srv
+from fastnode.discovery.dns_client import Answer, Kind, Srv
+from fastnode.discovery.failure import DiscoveryError
 
 
 class Zone:
@@ -25,7 +26,7 @@ class Zone:
         try:
             return self.answers[name, kind]
         except KeyError:
-            raise DnsFailure(f"{kind} of {name}") from None
+            raise DiscoveryError(f"{kind} of {name}") from None
 
 
 def v4(*addresses: str, ttl: float = 60) -> Answer:
@@ -46,11 +47,11 @@ async def test_the_smallest_ttl_counts() -> None:
 
 async def test_nobody_can_tell() -> None:
     for answers in ({}, {("s", "A"): EMPTY}):
-        with pytest.raises(DnsFailure):
+        with pytest.raises(DiscoveryError):
             await Lookup(Zone(dict(answers)).ask).hosts("s", 1)  # type: ignore[arg-type]
     zone = Zone({("s", "A"): EMPTY, ("s", "AAAA"): EMPTY})
     assert await Lookup(zone.ask).hosts("s", 1) == ([], 3)
-    with pytest.raises(DnsFailure):
+    with pytest.raises(DiscoveryError):
         await Lookup(zone.ask).services("s")
 
 
@@ -64,7 +65,7 @@ async def test_a_part_that_fails_has_its_last_good_answer() -> None:
     # Without an earlier answer, what is known counts, and is asked for again soon.
     assert await Lookup(zone.ask).hosts("s", 1) == ([Target("10.0.0.2", 1)], 0)
     zone.answers = {}
-    with pytest.raises(DnsFailure):
+    with pytest.raises(DiscoveryError):
         await lookup.hosts("s", 1)
 
 
@@ -84,7 +85,7 @@ async def test_a_higher_number_waits_until_the_lower_ones_have_no_address() -> N
     records = srv(Srv(1, 1, 7, "a."), Srv(2, 2, 8, "b."), b=("10.0.0.2",))
     zone = Zone({("s", "SRV"): records})
     lookup = Lookup(zone.ask)
-    with pytest.raises(DnsFailure):  # of the first nobody can tell
+    with pytest.raises(DiscoveryError):  # of the first nobody can tell
         await lookup.services("s")
     zone.answers |= {("a.", "A"): EMPTY, ("a.", "AAAA"): EMPTY}
     assert await lookup.services("s") == ([Target("10.0.0.2", 8, 2)], 3)
