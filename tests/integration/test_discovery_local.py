@@ -294,7 +294,7 @@ async def test_a_directory_that_becomes_unsafe_gives_no_more_sets(
 
 async def test_a_file_that_cannot_be_written_leaves_nothing(directory: Path) -> None:
     discovery = LocalDiscovery(directory)
-    with mock.patch.object(held_file.os, "write", side_effect=OSError("full")):
+    with mock.patch("os.write", side_effect=OSError("full")):
         with pytest.raises(DiscoveryError, match="full"):
             await discovery.announce(FakeNode.at("b", ONE), ["b"]).__aenter__()
     assert not files_in(directory)
