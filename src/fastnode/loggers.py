@@ -28,6 +28,7 @@ __all__ = ["LOGGERS", "CarefulLogger", "escaped", "fields", "make_careful"]
 LOGGERS: Final = (
     "fastnode.acceptor",
     "fastnode.certs",
+    "fastnode.discovery",
     "fastnode.link",
     "fastnode.node",
     "fastnode.tls",

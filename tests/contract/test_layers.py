@@ -24,6 +24,7 @@ PACKAGE = ROOT / "src" / "fastnode"
 
 #: The modules of rank 0 count as one package: `names` raises `errors`.
 RANKS = {
+    "backoff": 0,
     "errors": 0,
     "groups": 0,
     "limits": 0,
@@ -41,6 +42,7 @@ RANKS = {
     "sending": 4,
     "dispatch": 5,
     "link": 6,
+    "discovery": 7,
     "node": 7,
     "blocking": 8,
     "testing": 8,
@@ -57,6 +59,8 @@ ONLY_IN = {
     "ssl": {"certs", "openssl", "tls"},
     # `peer` only pickles certificates.
     "cryptography": {"certs", "peer", "tls"},
+    "aiohttp": {"discovery"},
+    "dns": {"discovery"},
 }
 #: Memory and bytes only: no socket, no loop, no clock.
 SANS_IO = {"buffers", "wire", "tls"}

@@ -35,6 +35,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from fastnode.backoff import Backoff
 from fastnode.errors import ConfigError, FastnodeError, Side, WorkerFailed
 from fastnode.limits import (
     GROUP_BYTES,
@@ -46,7 +47,6 @@ from fastnode.limits import (
 from fastnode.loggers import fields
 from fastnode.names import check_timeout
 from fastnode.node.fork import plug, renew_selector, watch_forks
-from fastnode.node.keeper import Backoff
 from fastnode.node.port import open_port, warn_of_other_port
 from fastnode.workers.application import Application
 from fastnode.workers.handout import Handout
