@@ -60,6 +60,8 @@ ONLY_IN = {
     "ssl": {"certs", "openssl", "tls"},
     # `peer` only pickles certificates.
     "cryptography": {"certs", "peer", "tls"},
+    "aiohttp": {"discovery"},
+    "dns": {"discovery"},
 }
 #: Memory and bytes only: no socket, no loop, no clock.
 SANS_IO = {"buffers", "wire", "tls"}

@@ -1,6 +1,8 @@
-"""A process that announces a node, and may fork: DIRECTORY SERVICE PORT [fork].
+"""A process that announces a node, and may fork.
 
-It says "announced", and its child says "forked". Both end with their standard input.
+Arguments: the directory of a `LocalDiscovery` or an endpoint of etcd, a service, a
+port, and "fork" or nothing. It says "announced", and its child says "forked". Both end
+with their standard input.
 """
 
 from __future__ import annotations
@@ -9,12 +11,21 @@ import asyncio
 import os
 import sys
 
-from fastnode.discovery import LocalDiscovery, Target
+from fastnode.discovery import (
+    AnnouncingDiscovery,
+    EtcdDiscovery,
+    LocalDiscovery,
+    Target,
+)
 from fastnode.discovery.kit import FakeNode
 
 
-async def main(directory: str, service: str, port: str, *more: str) -> None:
-    discovery = LocalDiscovery(directory)
+async def main(where: str, service: str, port: str, *more: str) -> None:
+    discovery: AnnouncingDiscovery
+    if where.startswith("http"):
+        discovery = EtcdDiscovery([where], ttl=1)
+    else:
+        discovery = LocalDiscovery(where)
     node = FakeNode.at(service, Target("127.0.0.1", int(port)))
     async with discovery.announce(node, [service]):
         print("announced", flush=True)

@@ -9,10 +9,8 @@ import logging
 import os
 import shutil
 import signal
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -21,6 +19,7 @@ import pytest
 from fastnode import ConfigError
 from fastnode.discovery import (
     AnnouncingDiscovery,
+    DiscoveryError,
     LocalDiscovery,
     Target,
     held_file,
@@ -31,6 +30,7 @@ from fastnode.discovery import (
 from fastnode.discovery.kit import FakeNode
 from fastnode.discovery.private_directory import default_directory
 from fastnode.discovery.watch import Watch
+from helpers.announcer import announcer
 from helpers.nodes import WAIT_SECONDS, until
 
 ONE, TWO = Target("127.0.0.1", 15001), Target("127.0.0.1", 15002)
@@ -60,34 +60,6 @@ def in_child(function: Callable[[], bool]) -> bool:
         finally:
             os._exit(0 if good else 1)
     return os.waitpid(pid, 0)[1] == 0
-
-
-@asynccontextmanager
-async def announcer(
-    directory: Path, port: int, *more: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process that has announced a node."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "helpers.announcer_main",
-        str(directory), "billing", str(port), *more,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sys.path))},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        for word in ("announced", *(("forked",) if more else ())):
-            async with asyncio.timeout(WAIT_SECONDS):
-                assert await process.stdout.readline() == f"{word}\n".encode()
-        yield process
-    finally:
-        process.stdin.close()  # which ends a forked child too
-        if process.returncode is None:
-            process.kill()
-        async with asyncio.timeout(WAIT_SECONDS):
-            await process.wait()
-            await process.stdout.read()
 
 
 # --- the kit --------------------------------------------------------------------------
@@ -128,7 +100,7 @@ async def test_a_killed_process_is_gone_and_its_file_is_removed(
 ) -> None:
     watch = LocalDiscovery(directory).watch("billing")
     assert await next_set(watch) == ()
-    async with announcer(directory, 15001) as process:
+    async with announcer(directory, "billing", 15001) as process:
         assert await next_set(watch) == (ONE,)
         process.kill()
         await process.wait()
@@ -141,7 +113,7 @@ async def test_a_killed_process_is_gone_and_its_file_is_removed(
 async def test_a_stopped_process_still_counts_and_an_orderly_end_does_not(
     directory: Path,
 ) -> None:
-    async with announcer(directory, 15001) as process:
+    async with announcer(directory, "billing", 15001) as process:
         process.send_signal(signal.SIGSTOP)
         watch = LocalDiscovery(directory).watch("billing")
         assert await next_set(watch) == (ONE,)
@@ -158,7 +130,7 @@ async def test_a_forked_child_does_not_keep_the_file_of_its_dead_parent(
     directory: Path,
 ) -> None:
     watch = LocalDiscovery(directory).watch("billing")
-    async with announcer(directory, 15001, "fork") as process:
+    async with announcer(directory, "billing", 15001, "fork") as process:
         while await next_set(watch) != (ONE,):
             pass
         process.kill()
@@ -318,6 +290,15 @@ async def test_a_directory_that_becomes_unsafe_gives_no_more_sets(
         async with discovery.announce(FakeNode.at("billing", TWO), ["billing"]):
             assert await next_set(watch) == (ONE, TWO)
     await watch.aclose()
+
+
+async def test_a_file_that_cannot_be_written_leaves_nothing(directory: Path) -> None:
+    discovery = LocalDiscovery(directory)
+    with mock.patch("os.write", side_effect=OSError("full")):
+        with pytest.raises(DiscoveryError, match="full"):
+            await discovery.announce(FakeNode.at("b", ONE), ["b"]).__aenter__()
+    assert not files_in(directory)
+    assert not held_file._held
 
 
 def test_the_default_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.client_auth import ClientAuth
 from fastnode.certs.context import (
+    ALPN_PROTOCOL,
     cannot_accept_any,
     make_client_context,
     make_server_context,
@@ -49,8 +50,8 @@ def _generation(pool: CertPool | None) -> int:
     return 0 if pool is None else pool.generation
 
 
-#: Side, `insecure_skip_verify`, the state of the pool, the groups, and whether TLS
-#: verifies the name of the server.
+#: Side and protocol, `insecure_skip_verify`, the state of the pool, the groups, and
+#: whether TLS verifies the name of the server.
 _Key: TypeAlias = tuple[str, bool, int, tuple[str, ...] | None, bool]
 
 
@@ -251,9 +252,30 @@ class CertManager:
         """
         names = check_groups("groups", groups)
         named = self._verify_server_name and verify_server_name
+        return self._client_context(ALPN_PROTOCOL, insecure_skip_verify, names, named)
+
+    def https_context(self) -> ssl.SSLContext:
+        """Return the context for connections to HTTPS servers, such as those of etcd.
+        Do not change it.
+
+        It has the certificate and the trust of connections to peers. It always verifies
+        the name of the server. Ask for it anew for each connection, so that rotation
+        takes effect.
+        """
+        return self._client_context("http/1.1", False, None, True)
+
+    def _client_context(
+        self,
+        alpn: str,
+        insecure_skip_verify: bool,
+        groups: tuple[str, ...] | None,
+        named: bool,
+    ) -> ssl.SSLContext:
         with self._lock:
             pool = self._root_cas
-            key = ("client", insecure_skip_verify, _generation(pool), names, named)
+            side = f"client {alpn}"
+            state = _generation(pool)
+            key = (side, insecure_skip_verify, state, groups, named)
             context = self._contexts.get(key)
             if context is None:
                 context = make_client_context(
@@ -262,7 +284,8 @@ class CertManager:
                     minimum_version=self._minimum_version,
                     insecure_skip_verify=insecure_skip_verify,
                     verify_server_name=named,
-                    groups=names,
+                    groups=groups,
+                    alpn=alpn,
                 )
                 self._contexts[key] = context
             return context

@@ -4,6 +4,9 @@
 - `Discovery`, `AnnouncingDiscovery`: the protocols; your own discovery fills them
 - `StaticDiscovery`: targets that the program knows
 - `LocalDiscovery`: the nodes of one user on one host
+- `DnsDiscovery`: A and AAAA records, or SRV records
+- `EtcdDiscovery`: keys of etcd
+- `DiscoveryError`: a directory that cannot be asked or written
 - `fastnode.discovery.kit`: checks for your own discovery
 
 Each name is loaded when it is first asked for.
@@ -15,6 +18,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fastnode.discovery.dns import DnsDiscovery
+    from fastnode.discovery.etcd import EtcdDiscovery
+    from fastnode.discovery.failure import DiscoveryError
     from fastnode.discovery.local import LocalDiscovery
     from fastnode.discovery.protocol import (
         AnnouncedAcceptor,
@@ -30,6 +36,9 @@ __all__ = [
     "AnnouncedNode",
     "AnnouncingDiscovery",
     "Discovery",
+    "DiscoveryError",
+    "DnsDiscovery",
+    "EtcdDiscovery",
     "LocalDiscovery",
     "StaticDiscovery",
     "Target",
@@ -41,6 +50,9 @@ _MODULES = {
     "AnnouncedNode": "fastnode.discovery.protocol",
     "AnnouncingDiscovery": "fastnode.discovery.protocol",
     "Discovery": "fastnode.discovery.protocol",
+    "DiscoveryError": "fastnode.discovery.failure",
+    "EtcdDiscovery": "fastnode.discovery.etcd",
+    "DnsDiscovery": "fastnode.discovery.dns",
     "LocalDiscovery": "fastnode.discovery.local",
     "StaticDiscovery": "fastnode.discovery.static",
     "Target": "fastnode.discovery.target",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from fastnode.discovery.entry import MAX_ENTRY_BYTES, Entry, decode_entry, entry_of
+from fastnode.discovery.failure import DiscoveryError
 from fastnode.discovery.held_file import (
     NEW_SUFFIX,
     SUFFIX,
@@ -117,10 +118,16 @@ class LocalDiscovery:
 
         Raises:
             ConfigError: the node cannot be announced, or the directory cannot be used.
-            OSError: the file cannot be written.
+            DiscoveryError: the file cannot be written.
         """
         entry = entry_of(node, services)
-        held = HeldFile(self._directory, entry.encode())
+        try:
+            held = HeldFile(self._directory, entry.encode())
+        except OSError as error:
+            raise DiscoveryError(
+                f"{entry.node} cannot be announced in {self.directory}: {error}",
+                hint="see that there is room and that files can be locked",
+            ) from error
         keeping = asyncio.create_task(self._keep(held, entry))
         try:
             yield

@@ -26,6 +26,7 @@ PORTS = st.integers(1, 65535)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
 )
 
 GOOD: dict[str, Any] = {
