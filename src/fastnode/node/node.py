@@ -45,8 +45,8 @@ from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
 from fastnode.node.recheck import Recheck
-from fastnode.node.services import Services
 from fastnode.node.sending import CLOSED_TRIES, Sending, untouched
+from fastnode.node.services import Services
 from fastnode.node.slow import SlowCallbacks
 from fastnode.node.startup_warnings import warn_at_start
 from fastnode.node.succession import Successions

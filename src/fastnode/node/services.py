@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastnode.errors import CloseReason, ConfigError
 from fastnode.limits import MAX_SERVICE_INSTANCES
+from fastnode.link.link import protocol_of
 from fastnode.node.instances import workers_of
 from fastnode.node.membership import Membership
 from fastnode.service.retry import Retry
@@ -92,7 +93,7 @@ class ServiceLinks:
 
     def workers_of(self, link: Link) -> int:
         """Return how many workers the group of a peer has; 1: it is alone."""
-        return workers_of(self._services.protocol_of(link))
+        return workers_of(protocol_of(link))
 
     def hold(self, name: str, instance: str) -> None:
         """A service uses the links with an instance from now on."""
@@ -118,6 +119,7 @@ class ServiceLinks:
         not any more."""
 
         def changed(protocol: LinkProtocol, usable: bool) -> None:
+            del usable
             peer = protocol.peer
             if peer is not None and peer.name.startswith(f"{self._wanted.service}@"):
                 callback()
@@ -150,11 +152,6 @@ class Services:
         self._services: dict[tuple[object, ...], Service] = {}
         #: How many services use the links with an instance, by node name and instance.
         self.uses: Counter[tuple[str, str]] = Counter()
-
-    @staticmethod
-    def protocol_of(link: Link) -> LinkProtocol:
-        """Return the protocol of a link."""
-        return link.protocol
 
     def get(
         self,
@@ -217,4 +214,3 @@ class Services:
         services = [each for each in self._services.values() if not each.closed]
         self._services.clear()
         await asyncio.gather(*(each.close() for each in services))
-

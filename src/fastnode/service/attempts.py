@@ -102,10 +102,14 @@ class Ask:
         lane: of the link, by the priority.
         inherit: whether the deadline of a handler bounds the call.
         confirm: whether it is a message that waits for its confirmation.
+        wants_reply: whether the caller wants a `Reply`.
         request_id: which all attempts share; None if the call needs none.
         attempts: attempts so far.
         tried: the instances that were tried.
         failure: of the last attempt.
+        retries: attempts that were sent elsewhere, because the one before certainly had
+            not begun.
+        repeats: attempts that were sent although the one before may have begun.
     """
 
     endpoint: str
@@ -121,12 +125,25 @@ class Ask:
     metadata: Mapping[str, str] | None
     inherit: bool
     confirm: bool
-    request_id: bytes | None = None
+    wants_reply: bool
+    request_id: bytes | None
     attempts: int = 0
     tried: list[Candidate] = field(default_factory=list)
     failure: FastnodeError | None = None
     retries: int = 0
     repeats: int = 0
+
+    def begun(self, candidate: Candidate, failure: FastnodeError, began: float) -> None:
+        """The first attempt was made before, and has failed.
+
+        Args:
+            began: when the attempt began, in the time of `time.monotonic`.
+        """
+        if self.timeout is not None:
+            self.deadline = began + self.timeout
+        self.attempts = 1
+        self.tried.append(candidate)
+        self.failure = failure
 
     def left(self) -> float | None:
         """Return the seconds until the deadline, at least 0, or None."""

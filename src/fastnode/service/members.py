@@ -40,6 +40,7 @@ from fastnode.limits import (
     SERVICE_DIALS,
     SLOW_START_SECONDS,
 )
+from fastnode.link.link import protocol_of
 from fastnode.log_limit import LogLimit
 from fastnode.service.balancer import Candidate, in_order
 from fastnode.service.outliers import Outliers
@@ -196,7 +197,9 @@ class Place:
         """Wait until a link ends, `wake` is called, or the time is over."""
         self._wake = asyncio.get_running_loop().create_future()
         ends = [
-            each.link.protocol.gone for each in self.candidates if each.link is not None
+            protocol_of(each.link).gone
+            for each in self.candidates
+            if each.link is not None
         ]
         await asyncio.wait(
             [self._wake, *ends], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
@@ -455,8 +458,8 @@ class Members:
     # --- what places tell ----------------------------------------------------------
 
     def came(self, candidate: Candidate) -> None:
-        """An instance has a link. It warms up if it is new, and others have worked for a
-        while."""
+        """An instance has a link. It warms up if it is new, and others have worked for
+        a while."""
         now = monotonic()
         if self._began is None:
             self._began = now

@@ -14,6 +14,8 @@ cdef class Service:
     cdef list ready
     cdef bint stale
     cdef double fresh_until
+    # When an instance was chosen last, seconds.
+    cdef double now
     # Every instance in the list stops or is ejected: there is no better one.
     cdef bint last_choice
     # Every target of the first answer was tried.
@@ -31,6 +33,3 @@ cdef class Service:
 
     cdef Candidate pick(self, bytes key)
     cdef int refresh(self, double now) except -1
-    cdef bint goes_on(
-        self, object error, bint idempotent, object timeout, double began
-    ) except -1

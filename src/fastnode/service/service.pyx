@@ -15,6 +15,7 @@ from fastnode.link.clock cimport monotonic
 from fastnode.link.link cimport Link, lane_of
 from fastnode.link.protocol cimport LinkProtocol
 from fastnode.service.balancer cimport Balancer, Candidate
+from fastnode.wire.frame cimport DATA_LANE
 
 import os
 
@@ -80,7 +81,7 @@ cdef class Service:
 
     # --- what users call -------------------------------------------------------------
 
-    def call(
+    async def call(
         self,
         str endpoint not None,
         payload,
@@ -128,7 +129,47 @@ cdef class Service:
                 service was closed.
             As `Link.call`.
         """
-        return self.ask(
+        cdef int lane = DATA_LANE if priority is None else lane_of(priority)
+        cdef Candidate candidate = None
+        cdef double began
+        failure = None
+        self.calls += 1
+        # The usual case is here, because it is measured: an instance is there, and the
+        # first attempt is the last one.
+        if (
+            idempotent is False
+            and key is None
+            and attempt_timeout is None
+            and hedge_after is None
+        ):
+            candidate = self.pick(None)
+        if candidate is not None:
+            began = self.now
+            candidate.calls += 1
+            candidate.outstanding += 1
+            try:
+                reply = await candidate.link.calls.call(
+                    endpoint,
+                    payload,
+                    timeout,
+                    False,
+                    lane,
+                    metadata,
+                    inherit_deadline,
+                    None,
+                    1,
+                )
+                candidate.consecutive = 0
+                return reply
+            except FastnodeError as error:
+                self.note(candidate, error)
+                if not is_elsewhere(error):
+                    self.failures += 1
+                    raise
+                failure = error
+            finally:
+                candidate.outstanding -= 1
+        ask = self.new_ask(
             endpoint,
             payload,
             timeout,
@@ -137,14 +178,17 @@ cdef class Service:
             attempt_timeout,
             hedge_after,
             wait_for_ready,
-            priority,
+            lane,
             metadata,
             inherit_deadline,
             False,
             False,
         )
+        if failure is not None:
+            ask.begun(candidate, failure, began)
+        return await self.finish(ask)
 
-    def request(
+    async def request(
         self,
         str endpoint not None,
         payload,
@@ -168,20 +212,23 @@ cdef class Service:
         Raises:
             As `call`.
         """
-        return self.ask(
-            endpoint,
-            payload,
-            timeout,
-            key,
-            idempotent,
-            attempt_timeout,
-            hedge_after,
-            wait_for_ready,
-            priority,
-            metadata,
-            inherit_deadline,
-            False,
-            True,
+        self.calls += 1
+        return await self.finish(
+            self.new_ask(
+                endpoint,
+                payload,
+                timeout,
+                key,
+                idempotent,
+                attempt_timeout,
+                hedge_after,
+                wait_for_ready,
+                lane_of(priority),
+                metadata,
+                inherit_deadline,
+                False,
+                True,
+            )
         )
 
     async def send(
@@ -213,20 +260,23 @@ cdef class Service:
             As `call`; without `confirm` only for reasons of this side.
         """
         if confirm:
-            await self.ask(
-                endpoint,
-                payload,
-                timeout,
-                key,
-                idempotent,
-                None,
-                None,
-                wait_for_ready,
-                priority,
-                metadata,
-                inherit_deadline,
-                True,
-                False,
+            self.calls += 1
+            await self.finish(
+                self.new_ask(
+                    endpoint,
+                    payload,
+                    timeout,
+                    key,
+                    idempotent,
+                    None,
+                    None,
+                    wait_for_ready,
+                    lane_of(priority),
+                    metadata,
+                    inherit_deadline,
+                    True,
+                    False,
+                )
             )
             return
         lane_of(priority)  # before anything waits
@@ -346,110 +396,17 @@ cdef class Service:
 
     # --- a call --------------------------------------------------------------------
 
-    async def ask(
-        self,
-        str endpoint,
-        payload,
-        timeout,
-        key,
-        bint idempotent,
-        attempt_timeout,
-        hedge_after,
-        bint wait_for_ready,
-        priority,
-        metadata,
-        bint inherit,
-        bint confirm,
-        bint wants_reply,
-    ):
-        """Make a call: one attempt in the usual case, `run` for everything else."""
-        cdef int lane = lane_of(priority)
-        cdef Candidate candidate
-        cdef Link link
-        cdef bytes request_id = None
-        cdef object failure = None
-        cdef double began = 0
-        if not idempotent:
-            check_idempotent(attempt_timeout, hedge_after)
-        if wants_reply or idempotent:
-            request_id = os.urandom(ID_BYTES)
-        if key is not None:
-            key = as_key(key)
-        self.calls += 1
-        candidate = self.pick(key)
-        if (
-            candidate is not None
-            and attempt_timeout is None
-            and hedge_after is None
-            and (key is None or self.settled)
-        ):
-            if timeout is not None:
-                began = monotonic()
-            link = candidate.link
-            candidate.calls += 1
-            candidate.outstanding += 1
-            try:
-                reply = await link.calls.call(
-                    endpoint,
-                    payload,
-                    timeout,
-                    confirm,
-                    lane,
-                    metadata,
-                    inherit,
-                    request_id,
-                    1,
-                )
-            except FastnodeError as error:
-                self.note(candidate, error)
-                failure = error
-                if not self.goes_on(error, idempotent, timeout, began):
-                    self.failures += 1
-                    raise
-            finally:
-                candidate.outstanding -= 1
-            if failure is None:
-                candidate.consecutive = 0
-                # The id that retries would have needed does not make it a request.
-                return reply if wants_reply or request_id is None else reply.payload
-        ask = self.new_ask(
-            endpoint,
-            payload,
-            timeout,
-            key,
-            idempotent,
-            attempt_timeout,
-            hedge_after,
-            wait_for_ready,
-            lane,
-            metadata,
-            inherit,
-            confirm,
-            wants_reply,
-        )
-        ask.request_id = request_id
-        if failure is not None:
-            if timeout is not None:
-                ask.deadline = began + ask.timeout
-            ask.attempts = 1
-            ask.tried.append(candidate)
-            ask.failure = failure
+    async def finish(self, ask):
+        """Make a call until an attempt settles it, see `fastnode.service.attempts`."""
         try:
             reply = await run(self, ask)
         except BaseException:
             self.failures += 1
             raise
-        return reply if wants_reply or request_id is None else reply.payload
-
-    cdef bint goes_on(
-        self, object error, bint idempotent, object timeout, double began
-    ) except -1:
-        """Whether the first attempt may not be the last one."""
-        if self.closed:
-            return False
-        if timeout is not None and monotonic() - began >= <double>timeout:
-            return False
-        return idempotent or is_elsewhere(error)
+        # The id that its attempts share does not make it a request.
+        if ask.request_id is None or ask.wants_reply:
+            return reply
+        return reply.payload
 
     def new_ask(
         self,
@@ -461,13 +418,20 @@ cdef class Service:
         attempt_timeout,
         hedge_after,
         wait_for_ready,
-        lane,
+        int lane,
         metadata,
-        inherit,
-        confirm,
-        wants_reply,
+        bint inherit,
+        bint confirm,
+        bint wants_reply,
     ):
-        """Return what `fastnode.service.attempts` has to know of a call."""
+        """Return what `fastnode.service.attempts` has to know of a call.
+
+        Raises:
+            ConfigError: an argument cannot work.
+            CallTimeout: the handler that makes the call has no time left.
+        """
+        if not idempotent:
+            check_idempotent(attempt_timeout, hedge_after)
         if timeout is not None:
             timeout = check_timeout(timeout)
         if inherit:
@@ -477,17 +441,20 @@ cdef class Service:
             payload=payload,
             timeout=timeout,
             deadline=None if timeout is None else monotonic() + timeout,
-            key=key,
-            idempotent=idempotent,
+            key=as_key(key),
+            idempotent=bool(idempotent),
             attempt_timeout=(
                 None if attempt_timeout is None else check_timeout(attempt_timeout)
             ),
             hedge_after=None if hedge_after is None else check_timeout(hedge_after),
-            wait_for_ready=wait_for_ready,
+            wait_for_ready=bool(wait_for_ready),
             lane=lane,
             metadata=metadata,
             inherit=inherit,
             confirm=confirm,
+            wants_reply=wants_reply,
+            # Attempts that may both run have to be known as one.
+            request_id=os.urandom(ID_BYTES) if wants_reply or idempotent else None,
         )
 
     async def attempt(self, Candidate candidate not None, ask, timeout, int number):
@@ -552,6 +519,7 @@ cdef class Service:
         cdef double now = monotonic()
         cdef Candidate candidate
         cdef int _
+        self.now = now
         if self.stale or now >= self.fresh_until:
             self.refresh(now)
         for _ in range(2):
