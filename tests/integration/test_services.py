@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
 from fastnode import (
+    AcceptorOptions,
     Busy,
     CallError,
     CallTimeout,
@@ -22,6 +24,7 @@ from fastnode import (
     Node,
     NoInstance,
     NoSuchEndpoint,
+    PeerNameMismatch,
     RemoteError,
     Reply,
     Retry,
@@ -29,7 +32,8 @@ from fastnode import (
 )
 from fastnode.discovery import StaticDiscovery, Target
 from fastnode.limits import EJECT_AFTER_FAILURES
-from helpers.nodes import WAIT_SECONDS, A, refusing, running, until
+from fastnode.link.link import protocol_of
+from helpers.nodes import WAIT_SECONDS, A, introduce, refusing, running, until
 from helpers.pki import manager, odd_certificate
 from helpers.services import SHOP, shop, target
 
@@ -155,26 +159,27 @@ async def test_a_rolling_restart_under_load_loses_no_call() -> None:
                 done += 1
 
         tasks = [asyncio.create_task(load()) for _ in range(16)]
-        nodes, running_now = made.nodes, []
-        async with asyncio.TaskGroup() as group:
-            del group
-            for old in nodes:
-                fresh = running(SHOP)
-                new = await fresh.__aenter__()
-                running_now.append(fresh)
+        nodes = made.nodes
+        async with AsyncExitStack() as stack:
+            for old in made.nodes:
+                new = await stack.enter_async_context(running(SHOP))
                 made.serve(new)
                 nodes = [new if each is old else each for each in nodes]
                 made.name(nodes)
-                await until(lambda new=new: made.got[new.instance] > 20)
+                await until(
+                    partial(more_than, partial(made.got.__getitem__, new.instance))
+                )
                 await old.stop()
-                seen = done
-                await until(lambda seen=seen: done > seen + 50)
-        stop = True
-        await asyncio.gather(*tasks)
-        assert service.stats.failures == 0
-        await service.close()
-        for fresh in running_now:
-            await fresh.__aexit__(None, None, None)
+                await until(partial(more_than, lambda: done, done + 50))
+            stop = True
+            await asyncio.gather(*tasks)
+            assert service.stats.failures == 0
+            await service.close()
+
+
+def more_than(count: Callable[[], int], least: int = 20) -> bool:
+    """Whether something has happened more often."""
+    return count() > least
 
 
 async def test_an_instance_that_stops_is_left_in_order() -> None:
@@ -249,8 +254,6 @@ async def test_a_lost_link_ends_only_what_was_on_it() -> None:
 
 async def cut(link: Any) -> None:
     """Break a connection, as a cable that is pulled."""
-    from fastnode.link.link import protocol_of
-
     protocol = protocol_of(link)
     protocol.terminate(LinkLost("the test cut the connection", peer=link.peer))
     await asyncio.wait([protocol.gone], timeout=WAIT_SECONDS)
@@ -263,8 +266,6 @@ async def test_an_instance_that_comes_back_is_found() -> None:
         before = await service.call("who", b"", timeout=WAIT_SECONDS)
         host, port = made.nodes[0].acceptors[0].address
         await made.nodes[0].stop()
-        from fastnode import AcceptorOptions
-
         async with running(
             SHOP, acceptors=[AcceptorOptions(host=host, port=port)]
         ) as again:
@@ -451,7 +452,8 @@ async def test_attempt_timeout_and_hedges_are_for_idempotent_calls() -> None:
     async with shop(1) as made:
         service = made.caller.service("shop")
         await service.wait_ready(timeout=WAIT_SECONDS)
-        for options in ({"attempt_timeout": 1.0}, {"hedge_after": 0.1}):
+        both: tuple[dict[str, Any], ...] = ({"attempt_timeout": 1}, {"hedge_after": 1})
+        for options in both:
             with pytest.raises(ConfigError) as caught:
                 await service.call("count", b"", **options)
             assert "idempotent=True" in (caught.value.hint or "")
@@ -562,13 +564,12 @@ async def test_the_deadline_of_a_handler_bounds_its_calls() -> None:
 
         @made.caller.handler("front")
         async def front(message: Message) -> bytes:
-            for options in ({}, {"key": b"k"}, {"idempotent": True}):
+            ways: list[dict[str, Any]] = [{}, {"key": b"k"}, {"idempotent": True}]
+            for options in ways:
                 await service.call("how long", b"", **options)
             return b""
 
         async with running("user@127.0.0.1") as user:
-            from helpers.nodes import introduce
-
             introduce(user, made.caller)
             await user.call(A, "front", b"", timeout=20.0)
         assert len(left) == 3
@@ -648,6 +649,7 @@ async def test_guarantee_4_discovery_never_says_what_to_verify() -> None:
         for each in service.instances:
             if each.state == "down":
                 assert "does not belong to service shop" in str(each.last_error)
+                assert isinstance(each.last_error, PeerNameMismatch)
                 assert each.last_error.hint
         # The two of them alone can deny service, and nothing more.
         made.discovery.replace({"shop": [Target(*each) for each in addresses[:2]]})
@@ -765,16 +767,17 @@ async def test_arguments_are_checked() -> None:
         with pytest.raises(ConfigError, match="no discovery"):
             caller.service("shop")
         discovery = StaticDiscovery({})
-        for wrong in (
+        wrongs: tuple[dict[str, Any], ...] = (
             {"policy": "fastest"},
             {"max_instances": 0},
             {"max_instances": True},
             {"retry": 3},
             {"server_name": "not a host"},
             {"discovery": object()},
-        ):
+        )
+        for wrong in wrongs:
             with pytest.raises(ConfigError) as caught:
-                caller.service("shop", **{"discovery": discovery, **wrong})
+                caller.service("shop", **({"discovery": discovery} | wrong))
             assert caught.value.hint
         for name in ("shop@127.0.0.1", "", "a b", 7):
             with pytest.raises(ConfigError):

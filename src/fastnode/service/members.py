@@ -42,6 +42,7 @@ from fastnode.limits import (
 )
 from fastnode.link.link import protocol_of
 from fastnode.log_limit import LogLimit
+from fastnode.loggers import fields
 from fastnode.service.balancer import Candidate, in_order
 from fastnode.service.outliers import Outliers
 from fastnode.service.status import InstanceState, InstanceStatus
@@ -232,6 +233,12 @@ class Place:
                 members.service,
                 _at(self.target),
                 exc_info=error,
+                extra=fields(
+                    "internal_error",
+                    node=members.node.name,
+                    address=(self.target.host, self.target.port),
+                    error=error,
+                ),
             )
             end_program(error)
         else:
@@ -323,7 +330,7 @@ class Members:
         self._settled = False
         self._began: float | None = None
         self._change: asyncio.Future[None] | None = None
-        self._limit = LogLimit(log)
+        self._limit = LogLimit(log, node=node.name)
         node.watch(self._links_changed)
         self._following = node.begin(self._follow())
 
@@ -485,6 +492,10 @@ class Members:
             self.service,
             _at(place.target),
             place.error,
+            event="instance_not_reached",
+            service=self.service,
+            address=(place.target.host, place.target.port),
+            error=place.error,
         )
         if place.failures == MANY_FAILURES:
             self._choose_places()
@@ -544,7 +555,9 @@ class Members:
             "again",
             self.service,
             "ended" if problem is None else f"failed: {text_of(problem)}",
-            error=problem,
+            event="discovery_failed",
+            service=self.service,
+            traceback=problem,
         )
         self.changed()
 
