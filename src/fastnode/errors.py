@@ -40,6 +40,7 @@ __all__ = [
     "LinkClosed",
     "LinkLost",
     "MessageTooLarge",
+    "NoInstance",
     "NoRoute",
     "NoSuchEndpoint",
     "NotAuthorized",
@@ -537,6 +538,16 @@ class NoRoute(FastnodeError, ConnectionError):
     usual_hint = "is it running, and is the route or the resolver right?"
     code = "unavailable"
     begun: Begun = "no"
+
+
+class NoInstance(NoRoute):
+    """No instance of a service can take the call: the discovery names none, or every
+    dial has failed."""
+
+    usual_hint = (
+        "does the discovery name the right targets, and do their certificates belong "
+        "to the service? wait_for_ready=True waits for an instance"
+    )
 
 
 class OutOfResources(FastnodeError):

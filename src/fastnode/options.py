@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import socket
 
     from fastnode.certs.manager import CertManager
+    from fastnode.discovery.protocol import Discovery
     from fastnode.link.link import Link
     from fastnode.node.refusal import Refusal
     from fastnode.peer import Address, Peer
@@ -226,6 +227,8 @@ class NetworkOptions:
         acceptors: what to listen on; empty for a node that only dials.
         routes: where peers are; see `Route`.
         resolver: asked for addresses where no route matches; has `handshake_timeout`.
+        discovery: names the targets of the services that this node calls, see
+            `Node.service`.
         insecure_skip_verify: do not verify the certificates of peers. Dangerous:
             anyone in between can read and change everything.
         plaintext: no TLS at all. Dangerous in the same way.
@@ -270,6 +273,7 @@ class NetworkOptions:
     )
     routes: Sequence[Route] = ()
     resolver: Resolver | None = None
+    discovery: Discovery | None = None
     insecure_skip_verify: bool = False
     plaintext: bool = False
     verify_peer_name: bool = True
@@ -305,6 +309,13 @@ class NetworkOptions:
                 f"{what}recheck is {self.recheck!r}", hint='it is "keep" or "close"'
             )
         _check_callable(what + "resolver", self.resolver)
+        if self.discovery is not None and not callable(
+            getattr(self.discovery, "watch", None)
+        ):
+            raise ConfigError(
+                f"{what}discovery is {self.discovery!r}, which has no watch()",
+                hint="see fastnode.discovery.Discovery",
+            )
         _check_callable(what + "authorize", self.authorize)
         check_plain(what + "on_refused", self.on_refused)
         check_plain(what + "on_link_up", self.on_link_up)

@@ -265,11 +265,25 @@ class Lookup:
                 yield Target(address, port, weight)
             except ConfigError as error:
                 text = "a record is ignored: %s"
-                self._limit.say(logging.WARNING, "record", text, error)
+                self._limit.say(
+                    logging.WARNING,
+                    "record",
+                    text,
+                    error,
+                    event="announcement_unusable",
+                    error=error,
+                )
 
     def _say_partial(self, failure: BaseException) -> None:
         text = "the DNS answers in part only, and older answers count: %s"
-        self._limit.say(logging.WARNING, "partial", text, failure)
+        self._limit.say(
+            logging.WARNING,
+            "partial",
+            text,
+            failure,
+            event="discovery_failed",
+            error=failure,
+        )
 
 
 def _pattern(srv: object, suffix: object) -> str:

@@ -167,7 +167,15 @@ class EtcdDiscovery:
             return decode_entry(data)
         except ValueError as error:
             text = "the key %r of etcd is ignored: %s"
-            self._limit.say(logging.WARNING, "entry", text, key[:MAX_PREFIX], error)
+            self._limit.say(
+                logging.WARNING,
+                "entry",
+                text,
+                key[:MAX_PREFIX],
+                error,
+                event="announcement_unusable",
+                error=error,
+            )
             return None
 
     @asynccontextmanager
@@ -235,14 +243,30 @@ class _Announcement:
             try:
                 if not await self._is_alive():
                     text = "%s was lost from etcd, and is announced again"
-                    self._limit.say(logging.WARNING, "lost", text, self._node)
+                    self._limit.say(
+                        logging.WARNING,
+                        "lost",
+                        text,
+                        self._node,
+                        event="announcement_lost",
+                        node=self._node,
+                    )
                     await self.write()
                 pause = self._ttl / KEEPALIVES
             except DiscoveryError as error:
                 # Many nodes lose the same etcd at the same time.
                 pause = RETRY_SECONDS * random.uniform(0.5, 1.5)
                 text = "the announcement of %s cannot be kept; trying again: %s"
-                self._limit.say(logging.WARNING, "keep", text, self._node, error)
+                self._limit.say(
+                    logging.WARNING,
+                    "keep",
+                    text,
+                    self._node,
+                    error,
+                    event="announcement_failed",
+                    node=self._node,
+                    error=error,
+                )
 
     async def _is_alive(self) -> bool:
         if self._lease is None or not await self._gateway.keep_alive(self._lease):
@@ -263,7 +287,15 @@ class _Announcement:
         except (DiscoveryError, TimeoutError) as error:
             text = "%s leaves, but stays in etcd for up to %d s: %r"
             self._limit.say(
-                logging.WARNING, "remove", text, self._node, self._ttl, error
+                logging.WARNING,
+                "remove",
+                text,
+                self._node,
+                self._ttl,
+                error,
+                event="announcement_not_removed",
+                node=self._node,
+                error=error,
             )
 
 

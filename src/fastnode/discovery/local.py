@@ -146,13 +146,27 @@ class LocalDiscovery:
             except (OSError, FastnodeError) as error:
                 text = "%s cannot be announced in %s: %s"
                 self._limit.say(
-                    logging.WARNING, "keep", text, entry.node, self.directory, error
+                    logging.WARNING,
+                    "keep",
+                    text,
+                    entry.node,
+                    self.directory,
+                    error,
+                    event="announcement_failed",
+                    node=entry.node,
+                    error=error,
                 )
                 continue
             if missing:
                 text = "the file of %s in %s was missing, and is written again"
                 self._limit.say(
-                    logging.WARNING, "missing", text, entry.node, self.directory
+                    logging.WARNING,
+                    "missing",
+                    text,
+                    entry.node,
+                    self.directory,
+                    event="announcement_lost",
+                    node=entry.node,
                 )
 
     def _look(
@@ -185,7 +199,14 @@ class LocalDiscovery:
                     found[name] = None
                     text = "the file %s in %s is ignored: %s"
                     self._limit.say(
-                        logging.WARNING, "file", text, name, self.directory, error
+                        logging.WARNING,
+                        "file",
+                        text,
+                        name,
+                        self.directory,
+                        error,
+                        event="announcement_unusable",
+                        error=error,
                     )
         return found
 

@@ -21,6 +21,7 @@ from typing import Final, Self, TypeAlias
 from fastnode.backoff import Backoff
 from fastnode.discovery.target import Target, normal_targets
 from fastnode.log_limit import LogLimit
+from fastnode.loggers import fields
 
 __all__ = ["MAX_TARGETS", "Follow", "Publish", "Watch"]
 
@@ -65,6 +66,7 @@ class _Newest:
                 self.what,
                 len(normal),
                 MAX_TARGETS,
+                event="too_many_targets",
             )
             normal = normal[:MAX_TARGETS]
         if self.version and normal == self.targets:
@@ -167,6 +169,13 @@ async def _keep_following(newest: _Newest, follow: Follow, backoff: Backoff) -> 
             "its last targets stay valid" if newest.version else "has no targets yet",
             pause,
             reason,
+            event="discovery_failed",
+            error=error,
         )
-        log.debug("%s cannot be followed", newest.what, exc_info=error)
+        log.debug(
+            "%s cannot be followed",
+            newest.what,
+            exc_info=error,
+            extra=fields("discovery_failed", error=error),
+        )
         await asyncio.sleep(pause)

@@ -46,6 +46,7 @@ from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
 from fastnode.node.recheck import Recheck
 from fastnode.node.sending import CLOSED_TRIES, Sending, untouched
+from fastnode.node.services import Services
 from fastnode.node.slow import SlowCallbacks
 from fastnode.node.startup_warnings import warn_at_start
 from fastnode.node.succession import Successions
@@ -56,9 +57,13 @@ from fastnode.wire.hello import new_instance
 
 if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
+    from fastnode.discovery.protocol import Discovery
     from fastnode.dispatch.reply import Reply
     from fastnode.link.stats import Undelivered
     from fastnode.options import OnLinkDown, OnLinkUp, Priority
+    from fastnode.service.retry import Retry
+    from fastnode.service.service import Service
+    from fastnode.service.status import Policy
 
 __all__ = ["Node", "start_node"]
 
@@ -162,6 +167,7 @@ class Node(Endpoints):
         self._dialer = Dialer(self._context)
         # For services: links with single instances, by address.
         self._instances = Instances(self._context)
+        self._services = Services(self._context, self._instances, network.discovery)
         self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._departure: Departure | None = None
@@ -327,6 +333,7 @@ class Node(Endpoints):
             await keeper
         await self._stop_dialing()
         await successions
+        await self._services.close()
         left = await departure.close()
         for each in left:
             log.warning(
@@ -681,6 +688,57 @@ class Node(Endpoints):
                     raise
             if timeout is not None:
                 left = max(began + check_timeout(timeout) - monotonic(), 0.0)
+
+    # --- services ----------------------------------------------------------------
+
+    def service(
+        self,
+        name: str,
+        *,
+        server_name: str | None = None,
+        policy: Policy = "least_outstanding",
+        max_instances: int = limits.MAX_INSTANCES,
+        retry: Retry | None = None,
+        discovery: Discovery | None = None,
+    ) -> Service:
+        """Return all instances of a service as one thing to call.
+
+        The service follows the discovery and dials the instances from now on, until it
+        is closed or this node stops. The same arguments give the same `Service`. See
+        docs/services.md. ::
+
+            billing = node.service("billing")
+            await billing.wait_ready(timeout=10)
+            reply = await billing.call("invoice", b"order 7", timeout=2.0)
+
+        Args:
+            name: the part before the @ in the node names of all instances.
+            server_name: a DNS name or IP address that the certificates of all instances
+                cover. Without it, an instance belongs to the service only if its
+                certificate has a URI SAN ``fastnode://name@host``. A discovery never
+                says what to verify.
+            policy: how an instance is chosen for a call without a key:
+                "least_outstanding", "round_robin" or "weighted".
+            max_instances: links with so many targets at most. If the discovery names
+                more, this node takes a random part of them, which stays the same.
+            retry: how calls are sent again; None: ``Retry()``.
+            discovery: names the targets; None: ``NetworkOptions.discovery``.
+
+        Raises:
+            ConfigError: an argument cannot work, or there is no discovery.
+            LinkClosed: this node stops.
+        """
+        self._check_loop()
+        if self._stopping is not None:
+            raise self._dialer.stopped()
+        return self._services.get(
+            name,
+            server_name=server_name,
+            policy=policy,
+            max_instances=max_instances,
+            retry=retry,
+            discovery=discovery,
+        )
 
     def _check_loop(self) -> None:
         self._fork.check()
