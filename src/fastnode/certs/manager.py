@@ -28,6 +28,7 @@ from fastnode.certs.private_key import Password
 from fastnode.certs.watch import CertificateWatch
 from fastnode.errors import CertificateError, ConfigError, SettingsFrozenError
 from fastnode.groups import check_groups
+from fastnode.loggers import fields
 from fastnode.names import check_flag, check_host, verified_host
 
 __all__ = ["CertAuthManager", "CertManager"]
@@ -140,6 +141,11 @@ class CertManager:
             else "certificate loaded: %r, SHA-256 %s",
             new,
             new.fingerprint,
+            extra=fields(
+                "certificate_replaced" if in_use else "certificate_loaded",
+                certificate=new,
+                fingerprint=new.fingerprint,
+            ),
         )
         if new.not_valid_before > datetime.now(UTC):
             log.warning(
@@ -147,6 +153,7 @@ class CertManager:
                 "then; check the clocks",
                 new,
                 f"{new.not_valid_before:%Y-%m-%d %H:%M}",
+                extra=fields("certificate_not_valid_yet", certificate=new),
             )
 
     def check_update(self, new: Certificate) -> None:
@@ -549,7 +556,11 @@ class CertAuthManager(CertManager):
             self._contexts = {}
             if self._frozen:
                 self._trust_changed_at = time.monotonic()
-                log.info("%s replaced", " and ".join(settings))
+                log.info(
+                    "%s replaced",
+                    " and ".join(settings),
+                    extra=fields("trust_replaced", settings=", ".join(settings)),
+                )
             watchers = tuple(self._trust_watchers)
         for callback in watchers:
             callback(self)

@@ -21,6 +21,9 @@ cdef class LinkProtocol(FrameTaker):
     cdef Outbox outbox
     cdef Decoder decoder
 
+    # Identifies the connection in log records of this process.
+    cdef readonly object number
+
     cdef readonly object loop
     cdef readonly object owner
     cdef readonly object settings

@@ -30,6 +30,7 @@ from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.log_limit import LogLimit
+from fastnode.loggers import fields
 from fastnode.node.limiter import HandshakeLimiter
 from fastnode.node.pending import PendingConnection, PendingConnections, text_of
 from fastnode.node.port import open_port
@@ -94,7 +95,7 @@ class Acceptor:
         self._on_refused = options.on_refused or context.on_refused
         self._sockets: list[Listener] = []
         self._address: Address | None = None
-        self._limit = LogLimit(log)
+        self._limit = LogLimit(log, node=str(context.name))
         self._limiter = HandshakeLimiter(
             options.max_handshakes, options.max_handshakes_per_address, self._serve
         )
@@ -150,7 +151,12 @@ class Acceptor:
             self._sockets = [*await open_port(host, options.port, options.port_range)]
             self._address = (host, self._sockets[0].getsockname()[1])
         self._resume()
-        log.info("%s listens on %s:%d", self._context.name, *self.address)
+        log.info(
+            "%s listens on %s:%d",
+            self._context.name,
+            *self.address,
+            extra=fields("listening", node=self._context.name, address=self.address),
+        )
 
     def _use(self, listener: Listener) -> None:
         hint = "give it a TCP socket that listens, to one acceptor only"
@@ -257,6 +263,9 @@ class Acceptor:
             self._context.name,
             PAUSE_SECONDS,
             error,
+            event="accepting_paused",
+            address=self.address,
+            error=error,
         )
         self._pause()
         self._retry = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._resume)
@@ -290,6 +299,9 @@ class Acceptor:
                 "a connection from %s:%d was dropped: %s",
                 *pending.address,
                 error,
+                event="connection_dropped",
+                address=pending.address,
+                error=error,
             )
             return None
         protocol.began, protocol.address = pending.began, pending.address
@@ -388,7 +400,15 @@ class Acceptor:
         except Exception as raised:
             # What a stranger shows must not keep the acceptor from going on.
             reason, text = type(error).__name__, "a refusal was not told of: %s"
-            self._limit.say(logging.ERROR, "untold of", text, reason, error=raised)
+            self._limit.say(
+                logging.ERROR,
+                "untold of",
+                text,
+                reason,
+                event="internal_error",
+                link=protocol.number,
+                traceback=raised,
+            )
         finally:
             self._limiter.wake()
 
@@ -400,7 +420,20 @@ class Acceptor:
     def _handshake_failed(self, protocol: LinkProtocol, error: FastnodeError) -> None:
         host, port = protocol.address
         if isinstance(error, DuplicateLink):
-            log.debug("%s:%d: %s", host, port, error)
+            log.debug(
+                "%s:%d: %s",
+                host,
+                port,
+                error,
+                extra=fields(
+                    "link_duplicate",
+                    node=self._context.name,
+                    peer=protocol.peer,
+                    link=protocol.number,
+                    address=protocol.address,
+                    error=error,
+                ),
+            )
             return
         self._refused(Refusal.of(protocol, error))
 
@@ -418,6 +451,11 @@ class Acceptor:
             self._context.name,
             "refused" if ours else "has no link with",
             refusal,
+            event="connection_refused" if told else "connection_ended",
+            peer=refusal.name,
+            address=refusal.address,
+            certificate=refusal.certificate,
+            error=error,
         )
         if told and self._on_refused is not None:
             try:
@@ -425,7 +463,14 @@ class Acceptor:
             except HookFailed as failed:
                 text = "on_refused raised on %s"
                 self._limit.say(
-                    logging.ERROR, "on_refused", text, refusal, error=failed.error
+                    logging.ERROR,
+                    "on_refused",
+                    text,
+                    refusal,
+                    event="hook_failed",
+                    hook="on_refused",
+                    address=refusal.address,
+                    traceback=failed.error,
                 )
 
 

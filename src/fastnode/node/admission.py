@@ -206,7 +206,17 @@ class Admission:
             answer = await self.slow.ask("authorize", self.authorize, peer)
         except HookFailed as failed:
             text = "the authorize hook raised on %s"
-            self.limit.say(logging.ERROR, "authorize", text, peer, error=failed.error)
+            self.limit.say(
+                logging.ERROR,
+                "authorize",
+                text,
+                peer,
+                event="hook_failed",
+                node=self.own,
+                hook="authorize",
+                peer=peer,
+                traceback=failed.error,
+            )
             answer = False
         if answer is not True:
             raise NotAuthorized(

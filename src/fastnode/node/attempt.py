@@ -23,6 +23,7 @@ from fastnode.errors import (
 )
 from fastnode.link.machine import State
 from fastnode.link.transport_protocol import TransportProtocol
+from fastnode.loggers import fields
 from fastnode.node.admission import ITSELF
 from fastnode.node.targets import NOTHING_MATCHED
 from fastnode.tls.choice import make_engine
@@ -127,7 +128,19 @@ class Attempt:
             return error
         if isinstance(error, OSError):
             return error
-        log.error("dialing %s at %s failed", self._name, self.candidate, exc_info=error)
+        log.error(
+            "dialing %s at %s failed",
+            self._name,
+            self.candidate,
+            exc_info=error,
+            extra=fields(
+                "internal_error",
+                node=self._context.name,
+                peer=str(self._name),
+                address=self.candidate.address,
+                error=error,
+            ),
+        )
         return HandshakeError(
             f"dialing {self._name} at {self.candidate} failed: {name_of(error)}: "
             f"{text_of(error)}",
@@ -298,6 +311,11 @@ class Attempt:
             self.candidate,
             reason,
             error,
+            event="dial_failed",
+            peer=str(self._name),
+            address=self.candidate.address,
+            link=protocol.number,
+            error=error,
         )
 
 

@@ -20,6 +20,7 @@ from fastnode.errors import (
     OutOfResources,
     Side,
 )
+from fastnode.loggers import fields
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
@@ -44,6 +45,9 @@ _PASSING = frozenset(
 class Keeper:
     """Keeps a link with a peer. Made by `Node.keep_connected`.
 
+    Args:
+        node: the name of this node, for the log.
+
     Attributes:
         peer: the node name of the peer.
     """
@@ -55,8 +59,10 @@ class Keeper:
         connect: Callable[[str], Awaitable[Link]],
         *,
         backoff: Backoff | None = None,
+        node: str | None = None,
     ) -> None:
         self.peer = peer
+        self._node = node
         self._links = links
         self._connect = connect
         self._backoff = backoff if backoff is not None else Backoff()
@@ -138,9 +144,20 @@ class Keeper:
 
     def _over(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("internal error: %r ended", self, exc_info=error)
+            log.error(
+                "internal error: %r ended",
+                self,
+                exc_info=error,
+                extra=fields(
+                    "keeper_ended", node=self._node, peer=self.peer, error=error
+                ),
+            )
         elif not self._closing:
-            log.error("%r ended: its task was cancelled by something else", self)
+            log.error(
+                "%r ended: its task was cancelled by something else",
+                self,
+                extra=fields("keeper_ended", node=self._node, peer=self.peer),
+            )
         if not self._ended.done():
             self._ended.set_result(None)
 
@@ -171,6 +188,9 @@ class Keeper:
                 self.peer,
                 self._backoff.ceiling,
                 error,
+                extra=fields(
+                    "no_link_kept", node=self._node, peer=self.peer, error=error
+                ),
             )
             return False
         except BaseException as error:
@@ -185,7 +205,14 @@ class Keeper:
                 side=Side.LOCAL,
                 hint="see the traceback in the log; a later attempt follows",
             )
-            log.error("connecting with %s failed", self.peer, exc_info=error)
+            log.error(
+                "connecting with %s failed",
+                self.peer,
+                exc_info=error,
+                extra=fields(
+                    "internal_error", node=self._node, peer=self.peer, error=error
+                ),
+            )
             end_program(error)
             return False
         self._error = None

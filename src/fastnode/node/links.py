@@ -71,6 +71,7 @@ from fastnode.errors import (
 )
 from fastnode.limits import CHECK_SECONDS, LINGER_SECONDS, MAX_RETIRING_LINKS
 from fastnode.link.machine import State
+from fastnode.loggers import fields
 from fastnode.node.deadline import wait_cancelled
 from fastnode.options import check_plain
 
@@ -157,7 +158,10 @@ class LinkEvents:
             self._slow.call(hook, callback, *what)
         except HookFailed as failed:
             log.error(
-                "a callback for links raised: %r", callback, exc_info=failed.error
+                "a callback for links raised: %r",
+                callback,
+                exc_info=failed.error,
+                extra=fields("hook_failed", hook=hook, error=failed.error),
             )
 
 
@@ -356,7 +360,11 @@ class LinkRegistry:
             or old.peer.verified != peer.verified
             or len(older(old)) >= MAX_RETIRING_LINKS
         ):
-            log.info("a link from %s does not succeed the one it names", peer)
+            log.info(
+                "a link from %s does not succeed the one it names",
+                peer,
+                extra=self._fields("succession_refused", protocol, peer),
+            )
             return False
         protocol.succession.predecessor = old
         return True
@@ -396,7 +404,7 @@ class LinkRegistry:
         assert peer is not None
         self._confirmed(protocol)
         self._up[protocol] = link
-        log.info("link up: %s", peer)
+        log.info("link up: %s", peer, extra=self._fields("link_up", protocol, peer))
         succession = protocol.succession
         succession.on_asked = self.on_asked
         protocol.extensions.on_leaving = self.peer_leaves
@@ -456,7 +464,11 @@ class LinkRegistry:
         """Register that a peer has said that it stops."""
         if protocol.link is None or protocol.link.closed:
             return
-        log.info("%s stops: new messages and calls take another link", protocol.peer)
+        log.info(
+            "%s stops: new messages and calls take another link",
+            protocol.peer,
+            extra=self._fields("peer_leaves", protocol, protocol.peer),
+        )
         self.turn_away(protocol)
 
     def turn_away(self, protocol: LinkProtocol) -> None:
@@ -575,10 +587,24 @@ class LinkRegistry:
         if self._up.pop(protocol, None) is not None:
             error = protocol.error
             # The usual hint is to connect again, which an acceptor cannot do.
-            if error is not None and error.hint == type(error).usual_hint:
-                log.info("link down: %s", error.message)
-            else:
-                log.info("link down: %s", error)
+            usual = error is not None and error.hint == type(error).usual_hint
+            log.info(
+                "link down: %s",
+                error.message if error is not None and usual else error,
+                extra=self._fields("link_down", protocol, protocol.peer, error),
+            )
+
+    def _fields(
+        self,
+        event: str,
+        protocol: LinkProtocol,
+        peer: Peer | None,
+        error: FastnodeError | None = None,
+    ) -> dict[str, Any]:
+        """Return the fields of a log record about a link."""
+        return fields(
+            event, node=self._own, peer=peer, link=protocol.number, error=error
+        )
 
     def gone(self, protocol: LinkProtocol) -> None:
         """Forget a link whose socket is closed, when its handlers have finished."""

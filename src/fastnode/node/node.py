@@ -25,6 +25,7 @@ from fastnode.errors import (
 from fastnode.link.link import Link
 from fastnode.link.settings import LinkSettings
 from fastnode.log_limit import LogLimit
+from fastnode.loggers import fields
 from fastnode.names import NodeName, check_timeout
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
@@ -104,7 +105,9 @@ class Node(Endpoints):
         self._endpoints.limit(self._options.max_waiting, self._lag)
         self._instance = new_instance(self._options.group)
         verifies = not network.plaintext and not network.insecure_skip_verify
-        slow = SlowCallbacks(network.slow_callback_seconds, self._endpoints.context)
+        slow = SlowCallbacks(
+            network.slow_callback_seconds, self._endpoints.context, str(self._name)
+        )
         events = LinkEvents(slow, network.on_link_up, network.on_link_down)
         self._links = LinkRegistry(str(self._name), events, verifies=verifies)
         groups = groups_of(network)
@@ -142,7 +145,7 @@ class Node(Endpoints):
             pool=BufferPool(),
             receive_buffer=bytearray(limits.RECEIVE_BUFFER_BYTES),
             dial_stats=DialStats(),
-            dial_limit=LogLimit(log),
+            dial_limit=LogLimit(log, node=str(self._name)),
             on_refused=network.on_refused,
             slow=slow,
             recheck=self._recheck,
@@ -319,7 +322,12 @@ class Node(Endpoints):
         await successions
         left = await departure.close()
         for each in left:
-            log.warning("%s stopped before all was done with %s", self.name, each)
+            log.warning(
+                "%s stopped before all was done with %s",
+                self.name,
+                each,
+                extra=fields("undelivered", node=self.name, peer=each.peer),
+            )
         self._maintenance.free_memory()
         if self._lag is not None:
             self._lag.stop()
@@ -439,7 +447,7 @@ class Node(Endpoints):
         self._dialer.check(name)
         if self._stopping is not None:
             raise self._dialer.stopped()
-        keeper = Keeper(name, self._links, self._keep)
+        keeper = Keeper(name, self._links, self._keep, node=self.name)
         self._keepers.add(keeper)
         keeper.on_end(self._keepers.discard)
         return keeper

@@ -37,6 +37,7 @@ from fastnode.limits import (
     MAX_DIAL_ATTEMPTS,
     RESOLUTION_DELAY_SECONDS,
 )
+from fastnode.loggers import fields
 from fastnode.node.addresses import Candidate, in_order, look_up, read_literal
 from fastnode.node.attempt import Attempt, describe_os
 
@@ -106,7 +107,13 @@ class Race:
         self.winner: Attempt | None = None
         if len(targets) > MAX_DIAL_ADDRESSES:
             text = "%d addresses of %s are known, of which a dial tries the first %d"
-            log.warning(text, len(targets), name, MAX_DIAL_ADDRESSES)
+            log.warning(
+                text,
+                len(targets),
+                name,
+                MAX_DIAL_ADDRESSES,
+                extra=fields("too_many_addresses", node=context.name, peer=str(name)),
+            )
 
     @property
     def _timeout(self) -> float:
@@ -289,7 +296,19 @@ class Race:
     def _failed(self, attempt: Attempt) -> None:
         unreached = attempt.unreached
         error = attempt.take_error()
-        log.debug("%s through %s: %s", self._name, attempt.candidate, error)
+        log.debug(
+            "%s through %s: %s",
+            self._name,
+            attempt.candidate,
+            error,
+            extra=fields(
+                "dial_attempt_failed",
+                node=self._context.name,
+                peer=str(self._name),
+                address=attempt.candidate.address,
+                error=error,
+            ),
+        )
         if attempt is self.winner:
             self.winner = None
         if isinstance(error, DuplicateLink):

@@ -37,6 +37,7 @@ from fastnode.errors import (
 )
 from fastnode.link import endings
 from fastnode.link.machine import State
+from fastnode.loggers import fields
 from fastnode.names import NodeName
 from fastnode.openssl.again import judge_again
 from fastnode.openssl.handle import Handle, why_unreachable, wrap
@@ -295,6 +296,12 @@ class Recheck:
             "%s: trust or the time has changed: %s",
             self._node,
             report,
+            extra=fields(
+                "peers_rechecked",
+                node=self._node,
+                judged=report.judged,
+                closed=len(report.closed),
+            ),
         )
 
     def _next(self) -> Batch:
@@ -323,8 +330,12 @@ class Recheck:
             found = handles.get((context, name))
             if found is None:
                 found = wrap(context, server_side=not dialer, server_name=name)
-        except Exception:
-            log.exception("%s: peers cannot be judged again", self._node)
+        except Exception as error:
+            log.exception(
+                "%s: peers cannot be judged again",
+                self._node,
+                extra=fields("recheck_failed", node=self._node, error=error),
+            )
             return None
         if found is not None:
             handles[context, name] = found
@@ -334,8 +345,12 @@ class Recheck:
         """Verify chains; runs in the thread."""
         try:
             return judge_again(pairs)
-        except Exception:
-            log.exception("%s: peers cannot be judged again", self._node)
+        except Exception as error:
+            log.exception(
+                "%s: peers cannot be judged again",
+                self._node,
+                extra=fields("recheck_failed", node=self._node, error=error),
+            )
             return []
 
     async def _conclude(self, batch: Batch, report: Report) -> None:

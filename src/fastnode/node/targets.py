@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from fastnode.dispatch.user_code import HookFailed, text_of
 from fastnode.errors import FastnodeError, NoRoute, Side
 from fastnode.limits import DEFAULT_PORT
+from fastnode.loggers import fields
 from fastnode.names import check_address, verified_host
 
 if TYPE_CHECKING:
@@ -147,7 +148,14 @@ class Targets:
         good, bad = self._sorted(entries)
         if bad:
             text = "%d of %d addresses that the resolver returned for %s are unusable: "
-            log.warning(text + "%s", len(bad), len(entries), name, bad[0])
+            log.warning(
+                text + "%s",
+                len(bad),
+                len(entries),
+                name,
+                bad[0],
+                extra=fields("addresses_unusable", peer=name),
+            )
         if good:
             return good
         if bad:

@@ -15,6 +15,7 @@ from fastnode.certs.name_constraints import Violation, violation_of
 from fastnode.certs.sans import read_sans, sans_of, why_unreadable
 from fastnode.errors import ConfigError
 from fastnode.limits import READ_CERTIFICATES
+from fastnode.loggers import escaped
 from fastnode.names import NodeName
 
 if TYPE_CHECKING:
@@ -295,7 +296,5 @@ def listed(names: Sequence[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """Words that strangers chose, for a log: in one line, and not too many."""
-    if len(text) > MOST_CHARACTERS:
-        text = text[:MOST_CHARACTERS] + "..."
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Return words that strangers chose, for a log: on one line, and not too many."""
+    return escaped(text, MOST_CHARACTERS)
