@@ -29,6 +29,7 @@ from fastnode.loggers import fields
 from fastnode.names import NodeName, check_timeout
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
+from fastnode.node.announcer import Announcer
 from fastnode.node.context import DialStats, NodeContext, groups_of, wanted_of
 from fastnode.node.deadline import (
     connect_with_deadline,
@@ -176,6 +177,12 @@ class Node(Endpoints):
             self.name, self._options, self._context.pool, self._routes
         )
         self._fork = ForkGuard(str(self._name), self._links, self._dialer)
+        self._announcer: Announcer | None = None
+        announce = getattr(network.discovery, "announce", None)
+        if callable(announce) and network.acceptors:
+            self._announcer = Announcer(
+                self, [self._name.name], announce, self._endpoints.context
+            )
 
     # --- what it is ------------------------------------------------------------
 
@@ -248,6 +255,8 @@ class Node(Endpoints):
                 acceptors.append(acceptor)
                 self._freeze(acceptor.cert_manager)
                 await acceptor.start()
+                if self._announcer is not None:
+                    _ = acceptor.advertised  # raises now where nobody could connect
         except BaseException:
             # The node can be started again, when what was wrong has been put right.
             for acceptor in acceptors:
@@ -264,6 +273,8 @@ class Node(Endpoints):
             self._freeze(route.cert_manager)
         self._maintenance.start(self._loop, self._acceptors)
         warn_at_start(self._name, self._options, self._acceptors)
+        if self._announcer is not None:
+            self._announcer.ready_changed(ready=True)
         return self
 
     def _freeze(self, manager: CertManager | None) -> None:
@@ -302,6 +313,9 @@ class Node(Endpoints):
             return ()
         self._check_loop()
         if self._departure is None or self._stopping is None:
+            if self._announcer is not None:
+                # First of all, so that nobody new comes.
+                self._announcer.ready_changed(ready=False)
             self._departure = Departure(
                 self.name,
                 self._links,
@@ -326,6 +340,9 @@ class Node(Endpoints):
         # All of them at once: a task that ignores its cancellation holds up no other.
         keepers = [keeper.close() for keeper in self._keepers]
         successions = asyncio.ensure_future(self._successions.close())
+        withdrawn = None
+        if self._announcer is not None:
+            withdrawn = asyncio.ensure_future(self._announcer.close())
         await departure.leave(self._stop_dialing)
         for acceptor in self._acceptors:
             acceptor.close()
@@ -335,6 +352,8 @@ class Node(Endpoints):
         await successions
         await self._services.close()
         left = await departure.close()
+        if withdrawn is not None:
+            await withdrawn
         for each in left:
             log.warning(
                 "%s stopped before all was done with %s",
