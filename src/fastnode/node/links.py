@@ -375,7 +375,7 @@ class LinkRegistry:
             if known is not None:
                 if known.dialer:
                     self._check(known)
-                    if not is_additional(protocol):
+                    if not is_additional(protocol.peer_hello):
                         raise self.duplicate(peer)
                 break
             dial = self.dials.get(peer.name)
