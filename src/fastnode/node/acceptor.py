@@ -27,6 +27,7 @@ from fastnode.limits import (
     WAITING_SHARE_OF_DESCRIPTORS,
 )
 from fastnode.link import endings
+from fastnode.link.instances import is_additional
 from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
@@ -404,6 +405,9 @@ class Acceptor:
         if isinstance(error, (DuplicateLink, DialedItself)):
             # A dial of an address cannot know who answers there. The dialer is told.
             log.debug("%s:%d: %s", host, port, error)
+            on_duplicate = self._context.links.on_duplicate
+            if on_duplicate is not None and is_additional(protocol.peer_hello):
+                on_duplicate(protocol.address)
             return
         self._refused(Refusal.of(protocol, error))
 
