@@ -449,8 +449,7 @@ class Acceptor:
 
     def _handshake_failed(self, protocol: LinkProtocol, error: FastnodeError) -> None:
         host, port = protocol.address
-        looked = isinstance(error, DialedItself) and is_additional(protocol)
-        if looked or isinstance(error, DuplicateLink):
+        if isinstance(error, (DuplicateLink, DialedItself)):
             # A dial of an address cannot know who answers there. The dialer is told.
             log.debug(
                 "%s:%d: %s",
@@ -466,6 +465,9 @@ class Acceptor:
                     error=error,
                 ),
             )
+            on_duplicate = self._context.links.on_duplicate
+            if on_duplicate is not None and is_additional(protocol.peer_hello):
+                on_duplicate(protocol.address)
             return
         self._refused(Refusal.of(protocol, error))
 
