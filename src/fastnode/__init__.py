@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from fastnode.link.stats import LinkStats, Undelivered
     from fastnode.node.acceptor import Acceptor, AcceptorStats
     from fastnode.node.context import DialStats
+    from fastnode.node.health import CheckResult, NodeHealth
     from fastnode.node.keeper import Keeper
     from fastnode.node.node import Node, start_node
     from fastnode.node.refusal import Refusal
@@ -104,6 +105,7 @@ __all__ = [
     "CertificateRequired",
     "CertificateRevoked",
     "CertificateWatch",
+    "CheckResult",
     "ClientAuth",
     "CloseReason",
     "ConfigError",
@@ -124,6 +126,7 @@ __all__ = [
     "NoRoute",
     "NoSuchEndpoint",
     "Node",
+    "NodeHealth",
     "NodeOptions",
     "NotAuthorized",
     "OutOfResources",
@@ -165,6 +168,7 @@ _MODULES = {
     "CertPool": "fastnode.certs.pool",
     "Certificate": "fastnode.certs.certificate",
     "CertificateWatch": "fastnode.certs.watch",
+    "CheckResult": "fastnode.node.health",
     "ClientAuth": "fastnode.certs.client_auth",
     "DialStats": "fastnode.node.context",
     "Keeper": "fastnode.node.keeper",
@@ -174,6 +178,7 @@ _MODULES = {
     "Message": "fastnode.dispatch.message",
     "NetworkOptions": "fastnode.options",
     "Node": "fastnode.node.node",
+    "NodeHealth": "fastnode.node.health",
     "NodeOptions": "fastnode.options",
     "Peer": "fastnode.peer",
     "Refusal": "fastnode.node.refusal",

@@ -348,6 +348,8 @@ class NodeOptions:
         shed_above: seconds. While the event loop is later than that, every call is
             refused with `Busy`, before its handler begins. None: no call is. Neither
             bound refuses calls of peers' handlers, or messages without confirmation.
+        ready: whether the node is ready as soon as it is up. False: it is not ready
+            before `Node.set_ready` says so.
         group: 8 random bytes that all nodes have in common which run under one name at
             the same time; `WorkerGroup` sees to it. Their peers keep a link with each.
             None: this node is the only one of its name, and a peer that meets another
@@ -360,6 +362,7 @@ class NodeOptions:
     leave_grace: float = limits.LEAVE_GRACE_SECONDS
     max_waiting: int | None = None
     shed_above: float | None = None
+    ready: bool = True
     group: bytes | None = None
 
     def __post_init__(self) -> None:
@@ -377,6 +380,7 @@ class NodeOptions:
                 hint=f"make it once for all nodes of the group: "
                 f"os.urandom({limits.GROUP_BYTES})",
             )
+        check_flag("NodeOptions.ready", self.ready)
         _check_number("NodeOptions.shutdown_timeout", self.shutdown_timeout, 0, 86400)
         _check_number("NodeOptions.leave_grace", self.leave_grace, 0, 86400)
         if self.max_waiting is not None:
