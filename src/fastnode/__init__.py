@@ -8,7 +8,7 @@ Begin with these:
 - `CertAuthManager`, `Certificate`, `CertPool`, `ClientAuth`: who it is, whom it trusts
 - `FastnodeError`: the base of all errors; each has a `hint` and a `code`
 - `CallError`: what a handler raises to tell its caller why
-- `serve`: a node in several processes
+- `run_node`, `serve`: a node as a program, in one process or in several
 
 All but the errors is loaded when it is first asked for, with what it needs: who
 names routes and options waits for no event loop, who names no certificate for no
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from fastnode.peer import Peer
     from fastnode.routing.route import Route
     from fastnode.tls.choice import TlsEngineInfo, tls_engine
-    from fastnode.workers import WorkerGroup, WorkerStatus, serve
+    from fastnode.workers import WorkerGroup, WorkerStatus, run_node, serve
 
     __version__: str
 
@@ -153,6 +153,7 @@ __all__ = [
     "WorkerStatus",
     "current_message",
     "run",
+    "run_node",
     "serve",
     "start_node",
     "tls_engine",
@@ -193,6 +194,7 @@ _MODULES = {
     "WorkerStatus": "fastnode.workers",
     "current_message": "fastnode.dispatch.current",
     "run": "fastnode.node.runner",
+    "run_node": "fastnode.workers",
     "serve": "fastnode.workers",
     "start_node": "fastnode.node.node",
     "tls_engine": "fastnode.tls.choice",

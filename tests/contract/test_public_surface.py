@@ -36,6 +36,7 @@ API = {
     "WorkerGroup",
     "current_message",
     "run",
+    "run_node",
     "serve",
     "start_node",
     "tls_engine",
