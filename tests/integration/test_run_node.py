@@ -29,8 +29,10 @@ from fastnode import (
 )
 from fastnode.certs.authority import Authority
 from fastnode.names import NodeName
+from helpers import served
 from helpers.child import manager_of, write_certificates
 from helpers.nodes import WAIT_SECONDS, until
+from helpers.served import certificates_of_a_group
 from helpers.single_main import NAME
 
 ME = "me@127.0.0.1"
@@ -443,6 +445,27 @@ async def test_a_hung_loop_is_not_alive(folder: Path, tmp_path: Path) -> None:
             with pytest.raises(FastnodeError):
                 await call
         assert any("in block" in line for line in program.lines), program.lines
+
+
+async def test_systemd_is_told_by_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificates_of_a_group(tmp_path)
+    with systemd(addresses(tmp_path)[0]) as manager:
+        monkeypatch.setenv("NOTIFY_SOCKET", manager.address)
+        monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+        with served.started(tmp_path) as process:
+            ready = await manager.wait("READY")
+            assert ready == {"READY": "1", "STATUS": "2 workers are up"}
+            process.send_signal(signal.SIGHUP)
+            await manager.wait("RELOADING")
+            assert (await manager.wait("READY", 2))["STATUS"] == (
+                "all workers were replaced"
+            )
+            process.send_signal(signal.SIGTERM)
+            await manager.wait("STOPPING")
+            await until(lambda: process.poll() is not None)
+        assert manager.messages("WATCHDOG")
 
 
 async def test_a_service_manager_that_is_gone(folder: Path, tmp_path: Path) -> None:

@@ -143,7 +143,8 @@ def find_watchdog(environment: Mapping[str, str], pid: int) -> float | None:
     meant = environment.get("WATCHDOG_PID", "")
     if not text or meant not in ("", str(pid)):
         return None
-    if not (text.isascii() and text.isdecimal()) or int(text) == 0:
+    # systemd writes a number of 64 bits.
+    if not (text.isascii() and text.isdecimal() and 0 < len(text) <= 20 and int(text)):
         log.warning("WATCHDOG_USEC is %r, no number of microseconds", text)
         return None
     return int(text) / 1e6
