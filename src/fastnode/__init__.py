@@ -9,7 +9,7 @@ Begin with these:
 - `FastnodeError`: the base of all errors; each has a `hint` and a `code`
 - `CallError`: what a handler raises to tell its caller why
 - `Service`: many instances behind one name
-- `serve`: a node in several processes
+- `run_node`, `serve`: a node as a program, in one process or in several
 
 All but the errors is loaded when it is first asked for, with what it needs: who
 names routes and options waits for no event loop, who names no certificate for no
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from fastnode.link.stats import LinkStats, Undelivered
     from fastnode.node.acceptor import Acceptor, AcceptorStats
     from fastnode.node.context import DialStats
+    from fastnode.node.health import CheckResult, NodeHealth
     from fastnode.node.keeper import Keeper
     from fastnode.node.node import Node, start_node
     from fastnode.node.refusal import Refusal
@@ -86,7 +87,7 @@ if TYPE_CHECKING:
     from fastnode.service.service import Service
     from fastnode.service.status import BroadcastResult, InstanceStatus, ServiceStats
     from fastnode.tls.choice import TlsEngineInfo, tls_engine
-    from fastnode.workers import WorkerGroup, WorkerStatus, serve
+    from fastnode.workers import WorkerGroup, WorkerStatus, run_node, serve
 
     __version__: str
 
@@ -110,6 +111,7 @@ __all__ = [
     "CertificateRequired",
     "CertificateRevoked",
     "CertificateWatch",
+    "CheckResult",
     "ClientAuth",
     "CloseReason",
     "ConfigError",
@@ -132,6 +134,7 @@ __all__ = [
     "NoRoute",
     "NoSuchEndpoint",
     "Node",
+    "NodeHealth",
     "NodeOptions",
     "NotAuthorized",
     "OutOfResources",
@@ -161,6 +164,7 @@ __all__ = [
     "WorkerStatus",
     "current_message",
     "run",
+    "run_node",
     "serve",
     "start_node",
     "tls_engine",
@@ -177,6 +181,7 @@ _MODULES = {
     "CertPool": "fastnode.certs.pool",
     "Certificate": "fastnode.certs.certificate",
     "CertificateWatch": "fastnode.certs.watch",
+    "CheckResult": "fastnode.node.health",
     "ClientAuth": "fastnode.certs.client_auth",
     "DialStats": "fastnode.node.context",
     "InstanceStatus": "fastnode.service.status",
@@ -187,6 +192,7 @@ _MODULES = {
     "Message": "fastnode.dispatch.message",
     "NetworkOptions": "fastnode.options",
     "Node": "fastnode.node.node",
+    "NodeHealth": "fastnode.node.health",
     "NodeOptions": "fastnode.options",
     "Peer": "fastnode.peer",
     "Refusal": "fastnode.node.refusal",
@@ -204,6 +210,7 @@ _MODULES = {
     "WorkerStatus": "fastnode.workers",
     "current_message": "fastnode.dispatch.current",
     "run": "fastnode.node.runner",
+    "run_node": "fastnode.workers",
     "serve": "fastnode.workers",
     "start_node": "fastnode.node.node",
     "tls_engine": "fastnode.tls.choice",

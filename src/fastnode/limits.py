@@ -377,6 +377,18 @@ SERVICE_DIALS: Final = 8
 #: long. A wrong answer that is corrected soon costs no links then.
 FORGET_SECONDS: Final = 10.0
 
+# --- health ------------------------------------------------------------------
+
+#: How often a check of `Node.add_check` is run. Kubernetes asks every 10 s.
+CHECK_INTERVAL_SECONDS: Final = 10.0
+#: How long one run of a check may take: as long as a user would wait for a page.
+CHECK_TIMEOUT_SECONDS: Final = 5.0
+#: Checks of a node. With names and reasons of full length, the answer about the health
+#: of a node stays below 32 KiB.
+MAX_CHECKS: Final = 32
+#: The name of a check. It is a word in answers and log lines.
+MAX_CHECK_NAME_BYTES: Final = 64
+
 # --- workers -----------------------------------------------------------------
 
 #: From the start of a process to a worker that is up: an interpreter and the imports of

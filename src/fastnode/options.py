@@ -382,6 +382,8 @@ class NodeOptions:
         shed_above: seconds. While the event loop is later than that, every call is
             refused with `Busy`, before its handler begins. None: no call is. Neither
             bound refuses calls of peers' handlers, or messages without confirmation.
+        ready: whether the node is ready as soon as it is up. False: it is not ready
+            before `Node.set_ready` says so.
         group: 8 random bytes that the nodes of a group share. These nodes run under one
             name at the same time, and `WorkerGroup` sets it for its workers. When a
             peer has a link with one node of the group and another one connects, the
@@ -397,6 +399,7 @@ class NodeOptions:
     leave_grace: float = limits.LEAVE_GRACE_SECONDS
     max_waiting: int | None = None
     shed_above: float | None = None
+    ready: bool = True
     group: bytes | None = None
     group_size: int = 1
 
@@ -415,6 +418,7 @@ class NodeOptions:
                 hint=f"make it once for all nodes of the group: "
                 f"os.urandom({limits.GROUP_BYTES})",
             )
+        check_flag("NodeOptions.ready", self.ready)
         most = limits.MAX_WORKERS
         _check_count("NodeOptions.group_size", self.group_size, 1, most)
         if self.group_size > 1 and self.group is None:

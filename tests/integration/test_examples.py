@@ -55,6 +55,12 @@ PRINTED = {
         "melon: KeyError: b'melon'",
         "the shop has noted: ['web is closing']",
     ),
+    "service.py": (
+        "customer: there are 6 apples",
+        "customer: the stock is ready, ok: True",
+        "customer: there are 5 pears\nstock: the database is closed",
+        "exit code of the service: 0",
+    ),
     "workers.py": (
         "customers of each worker: [4, 4]",
         "after a restart: [4, 4]",

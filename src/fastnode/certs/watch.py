@@ -34,7 +34,7 @@ from fastnode.certs.private_key import Password
 from fastnode.errors import CertificateLoadError, ConfigError, FastnodeError
 from fastnode.loggers import fields
 
-__all__ = ["CertificateWatch"]
+__all__ = ["CertificateWatch", "reread_all"]
 
 log = logging.getLogger("fastnode.certs")
 
@@ -170,6 +170,14 @@ class CertificateWatch:
                     break
                 taken = part.follow(contents) or taken
             return taken
+
+    def reread(self) -> bool:
+        """Look at the files now, as `check` does, and try content again that was
+        refused before. If it is refused again, a further warning says why."""
+        with self._lock:
+            for part in self._parts:
+                part.forget_refused()
+            return self.check()
 
     def close(self) -> None:
         """Stop following the files. The manager keeps what it has."""
@@ -312,6 +320,10 @@ class FollowedFiles:
         self._taken = self._prepared
         self._warned.clear()
         return new
+
+    def forget_refused(self) -> None:
+        """Try content that was refused as if it were new."""
+        self._warned.clear()
 
     def follow(self, contents: dict[Path, Content]) -> bool:
         """Take changed content, if it is good; return whether it was new."""
@@ -470,6 +482,19 @@ def _absolute(file: _File) -> Path:
 #: A daemon thread that returns from a library while the interpreter ends can crash the
 #: interpreter. So threads that still run are ended before.
 _running: weakref.WeakSet[CertificateWatch] = weakref.WeakSet()
+
+
+def reread_all() -> tuple[int, int]:
+    """Read the files of all watches of this process again; see
+    `CertificateWatch.reread`.
+
+    Blocks as long as that takes. Problems are logged and never raised.
+
+    Returns:
+        How many watches there are, and how many of them have taken something.
+    """
+    watches = [watch for watch in list(_running) if not watch.closed]
+    return len(watches), sum(watch.reread() for watch in watches)
 
 
 #: Of the thread that forks: the watches whose lock it holds.

@@ -166,7 +166,8 @@ class Acceptor:
     # --- listening -------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen on the first free port of the range.
+        """Listen on the first free port of the range. Connections wait in the kernel's
+        queue until `accept`.
 
         Raises:
             ConfigError: no port of the range is free, or the host is not ours.
@@ -179,13 +180,16 @@ class Acceptor:
             host = options.host or self._context.name.host
             self._sockets = [*await open_port(host, options.port, options.port_range)]
             self._address = (host, self._sockets[0].getsockname()[1])
-        self._resume()
         log.info(
             "%s listens on %s:%d",
             self._context.name,
             *self.address,
             extra=fields("listening", node=self._context.name, address=self.address),
         )
+
+    def accept(self) -> None:
+        """Accept connections from now on."""
+        self._resume()
 
     def _use(self, listener: Listener) -> None:
         hint = "give it a TCP socket that listens, to one acceptor only"

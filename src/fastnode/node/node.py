@@ -30,11 +30,13 @@ from fastnode.names import NodeName, check_timeout
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
 from fastnode.node.announcer import Announcer
+from fastnode.node.condition import Condition
 from fastnode.node.context import DialStats, NodeContext, groups_of, wanted_of
 from fastnode.node.deadline import (
     connect_with_deadline,
     inherited,
     timed_out,
+    wait_cancelled,
     with_deadline,
 )
 from fastnode.node.departure import Departure
@@ -75,7 +77,7 @@ Result = TypeVar("Result")
 log = logging.getLogger("fastnode.node")
 
 
-class Node(Endpoints):
+class Node(Endpoints, Condition):
     """One running node. Made by `start_node`; belongs to the loop it was started on.
 
     Args:
@@ -177,12 +179,22 @@ class Node(Endpoints):
             self.name, self._options, self._context.pool, self._routes
         )
         self._fork = ForkGuard(str(self._name), self._links, self._dialer)
+        Condition.__init__(
+            self,
+            self.name,
+            self.instance,
+            self._endpoints,
+            slow,
+            self._check_here,
+            ready=self._options.ready,
+        )
         self._announcer: Announcer | None = None
         announce = getattr(network.discovery, "announce", None)
         if callable(announce) and network.acceptors:
             self._announcer = Announcer(
                 self, [self._name.name], announce, self._endpoints.context
             )
+            self.on_ready_change(self._announcer.ready_changed)
 
     # --- what it is ------------------------------------------------------------
 
@@ -221,8 +233,13 @@ class Node(Endpoints):
 
     # --- starting and stopping ---------------------------------------------------
 
-    async def start(self) -> Self:
+    async def start(self, *, accept: bool = True) -> Self:
         """Open the acceptors; usually called by `start_node`.
+
+        Args:
+            accept: False: listen, but take no connection before `accept` is called.
+                Connections wait meanwhile, for example until all handlers are
+                registered, and the node is not ready. It may dial.
 
         Raises:
             ConfigError: an acceptor cannot listen or has no certificate, or the
@@ -273,9 +290,23 @@ class Node(Endpoints):
             self._freeze(route.cert_manager)
         self._maintenance.start(self._loop, self._acceptors)
         warn_at_start(self._name, self._options, self._acceptors)
-        if self._announcer is not None:
-            self._announcer.ready_changed(ready=True)
+        self._checks.start()
+        if accept:
+            self.accept()
         return self
+
+    def accept(self) -> None:
+        """Take connections from now on, after ``start(accept=False)``. The node is up,
+        and ready unless the program has said something else.
+
+        Raises:
+            ConfigError: the node was not started, or belongs to another loop.
+        """
+        self._check_loop()
+        if self._stopping is None:
+            for acceptor in self._acceptors:
+                acceptor.accept()
+            self._enter("up")
 
     def _freeze(self, manager: CertManager | None) -> None:
         if manager is not None:
@@ -313,9 +344,8 @@ class Node(Endpoints):
             return ()
         self._check_loop()
         if self._departure is None or self._stopping is None:
-            if self._announcer is not None:
-                # First of all, so that nobody new comes.
-                self._announcer.ready_changed(ready=False)
+            # First of all, because others may look for another instance now.
+            self._enter("leaving")
             self._departure = Departure(
                 self.name,
                 self._links,
@@ -335,6 +365,7 @@ class Node(Endpoints):
 
     async def _stop(self, departure: Departure) -> tuple[Undelivered, ...]:
         self._maintenance.stop()
+        checks = self._checks.stop()
         if self._recheck is not None:
             self._recheck.stop()
         # All of them at once: a task that ignores its cancellation holds up no other.
@@ -354,6 +385,7 @@ class Node(Endpoints):
         left = await departure.close()
         if withdrawn is not None:
             await withdrawn
+        await wait_cancelled(self.name, checks)
         for each in left:
             log.warning(
                 "%s stopped before all was done with %s",
@@ -364,6 +396,7 @@ class Node(Endpoints):
         self._maintenance.free_memory()
         if self._lag is not None:
             self._lag.stop()
+        self._enter("stopped")
         return left
 
     async def _stop_dialing(self) -> None:
@@ -758,6 +791,11 @@ class Node(Endpoints):
             retry=retry,
             discovery=discovery,
         )
+
+    def _check_here(self) -> None:
+        """Raise `ConfigError` in another process or thread than those of the node."""
+        self._fork.check()
+        self._check_thread()
 
     def _check_loop(self) -> None:
         self._fork.check()
