@@ -57,6 +57,8 @@ ONLY_IN = {
     "ssl": {"certs", "openssl", "tls"},
     # `peer` only pickles certificates.
     "cryptography": {"certs", "peer", "tls"},
+    "pytest": {"testing"},
+    "pytest_asyncio": {"testing"},
 }
 #: Memory and bytes only: no socket, no loop, no clock.
 SANS_IO = {"buffers", "wire", "tls"}

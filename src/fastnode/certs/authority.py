@@ -236,7 +236,7 @@ class Authority:
             ConfigError: `name` is not a node name, no SAN would be in it, or an
                 address is not an IP address.
         """
-        if isinstance(name, str):
+        if name is not None and not isinstance(name, NodeName):
             name = NodeName.parse(name)
         sans = [f"{name.uri}"] if name is not None and uri else []
         if name is not None and host:

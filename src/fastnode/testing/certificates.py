@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from fastnode import CertAuthManager, Certificate, ClientAuth, ConfigError
 from fastnode.certs.authority import CA_FILE, Authority, write_new
+from fastnode.names import NodeName
 
 __all__ = ["CertificateFiles", "ThrowawayAuthority", "authority"]
 
@@ -38,12 +39,13 @@ class ThrowawayAuthority(Authority):
             name: the node name, ``name@host``. The certificate covers this name and
                 its host.
             details: as `Authority.issue` takes them, for certificates that peers
-                refuse. For example ``not_after`` makes one that has expired.
+                refuse. For example, ``uri=False, host=False, dns=["other"]`` makes a
+                certificate that does not cover the name.
 
         Raises:
             ConfigError: the name or a detail cannot be in a certificate.
         """
-        return self.issue(name, **details).certificate()
+        return self.issue(NodeName.parse(name), **details).certificate()
 
     def manager(
         self,
@@ -91,7 +93,7 @@ class ThrowawayAuthority(Authority):
             ConfigError: the files cannot be written, or the directory has the
                 certificate of another authority.
         """
-        issued = self.issue(name, **details)
+        issued = self.issue(NodeName.parse(name), **details)
         folder = Path(directory)
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-from fastnode import ConfigError, Node, Route
+from fastnode import ConfigError, Route
 from fastnode.names import NodeName, check_timeout
+from fastnode.node.node import Node
 from fastnode.testing.proxy import Proxy, Way
 
 __all__ = ["Network"]
@@ -26,7 +27,9 @@ class Network:
     `cluster` do that too.
 
     A fault is between two nodes, whichever of them dials. It stays until `restore`.
-    The methods take nodes or node names.
+    The methods take nodes or node names. They return at once. The nodes hear of a fault
+    as they would in a real network, so wait for what follows from it: for example
+    ``await link.wait_closed()``.
     """
 
     def __init__(self) -> None:

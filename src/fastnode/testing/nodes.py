@@ -8,9 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
-from fastnode import ConfigError, Node, NodeOptions, Route, start_node
+from fastnode import ConfigError, NodeOptions, Route
 from fastnode.limits import DEFAULT_PORT
 from fastnode.names import NodeName
+from fastnode.node.node import Node, start_node
 from fastnode.testing.certificates import ThrowawayAuthority
 from fastnode.testing.certificates import authority as make_authority
 from fastnode.testing.network import Network

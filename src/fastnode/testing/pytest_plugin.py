@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["fastnode_authority", "fastnode_options", "pytest_configure"]
 
 #: The names under which pytest knows pytest-asyncio: as an entry point, or by ``-p``.
-PYTEST_ASYNCIO: Final = ("asyncio", "pytest_asyncio", "pytest_asyncio.plugin")
+PYTEST_ASYNCIO: Final = ("asyncio", "pytest_asyncio.plugin")
 
 
 def pytest_configure(config: pytest.Config) -> None:
