@@ -33,7 +33,7 @@ async def test_frozen_time_stands_still() -> None:
         assert loop.time() == clock.time() == began
         await clock.advance(0)
         await clock.advance(7.5)
-        assert loop.time() == began + 7.5
+        assert loop.time() - began == 7.5
 
 
 async def test_time_that_is_not_frozen_goes_on() -> None:

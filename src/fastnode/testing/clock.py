@@ -24,6 +24,7 @@ from collections.abc import Callable
 from contextvars import Context
 from functools import partial
 from itertools import count
+from math import ceil
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -125,7 +126,8 @@ class FakeClock:
             else partial(_call_at_with, loop.call_later, loop.time)
         )
         self._offset = 0.0
-        self._frozen_at = loop.time()
+        # A whole number, so that sums of whole seconds are exact.
+        self._frozen_at = float(ceil(loop.time()))
         try:
             vars(loop).update(
                 time=self._time_of_loop,
