@@ -160,7 +160,7 @@ async def test_a_cluster_without_a_number_has_three_nodes() -> None:
 
 async def test_names_that_look_alike_are_not_mistaken() -> None:
     """A dot of a name stands for itself in a route."""
-    names = ["a-b@127.0.0.1", "a.b@127.0.0.1", "c@127.0.0.1"]
+    names = ["a.b@127.0.0.1", "a-b@127.0.0.1", "c@127.0.0.1"]
     async with cluster(names) as nodes:
         for node in nodes[:2]:
             assert (await nodes[2].connect(node.name)).peer.name == node.name
