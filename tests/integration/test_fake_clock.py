@@ -173,6 +173,19 @@ async def test_wrong_use() -> None:
         await clock.advance(1)
 
 
+async def test_a_loop_that_cannot_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed:
+        __slots__ = ("call_at", "call_later", "call_soon", "time")
+
+    loop: Any = Closed()
+    loop.call_at = loop.call_later = loop.call_soon = print
+    loop.time = lambda: 0.0
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "get_running_loop", lambda: loop)
+        with pytest.raises(ConfigError, match="Closed cannot have a fake clock"):
+            FakeClock().__enter__()
+
+
 async def test_an_error_of_the_test_gives_the_time_back() -> None:
     loop = asyncio.get_running_loop()
     with pytest.raises(RuntimeError), FakeClock() as clock:

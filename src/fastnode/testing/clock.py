@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from fastnode import ConfigError
-from fastnode.names import check_timeout
+from fastnode.testing.seconds import check_seconds
 
 __all__ = ["FakeClock"]
 
@@ -190,9 +190,7 @@ class FakeClock:
                 seconds, or below 0, or infinite.
         """
         self._running()
-        seconds = check_timeout(seconds)
-        if seconds == float("inf"):
-            raise ConfigError("a clock cannot be advanced without an end")
+        seconds = check_seconds("the time to advance by", seconds)
         await self._settle()
         end = self.time() + seconds
         while self._timers and self._timers[0][0] <= end:

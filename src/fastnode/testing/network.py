@@ -12,9 +12,10 @@ from types import TracebackType
 from typing import Self
 
 from fastnode import ConfigError, Route
-from fastnode.names import NodeName, check_timeout
+from fastnode.names import NodeName
 from fastnode.node.node import Node
 from fastnode.testing.proxy import Proxy, Way
+from fastnode.testing.seconds import check_seconds
 
 __all__ = ["Network"]
 
@@ -142,9 +143,9 @@ class Network:
 
         Raises:
             ConfigError: the two nodes do not use this network, or `seconds` is not a
-                number from 0.
+                number of seconds from 0.
         """
-        seconds = check_timeout(seconds)
+        seconds = check_seconds("the delay", seconds)
         for way in self._ways(one, other, one_way):
             way.delay = seconds
 
