@@ -66,7 +66,7 @@ class Shop:
 
 
 def manager(folder: Path) -> CertAuthManager:
-    """The certificate and trust of the service, which are renewed in their files."""
+    """Read the certificate and the trust of the service from its files."""
     certificate, key = folder / f"{SHOP}.pem", folder / f"{SHOP}-key.pem"
     pool = CertPool.load(folder / "ca.pem")
     return CertAuthManager(

@@ -19,7 +19,7 @@ from fastnode import (
     testing,
 )
 from fastnode.node.maintenance import ExpiryCheck
-from fastnode.testing.nodes import introduce
+from fastnode.testing.routes import introduce
 from helpers.pki import manager as make_manager
 
 __all__ = [

@@ -20,6 +20,7 @@ from fastnode import (
     ClientAuth,
     ConfigError,
     FastnodeError,
+    HostnameMismatch,
     Message,
     NetworkOptions,
     NodeOptions,
@@ -27,7 +28,7 @@ from fastnode import (
     Route,
     UnknownAuthority,
 )
-from fastnode.testing import authority, cluster, pair
+from fastnode.testing import Network, authority, cluster, pair
 from helpers.nodes import WAIT_SECONDS, refusing
 
 
@@ -49,10 +50,45 @@ async def test_a_pair_calls_in_both_directions_over_verified_links() -> None:
             assert all(link.peer.tls_version == "TLSv1.3" for link in node.links)
 
 
-async def test_a_pair_has_the_names_that_the_test_gives() -> None:
-    async with pair("orders@localhost", "billing@127.0.0.1") as (a, b):
-        assert (a.name, b.name) == ("orders@localhost", "billing@127.0.0.1")
-        assert (await b.connect(a.name)).peer.name == a.name
+@pytest.mark.parametrize("through_a_network", [False, True])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("orders@localhost", "billing@127.0.0.1"),
+        ("orders@10.0.0.5", "billing@10.0.0.7"),
+        ("orders@shop.example", "billing@bank.example"),
+    ],
+)
+async def test_a_pair_has_the_names_of_production(
+    first: str, second: str, through_a_network: bool
+) -> None:
+    """Their hosts need not exist here, and are verified all the same."""
+    network = Network() if through_a_network else None
+    async with pair(first, second, network=network) as (a, b):
+        assert (a.name, b.name) == (first, second)
+        for node, other in ((a, b), (b, a)):
+            link = await node.connect(other.name)
+            assert link.peer.verified
+            await link.close()
+
+
+async def test_a_certificate_has_to_cover_the_host_in_the_name() -> None:
+    ca = authority()
+    name = "billing@10.0.0.7"
+    other = ca.certificate(name, host=False, dns=["other.example"])
+    shows = NodeOptions(cert_manager=ca.manager(None, certificate=other))
+    nodes = pair(second=name, options=[NodeOptions(), shows], authority=ca)
+    async with nodes as (a, b):
+        with pytest.raises(HostnameMismatch):
+            await a.connect(b.name)
+
+
+async def test_a_node_that_listens_everywhere_is_reached() -> None:
+    acceptors = [AcceptorOptions(host="0.0.0.0")]
+    options = NodeOptions(network=NetworkOptions(acceptors=acceptors))
+    async with pair("a@shop.example", "b@localhost", options=options) as (a, b):
+        await b.connect(a.name)
+        await a.connect(b.name)
 
 
 async def test_a_pair_in_plaintext() -> None:

@@ -6,15 +6,15 @@ proxy. So the nodes need no change, and the faults are those of real TCP connect
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-from fastnode import ConfigError, Route
+from fastnode import ConfigError
 from fastnode.names import NodeName
 from fastnode.node.node import Node
 from fastnode.testing.proxy import Proxy, Way
+from fastnode.testing.routes import address_of, route_to
 from fastnode.testing.seconds import check_seconds
 
 __all__ = ["Network"]
@@ -58,12 +58,7 @@ class Network:
             ConfigError: `other` has no acceptor, or `node` has a route of its own for
                 the name.
         """
-        if not other.acceptors:
-            raise ConfigError(
-                f"{other.name} cannot be dialed, because it has no acceptor",
-                hint="start it with an acceptor, or introduce only the other direction",
-            )
-        address = other.acceptors[0].address
+        address = address_of(other)
         pair = (node.name, other.name)
         known = self._proxies.get(pair)
         proxy = known or Proxy()
@@ -72,7 +67,7 @@ class Network:
         else:
             proxy.retarget(address)
         try:
-            route = Route(f"^{re.escape(other.name)}$", *proxy.address)
+            route = route_to(other, proxy.address)
             if route not in node.routes(other.name):
                 node.add_route(route)
         except BaseException:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
-from fastnode import ConfigError, NodeOptions, Route
+from fastnode import ConfigError, NodeOptions
 from fastnode.limits import DEFAULT_PORT
 from fastnode.names import NodeName
 from fastnode.node.node import Node, start_node
 from fastnode.testing.certificates import ThrowawayAuthority
 from fastnode.testing.certificates import authority as make_authority
 from fastnode.testing.network import Network
+from fastnode.testing.routes import LOOPBACK, introduce, is_loopback
 
-__all__ = ["cluster", "introduce", "pair"]
+__all__ = ["cluster", "pair"]
 
 #: How long nodes may take to stop at the end of a test, unless the options say
 #: otherwise: the default of services is too long for a test that has failed.
@@ -69,17 +69,18 @@ async def cluster(
 ) -> AsyncIterator[tuple[Node, ...]]:
     """Start nodes that can connect with each other, and stop them at the end.
 
-    The nodes listen on free ports of the hosts in their names. They use mutual TLS with
-    certificates of a throwaway authority. Each has a route to each other node. No link
-    is made before a test needs one.
+    The nodes listen on free ports of this machine, whatever hosts their names have.
+    They use mutual TLS with certificates of a throwaway authority. Each has a route to
+    each other node. No link is made before a test needs one.
 
     Args:
         nodes: how many, or their names. The names of a number of nodes are
             ``node1@127.0.0.1``, ``node2@127.0.0.1`` and so on.
         options: the options of all nodes, or a sequence with the options of each node.
             A node whose options have no cert manager gets one of the authority. An
-            acceptor with the default port gets a free port. A node whose options have a
-            resolver gets no routes.
+            acceptor with the default port gets a free port, and one without a host
+            listens on the loopback device. A node whose options have a resolver gets
+            no routes.
         authority: issues the certificates. The default is a new authority.
         network: the nodes connect through it, so that the test can make faults. It is
             closed at the end.
@@ -111,16 +112,6 @@ async def cluster(
         if network is not None:
             stack.callback(network.release)
         yield tuple(started)
-
-
-def introduce(node: Node, other: Node) -> None:
-    """Add a route for another node, which leads to its first acceptor.
-
-    Raises:
-        ConfigError: `node` has a route of its own for the name.
-    """
-    host, port = other.acceptors[0].address
-    node.add_route(Route(f"^{re.escape(other.name)}$", host, port))
 
 
 async def _introduce_all(
@@ -178,7 +169,7 @@ def _options_of(
         if manager is None and not each.network.plaintext:
             authority = authority or make_authority()
             manager = authority.manager(name)
-        complete.append(replace(_on_free_ports(each), cert_manager=manager))
+        complete.append(replace(_on_this_machine(name, each), cert_manager=manager))
     return complete
 
 
@@ -205,12 +196,15 @@ def _one_for_each(
     return list(options)
 
 
-def _on_free_ports(options: NodeOptions) -> NodeOptions:
-    """Return the options with a free port in place of the default port."""
-    acceptors = [
-        replace(each, port=0)
-        if each.port == DEFAULT_PORT and each.listener is None
-        else each
-        for each in options.network.acceptors
-    ]
+def _on_this_machine(name: str, options: NodeOptions) -> NodeOptions:
+    """Return the options with free ports, and with hosts that this machine has."""
+    acceptors = []
+    for each in options.network.acceptors:
+        host, port = each.host, each.port
+        if each.listener is None:
+            if host is None and not is_loopback(NodeName.parse(name).host):
+                host = LOOPBACK
+            if port == DEFAULT_PORT:
+                port = 0
+        acceptors.append(replace(each, host=host, port=port))
     return replace(options, network=replace(options.network, acceptors=acceptors))
