@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -110,6 +111,25 @@ def test_authority(fastnode_authority):
 """
 
 
+#: What the tests on the pages import.
+IMPORTS = """
+import pytest
+from fastnode import MessageTooLarge, NetworkOptions, Node, NodeOptions
+from fastnode.testing import pair
+
+pytestmark = pytest.mark.asyncio
+"""
+
+
+def shown_by(page: str) -> str:
+    """The tests that a page shows, as a file."""
+    text = (ROOT / page).read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    shown = [block for block in blocks if "async def test_" in block]
+    assert shown, page
+    return "\n\n".join([IMPORTS, *shown])
+
+
 def run(folder: Path, text: str, *plugins: str) -> tuple[int, str]:
     """Run pytest over a file with these plugins alone: its status and its output."""
     (folder / "test_it.py").write_text(text)
@@ -139,9 +159,12 @@ def run(folder: Path, text: str, *plugins: str) -> tuple[int, str]:
 
 
 def test_the_fixtures_work_on_both_loops(tmp_path: Path) -> None:
+    """And so do the tests in the documents."""
+    (tmp_path / "test_page.py").write_text(shown_by("docs/testing.md"))
+    (tmp_path / "test_readme.py").write_text(shown_by("README.md"))
     status, said = run(tmp_path, USES_ALL, PYTEST_ASYNCIO, pytest_plugin.__name__)
     assert status == 0, said
-    assert "12 passed" in said
+    assert "18 passed" in said
 
 
 def test_without_pytest_asyncio_the_fixtures_say_what_is_missing(
