@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console  # noqa: TC002 - beside its siblings
-from rich.table import Table
 from rich.text import Text
 
 __all__ = ["Report", "Step"]
@@ -56,16 +55,15 @@ class Report:
             quote = Text.assemble((f"{who}: ", "cyan"), (words, "dim"))
             print_indented(console, quote)
 
-    def show_table(self, console: Console) -> None:
-        """The end: all steps in a table."""
-        console.print(Text("fastnode demo", "bold"))
-        table = Table(expand=True)
-        table.add_column("", width=4)
-        table.add_column("step", ratio=2)
-        table.add_column("result", ratio=5)
-        for step in self.steps:
-            table.add_row(mark(ok=step.ok), step.name, step.found)
-        console.print(table)
+    def show_verdict(self, console: Console) -> None:
+        """Print one line at the end, which repeats no result."""
+        total = len(self.steps)
+        failed = [step.name for step in self.steps if not step.ok]
+        if failed:
+            text = f"{len(failed)} of {total} steps failed: {', '.join(failed)}"
+            console.print(Text(text, "bold red"))
+        else:
+            console.print(Text(f"all {total} steps are as they should be", "bold"))
 
 
 def print_indented(console: Console, text: Text) -> None:
