@@ -16,7 +16,8 @@ def main() -> None:
             f"error: the fastnode command needs {error.name}\n"
             "hint: pip install 'fastnode[cli]'"
         )
-    cli()
+    # Without the name, help and completion would name "python -m fastnode".
+    cli(prog_name="fastnode")
 
 
 if __name__ == "__main__":
