@@ -55,13 +55,13 @@ NEVER = {
             "restart the node"
         ),
         (
-            "CA pools, client_auth and server_name are fixed at start: restart the node, "
-            "or make its manager with live_trust=True, which allows CA pools to be "
-            "replaced"
+            "CA pools, client_auth and server_name are fixed at start: restart the "
+            "node, or make its manager with live_trust=True, which allows CA pools to "
+            "be replaced"
         ),
         (
-            "CA pools are fixed at start: restart the node; with live_trust=True, assign a "
-            "new pool to its manager"
+            "CA pools are fixed at start: restart the node; with live_trust=True, "
+            "assign a new pool to its manager"
         ),
         (
             "certificate replaced: %r, SHA-256 %s; links that are up keep the old one, "
@@ -71,19 +71,20 @@ NEVER = {
     ),
     "the command requires and verifies certificates": (
         (
-            "%s lets anybody in: client_cas is set, but client_auth is %s, which verifies "
-            "no dialer; set client_auth=ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT, or "
-            "leave client_cas out"
+            "%s lets anybody in: client_cas is set, but client_auth is %s, which "
+            "verifies no dialer; set "
+            "client_auth=ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT, or leave "
+            "client_cas out"
         ),
         "there is no cert manager to dial with",
         (
             "{} would be taken for verified though no name is: the cert manager has "
-            "verify_server_name=False, the node verify_peer_name=False and no authorize "
-            "hook"
+            "verify_server_name=False, the node verify_peer_name=False and no "
+            "authorize hook"
         ),
         (
-            "leave one of the two at True, pass authorize (a SpiffeRule, for example), or "
-            "say insecure_skip_verify=True"
+            "leave one of the two at True, pass authorize (a SpiffeRule, for example), "
+            "or say insecure_skip_verify=True"
         ),
         "node {} has no cert manager",
     ),
@@ -102,13 +103,13 @@ NEVER = {
         ": encode it: .encode()",
         (
             'NetworkOptions.recheck="close" is not available: the OpenSSL of this '
-            "interpreter cannot be reached: {}"
+            'interpreter cannot be reached: {}'
         ),
     ),
     "the command checks its options before it makes those of the library": (
         (
-            "CertAuthManager(certificate, client_cas=..., client_auth=..., root_cas=...) "
-            "makes one of a Certificate"
+            "CertAuthManager(certificate, client_cas=..., client_auth=..., "
+            "root_cas=...) makes one of a Certificate"
         ),
         "NodeOptions.network is a NetworkOptions, not {}",
         "NodeOptions.group is not {} bytes",
