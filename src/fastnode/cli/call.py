@@ -10,7 +10,7 @@ import click
 from fastnode.cli.dial import Dial, dial_options, run_dialer, time_limit
 from fastnode.cli.input import Input
 from fastnode.cli.output import write_whole
-from fastnode.cli.records import json_option, payload, print_record
+from fastnode.cli.records import json_option, payload, print_record, rounded
 from fastnode.cli.values import NODE_NAME
 from fastnode.errors import MessageTooLarge, Side
 from fastnode.names import NodeName
@@ -38,7 +38,7 @@ def call(
     """
     reply, seconds = run_dialer(_call(dial, node, endpoint, file))
     if as_json:
-        fields = {"seconds": seconds, **payload(reply)}
+        fields = {"seconds": rounded(seconds), **payload(reply)}
         print_record("reply", node=str(node), endpoint=endpoint, **fields)
     else:
         write_whole(reply)

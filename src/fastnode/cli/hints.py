@@ -72,6 +72,7 @@ _OPTIONS: Final = {
     "or mend its route": "or correct --route HOST:PORT",
     "is the route or the resolver right?": "is --route right?",
     "is the route right?": "is --route right?",
+    "correct the route or the name": "correct --route or the name",
     "give AcceptorOptions.host an address": "give --host an address",
     "stop what listens there, widen port_range, or use port 0": (
         "stop what listens there, or give another --port; --port 0 takes any free one"

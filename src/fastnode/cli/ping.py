@@ -12,7 +12,7 @@ import click
 
 from fastnode.cli.dial import Dial, dial_options, run_dialer, time_limit
 from fastnode.cli.output import joined
-from fastnode.cli.records import address, json_option, print_record
+from fastnode.cli.records import address, json_option, print_record, rounded
 from fastnode.cli.values import INTERVAL, NODE_NAME
 from fastnode.groups import described_group
 from fastnode.names import NodeName
@@ -106,17 +106,17 @@ class Records(Lines):
 
     def round_trip(self, number: int, seconds: float) -> None:
         """Print one round trip."""
-        print_record("round_trip", number=number, seconds=seconds)
+        print_record("round_trip", number=number, seconds=rounded(seconds))
 
     def summary(self, trips: RoundTrips) -> None:
         """Print what all have in common."""
         print_record(
             "summary",
             count=trips.count,
-            median=trips.median,
-            mean=trips.mean,
-            fastest=trips.fastest,
-            slowest=trips.slowest,
+            median=rounded(trips.median),
+            mean=rounded(trips.mean),
+            fastest=rounded(trips.fastest),
+            slowest=rounded(trips.slowest),
         )
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "json_option",
     "payload",
     "print_record",
+    "rounded",
     "wanted",
 ]
 
@@ -60,6 +61,11 @@ def print_record(event: str, **fields: Any) -> None:
 def address(pair: tuple[Any, ...]) -> dict[str, Any]:
     """Return the fields of an address."""
     return {"host": pair[0], "port": pair[1]}
+
+
+def rounded(seconds: float) -> float:
+    """Return a time without digits below a nanosecond, which no clock tells."""
+    return round(seconds, 9)
 
 
 def payload(data: bytes) -> dict[str, Any]:

@@ -103,7 +103,7 @@ NEVER = {
         ": encode it: .encode()",
         (
             'NetworkOptions.recheck="close" is not available: the OpenSSL of this '
-            'interpreter cannot be reached: {}'
+            "interpreter cannot be reached: {}"
         ),
     ),
     "the command checks its options before it makes those of the library": (
