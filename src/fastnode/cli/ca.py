@@ -51,6 +51,7 @@ def ca() -> None:
     type=DAYS,
     default=3650.0,
     show_default=True,
+    metavar="DAYS",
     help="The authority is valid for so many days.",
 )
 def init(directory: Path, name: str, days: float) -> None:
@@ -77,7 +78,7 @@ def init(directory: Path, name: str, days: float) -> None:
     "directory",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
-    show_default="the current directory",
+    show_default="the current one",
     help="The directory of the authority.",
 )
 @click.option(
@@ -106,6 +107,7 @@ def init(directory: Path, name: str, days: float) -> None:
     type=DAYS,
     default=90.0,
     show_default=True,
+    metavar="DAYS",
     help="The certificate is valid for so many days.",
 )
 def issue(
@@ -118,12 +120,14 @@ def issue(
     *,
     renew: bool,
 ) -> None:
-    """Issue a certificate for the node NAME@HOST, as a client and as a server.
+    """Issue a certificate for the node NAME@HOST.
 
-    Its subject alternative names are fastnode://NAME@HOST, HOST, and the names of
-    --dns and --ip. The files are NAME_HOST.pem and NAME_HOST-key.pem; a colon in HOST
-    becomes a hyphen. Existing files are not overwritten without --renew. With --renew
-    the old files stay beside the new ones, with .old appended to their names.
+    A node uses it as a client and as a server. Its subject alternative names are
+    fastnode://NAME@HOST, HOST, and the names of --dns and --ip. The files are
+    NAME_HOST.pem and NAME_HOST-key.pem; a colon in HOST becomes a hyphen.
+
+    Existing files are not overwritten without --renew. With --renew the old files stay
+    beside the new ones, with .old appended to their names.
 
     \b
     Example:

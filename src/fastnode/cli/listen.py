@@ -50,7 +50,7 @@ class Lines:
             f"{preview(message.payload)}"
         )
 
-    def stopped(self) -> None:
+    def stopped(self, node: str) -> None:
         """Print nothing: standard error says that the node stops."""
 
 
@@ -71,9 +71,9 @@ class Records(Lines):
             **payload(message.payload),
         )
 
-    def stopped(self) -> None:
+    def stopped(self, node: str) -> None:
         """Print that there will be no more lines."""
-        print_record("stopped")
+        print_record("stopped", node=node)
 
 
 @click.command()
@@ -85,6 +85,7 @@ class Records(Lines):
     type=click.IntRange(0, 65535),
     default=15000,
     show_default=True,
+    metavar="PORT",
     help="The first port to try. 0 takes any free port.",
 )
 @click.option(
@@ -167,7 +168,7 @@ async def _listen(
         click.echo("stopping", err=True)
     if unread:
         raise BrokenPipeError
-    shown.stopped()
+    shown.stopped(str(own))
 
 
 def preview(payload: bytes) -> str:

@@ -128,6 +128,7 @@ class Records(Lines):
     type=click.IntRange(0),
     default=4,
     show_default=True,
+    metavar="N",
     help="The number of round trips. 0 goes on until Ctrl-C.",
 )
 @click.option(

@@ -104,7 +104,10 @@ def check(
     findings: list[Finding] = []
     console = None if as_json else _console()
     for finding in examination.run():
-        finding.hint = by_options(finding.hint) or None
+        # The hint is for a bad result only.
+        hint = finding.hint if finding.ok is False else None
+        finding.hint = by_options(hint) or None
+        finding.found = by_options(finding.found)
         findings.append(finding)
         if console is not None:
             _show(console, finding)
@@ -113,9 +116,7 @@ def check(
         report = {
             "ok": error is None,
             "error": None if error is None else type(error).__name__,
-            "hint": by_options(error.hint)
-            if error is not None and error.hint
-            else None,
+            "hint": None if error is None else by_options(error.hint) or None,
             "findings": [asdict(finding) for finding in findings],
         }
         click.echo(json.dumps(report, indent=2))
@@ -150,18 +151,20 @@ def _console() -> Console:
 
 
 def _show(console: Console, finding: Finding) -> None:
-    from rich.padding import Padding
     from rich.text import Text
+
+    from fastnode.cli.console import print_indented
 
     words, style = {
         True: ("pass", "green"),
         False: ("FAIL", "bold red"),
         None: ("info", "cyan"),
     }[finding.ok]
-    console.print(
-        Text.assemble((words, style), "  ", (finding.name, "bold"), ": ", finding.found)
+    found = Text.assemble(
+        (words, style), "  ", (finding.name, "bold"), ": ", finding.found
     )
+    print_indented(console, found, 6, first=0)
     for line in finding.details:
-        console.print(Padding(Text(line, "dim"), (0, 0, 0, 8)))
-    if finding.hint and finding.ok is False:
-        console.print(Padding(Text(f"-> {finding.hint}", "yellow"), (0, 0, 0, 6)))
+        print_indented(console, Text(line, "dim"), 8)
+    if finding.hint:
+        print_indented(console, Text(f"-> {finding.hint}", "yellow"), 6)

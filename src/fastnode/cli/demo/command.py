@@ -24,6 +24,7 @@ __all__ = ["demo"]
     type=click.IntRange(1000),
     default=1_000_000,
     show_default=True,
+    metavar="N",
     help="The number of messages to send one way.",
 )
 @click.option(
@@ -31,6 +32,7 @@ __all__ = ["demo"]
     type=click.IntRange(100),
     default=20_000,
     show_default=True,
+    metavar="N",
     help="The number of calls to make, 64 at a time.",
 )
 @click.pass_context

@@ -8,9 +8,12 @@ from typing import Any
 from rich.console import Console  # noqa: TC002 - beside its siblings
 from rich.text import Text
 
+from fastnode.cli.console import print_indented
+
 __all__ = ["Report", "Step"]
 
-INDENT = "  "
+#: Blanks before what a step found.
+INDENT = 2
 
 
 @dataclass(slots=True)
@@ -50,10 +53,10 @@ class Report:
     def show_step(self, console: Console, step: Step) -> None:
         """A step as it is done, with what was said."""
         console.print(Text.assemble(mark(ok=step.ok), " ", (step.name, "bold")))
-        print_indented(console, Text(step.found))
+        print_indented(console, Text(step.found), INDENT)
         for who, words in step.quotes:
             quote = Text.assemble((f"{who}: ", "cyan"), (words, "dim"))
-            print_indented(console, quote)
+            print_indented(console, quote, INDENT)
 
     def show_verdict(self, console: Console) -> None:
         """Print one line at the end, which repeats no result."""
@@ -64,13 +67,6 @@ class Report:
             console.print(Text(text, "bold red"))
         else:
             console.print(Text(f"all {total} steps are as they should be", "bold"))
-
-
-def print_indented(console: Console, text: Text) -> None:
-    """Wrapped, and without the blanks that `rich.padding.Padding` ends lines with."""
-    for line in text.wrap(console, console.width - len(INDENT)):
-        line.rstrip()
-        console.print(Text(INDENT) + line)
 
 
 def mark(*, ok: bool) -> Text:
