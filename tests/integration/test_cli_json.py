@@ -22,6 +22,7 @@ from helpers.command import (
     ended,
     environment,
     fastnode,
+    invoke,
     listening,
     me,
 )
@@ -71,9 +72,9 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ping(certs: Path) -> None:
     with listening(certs) as (_, address):
         options = ["--count", 3, "--interval", 0, "--json"]
-        status, out, errors = fastnode("ping", ORDERS, *me(certs, address), *options)
-    assert (status, errors) == (0, "")
-    first, *trips, last = records(out)
+        result = invoke("ping", ORDERS, *me(certs, address), *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    first, *trips, last = records(result.stdout.splitlines())
     assert first["event"] == "connected"
     assert first["node"] == ORDERS
     assert "{host}:{port}".format(**first["address"]) == address
@@ -143,35 +144,30 @@ def test_an_error_is_an_object_too(certs: Path, tmp_path: Path) -> None:
         who = [*me(certs, address), "--json"]
         for name in ("ping", "call", "send"):
             endpoint = [] if name == "ping" else ["x"]
-            wrong = [name, "else@127.0.0.1", *endpoint, *who]
-            status, out, errors = fastnode(*wrong)
-            (error,) = records(out)
+            result = invoke(name, "else@127.0.0.1", *endpoint, *who)
+            (error,) = records(result.stdout.splitlines())
             assert error["event"] == "error"
             assert error["error"] == "PeerNameMismatch"
             assert (error["code"], error["side"]) == ("unauthenticated", "local")
             assert error["peer"] == "else@127.0.0.1"
-            assert status == error["exit_code"] == 3
-            assert errors == f"error: {error['message']}\nhint: {error['hint']}\n"
-    for name, arguments in (
-        ("listen", [ORDERS, "--port", 0]),
-        ("check", [address, "--as", ORDERS]),
-    ):
-        status, out, _ = fastnode(name, *arguments, "--dir", tmp_path, "--json")
-        (error,) = records(out)
-        assert status == error["exit_code"] == 2
-        assert "No such file" in error["message"]
+            assert result.exit_code == error["exit_code"] == 3
+            words = f"error: {error['message']}\nhint: {error['hint']}\n"
+            assert result.stderr == words
+    result = invoke("check", address, "--dir", tmp_path, "--as", ME, "--json")
+    (error,) = records(result.stdout.splitlines())
+    assert result.exit_code == error["exit_code"] == 2
+    assert "No such file" in error["message"]
 
 
 def test_check(certs: Path) -> None:
     with listening(certs, "--quiet") as (_, address):
         who = ["--dir", certs, "--as", ME, "--json"]
-        status, out, errors = fastnode("check", address, *who)
-        assert (status, errors) == (0, "")
-        check_report(json.loads(out), ok=True)
-        wrong = [*who, "--name", "other.example"]
-        status, out, errors = fastnode("check", address, *wrong)
-        assert (status, errors) == (3, "")
-        check_report(json.loads(out), ok=False)
+        result = invoke("check", address, *who)
+        assert (result.exit_code, result.stderr) == (0, "")
+        check_report(json.loads(result.stdout), ok=True)
+        result = invoke("check", address, *who, "--name", "other.example")
+        assert (result.exit_code, result.stderr) == (3, "")
+        check_report(json.loads(result.stdout), ok=False)
 
 
 def check_report(report: dict[str, Any], *, ok: bool) -> None:

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fastnode.names import NodeName
 from helpers.command import (
     ME,
     MY_FILES,
@@ -26,6 +28,8 @@ from helpers.command import (
     listening,
     me,
 )
+from helpers.pki import authority
+from helpers.python_words import PYTHON
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +142,8 @@ def test_a_closed_pipe_ends_the_command_quietly(certs: Path) -> None:
         who = ["--dir", certs, "--as", ME]
         for arguments in (
             ["--help"],
-            ["--version"],
             ["ca", "issue", ME, "--dir", certs, "--renew"],
             ["check", address, *who],
-            ["check", address, *who, "--json"],
-            ["ping", ORDERS, *me(certs, address)],
             ["ping", ORDERS, *me(certs, address), "--json"],
         ):
             assert unread(*arguments) == (1, ""), arguments
@@ -296,3 +297,77 @@ def test_an_authority_that_has_expired(tmp_path: Path) -> None:
     Authority(old, key).save(tmp_path)
     issued = invoke("ca", "issue", ME, "--dir", tmp_path)
     check_error(issued, 2, "the authority expired on", "fastnode ca init")
+
+
+# --- hints ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def odd_files(certs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that are not what the command reads, made by OpenSSL."""
+    folder = tmp_path_factory.mktemp("odd")
+    key, cert = certs / f"{MY_FILES}-key.pem", certs / f"{MY_FILES}.pem"
+    for words in (
+        ["pkcs8", "-topk8", "-in", key, "-passout", "pass:x", "-out", "locked.pem"],
+        ["pkcs12", "-export", "-inkey", key, "-in", cert, "-passout", "pass:x",
+         "-out", "pair.p12"],
+        ["x509", "-in", cert, "-outform", "DER", "-out", "cert.der"],
+    ):  # fmt: skip
+        openssl = ["openssl", *map(str, words)]
+        subprocess.run(openssl, cwd=folder, check=True, capture_output=True)
+    crl = authority().crl()
+    (folder / "crl.pem").write_bytes(crl + authority().cert_pem)
+    other = authority("other CA").issue(NodeName.parse(ME))
+    other.save(folder / "other.pem", folder / "other-key.pem")
+    (folder / "ca.pem").write_bytes(authority().cert_pem)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--key", "{odd}/locked.pem"], 2, "takes keys without a password"),
+        (["--cert", "{odd}/pair.p12"], 2, "openssl pkcs12"),
+        (["--cert", "{odd}/cert.der"], 2, "openssl x509"),
+        (["--ca", "{odd}/crl.pem"], 2, "reads no revocation lists"),
+        (["--cert", "{odd}/other.pem", "--key", "{odd}/other-key.pem"],
+         3, "trusted authorities"),
+        (["--ca", "{odd}/ca.pem"], 3, "not in --ca"),
+        (["--name", "other.example"], 3, "give --name, or issue it with --dns or --ip"),
+        (["--as", "else@10.0.0.1"], 3, "fastnode://else@10.0.0.1"),
+    ],
+)  # fmt: skip
+def test_hints_name_options(
+    options: list[str],
+    code: int,
+    words: str,
+    listener: str,
+    certs: Path,
+    odd_files: Path,
+) -> None:
+    own = ["--cert", certs / f"{MY_FILES}.pem", "--key", certs / f"{MY_FILES}-key.pem"]
+    files = [*own, "--ca", certs / "ca.pem", "--route", listener]
+    chosen = [option.format(odd=odd_files) for option in options]
+    result = invoke("ping", ORDERS, *files, *chosen)
+    check_error(result, code, words)
+    assert not PYTHON.search(result.stderr), result.stderr
+
+
+@pytest.fixture(scope="module")
+def listener(certs: Path) -> Iterator[str]:
+    """The address of a node whose log has no Python in it either."""
+    with listening(certs, "--quiet") as (process, address):
+        yield address
+        _, _, log = ended(process, signal.SIGTERM)
+    assert "UnknownAuthority" in log
+    assert not PYTHON.search(log), log
+
+
+def test_hints_of_addresses(certs: Path) -> None:
+    elsewhere = ["listen", ORDERS, "--dir", certs, "--host", "192.0.2.1"]
+    status, _, errors = fastnode(*elsewhere, "--port", 0)
+    check_words(status, errors, 2, "give --host an address")
+    assert not PYTHON.search(errors), errors
+    with_port = invoke("ping", "else@127.0.0.1:1", *me(certs, "127.0.0.1:1"))
+    check_error(with_port, 2, "--route HOST:PORT")
+    assert not PYTHON.search(with_port.stderr), with_port.stderr

@@ -226,7 +226,8 @@ class Authority:
 
         Args:
             name: the node it is for: its URI and its host become SANs.
-            dns, ips: further SANs.
+            dns, ips: further SANs. `dns` is not checked, so that tests can make
+                certificates with odd names; the command checks it.
             not_before, not_after: aware; default: now, and `days` later.
             uri, host: whether the node's URI, and its host, become SANs.
             key: the key that it is for; default: a new one, P-256.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastnode.cli.hints import by_options
 from fastnode.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ class Checked(AnyType):
         try:
             return self.parse(value)
         except ConfigError as error:
-            remedy = f" Remedy: {error.hint}." if error.hint else ""
-            self.fail(f"{error.message}.{remedy}", param, ctx)
+            remedy = f" Remedy: {by_options(error.hint)}." if error.hint else ""
+            self.fail(f"{by_options(error.message)}.{remedy}", param, ctx)
 
     def parse(self, text: str) -> Any:
         """Return the value of a text, or raise `ConfigError`."""
@@ -124,12 +125,13 @@ class CommonNameType(Checked):
 
 
 class AddressType(Checked):
-    """``HOST:PORT``, as a tuple of host and port."""
+    """``HOST:PORT``, as a tuple of host and port. Brackets around an IPv6 address make
+    it easier to read, but are not required."""
 
     name = "HOST:PORT"
 
     def parse(self, text: str) -> tuple[str, int]:
-        """Parse an address; an IPv6 address stands in brackets."""
+        """Parse an address."""
         from fastnode.names import check_host
 
         host, _, port = text.rpartition(":")
@@ -140,8 +142,6 @@ class AddressType(Checked):
             raise ConfigError(
                 f"the port of {text!r} is not a number from 1 to 65535", hint=hint
             )
-        if ":" in host and not (host[0] == "[" and host[-1] == "]"):
-            raise ConfigError(f"{text!r} is not an address", hint=hint)
         return check_host(host, f"the host of {text!r}"), int(port)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,32 +10,14 @@ from pathlib import Path
 import pytest
 
 import fastnode
-from fastnode import AcceptorOptions, NetworkOptions, NodeOptions, Route
 from fastnode.cli import hints
 from fastnode.cli.hints import by_options
+from helpers.python_words import PYTHON
 
 PACKAGE = Path(fastnode.__file__).parent
 #: The command does not load these, or is itself.
 OTHERS = {"blocking", "cli", "testing", "workers"}
 
-
-def settings() -> set[str]:
-    """Names that a reader takes for Python: those with an underscore."""
-    options = (AcceptorOptions, NetworkOptions, NodeOptions, Route)
-    names = {field.name for cls in options for field in dataclasses.fields(cls)}
-    names |= {"root_cas", "client_cas", "live_trust", "partial_chains"}
-    names |= {"minimum_version"}
-    return {name for name in names if "_" in name}
-
-
-CLASSES = {name for name in fastnode.__all__ if name[0].isupper()}
-PYTHON = re.compile(
-    rf"\b({'|'.join(sorted(settings()))})\b"
-    rf"|\b({'|'.join(sorted(CLASSES))})[.(]"
-    r"|\bcert managers?\b|\bits? manager\b|\ba Route\b|\bawait\b|\w\(\)"
-    r"|\w=(True|False|\.\.\.|\w+\()"
-    r"|\bpass (a|its|the|str)\b"
-)
 
 #: Texts that never reach the command, by the reason.
 NEVER = {
