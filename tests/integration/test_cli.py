@@ -222,6 +222,29 @@ def test_listen_says_once_where_and_what_only_looked(
         ),
         (["ca", "issue", "a@h", "--dir", "{certs}", "--days", "nan"], "nan"),
         (["ca", "issue", "a@h", "--dir", "{certs}", "--days", "-1"], "range"),
+        (["ca", "issue", "a@h", "--dir", "{certs}", "--days", "1e9"], "range"),
+        (["ca", "issue", "a@h", "--dir", "{certs}", "--days", "inf"], "inf"),
+        (["ca", "issue", "a@h", "--dir", "{certs}", "--dns", ""], "it is empty"),
+        (
+            ["ca", "issue", "a@h", "--dir", "{certs}", "--dns", "bad name"],
+            "'bad name' is not a DNS name. Remedy: use letters",
+        ),
+        (
+            ["ca", "issue", "a@h", "--dir", "{certs}", "--dns", "10.0.0.5"],
+            "give an address as an IP address",
+        ),
+        (
+            ["ca", "issue", "a@10.0.0.300", "--dir", "{certs}"],
+            "'10.0.0.300' is not a DNS name",
+        ),
+        (["ca", "issue", "a b@h", "--dir", "{certs}"], "'a b' before the @"),
+        (["ca", "issue", "a@bad name", "--dir", "{certs}"], "'bad name' is no host"),
+        (["ca", "issue", "a@h", "--dir", "{certs}", "--ip", "::1%lo"], "zone"),
+        (["ca", "init", "{nowhere}", "--name", ""], "is empty. Remedy: use a name"),
+        (["ca", "init", "{nowhere}", "--name", " "], "is empty"),
+        (["ca", "init", "{nowhere}", "--name", "x" * 65], "has 65 characters"),
+        (["ca", "init", "{nowhere}", "--name", "a\nb"], "cannot be shown"),
+        (["ca", "init", "{nowhere}", "--days", "1e9"], "range"),
         (["ca", "nonsense"], "nonsense"),
     ],
 )
@@ -235,6 +258,7 @@ def test_ca_says_what_is_wrong(
     result = invoke(*(argument.format(**places) for argument in arguments))
     check_error(result, 2, words)
     assert sorted(certs.iterdir()) == before
+    assert not (tmp_path / "nowhere").exists()
 
 
 # --- listen --------------------------------------------------------------------------

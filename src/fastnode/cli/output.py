@@ -16,18 +16,24 @@ def joined(address: tuple[Any, ...]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text on one line. Characters that would move the cursor or change
-    colours are escaped."""
+    """Return a text on one line.
+
+    Characters that move the cursor or change colours are escaped.
+    """
     return text if text.isprintable() else repr(text)[1:-1]
 
 
 def write_whole(data: bytes, file: IO[bytes] | None = None) -> None:
-    """Write all data; `file` None: to standard output.
+    """Write all data.
 
     With PYTHONUNBUFFERED, standard output has no buffer. A write is then one system
-    call, which may take only a part: into a full pipe, once libuv has used io_uring. If
-    the descriptor is non-blocking, because of this process or another one that shares
-    it, this waits until there is room.
+    call, which may take only a part of the data. The descriptor may also be
+    non-blocking, because of this process or of another one that shares it. This
+    function then waits until there is room.
+
+    Args:
+        data: what to write.
+        file: where to write; None: standard output.
     """
     if file is None:
         if sys.stdout is None:

@@ -1,4 +1,4 @@
-"""What the demo found, for people and for programs."""
+"""The results of the demo, for people and for programs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ INDENT = 2
 
 @dataclass(slots=True)
 class Step:
-    """One thing that was shown.
+    """One step of the demo.
 
     Attributes:
         name: what was done.
-        ok: whether it came out as it should.
-        found: in a sentence.
+        ok: whether the result is right.
+        found: the result, in a sentence.
         details: numbers and names, for --json.
         quotes: what the two sides said, word for word.
     """
@@ -43,15 +43,15 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every step came out as it should."""
+        """Whether every step has the right result."""
         return bool(self.steps) and all(step.ok for step in self.steps)
 
     def as_json(self) -> dict[str, Any]:
-        """One JSON object."""
+        """Return the object of --json."""
         return {"ok": self.ok, "steps": [asdict(step) for step in self.steps]}
 
     def show_step(self, console: Console, step: Step) -> None:
-        """A step as it is done, with what was said."""
+        """Print a step and what the two sides said."""
         console.print(Text.assemble(mark(ok=step.ok), " ", (step.name, "bold")))
         print_indented(console, Text(step.found), INDENT)
         for who, words in step.quotes:
