@@ -330,6 +330,9 @@ async def test_for_people(tmp_path: Path) -> None:
             )
             assert done.output.rstrip().endswith(last)
             assert "pass  address: 127.0.0.1" in done.output
+            for line in done.output.splitlines():
+                assert len(line) <= 80
+                assert line == line.rstrip()
 
 
 async def test_name_constraints_forbid_the_node_name(tmp_path: Path) -> None:
