@@ -335,7 +335,7 @@ class Examination:
         names = self._verdict.authorities if self._verdict is not None else ()
         shown = self._manager.certificate
         if not names:
-            text = "the server names none, or they are not seen because it speaks TLS 1.2"
+            text = "the server names none, or speaks TLS 1.2, where they are not seen"
             yield Finding("client authorities", None, text)
             return
         text, known = listed([name.text for name in names]), None
@@ -350,7 +350,8 @@ class Examination:
     def _our_certificate(self) -> Finding:
         shown = self._manager.certificate
         if shown is None:
-            return Finding("our certificate", None, "none is shown; --cert and --key show one")
+            found = "none is shown; --cert and --key show one"
+            return Finding("our certificate", None, found)
         now = datetime.now(UTC)
         return Finding(
             "our certificate",
