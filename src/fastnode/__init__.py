@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from fastnode.node.keeper import Keeper
     from fastnode.node.node import Node, start_node
     from fastnode.node.refusal import Refusal
+    from fastnode.node.renewal import RenewalStats
     from fastnode.node.runner import run
     from fastnode.options import (
         AcceptorOptions,
@@ -132,6 +133,7 @@ __all__ = [
     "ProtocolError",
     "Refusal",
     "RemoteError",
+    "RenewalStats",
     "Reply",
     "Resolver",
     "RevocationListExpired",
@@ -177,6 +179,7 @@ _MODULES = {
     "NodeOptions": "fastnode.options",
     "Peer": "fastnode.peer",
     "Refusal": "fastnode.node.refusal",
+    "RenewalStats": "fastnode.node.renewal",
     "Reply": "fastnode.dispatch.reply",
     "Resolver": "fastnode.options",
     "Route": "fastnode.routing.route",

@@ -83,6 +83,7 @@ SUPPORT = {
     "LinkStats",
     "Listener",
     "Refusal",
+    "RenewalStats",
     "Resolver",
     "Side",
     "TlsEngineInfo",

@@ -95,6 +95,7 @@ class CertManager:
         self._keeps_chains = False
         self._trust_changed_at = -math.inf
         self._trust_watchers: list[Callable[[CertManager], object]] = []
+        self._certificate_watchers: list[Callable[[CertManager], object]] = []
         self._contexts: dict[_Key, ssl.SSLContext] = {}
 
     @staticmethod
@@ -121,7 +122,8 @@ class CertManager:
 
     def update(self, certificate: Certificate) -> None:
         """Replace the certificate. The next handshake uses it, inbound and outbound.
-        Links that are up keep the old one.
+        Links that are up keep the old one, unless their node renews them
+        (``NodeOptions(renew_links="reconnect")``).
 
         Raises:
             ConfigError: `certificate` is not a `Certificate`.
@@ -133,9 +135,11 @@ class CertManager:
             in_use = self._frozen
             self._certificate = new
             self._contexts = {}
+            watchers = tuple(self._certificate_watchers)
         log.info(
             "certificate replaced: %r, SHA-256 %s; links that are up keep the old one, "
-            "node.reconnect() replaces them"
+            'until node.reconnect() or NodeOptions(renew_links="reconnect") replaces '
+            "them"
             if in_use
             else "certificate loaded: %r, SHA-256 %s",
             new,
@@ -154,6 +158,23 @@ class CertManager:
                 f"{new.not_valid_before:%Y-%m-%d %H:%M}",
                 extra=fields("certificate_not_valid_yet", certificate=new),
             )
+        for callback in watchers:
+            callback(self)
+
+    def watch_certificate(self, callback: Callable[[CertManager], object]) -> None:
+        """Call a function after each `update`, in the thread that calls `update`.
+
+        Args:
+            callback: takes this manager; must not raise.
+        """
+        with self._lock:
+            self._certificate_watchers.append(callback)
+
+    def unwatch_certificate(self, callback: Callable[[CertManager], object]) -> None:
+        """Take back `watch_certificate`."""
+        with self._lock:
+            if callback in self._certificate_watchers:
+                self._certificate_watchers.remove(callback)
 
     def check_update(self, new: Certificate) -> None:
         """Raise what `update` would raise for a certificate, and change nothing."""

@@ -44,6 +44,7 @@ from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
 from fastnode.node.recheck import Recheck
+from fastnode.node.renewal import Renewal, RenewalStats
 from fastnode.node.sending import CLOSED_TRIES, Sending, untouched
 from fastnode.node.slow import SlowCallbacks
 from fastnode.node.startup_warnings import warn_at_start
@@ -56,6 +57,7 @@ from fastnode.wire.hello import new_instance
 if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
     from fastnode.dispatch.reply import Reply
+    from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
     from fastnode.options import OnLinkDown, OnLinkUp, Priority
 
@@ -125,6 +127,15 @@ class Node(Endpoints):
                 wanted_of(groups),
                 2 * network.handshake_timeout,
             )
+        self._renewal: Renewal | None = None
+        renews = self._options.renew_links == "reconnect" and not network.plaintext
+        if renews or self._options.max_link_age is not None:
+            self._renewal = Renewal(
+                str(self._name),
+                self._renew,
+                certificates=renews,
+                max_age=self._options.max_link_age,
+            )
         self._context = NodeContext(
             name=self._name,
             plaintext=network.plaintext,
@@ -149,6 +160,7 @@ class Node(Endpoints):
             on_refused=network.on_refused,
             slow=slow,
             recheck=self._recheck,
+            renewal=self._renewal,
         )
         self._budget = self._context.settings.budget
         self._sending = Sending(self._links, self._budget)
@@ -195,6 +207,12 @@ class Node(Endpoints):
     def dial_stats(self) -> DialStats:
         """Counts of the links that this node dialed, and why others came to nothing."""
         return self._context.dial_stats
+
+    @property
+    def renewal_stats(self) -> RenewalStats:
+        """Counts of the links that this node renewed by itself, and of attempts that
+        failed."""
+        return RenewalStats() if self._renewal is None else self._renewal.stats
 
     def __repr__(self) -> str:
         return f"<Node {self.name}, {len(self.links)} links>"
@@ -310,6 +328,8 @@ class Node(Endpoints):
         self._maintenance.stop()
         if self._recheck is not None:
             self._recheck.stop()
+        if self._renewal is not None:
+            self._renewal.stop()
         # All of them at once: a task that ignores its cancellation holds up no other.
         keepers = [keeper.close() for keeper in self._keepers]
         successions = asyncio.ensure_future(self._successions.close())
@@ -416,6 +436,10 @@ class Node(Endpoints):
             if link is None:
                 raise
             return link
+
+    async def _renew(self, old: LinkProtocol) -> LinkProtocol:
+        """Replace a link that is due; see `Renewal`."""
+        return await self._successions.renew(old)
 
     async def _keep(self, name: str) -> Link:
         """As `connect`, but a link whose peer stops does not count, and the dial ends
