@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from fastnode.certs.certificate import Certificate
     from fastnode.certs.client_auth import ClientAuth
     from fastnode.certs.manager import CertAuthManager, CertManager
+    from fastnode.certs.on_update import WatchUpdate
     from fastnode.certs.pool import CertPool
     from fastnode.certs.spiffe import SpiffeId, SpiffeRule
     from fastnode.certs.watch import CertificateWatch
@@ -147,6 +148,7 @@ __all__ = [
     "TooManyConnections",
     "Undelivered",
     "UnknownAuthority",
+    "WatchUpdate",
     "WorkerFailed",
     "WorkerGroup",
     "WorkerStatus",
@@ -187,6 +189,7 @@ _MODULES = {
     "SpiffeRule": "fastnode.certs.spiffe",
     "TlsEngineInfo": "fastnode.tls.choice",
     "Undelivered": "fastnode.link.stats",
+    "WatchUpdate": "fastnode.certs.on_update",
     "WorkerGroup": "fastnode.workers",
     "WorkerStatus": "fastnode.workers",
     "current_message": "fastnode.dispatch.current",

@@ -88,6 +88,7 @@ SUPPORT = {
     "Side",
     "TlsEngineInfo",
     "Undelivered",
+    "WatchUpdate",
     "WorkerStatus",
 }
 

@@ -22,6 +22,7 @@ from fastnode.certs.context import (
     resumes,
 )
 from fastnode.certs.expiry import when_ended
+from fastnode.certs.on_update import OnUpdate
 from fastnode.certs.pool import CertPool
 from fastnode.certs.private_key import Password
 from fastnode.certs.watch import CertificateWatch
@@ -200,6 +201,7 @@ class CertManager:
         *,
         password: Password = None,
         interval: float = 1.0,
+        on_update: OnUpdate | None = None,
     ) -> CertificateWatch:
         """Load a pair from files now, and follow the files from then on.
 
@@ -211,13 +213,23 @@ class CertManager:
         Args:
             cert_file, key_file, password: as for `Certificate.load`.
             interval: seconds, from 0.01 to 86400.
+            on_update: a plain function. It is called with a `WatchUpdate` each time
+                something new is in use, but not for what is loaded now. It runs in the
+                thread of the watch, or of the caller of `CertificateWatch.check`, and
+                holds up the watch until it returns. What it raises is logged.
 
         Raises:
             CertificateError: the files cannot be used now; nothing is followed.
-            ConfigError: `interval` is out of range.
+            ConfigError: `interval` is out of range, or `on_update` is no plain
+                function.
         """
         return CertificateWatch(
-            self, cert_file, key_file, password=password, interval=interval
+            self,
+            cert_file,
+            key_file,
+            password=password,
+            interval=interval,
+            on_update=on_update,
         )
 
     # --- contexts --------------------------------------------------------------
@@ -517,6 +529,7 @@ class CertAuthManager(CertManager):
         *,
         password: Password = None,
         interval: float = 1.0,
+        on_update: OnUpdate | None = None,
     ) -> CertificateWatch:
         """Follow files as `CertManager.watch` does, and also authorities in `ca_file`.
 
@@ -543,6 +556,7 @@ class CertAuthManager(CertManager):
             password=password,
             interval=interval,
             trust=None if ca_file is None else (self, ca_file),
+            on_update=on_update,
         )
 
     @staticmethod
