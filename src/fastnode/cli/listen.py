@@ -55,7 +55,8 @@ def listen(
     """Run the node NAME@HOST and print what it receives, until Ctrl-C.
 
     Every endpoint is taken. A call is answered with an empty reply, or with --echo
-    with its own payload. Ctrl-C, or SIGTERM, stops it gracefully: links are ended in
+    with its own payload. When the files of its certificate change, they are read again
+    and links are renewed. Ctrl-C, or SIGTERM, stops it gracefully: links are ended in
     order, and the exit code is 0.
 
     \b
@@ -81,9 +82,11 @@ async def _listen(
     from fastnode import AcceptorOptions, NetworkOptions, NodeOptions, start_node
 
     network = NetworkOptions(acceptors=[AcceptorOptions(host=host, port=port)])
+    manager = identity.manager()
     options = NodeOptions(
-        cert_manager=identity.manager(),
+        cert_manager=manager,
         network=network,
+        renew_links="reconnect",
         shutdown_timeout=SHUTDOWN_SECONDS,
     )
     unread = False
@@ -96,6 +99,8 @@ async def _listen(
     starts.setLevel(logging.WARNING)
     async with await start_node(own, options) as node:
         starts.setLevel(logging.NOTSET)
+        # A renewed pair is used within a second, also on links that are up.
+        manager.watch(identity.cert, identity.key)
 
         @node.default_handler
         def show(message: Message) -> bytes:
