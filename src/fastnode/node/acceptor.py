@@ -322,6 +322,8 @@ class Acceptor:
             return None
         connection.detach()
         connection = untyped
+        manager = self._manager
+        shown = None if manager is None else manager.certificate
         try:
             protocol = self._context.protocol(self._engine(), self, dialer=False)
         except (FastnodeError, OSError) as error:
@@ -337,6 +339,7 @@ class Acceptor:
                 error=error,
             )
             return None
+        self._context.follow(protocol, manager, shown)
         protocol.began, protocol.address = pending.began, pending.address
         protocol.gone.add_done_callback(lambda _: self._limiter.release(protocol))
         task = asyncio.get_running_loop().create_task(self._open(connection, protocol))
