@@ -26,8 +26,9 @@ def peer(name: str, instance: str, *, verified: bool = True) -> Peer:
     return Peer(name, ("h", 1), verified=verified, instance=instance * 32)
 
 
-def registry(name: str, instance: str, *, verifies: bool = True) -> LinkRegistry:
-    events = LinkEvents(SlowCallbacks(None, SimpleNamespace()))  # type: ignore[arg-type]
+def registry(name: str, instance: str, *, verifies: bool = True) -> Any:
+    nothing: Any = SimpleNamespace()
+    events = LinkEvents(SlowCallbacks(None, nothing))
     return LinkRegistry(name, instance * 32, events, verifies=verifies)
 
 
@@ -36,7 +37,7 @@ class End:
 
     def __init__(
         self,
-        links: LinkRegistry,
+        links: Any,
         peer: Peer,
         *,
         dialer: bool = False,
@@ -54,7 +55,7 @@ class End:
         self.extensions = SimpleNamespace(on_leaving=None, leaving=False)
         self.peer_hello = SimpleNamespace(wants_another=b"" if additional else None)
         self.error: FastnodeError | None = None
-        self.reason = None
+        self.reason: FastnodeError | None = None
         self.checks: list[Callable[[], object] | None] = []
         self.on_end: Callable[[], object] = lambda: None
 
@@ -73,18 +74,18 @@ class End:
 
     def come_up(self) -> None:
         self.state = State.UP
-        self.links.came_up(self)  # type: ignore[arg-type]
+        self.links.came_up(self)
 
     def terminate(self, error: FastnodeError, *_: object) -> None:
         if self.state is State.CLOSED:
             return
         self.state = State.CLOSED
-        self.error = self.reason = error  # type: ignore[assignment]
-        self.links.ended(self)  # type: ignore[arg-type]
+        self.error = self.reason = error
+        self.links.ended(self)
         self.on_end()
 
 
-def up(links: LinkRegistry, who: Peer, **options: bool) -> End:
+def up(links: Any, who: Peer, **options: bool) -> End:
     end = End(links, who, **options)
     end.come_up()
     return end
@@ -121,11 +122,11 @@ def test_an_instance_that_is_linked_is_refused_or_replaces_its_link() -> None:
     links = registry(A, "0")
     ours = up(links, peer(B, "1"), dialer=True)
     with pytest.raises(DuplicateLink):
-        asyncio.run(links.admit_inbound(End(links, ours.peer), ours.peer))  # type: ignore[arg-type]
+        asyncio.run(links.admit_inbound(End(links, ours.peer), ours.peer))
     assert len(ours.checks) == 1
     # One that wants another instance is told who we are, and decides.
     wants = End(links, ours.peer, additional=True)
-    asyncio.run(links.admit_inbound(wants, ours.peer))  # type: ignore[arg-type]
+    asyncio.run(links.admit_inbound(wants, ours.peer))
     assert not ours.closed
     # The other instance of that name is not concerned.
     theirs = up(links, peer(B, "2"))
@@ -206,9 +207,9 @@ class Table:
                 if on_silent is not None:
                     on_silent()
         elif what == "leave":
-            self.links.turn_away(end)  # type: ignore[arg-type]
+            self.links.turn_away(end)
         else:
-            self.links.prefer(end)  # type: ignore[arg-type]
+            self.links.prefer(end)
 
     def hold(self) -> None:
         """What always holds."""
@@ -294,8 +295,8 @@ class Dial:
 
     def __init__(
         self,
-        ours: tuple[LinkRegistry, Peer],
-        theirs: tuple[LinkRegistry, Peer],
+        ours: tuple[Any, Peer],
+        theirs: tuple[Any, Peer],
         delays: deque[int],
         *,
         by_address: bool,
@@ -337,7 +338,7 @@ class Dial:
     async def judge(self) -> None:
         """The acceptor has got HELLO."""
         try:
-            await self.theirs.admit_inbound(self.there, self.own)  # type: ignore[arg-type]
+            await self.theirs.admit_inbound(self.there, self.own)
         except DuplicateLink as error:
             self.there.terminate(error)
         else:
