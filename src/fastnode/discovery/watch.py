@@ -21,6 +21,7 @@ from typing import Final, Self, TypeAlias
 from fastnode.backoff import Backoff
 from fastnode.discovery.target import Target, normal_targets
 from fastnode.log_limit import LogLimit
+from fastnode.names import check_service
 
 __all__ = ["MAX_TARGETS", "Follow", "Publish", "Watch"]
 
@@ -89,7 +90,13 @@ class Watch:
         where: the directory, for the log: "in etcd under /prod".
         first: seconds, the ceiling of the first pause after a failure.
         most: seconds, the highest ceiling.
+
+    Raises:
+        ConfigError: `service` cannot be the name of a service.
     """
+
+    # For `__del__`, if the constructor raises.
+    _task: asyncio.Task[None] | None = None
 
     def __init__(
         self,
@@ -100,12 +107,11 @@ class Watch:
         first: float = FIRST_PAUSE_SECONDS,
         most: float = MOST_PAUSE_SECONDS,
     ) -> None:
-        self._service = service
+        self._service = check_service(service)
         self._what = f"service {service} {where}".strip()
         self._follow = follow
         self._backoff = Backoff(first=first, most=most, stable=STABLE_SECONDS)
         self._newest: _Newest | None = None
-        self._task: asyncio.Task[None] | None = None
         self._seen = 0
         self._closed = False
 
