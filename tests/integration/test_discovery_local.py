@@ -140,6 +140,8 @@ async def test_a_forked_child_does_not_keep_the_file_of_its_dead_parent(
     await watch.aclose()
 
 
+# The suite has threads, and the child does not use them.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 async def test_a_forked_child_leaves_the_file_to_its_parent(directory: Path) -> None:
     discovery = LocalDiscovery(directory)
     announcement = discovery.announce(FakeNode.at("billing", ONE), ["billing"])
