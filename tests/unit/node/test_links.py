@@ -28,7 +28,7 @@ def peer(name: str, instance: str, *, verified: bool = True) -> Peer:
 
 def registry(name: str, instance: str, *, verifies: bool = True) -> Any:
     nothing: Any = SimpleNamespace()
-    events = LinkEvents(SlowCallbacks(None, nothing))
+    events = LinkEvents(SlowCallbacks(None, nothing, name))
     return LinkRegistry(name, instance * 32, events, verifies=verifies)
 
 
