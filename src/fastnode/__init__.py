@@ -8,6 +8,7 @@ Begin with these:
 - `CertAuthManager`, `Certificate`, `CertPool`, `ClientAuth`: who it is, whom it trusts
 - `FastnodeError`: the base of all errors; each has a `hint` and a `code`
 - `CallError`: what a handler raises to tell its caller why
+- `Service`: many instances behind one name
 - `run_node`, `serve`: a node as a program, in one process or in several
 
 All but the errors is loaded when it is first asked for, with what it needs: who
@@ -36,6 +37,7 @@ from fastnode.errors import (
     LinkClosed,
     LinkLost,
     MessageTooLarge,
+    NoInstance,
     NoRoute,
     NoSuchEndpoint,
     NotAuthorized,
@@ -81,6 +83,9 @@ if TYPE_CHECKING:
     )
     from fastnode.peer import Peer
     from fastnode.routing.route import Route
+    from fastnode.service.retry import Retry
+    from fastnode.service.service import Service
+    from fastnode.service.status import BroadcastResult, InstanceStatus, ServiceStats
     from fastnode.tls.choice import TlsEngineInfo, tls_engine
     from fastnode.workers import WorkerGroup, WorkerStatus, run_node, serve
 
@@ -92,6 +97,7 @@ __all__ = [
     "Acceptor",
     "AcceptorOptions",
     "AcceptorStats",
+    "BroadcastResult",
     "Busy",
     "CallError",
     "CallTimeout",
@@ -114,6 +120,7 @@ __all__ = [
     "HandshakeError",
     "HandshakeTimeout",
     "HostnameMismatch",
+    "InstanceStatus",
     "Keeper",
     "Link",
     "LinkClosed",
@@ -123,6 +130,7 @@ __all__ = [
     "Message",
     "MessageTooLarge",
     "NetworkOptions",
+    "NoInstance",
     "NoRoute",
     "NoSuchEndpoint",
     "Node",
@@ -137,9 +145,12 @@ __all__ = [
     "RemoteError",
     "Reply",
     "Resolver",
+    "Retry",
     "RevocationListExpired",
     "Route",
     "SendQueueFull",
+    "Service",
+    "ServiceStats",
     "SettingsFrozenError",
     "Side",
     "SpiffeId",
@@ -164,6 +175,7 @@ _MODULES = {
     "Acceptor": "fastnode.node.acceptor",
     "AcceptorOptions": "fastnode.options",
     "AcceptorStats": "fastnode.node.acceptor",
+    "BroadcastResult": "fastnode.service.status",
     "CertAuthManager": "fastnode.certs.manager",
     "CertManager": "fastnode.certs.manager",
     "CertPool": "fastnode.certs.pool",
@@ -172,6 +184,7 @@ _MODULES = {
     "CheckResult": "fastnode.node.health",
     "ClientAuth": "fastnode.certs.client_auth",
     "DialStats": "fastnode.node.context",
+    "InstanceStatus": "fastnode.service.status",
     "Keeper": "fastnode.node.keeper",
     "Link": "fastnode.link.link",
     "LinkStats": "fastnode.link.stats",
@@ -185,7 +198,10 @@ _MODULES = {
     "Refusal": "fastnode.node.refusal",
     "Reply": "fastnode.dispatch.reply",
     "Resolver": "fastnode.options",
+    "Retry": "fastnode.service.retry",
     "Route": "fastnode.routing.route",
+    "Service": "fastnode.service.service",
+    "ServiceStats": "fastnode.service.status",
     "SpiffeId": "fastnode.certs.spiffe",
     "SpiffeRule": "fastnode.certs.spiffe",
     "TlsEngineInfo": "fastnode.tls.choice",

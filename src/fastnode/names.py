@@ -19,6 +19,7 @@ __all__ = [
     "check_host",
     "check_not_reserved",
     "check_port",
+    "check_service",
     "check_timeout",
     "normal_host",
     "verified_host",
@@ -153,6 +154,26 @@ def _parse(text: str) -> NodeName:
         raise ConfigError(
             f"{text!r} is not a node name: {error.message}", hint=error.hint
         ) from None
+
+
+def check_service(service: object) -> str:
+    """Return the name of a service, checked: the part of a node name before the @.
+
+    Raises:
+        ConfigError: `service` cannot be the name of a service.
+    """
+    if not isinstance(service, str) or not _NAME.match(service):
+        shown = f"{service!r:.{MAX_NODE_NAME_BYTES}}"
+        raise ConfigError(
+            f"{shown} is not the name of a service",
+            hint="it is the part of the node names before the @: letters, digits, '_', "
+            "'-' and '.'",
+        )
+    if len(service) > MAX_NODE_NAME_BYTES:
+        raise ConfigError(
+            f"the name of a service has at most {MAX_NODE_NAME_BYTES} bytes"
+        )
+    return service
 
 
 def check_port(port: object, what: str) -> None:

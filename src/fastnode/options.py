@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import socket
 
     from fastnode.certs.manager import CertManager
+    from fastnode.discovery.protocol import Discovery
     from fastnode.link.link import Link
     from fastnode.node.refusal import Refusal
     from fastnode.peer import Address, Peer
@@ -226,6 +227,8 @@ class NetworkOptions:
         acceptors: what to listen on; empty for a node that only dials.
         routes: where peers are; see `Route`.
         resolver: asked for addresses where no route matches; has `handshake_timeout`.
+        discovery: names the targets of the services that this node calls, see
+            `Node.service`.
         insecure_skip_verify: do not verify the certificates of peers. Dangerous:
             anyone in between can read and change everything.
         plaintext: no TLS at all. Dangerous in the same way.
@@ -270,6 +273,7 @@ class NetworkOptions:
     )
     routes: Sequence[Route] = ()
     resolver: Resolver | None = None
+    discovery: Discovery | None = None
     insecure_skip_verify: bool = False
     plaintext: bool = False
     verify_peer_name: bool = True
@@ -305,6 +309,13 @@ class NetworkOptions:
                 f"{what}recheck is {self.recheck!r}", hint='it is "keep" or "close"'
             )
         _check_callable(what + "resolver", self.resolver)
+        if self.discovery is not None and not callable(
+            getattr(self.discovery, "watch", None)
+        ):
+            raise ConfigError(
+                f"{what}discovery is {self.discovery!r}, which has no watch()",
+                hint="see fastnode.discovery.Discovery",
+            )
         _check_callable(what + "authorize", self.authorize)
         check_plain(what + "on_refused", self.on_refused)
         check_plain(what + "on_link_up", self.on_link_up)
@@ -350,10 +361,13 @@ class NodeOptions:
             bound refuses calls of peers' handlers, or messages without confirmation.
         ready: whether the node is ready as soon as it is up. False: it is not ready
             before `Node.set_ready` says so.
-        group: 8 random bytes that all nodes have in common which run under one name at
-            the same time; `WorkerGroup` sees to it. Their peers keep a link with each.
-            None: this node is the only one of its name, and a peer that meets another
-            one takes it for this one, restarted.
+        group: 8 random bytes that the nodes of a group share. These nodes run under one
+            name at the same time, and `WorkerGroup` sets it for its workers. When a
+            peer has a link with one node of the group and another one connects, the
+            peer knows that this is no restart, and does not probe the first link.
+            None: this node is in no group. It may share its name nevertheless.
+        group_size: how many nodes the group has behind one address. A service of a peer
+            keeps a link with each of them. `WorkerGroup` sets it for its workers.
     """
 
     cert_manager: CertManager | None = None
@@ -364,6 +378,7 @@ class NodeOptions:
     shed_above: float | None = None
     ready: bool = True
     group: bytes | None = None
+    group_size: int = 1
 
     def __post_init__(self) -> None:
         _check_manager("NodeOptions.cert_manager", self.cert_manager)
@@ -381,6 +396,13 @@ class NodeOptions:
                 f"os.urandom({limits.GROUP_BYTES})",
             )
         check_flag("NodeOptions.ready", self.ready)
+        most = limits.MAX_WORKERS
+        _check_count("NodeOptions.group_size", self.group_size, 1, most)
+        if self.group_size > 1 and self.group is None:
+            raise ConfigError(
+                f"NodeOptions.group_size is {self.group_size} without a group",
+                hint="give all nodes of the group the same 8 bytes as group",
+            )
         _check_number("NodeOptions.shutdown_timeout", self.shutdown_timeout, 0, 86400)
         _check_number("NodeOptions.leave_grace", self.leave_grace, 0, 86400)
         if self.max_waiting is not None:

@@ -13,7 +13,7 @@ import fastnode
 
 #: Extras, what only some programs need, and cryptography, which takes longer to import
 #: than all the rest together.
-HEAVY = {"click", "cryptography", "rich", "uvloop", "watchfiles"}
+HEAVY = {"aiohttp", "click", "cryptography", "dns", "rich", "uvloop", "watchfiles"}
 #: What a node needs, and a program that only describes one does not.
 LOOP = {"asyncio", "ssl", "fastnode.node.node", "fastnode.link.link"}
 
@@ -40,6 +40,8 @@ def loaded_by(code: str) -> set[str]:
         ("from fastnode import Acceptor, Keeper, Link, Refusal", HEAVY),
         ("from fastnode import CertAuthManager", HEAVY - {"cryptography"}),
         ("from fastnode.blocking import Client", HEAVY),
+        ("from fastnode.discovery import Target, StaticDiscovery, kit", HEAVY),
+        ("from fastnode.discovery import DnsDiscovery, LocalDiscovery", HEAVY),
         ("import fastnode.cli.main", HEAVY - {"click"}),
     ],
 )

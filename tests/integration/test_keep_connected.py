@@ -25,7 +25,7 @@ from fastnode import (
     Peer,
     Route,
 )
-from fastnode.node.keeper import Backoff
+from fastnode.backoff import Backoff
 from helpers.nodes import A, B, introduce, pair, running, start, until
 from helpers.pki import manager, odd_certificate
 from helpers.proxy import Proxy

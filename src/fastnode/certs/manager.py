@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.client_auth import ClientAuth
 from fastnode.certs.context import (
+    ALPN_PROTOCOL,
     cannot_accept_any,
     make_client_context,
     make_server_context,
@@ -27,6 +28,7 @@ from fastnode.certs.private_key import Password
 from fastnode.certs.watch import CertificateWatch
 from fastnode.errors import CertificateError, ConfigError, SettingsFrozenError
 from fastnode.groups import check_groups
+from fastnode.loggers import fields
 from fastnode.names import check_flag, check_host, verified_host
 
 __all__ = ["CertAuthManager", "CertManager"]
@@ -48,8 +50,9 @@ def _generation(pool: CertPool | None) -> int:
     return 0 if pool is None else pool.generation
 
 
-#: Side, `insecure_skip_verify`, the state of the pool, and the groups.
-_Key: TypeAlias = tuple[str, bool, int, tuple[str, ...] | None]
+#: Side and protocol, `insecure_skip_verify`, the state of the pool, the groups, and
+#: whether TLS verifies the name of the server.
+_Key: TypeAlias = tuple[str, bool, int, tuple[str, ...] | None, bool]
 
 
 class CertManager:
@@ -139,6 +142,11 @@ class CertManager:
             else "certificate loaded: %r, SHA-256 %s",
             new,
             new.fingerprint,
+            extra=fields(
+                "certificate_replaced" if in_use else "certificate_loaded",
+                certificate=new,
+                fingerprint=new.fingerprint,
+            ),
         )
         if new.not_valid_before > datetime.now(UTC):
             log.warning(
@@ -146,6 +154,7 @@ class CertManager:
                 "then; check the clocks",
                 new,
                 f"{new.not_valid_before:%Y-%m-%d %H:%M}",
+                extra=fields("certificate_not_valid_yet", certificate=new),
             )
 
     def check_update(self, new: Certificate) -> None:
@@ -217,7 +226,7 @@ class CertManager:
                 # A context for each connection (1 ms, 24 KiB) has no session to resume.
                 return self._make_server(insecure_skip_verify, names)
             pool = self._client_cas
-            key = ("server", insecure_skip_verify, _generation(pool), names)
+            key = ("server", insecure_skip_verify, _generation(pool), names, False)
             context = self._contexts.get(key)
             if context is None:
                 context = self._make_server(insecure_skip_verify, names)
@@ -229,19 +238,44 @@ class CertManager:
         *,
         insecure_skip_verify: bool = False,
         groups: Sequence[str] | None = None,
+        verify_server_name: bool = True,
     ) -> ssl.SSLContext:
         """Return the context for connections that are dialed now. Do not change it.
 
         Args:
             insecure_skip_verify: do not verify the server.
             groups: as for `server_context`.
+            verify_server_name: False: TLS verifies the chain and no name. The caller
+                has to compare another name with the certificate.
 
         Raises: ConfigError, where a group cannot be used.
         """
         names = check_groups("groups", groups)
+        named = self._verify_server_name and verify_server_name
+        return self._client_context(ALPN_PROTOCOL, insecure_skip_verify, names, named)
+
+    def https_context(self) -> ssl.SSLContext:
+        """Return the context for connections to HTTPS servers, such as those of etcd.
+        Do not change it.
+
+        It has the certificate and the trust of connections to peers. It always verifies
+        the name of the server. Ask for it anew for each connection, so that rotation
+        takes effect.
+        """
+        return self._client_context("http/1.1", False, None, True)
+
+    def _client_context(
+        self,
+        alpn: str,
+        insecure_skip_verify: bool,
+        groups: tuple[str, ...] | None,
+        named: bool,
+    ) -> ssl.SSLContext:
         with self._lock:
             pool = self._root_cas
-            key = ("client", insecure_skip_verify, _generation(pool), names)
+            side = f"client {alpn}"
+            state = _generation(pool)
+            key = (side, insecure_skip_verify, state, groups, named)
             context = self._contexts.get(key)
             if context is None:
                 context = make_client_context(
@@ -249,8 +283,9 @@ class CertManager:
                     root_cas=pool,
                     minimum_version=self._minimum_version,
                     insecure_skip_verify=insecure_skip_verify,
-                    verify_server_name=self._verify_server_name,
-                    groups=names,
+                    verify_server_name=named,
+                    groups=groups,
+                    alpn=alpn,
                 )
                 self._contexts[key] = context
             return context
@@ -532,7 +567,11 @@ class CertAuthManager(CertManager):
             self._contexts = {}
             if self._frozen:
                 self._trust_changed_at = time.monotonic()
-                log.info("%s replaced", " and ".join(settings))
+                log.info(
+                    "%s replaced",
+                    " and ".join(settings),
+                    extra=fields("trust_replaced", settings=", ".join(settings)),
+                )
             watchers = tuple(self._trust_watchers)
         for callback in watchers:
             callback(self)

@@ -32,6 +32,7 @@ from fastnode.certs.file_changes import changes
 from fastnode.certs.pool import CertPool
 from fastnode.certs.private_key import Password
 from fastnode.errors import CertificateLoadError, ConfigError, FastnodeError
+from fastnode.loggers import fields
 
 __all__ = ["CertificateWatch", "reread_all"]
 
@@ -139,7 +140,11 @@ class CertificateWatch:
         self._load()
         _running.add(self)
         self._thread = self._start()
-        log.info("following %s", ", ".join(map(str, self._files)))
+        log.info(
+            "following %s",
+            names_of(self._files),
+            extra=fields("files_followed", file=names_of(self._files)),
+        )
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -234,9 +239,12 @@ class CertificateWatch:
         except RuntimeError as error:
             log.error(
                 "%s: not followed in the forked process %d: %s",
-                ", ".join(map(str, self._files)),
+                names_of(self._files),
                 os.getpid(),
                 error,
+                extra=fields(
+                    "files_not_followed", file=names_of(self._files), error=error
+                ),
             )
 
     def _run(self) -> None:
@@ -244,8 +252,13 @@ class CertificateWatch:
             try:
                 for _change in changes(self._files, self._interval, self._stop):
                     self.check()
-            except Exception:
-                log.exception("certificate files could not be followed; going on")
+            except Exception as error:
+                log.exception(
+                    "certificate files could not be followed; going on",
+                    extra=fields(
+                        "files_not_followed", file=names_of(self._files), error=error
+                    ),
+                )
                 self._stop.wait(self._interval)
 
 
@@ -317,34 +330,39 @@ class FollowedFiles:
         digest = _digest(contents[file] for file in self.files)
         if digest == self._taken:
             if self._warned:
-                log.info("%s: as before again", self._names())
+                log.info(
+                    "%s: as before again",
+                    names_of(self.files),
+                    extra=fields("files_as_before", file=names_of(self.files)),
+                )
                 self._warned.clear()
             return False
         known = digest in self._warned
         if known and time.monotonic() < self._retry_at:
             return False
+        raised: Exception
         try:
             self.prepare(contents)
             return self.install()
         except FastnodeError as error:
-            said, unexpected = str(error), False
+            said, raised, unexpected = str(error), error, False
         except Exception as error:
             # Its text may quote a key or a password.
-            said, unexpected = type(error).__name__, True
+            said, raised, unexpected = type(error).__name__, error, True
         self._retry_at = time.monotonic() + RETRY_SECONDS
         if not known:
             self._warned.append(digest)
             log.log(
                 logging.ERROR if unexpected else logging.WARNING,
                 "%s: not taken, %s in use stays until the files are in order: %s",
-                self._names(),
+                names_of(self.files),
                 self._source.what,
                 said,
+                extra=fields(
+                    "files_not_taken", file=names_of(self.files), error=raised
+                ),
             )
         return False
-
-    def _names(self) -> str:
-        return ", ".join(map(str, self.files))
 
 
 class PairSource:
@@ -416,6 +434,11 @@ class TrustSource:
         if changed:
             self._manager.replace_trust(*new)
         return changed
+
+
+def names_of(files: Iterable[Path]) -> str:
+    """Return the names of files, for log lines."""
+    return ", ".join(map(str, files))
 
 
 def read_files(files: tuple[Path, ...]) -> dict[Path, Content]:

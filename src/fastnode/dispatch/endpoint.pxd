@@ -46,6 +46,8 @@ cdef class Endpoint:
 
 cdef class EndpointRegistry:
     cdef dict by_name
+    # The name of the node, for log records.
+    cdef readonly str node
     # For what its handlers raise: of all links together.
     cdef readonly object limited
     # In which all handlers of the node run.

@@ -93,11 +93,16 @@ cdef class Endpoint:
 
 @cython.final
 cdef class EndpointRegistry:
-    """The endpoints of one node, shared by its links."""
+    """The endpoints of one node, shared by its links.
 
-    def __init__(self):
+    Args:
+        node: the name of the node, for the log.
+    """
+
+    def __init__(self, str node=None):
         self.by_name = {}
-        self.limited = LogLimit(log)
+        self.node = node
+        self.limited = LogLimit(log, node=node)
         self.context = HandlerContext()
         self.max_waiting = -1
 

@@ -15,6 +15,7 @@ from fastnode.certs.context import ALPN_PROTOCOL
 from fastnode.dispatch.user_code import HookFailed
 from fastnode.errors import (
     ConfigError,
+    DialedItself,
     DuplicateLink,
     FastnodeError,
     Side,
@@ -26,10 +27,12 @@ from fastnode.limits import (
     WAITING_SHARE_OF_DESCRIPTORS,
 )
 from fastnode.link import endings
+from fastnode.link.instances import is_additional
 from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.log_limit import LogLimit
+from fastnode.loggers import fields
 from fastnode.node.limiter import HandshakeLimiter
 from fastnode.node.pending import PendingConnection, PendingConnections, text_of
 from fastnode.node.port import open_port
@@ -94,7 +97,7 @@ class Acceptor:
         self._on_refused = options.on_refused or context.on_refused
         self._sockets: list[Listener] = []
         self._address: Address | None = None
-        self._limit = LogLimit(log)
+        self._limit = LogLimit(log, node=str(context.name))
         self._limiter = HandshakeLimiter(
             options.max_handshakes, options.max_handshakes_per_address, self._serve
         )
@@ -150,7 +153,12 @@ class Acceptor:
             host = options.host or self._context.name.host
             self._sockets = [*await open_port(host, options.port, options.port_range)]
             self._address = (host, self._sockets[0].getsockname()[1])
-        log.info("%s listens on %s:%d", self._context.name, *self.address)
+        log.info(
+            "%s listens on %s:%d",
+            self._context.name,
+            *self.address,
+            extra=fields("listening", node=self._context.name, address=self.address),
+        )
 
     def accept(self) -> None:
         """Accept connections from now on."""
@@ -261,6 +269,9 @@ class Acceptor:
             self._context.name,
             PAUSE_SECONDS,
             error,
+            event="accepting_paused",
+            address=self.address,
+            error=error,
         )
         self._pause()
         self._retry = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._resume)
@@ -294,6 +305,9 @@ class Acceptor:
                 "a connection from %s:%d was dropped: %s",
                 *pending.address,
                 error,
+                event="connection_dropped",
+                address=pending.address,
+                error=error,
             )
             return None
         protocol.began, protocol.address = pending.began, pending.address
@@ -351,6 +365,7 @@ class Acceptor:
         identity = identity_of(protocol.presented.certificate, verified=peer.verified)
         full = self._quota.acquire(protocol, old, identity)
         if full is not None:
+            links.check_others(peer)
             raise no_room(full, peer)
         if not succeeds:
             await links.admit_inbound(protocol, peer)
@@ -392,7 +407,15 @@ class Acceptor:
         except Exception as raised:
             # What a stranger shows must not keep the acceptor from going on.
             reason, text = type(error).__name__, "a refusal was not told of: %s"
-            self._limit.say(logging.ERROR, "untold of", text, reason, error=raised)
+            self._limit.say(
+                logging.ERROR,
+                "untold of",
+                text,
+                reason,
+                event="internal_error",
+                link=protocol.number,
+                traceback=raised,
+            )
         finally:
             self._limiter.wake()
 
@@ -403,8 +426,23 @@ class Acceptor:
 
     def _handshake_failed(self, protocol: LinkProtocol, error: FastnodeError) -> None:
         host, port = protocol.address
-        if isinstance(error, DuplicateLink):
-            log.debug("%s:%d: %s", host, port, error)
+        looked = isinstance(error, DialedItself) and is_additional(protocol)
+        if looked or isinstance(error, DuplicateLink):
+            # A dial of an address cannot know who answers there. The dialer is told.
+            log.debug(
+                "%s:%d: %s",
+                host,
+                port,
+                error,
+                extra=fields(
+                    "link_duplicate",
+                    node=self._context.name,
+                    peer=protocol.peer,
+                    link=protocol.number,
+                    address=protocol.address,
+                    error=error,
+                ),
+            )
             return
         self._refused(Refusal.of(protocol, error))
 
@@ -422,6 +460,11 @@ class Acceptor:
             self._context.name,
             "refused" if ours else "has no link with",
             refusal,
+            event="connection_refused" if told else "connection_ended",
+            peer=refusal.name,
+            address=refusal.address,
+            certificate=refusal.certificate,
+            error=error,
         )
         if told and self._on_refused is not None:
             try:
@@ -429,7 +472,14 @@ class Acceptor:
             except HookFailed as failed:
                 text = "on_refused raised on %s"
                 self._limit.say(
-                    logging.ERROR, "on_refused", text, refusal, error=failed.error
+                    logging.ERROR,
+                    "on_refused",
+                    text,
+                    refusal,
+                    event="hook_failed",
+                    hook="on_refused",
+                    address=refusal.address,
+                    traceback=failed.error,
                 )
 
 

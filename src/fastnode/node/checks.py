@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from fastnode.dispatch.user_code import HookFailed, name_of, text_of
 from fastnode.errors import ConfigError, Side
 from fastnode.limits import MAX_CHECK_NAME_BYTES, MAX_CHECKS
+from fastnode.loggers import fields
 from fastnode.names import check_timeout
 from fastnode.node.health import CheckResult
 
@@ -167,10 +168,24 @@ class Checks:
         """Take the result of a run."""
         before, check.result = check.result, result
         if result.ok and before.ok is False:
-            log.info("%s: the check %r passes again", self._node, check.name)
+            log.info(
+                "%s: the check %r passes again",
+                self._node,
+                check.name,
+                extra=fields("check_passed", node=self._node, check=check.name),
+            )
         elif not result.ok and before.ok is not False:
             log.warning(
-                "%s: the check %r fails: %s", self._node, check.name, result.error
+                "%s: the check %r fails: %s",
+                self._node,
+                check.name,
+                result.error,
+                extra=fields(
+                    "check_failed",
+                    node=self._node,
+                    check=check.name,
+                    reason=result.reason,
+                ),
             )
         self._on_result()
 

@@ -27,7 +27,7 @@ class Endpoints:
     """What a `Node` handles, and the thread that it does so in."""
 
     def __init__(self, node: str) -> None:
-        self._endpoints = EndpointRegistry()
+        self._endpoints = EndpointRegistry(node)
         self._of = node
         self._thread: int | None = None
 

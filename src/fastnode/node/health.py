@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from fastnode.dispatch.user_code import HookFailed
+from fastnode.loggers import fields
 from fastnode.options import check_plain
 
 if TYPE_CHECKING:
@@ -145,7 +146,12 @@ class Readiness:
         try:
             while self._told != self.ready:
                 self._told = self.ready
-                log.info("%s is %s", self._name, "ready" if self._told else "not ready")
+                log.info(
+                    "%s is %s",
+                    self._name,
+                    "ready" if self._told else "not ready",
+                    extra=fields("ready_changed", node=self._name, ready=self._told),
+                )
                 for callback in tuple(self._callbacks):
                     self._call(callback, self._told)
         finally:
@@ -159,6 +165,12 @@ class Readiness:
                 "a callback of on_ready_change raised: %r",
                 callback,
                 exc_info=failed.error,
+                extra=fields(
+                    "hook_failed",
+                    node=self._name,
+                    hook="on_ready_change",
+                    error=failed.error,
+                ),
             )
 
 

@@ -25,6 +25,7 @@ from fastnode.errors import (
 from fastnode.link.link import Link
 from fastnode.link.settings import LinkSettings
 from fastnode.log_limit import LogLimit
+from fastnode.loggers import fields
 from fastnode.names import NodeName, check_timeout
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
@@ -41,11 +42,13 @@ from fastnode.node.departure import Departure
 from fastnode.node.dial import Dialer
 from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.fork import ForkGuard
+from fastnode.node.instances import Instances
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
 from fastnode.node.recheck import Recheck
 from fastnode.node.sending import CLOSED_TRIES, Sending, untouched
+from fastnode.node.services import Services
 from fastnode.node.slow import SlowCallbacks
 from fastnode.node.startup_warnings import warn_at_start
 from fastnode.node.succession import Successions
@@ -56,9 +59,13 @@ from fastnode.wire.hello import new_instance
 
 if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
+    from fastnode.discovery.protocol import Discovery
     from fastnode.dispatch.reply import Reply
     from fastnode.link.stats import Undelivered
     from fastnode.options import OnLinkDown, OnLinkUp, Priority
+    from fastnode.service.retry import Retry
+    from fastnode.service.service import Service
+    from fastnode.service.status import Policy
 
 __all__ = ["Node", "start_node"]
 
@@ -106,9 +113,13 @@ class Node(Endpoints, Condition):
         self._endpoints.limit(self._options.max_waiting, self._lag)
         self._instance = new_instance(self._options.group)
         verifies = not network.plaintext and not network.insecure_skip_verify
-        slow = SlowCallbacks(network.slow_callback_seconds, self._endpoints.context)
+        slow = SlowCallbacks(
+            network.slow_callback_seconds, self._endpoints.context, str(self._name)
+        )
         events = LinkEvents(slow, network.on_link_up, network.on_link_down)
-        self._links = LinkRegistry(str(self._name), events, verifies=verifies)
+        self._links = LinkRegistry(
+            str(self._name), self._instance.hex(), events, verifies=verifies
+        )
         groups = groups_of(network)
         admission = Admission(
             own=self._name,
@@ -129,7 +140,9 @@ class Node(Endpoints, Condition):
             plaintext=network.plaintext,
             cert_manager=manager,
             groups=groups,
-            settings=LinkSettings.of(network, self._name, self._instance),
+            settings=LinkSettings.of(
+                network, self._name, self._instance, self._options.group_size
+            ),
             registry=self._endpoints,
             admission=admission,
             targets=Targets(
@@ -144,7 +157,7 @@ class Node(Endpoints, Condition):
             pool=BufferPool(),
             receive_buffer=bytearray(limits.RECEIVE_BUFFER_BYTES),
             dial_stats=DialStats(),
-            dial_limit=LogLimit(log),
+            dial_limit=LogLimit(log, node=str(self._name)),
             on_refused=network.on_refused,
             slow=slow,
             recheck=self._recheck,
@@ -154,6 +167,9 @@ class Node(Endpoints, Condition):
         self._successions = Successions(self._context)
         self._acceptors: tuple[Acceptor, ...] = ()
         self._dialer = Dialer(self._context)
+        # For services: links with single instances, by address.
+        self._instances = Instances(self._context)
+        self._services = Services(self._context, self._instances, network.discovery)
         self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._departure: Departure | None = None
@@ -345,22 +361,32 @@ class Node(Endpoints, Condition):
         # All of them at once: a task that ignores its cancellation holds up no other.
         keepers = [keeper.close() for keeper in self._keepers]
         successions = asyncio.ensure_future(self._successions.close())
-        await departure.leave(self._dialer.close)
+        await departure.leave(self._stop_dialing)
         for acceptor in self._acceptors:
             acceptor.close()
         for keeper in keepers:
             await keeper
-        await self._dialer.close()
+        await self._stop_dialing()
         await successions
+        await self._services.close()
         left = await departure.close()
         await wait_cancelled(self.name, checks)
         for each in left:
-            log.warning("%s stopped before all was done with %s", self.name, each)
+            log.warning(
+                "%s stopped before all was done with %s",
+                self.name,
+                each,
+                extra=fields("undelivered", node=self.name, peer=each.peer),
+            )
         self._maintenance.free_memory()
         if self._lag is not None:
             self._lag.stop()
         self._enter("stopped")
         return left
+
+    async def _stop_dialing(self) -> None:
+        """Cancel all dials, and begin no more."""
+        await asyncio.gather(self._dialer.close(), self._instances.close())
 
     async def __aenter__(self) -> Self:
         return self
@@ -418,8 +444,9 @@ class Node(Endpoints, Condition):
         ``handshake_timeout``, and all addresses together four times that.
 
         Raises:
-            ConfigError: `name` is no node name, or this node's own.
-            HandshakeError: refused, by either side; a subclass says why.
+            ConfigError: `name` is no node name.
+            HandshakeError: refused, by either side; a subclass says why. It is a
+                `PeerNameMismatch` if the address leads to this node itself.
             NoRoute: no address is known, or none could be reached.
             OutOfResources: this process has no descriptors or memory left.
             LinkClosed: this node stops.
@@ -469,14 +496,14 @@ class Node(Endpoints, Condition):
                 link = await kept.connected()
 
         Raises:
-            ConfigError: `name` is no node name, or this node's own.
+            ConfigError: `name` is no node name.
             LinkClosed: this node stops.
         """
         self._check_loop()
         self._dialer.check(name)
         if self._stopping is not None:
             raise self._dialer.stopped()
-        keeper = Keeper(name, self._links, self._keep)
+        keeper = Keeper(name, self._links, self._keep, node=self.name)
         self._keepers.add(keeper)
         keeper.on_end(self._keepers.discard)
         return keeper
@@ -698,6 +725,57 @@ class Node(Endpoints, Condition):
                     raise
             if timeout is not None:
                 left = max(began + check_timeout(timeout) - monotonic(), 0.0)
+
+    # --- services ----------------------------------------------------------------
+
+    def service(
+        self,
+        name: str,
+        *,
+        server_name: str | None = None,
+        policy: Policy = "least_outstanding",
+        max_instances: int = limits.MAX_INSTANCES,
+        retry: Retry | None = None,
+        discovery: Discovery | None = None,
+    ) -> Service:
+        """Return all instances of a service as one thing to call.
+
+        The service follows the discovery and dials the instances from now on, until it
+        is closed or this node stops. The same arguments give the same `Service`. See
+        docs/services.md. ::
+
+            billing = node.service("billing")
+            await billing.wait_ready(timeout=10)
+            reply = await billing.call("invoice", b"order 7", timeout=2.0)
+
+        Args:
+            name: the part before the @ in the node names of all instances.
+            server_name: a DNS name or IP address that the certificates of all instances
+                cover. Without it, an instance belongs to the service only if its
+                certificate has a URI SAN ``fastnode://name@host``. A discovery never
+                says what to verify.
+            policy: how an instance is chosen for a call without a key:
+                "least_outstanding", "round_robin" or "weighted".
+            max_instances: links with so many targets at most. If the discovery names
+                more, this node takes a random part of them, which stays the same.
+            retry: how calls are sent again; None: ``Retry()``.
+            discovery: names the targets; None: ``NetworkOptions.discovery``.
+
+        Raises:
+            ConfigError: an argument cannot work, or there is no discovery.
+            LinkClosed: this node stops.
+        """
+        self._check_loop()
+        if self._stopping is not None:
+            raise self._dialer.stopped()
+        return self._services.get(
+            name,
+            server_name=server_name,
+            policy=policy,
+            max_instances=max_instances,
+            retry=retry,
+            discovery=discovery,
+        )
 
     def _check_here(self) -> None:
         """Raise `ConfigError` in another process or thread than those of the node."""

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from fastnode.loggers import fields
+
 __all__ = ["run"]
 
 Result = TypeVar("Result")
@@ -32,6 +34,10 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         # Here: programs with a loop of their own never need it.
         import uvloop  # noqa: PLC0415
     except ImportError as error:
-        log.warning("the loop of asyncio is used, which is slower: %s", error)
+        log.warning(
+            "the loop of asyncio is used, which is slower: %s",
+            error,
+            extra=fields("slower_loop", error=error),
+        )
         return None
     return uvloop.new_event_loop

@@ -120,6 +120,9 @@ class Handout:
                     *self.address,
                     PAUSE_SECONDS,
                     error,
+                    event="accepting_paused",
+                    address=self.address,
+                    error=error,
                 )
                 self._pause(PAUSE_SECONDS)
                 return

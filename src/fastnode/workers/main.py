@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastnode.errors import ConfigError, Side
 from fastnode.limits import WORKER_GRACE_SECONDS, WORKER_SETTLE_SECONDS
+from fastnode.loggers import fields
 from fastnode.names import NodeName
 from fastnode.node.fork import handled_signals, plug, renew_selector, watch_forks
 from fastnode.node.node import Node
@@ -94,7 +95,12 @@ async def work(
             worker.failed(error)
             told.cancel()
         else:
-            log.info("worker %d of %s is up", number, application.name)
+            log.info(
+                "worker %d of %s is up",
+                number,
+                application.name,
+                extra=fields("worker_up", node=application.name, worker=number),
+            )
             await told
         await worker.stop()
         return 0 if error is None else 1
@@ -156,7 +162,10 @@ class Worker:
 
     def _orphaned(self) -> None:
         """The group is gone: nobody would restart or end this process."""
-        log.error("the process that started this worker is gone: it stops")
+        log.error(
+            "the process that started this worker is gone: it stops",
+            extra=fields("worker_orphaned", node=self._application.name),
+        )
         # However long handlers and threads of the application take.
         self._leash.pull()
         self.told_to_stop.set()
@@ -234,7 +243,10 @@ class Worker:
             for each, inlet in zip(network.acceptors, self._inlets, strict=True)
         ]
         options = replace(
-            options, group=self._group, network=replace(network, acceptors=acceptors)
+            options,
+            group=self._group,
+            group_size=answer["workers"],
+            network=replace(network, acceptors=acceptors),
         )
         self._node = node = Node(self._application.name, options)
         node.on_link_up(self._changed)
@@ -257,8 +269,13 @@ class Worker:
         try:
             async with asyncio.timeout(WORKER_GRACE_SECONDS):
                 await self._cleanup.aclose()
-        except Exception:
-            log.exception("what %s does at its end failed", self._application.name)
+        except Exception as error:
+            name = self._application.name
+            log.exception(
+                "what %s does at its end failed",
+                name,
+                extra=fields("cleanup_failed", node=name, error=error),
+            )
 
     async def _settle(self, node: Node, timeout: float) -> None:
         """Let those who are connecting have their links, which then end in order: a

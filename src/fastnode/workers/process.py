@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastnode.errors import Side, WorkerFailed
 from fastnode.limits import WORKER_GRACE_SECONDS
+from fastnode.loggers import fields
 from fastnode.workers.channel import Channel
 from fastnode.workers.child import ChildProcess
 from fastnode.workers.heartbeat import Heartbeat
@@ -116,6 +117,10 @@ class WorkerProcess:
     def __str__(self) -> str:
         return f"worker {self._number} of {self._name} (pid {self.pid})"
 
+    def log_fields(self, event: str) -> dict[str, Any]:
+        """Return the fields of a log record about this worker."""
+        return fields(event, node=self._name, worker=self._number, pid=self.pid)
+
     @property
     def pid(self) -> int:
         """Of the process."""
@@ -147,8 +152,12 @@ class WorkerProcess:
         self._handed += 1
         return True
 
-    def listen(self, addresses: list[tuple[str, int]]) -> None:
-        """It gets the connections to these from now on, when it is up."""
+    def listen(self, addresses: list[tuple[str, int]], workers: int) -> None:
+        """Tell the worker what the group listens on. It gets connections when it is up.
+
+        Args:
+            workers: how many workers the group has.
+        """
         if self.state is not State.STARTING:
             return  # it has been stopped while the ports were opened
         inlets: list[socket.socket] = []
@@ -158,7 +167,7 @@ class WorkerProcess:
             self._outlets.append(ours)
             inlets.append(theirs)
         self._channel.send(
-            {"do": "listen", "addresses": addresses},
+            {"do": "listen", "addresses": addresses, "workers": workers},
             [inlet.fileno() for inlet in inlets],
         )
         for inlet in inlets:
@@ -223,7 +232,12 @@ class WorkerProcess:
         self._killer = self._loop.call_later(limit, self._overdue, limit)
 
     def _overdue(self, limit: float) -> None:
-        log.error("%s has not ended within %g s: it is killed", self, limit)
+        log.error(
+            "%s has not ended within %g s: it is killed",
+            self,
+            limit,
+            extra=self.log_fields("worker_killed"),
+        )
         self.kill()
 
     def say(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
@@ -254,6 +268,7 @@ class WorkerProcess:
             "a process that hangs in the kernel, on a disk for example, ends later",
             self,
             WORKER_GRACE_SECONDS,
+            extra=self.log_fields("worker_not_ended"),
         )
         self._process.give_up()
 

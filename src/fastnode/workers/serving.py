@@ -13,6 +13,7 @@ from fastnode.limits import (
     WORKER_HANG_SECONDS,
     WORKER_START_SECONDS,
 )
+from fastnode.loggers import fields
 from fastnode.node.fork import handled_signals
 from fastnode.node.runner import run
 from fastnode.workers.group import WorkerGroup
@@ -128,10 +129,17 @@ class Server:
                 await self._group.restart()
             except FastnodeError as error:
                 text = "the restart went no further"
-                log.error("the restart went no further: %s", error)
-            except Exception:
+                log.error(
+                    "the restart went no further: %s",
+                    error,
+                    extra=fields("restart_failed", error=error),
+                )
+            except Exception as error:
                 text = "the restart went no further"
-                log.exception("the restart went no further")
+                log.exception(
+                    "the restart went no further",
+                    extra=fields("restart_failed", error=error),
+                )
             self._manager.reloaded(text)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from fastnode.errors import ConfigError, Side
 from fastnode.limits import SHUTDOWN_TIMEOUT_SECONDS, WORKER_GRACE_SECONDS
+from fastnode.loggers import fields
 from fastnode.names import check_timeout
 from fastnode.node.fork import handled_signals
 from fastnode.node.node import Node
@@ -163,10 +164,20 @@ class Program:
     def _stop_signal(self, number: signal.Signals) -> None:
         name = self._application.name
         if not self._told_to_stop.is_set():
-            log.info("%s: %s stops", number.name, name)
+            log.info(
+                "%s: %s stops",
+                number.name,
+                name,
+                extra=fields("stop_signal", node=name, signal=number.name),
+            )
             self._told_to_stop.set()
             return
-        log.warning("%s: the end of %s is cut short", number.name, name)
+        log.warning(
+            "%s: the end of %s is cut short",
+            number.name,
+            name,
+            extra=fields("end_cut_short", node=name, signal=number.name),
+        )
         self._status = SIGNALLED + number
         if self._node is not None:
             self._hurrying = self._loop.create_task(self._node.stop(0.0))
@@ -185,7 +196,7 @@ class Program:
         await node.start(accept=False)
         await self._application.set_up(node, self._cleanup)
         node.accept()
-        log.info("%s is up", node.name)
+        log.info("%s is up", node.name, extra=fields("program_up", node=node.name))
 
     def _ready_changed(self, ready: bool) -> None:
         text = f"{self._application.name} is {'ready' if ready else 'not ready'}"
@@ -208,12 +219,26 @@ class Program:
 
             try:
                 watches, taken = await asyncio.to_thread(reread_all)
-            except Exception:
-                log.exception("certificate files could not be read again")
+            except Exception as error:
+                log.exception(
+                    "certificate files could not be read again",
+                    extra=fields(
+                        "reread_failed", node=self._application.name, error=error
+                    ),
+                )
                 text = "certificate files could not be read"
             else:
                 text = f"{taken} of {watches} certificate watches have taken new files"
-                log.info("SIGHUP: %s", text)
+                log.info(
+                    "SIGHUP: %s",
+                    text,
+                    extra=fields(
+                        "files_reread",
+                        node=self._application.name,
+                        watches=watches,
+                        taken=taken,
+                    ),
+                )
             self._manager.reloaded(text)
 
     # --- the end -------------------------------------------------------------------
@@ -242,6 +267,7 @@ class Program:
             log.error(
                 "what the setup of %s does at its end was cut short",
                 self._application.name,
+                extra=fields("cleanup_failed", node=self._application.name),
             )
             self._status = self._status or 1
 
@@ -256,4 +282,5 @@ class Program:
                 "the start of %s failed when it was to stop",
                 self._application.name,
                 exc_info=error,
+                extra=fields("start_failed", node=self._application.name, error=error),
             )

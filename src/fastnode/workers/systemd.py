@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from fastnode.log_limit import LogLimit
+from fastnode.loggers import fields
 
 __all__ = ["ServiceManager", "find_socket", "find_watchdog", "make_message"]
 
@@ -103,18 +104,20 @@ class ServiceManager:
         """Something that people want to know has changed."""
         self._send(STATUS=status)
 
-    def _send(self, **fields: str) -> None:
+    def _send(self, **told: str) -> None:
         if self._socket is None or self._address is None:
             return
         try:
-            self._socket.sendto(make_message(fields), self._address)
+            self._socket.sendto(make_message(told), self._address)
         except OSError as error:
             self._limit.say(
                 logging.WARNING,
                 "notify",
                 "the service manager was not told %s: %s",
-                "=".join(next(iter(fields.items()))),
+                "=".join(next(iter(told.items()))),
                 error.strerror or error,
+                event="service_manager_not_told",
+                error=error,
             )
 
 
@@ -130,7 +133,11 @@ def find_socket(environment: Mapping[str, str]) -> str | None:
     if address.startswith("@") and len(address) > 1:
         return "\0" + address[1:]  # in the abstract namespace of Linux
     if address:
-        log.warning("NOTIFY_SOCKET is %r, which is not supported", address)
+        log.warning(
+            "NOTIFY_SOCKET is %r, which is not supported",
+            address,
+            extra=fields("environment_unusable", variable="NOTIFY_SOCKET"),
+        )
     return None
 
 
@@ -145,18 +152,22 @@ def find_watchdog(environment: Mapping[str, str], pid: int) -> float | None:
         return None
     # systemd writes a number of 64 bits.
     if not (text.isascii() and text.isdecimal() and 0 < len(text) <= 20 and int(text)):
-        log.warning("WATCHDOG_USEC is %r, no number of microseconds", text)
+        log.warning(
+            "WATCHDOG_USEC is %r, no number of microseconds",
+            text,
+            extra=fields("environment_unusable", variable="WATCHDOG_USEC"),
+        )
         return None
     return int(text) / 1e6
 
 
-def make_message(fields: Mapping[str, str]) -> bytes:
-    """Return fields as one datagram.
+def make_message(told: Mapping[str, str]) -> bytes:
+    """Return what is told as one datagram, a line for each name.
 
     A value stays within its line: it may quote what others have chosen.
     """
     lines = []
-    for name, value in fields.items():
+    for name, value in told.items():
         line = " ".join(value.split())
         shown = line if line.isprintable() else repr(line)[1:-1]
         lines.append(f"{name}={shown[:STATUS_CHARACTERS]}")

@@ -30,7 +30,7 @@ PLAIN = NetworkOptions(plaintext=True, acceptors=())
 
 
 def make_readiness(*, wanted: bool = True) -> Readiness:
-    return Readiness("a@b", SlowCallbacks(None, HandlerContext()), wanted=wanted)
+    return Readiness("a@b", SlowCallbacks(None, HandlerContext(), "a@b"), wanted=wanted)
 
 
 def make_node(**options: Any) -> Node:

@@ -1,0 +1,181 @@
+"""Watch: the iterator that the discoveries of this package return.
+
+How it works. A task follows the service in the background and publishes sets. The
+iterator returns the newest set, if it differs from the one before. So a consumer may be
+slow, may be cancelled while it waits, and may wait with a timeout: it misses no change,
+and a stream of changes that nobody reads takes no memory.
+
+If following fails, the task logs the reason and begins again after a pause that grows.
+Meanwhile the last set stays valid. The task ends with `Watch.aclose`, or when nothing
+refers to the `Watch` any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Final, Self, TypeAlias
+
+from fastnode.backoff import Backoff
+from fastnode.discovery.target import Target, normal_targets
+from fastnode.log_limit import LogLimit
+from fastnode.loggers import fields
+
+__all__ = ["MAX_TARGETS", "Follow", "Publish", "Watch"]
+
+log = logging.getLogger("fastnode.discovery")
+
+#: Targets of one service. A set takes 100 bytes for each, and a directory that somebody
+#: poisoned could name any number.
+MAX_TARGETS: Final = 4096
+
+#: The pause before a directory that could not be asked is asked again: its first
+#: ceiling is a short disturbance, and the highest one is two questions a minute.
+FIRST_PAUSE_SECONDS: Final = 0.1
+MOST_PAUSE_SECONDS: Final = 30.0
+#: Following that worked for so long resets the pause.
+STABLE_SECONDS: Final = 10.0
+
+#: Takes a whole set of targets.
+Publish: TypeAlias = Callable[[Iterable[Target]], None]
+#: Follows a service for as long as it works, and publishes each set. It ends only by an
+#: exception, or by cancellation.
+Follow: TypeAlias = Callable[[Publish], Awaitable[None]]
+
+
+class _Newest:
+    """The newest set of a service. It has the state that task and iterator share."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.targets: tuple[Target, ...] = ()
+        #: Counts the sets that differ from the one before; 0: there is none yet.
+        self.version = 0
+        self.news = asyncio.Event()
+        self.limit = LogLimit(log)
+
+    def publish(self, targets: Iterable[Target]) -> None:
+        normal = normal_targets(targets)
+        if len(normal) > MAX_TARGETS:
+            self.limit.say(
+                logging.WARNING,
+                "targets",
+                "%s has %d targets; only the first %d are used",
+                self.what,
+                len(normal),
+                MAX_TARGETS,
+                event="too_many_targets",
+            )
+            normal = normal[:MAX_TARGETS]
+        if self.version and normal == self.targets:
+            return
+        self.targets = normal
+        self.version += 1
+        self.news.set()
+
+
+class Watch:
+    """An iterator over the sets of targets of a service; the newest set counts.
+
+    It begins to follow when the first set is asked for, and belongs to the loop that
+    runs then.
+
+    Args:
+        what: says in the log what is followed.
+        follow: follows the service.
+        first: seconds, the ceiling of the first pause after a failure.
+        most: seconds, the highest ceiling.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        follow: Follow,
+        *,
+        first: float = FIRST_PAUSE_SECONDS,
+        most: float = MOST_PAUSE_SECONDS,
+    ) -> None:
+        self._what = what
+        self._follow = follow
+        self._backoff = Backoff(first=first, most=most, stable=STABLE_SECONDS)
+        self._newest: _Newest | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._seen = 0
+        self._closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Sequence[Target]:
+        """Wait for a set that is newer than the last one, and return it.
+
+        Raises:
+            StopAsyncIteration: `aclose` was called.
+        """
+        newest = self._begin()
+        while not self._closed:
+            if newest.version != self._seen:
+                self._seen = newest.version
+                return newest.targets
+            newest.news.clear()
+            await newest.news.wait()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Stop following. A consumer that waits gets no further set."""
+        self._closed = True
+        if self._newest is not None:
+            self._newest.news.set()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _begin(self) -> _Newest:
+        if self._newest is None:
+            self._newest = _Newest(self._what)
+            if not self._closed:
+                # The task must not refer to this object: see `__del__`.
+                following = _keep_following(self._newest, self._follow, self._backoff)
+                self._task = asyncio.get_running_loop().create_task(following)
+        return self._newest
+
+    def __del__(self) -> None:
+        task = self._task
+        if task is not None and not task.done():
+            # The loop may be closed already, and this may be another thread.
+            with suppress(RuntimeError):
+                task.get_loop().call_soon_threadsafe(task.cancel)
+
+
+async def _keep_following(newest: _Newest, follow: Follow, backoff: Backoff) -> None:
+    clock = asyncio.get_running_loop().time
+    while True:
+        began = clock()
+        try:
+            await follow(newest.publish)
+            reason, error = "it ended", None
+        except Exception as raised:
+            reason, error = f"{type(raised).__name__}: {raised}", raised
+        backoff.was_up(clock() - began)
+        pause = backoff.pause()
+        newest.limit.say(
+            logging.WARNING,
+            type(error).__name__,
+            "%s cannot be followed, and %s; trying again in %.1f s: %s",
+            newest.what,
+            "its last targets stay valid" if newest.version else "has no targets yet",
+            pause,
+            reason,
+            event="discovery_failed",
+            error=error,
+        )
+        log.debug(
+            "%s cannot be followed",
+            newest.what,
+            exc_info=error,
+            extra=fields("discovery_failed", error=error),
+        )
+        await asyncio.sleep(pause)
