@@ -338,18 +338,6 @@ MAX_CERTIFICATE_NAMES: Final = 1000
 #: 2**20 comparisons for each certificate of an authority: 0.1 s.
 MAX_NAME_COMPARISONS: Final = 1 << 15
 
-# --- health ------------------------------------------------------------------
-
-#: How often a check of `Node.add_check` is run. Kubernetes asks every 10 s.
-CHECK_INTERVAL_SECONDS: Final = 10.0
-#: How long one run of a check may take: as long as a user would wait for a page.
-CHECK_TIMEOUT_SECONDS: Final = 5.0
-#: Checks of a node. With names and reasons of full length, the answer about the health
-#: of a node stays below 32 KiB.
-MAX_CHECKS: Final = 32
-#: The name of a check. It is a word in answers and log lines.
-MAX_CHECK_NAME_BYTES: Final = 64
-
 # --- services ----------------------------------------------------------------
 
 #: Links that a service keeps at most. Each costs some 40 KiB on both sides.
@@ -388,6 +376,18 @@ SERVICE_DIALS: Final = 8
 #: A link with an instance that the discovery does not name any more is closed after so
 #: long. A wrong answer that is corrected soon costs no links then.
 FORGET_SECONDS: Final = 10.0
+
+# --- health ------------------------------------------------------------------
+
+#: How often a check of `Node.add_check` is run. Kubernetes asks every 10 s.
+CHECK_INTERVAL_SECONDS: Final = 10.0
+#: How long one run of a check may take: as long as a user would wait for a page.
+CHECK_TIMEOUT_SECONDS: Final = 5.0
+#: Checks of a node. With names and reasons of full length, the answer about the health
+#: of a node stays below 32 KiB.
+MAX_CHECKS: Final = 32
+#: The name of a check. It is a word in answers and log lines.
+MAX_CHECK_NAME_BYTES: Final = 64
 
 # --- workers -----------------------------------------------------------------
 

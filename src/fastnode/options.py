@@ -140,6 +140,26 @@ def check_plain(what: str, value: object) -> None:
         )
 
 
+def _advertised(what: str, address: object) -> tuple[str, int]:
+    """Return a host and a port, checked; port 0 is one."""
+    if not isinstance(address, (tuple, list)) or len(address) != 2:
+        raise ConfigError(
+            f"{what} is {address!r}", hint='write advertise=("203.0.113.7", 15000)'
+        )
+    host, port = check_host(address[0], f"the host of {what}"), address[1]
+    check_port(port, f"the port of {what}")
+    return host, port
+
+
+def _check_discovery(discovery: object) -> None:
+    if discovery is not None and not callable(getattr(discovery, "watch", None)):
+        raise ConfigError(
+            f"NetworkOptions.discovery is {discovery!r}, which has no watch()",
+            hint="use StaticDiscovery, LocalDiscovery, DnsDiscovery or EtcdDiscovery "
+            "of fastnode.discovery, or write your own",
+        )
+
+
 def _check_listener(listener: object) -> None:
     if listener is None:
         return
@@ -179,6 +199,10 @@ class AcceptorOptions:
             link; None means the node's.
         listener: a listening socket to use, instead of one at `host` and `port`. It
             belongs to the acceptor from then on, which closes it.
+        advertise: host and port that a discovery announces, where peers reach the
+            acceptor at another address than its own: behind NAT, or in a container.
+            Port 0 stands for the port that it listens on. None announces its own
+            address; for a host such as ``0.0.0.0`` that is the host of the node name.
     """
 
     host: str | None = None
@@ -193,6 +217,7 @@ class AcceptorOptions:
     max_handshakes_per_address: int = limits.MAX_HANDSHAKES_PER_ADDRESS
     on_refused: OnRefused | None = None
     listener: Listener | None = None
+    advertise: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         _check_manager("AcceptorOptions.cert_manager", self.cert_manager)
@@ -217,6 +242,9 @@ class AcceptorOptions:
         )
         check_plain("AcceptorOptions.on_refused", self.on_refused)
         _check_listener(self.listener)
+        if self.advertise is not None:
+            advertise = _advertised("AcceptorOptions.advertise", self.advertise)
+            object.__setattr__(self, "advertise", advertise)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,8 +255,9 @@ class NetworkOptions:
         acceptors: what to listen on; empty for a node that only dials.
         routes: where peers are; see `Route`.
         resolver: asked for addresses where no route matches; has `handshake_timeout`.
-        discovery: names the targets of the services that this node calls, see
-            `Node.service`.
+        discovery: finds the instances of services. If it can announce, the node is
+            announced while it is ready, as an instance of the service that its name
+            says (the part before the @). See `fastnode.discovery`.
         insecure_skip_verify: do not verify the certificates of peers. Dangerous:
             anyone in between can read and change everything.
         plaintext: no TLS at all. Dangerous in the same way.
@@ -309,13 +338,7 @@ class NetworkOptions:
                 f"{what}recheck is {self.recheck!r}", hint='it is "keep" or "close"'
             )
         _check_callable(what + "resolver", self.resolver)
-        if self.discovery is not None and not callable(
-            getattr(self.discovery, "watch", None)
-        ):
-            raise ConfigError(
-                f"{what}discovery is {self.discovery!r}, which has no watch()",
-                hint="see fastnode.discovery.Discovery",
-            )
+        _check_discovery(self.discovery)
         _check_callable(what + "authorize", self.authorize)
         check_plain(what + "on_refused", self.on_refused)
         check_plain(what + "on_link_up", self.on_link_up)

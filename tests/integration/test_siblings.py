@@ -1,4 +1,7 @@
-"""Workers of one group: nodes of one name side by side, in one process here."""
+"""Workers of one group: nodes of one name side by side, in one process here.
+
+`test_instances.py` has instances of one name that are in no group.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from fastnode.errors import FastnodeError
 from fastnode.limits import GROUP_BYTES
 from helpers.nodes import A, B, introduce, running, until
 from helpers.pki import manager
+from helpers.proxy import Proxy
 
 
 @asynccontextmanager
@@ -142,13 +146,19 @@ async def test_a_worker_that_dials_again_replaces_its_own_link_only() -> None:
         assert await a.call(B, "who", b"") == b"one"
 
 
-async def test_a_new_group_ends_the_links_of_the_old_one() -> None:
-    async with running(A) as a, siblings() as (one, two):
+async def test_a_new_group_ends_the_links_of_the_old_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fastnode.node.links.CHECK_SECONDS", 0.2)
+    async with running(A) as a, siblings() as (one, two), Proxy() as proxy:
+        await proxy.start(a.acceptors[0].address)
         for node in (one, two):
-            introduce(node, a)
+            node.add_route(Route("^alpha@", *proxy.address))
             await node.connect(A)
         await until(lambda: len(a.links) == 2)
         events = Events(a)
+        # As after a power cut: nothing more comes of the old group.
+        proxy.stall(proxy.writers)
         async with siblings() as (three, four):
             introduce(three, a)
             introduce(four, a)
@@ -158,6 +168,7 @@ async def test_a_new_group_ends_the_links_of_the_old_one() -> None:
             assert {type(error) for error in events.down} == {LinkLost}
             alive = {link.peer.instance for link in a.links}
             assert alive == {three.instance, four.instance}
+        proxy.cut()
 
 
 @pytest.mark.parametrize("own", [A, "zeta@127.0.0.1"])

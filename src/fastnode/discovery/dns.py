@@ -145,7 +145,8 @@ class DnsDiscovery:
                 await asyncio.sleep(min(max(ttl, self._min_ttl), most))
 
         most = max(self._max_ttl, LEAST_TTL_SECONDS)
-        return Watch(f"service {service} ({name} in the DNS)", follow, most=most)
+        where = f"({name} in the DNS)"
+        return Watch(service, follow, where=where, most=most)
 
     def __repr__(self) -> str:
         kind = "SRV" if self._srv else "A and AAAA"
@@ -266,24 +267,16 @@ class Lookup:
             except ConfigError as error:
                 text = "a record is ignored: %s"
                 self._limit.say(
-                    logging.WARNING,
-                    "record",
-                    text,
-                    error,
-                    event="announcement_unusable",
-                    error=error,
-                )
+                    logging.WARNING, "record", text, error,
+                    event="entry_ignored", error=error,
+                )  # fmt: skip
 
     def _say_partial(self, failure: BaseException) -> None:
         text = "the DNS answers in part only, and older answers count: %s"
         self._limit.say(
-            logging.WARNING,
-            "partial",
-            text,
-            failure,
-            event="discovery_failed",
-            error=failure,
-        )
+            logging.WARNING, "partial", text, failure,
+            event="dns_answer_partial", error=failure,
+        )  # fmt: skip
 
 
 def _pattern(srv: object, suffix: object) -> str:

@@ -133,8 +133,8 @@ class EtcdDiscovery:
                 while True:
                     await self._follow(gateway, first, last, publish)
 
-        what = f"service {service} in etcd under {self._prefix}"
-        return Watch(what, follow, most=MOST_PAUSE_SECONDS)
+        where = f"in etcd under {self._prefix}"
+        return Watch(service, follow, where=where, most=MOST_PAUSE_SECONDS)
 
     async def _follow(
         self, gateway: EtcdGateway, first: bytes, last: bytes, publish: Publish
@@ -167,15 +167,11 @@ class EtcdDiscovery:
             return decode_entry(data)
         except ValueError as error:
             text = "the key %r of etcd is ignored: %s"
+            shown = key[:MAX_PREFIX].decode(errors="replace")
             self._limit.say(
-                logging.WARNING,
-                "entry",
-                text,
-                key[:MAX_PREFIX],
-                error,
-                event="announcement_unusable",
-                error=error,
-            )
+                logging.WARNING, "entry", text, shown, error,
+                event="entry_ignored", key=shown, error=error,
+            )  # fmt: skip
             return None
 
     @asynccontextmanager
@@ -244,13 +240,9 @@ class _Announcement:
                 if not await self._is_alive():
                     text = "%s was lost from etcd, and is announced again"
                     self._limit.say(
-                        logging.WARNING,
-                        "lost",
-                        text,
-                        self._node,
-                        event="announcement_lost",
-                        node=self._node,
-                    )
+                        logging.WARNING, "lost", text, self._node,
+                        event="announcement_lost", node=self._node,
+                    )  # fmt: skip
                     await self.write()
                 pause = self._ttl / KEEPALIVES
             except DiscoveryError as error:
@@ -258,15 +250,9 @@ class _Announcement:
                 pause = RETRY_SECONDS * random.uniform(0.5, 1.5)
                 text = "the announcement of %s cannot be kept; trying again: %s"
                 self._limit.say(
-                    logging.WARNING,
-                    "keep",
-                    text,
-                    self._node,
-                    error,
-                    event="announcement_failed",
-                    node=self._node,
-                    error=error,
-                )
+                    logging.WARNING, "keep", text, self._node, error,
+                    event="announcement_failed", node=self._node, error=error,
+                )  # fmt: skip
 
     async def _is_alive(self) -> bool:
         if self._lease is None or not await self._gateway.keep_alive(self._lease):
@@ -287,16 +273,9 @@ class _Announcement:
         except (DiscoveryError, TimeoutError) as error:
             text = "%s leaves, but stays in etcd for up to %d s: %r"
             self._limit.say(
-                logging.WARNING,
-                "remove",
-                text,
-                self._node,
-                self._ttl,
-                error,
-                event="announcement_not_removed",
-                node=self._node,
-                error=error,
-            )
+                logging.WARNING, "remove", text, self._node, self._ttl, error,
+                event="announcement_not_removed", node=self._node, error=error,
+            )  # fmt: skip
 
 
 async def _next_changes(stream: Stream) -> dict[bytes, bytes | None] | None:

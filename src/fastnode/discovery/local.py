@@ -105,7 +105,7 @@ class LocalDiscovery:
             finally:
                 changes.close()
 
-        return Watch(f"service {name} in {self.directory}", follow)
+        return Watch(name, follow, where=f"in {self.directory}")
 
     @asynccontextmanager
     async def announce(
@@ -146,28 +146,16 @@ class LocalDiscovery:
             except (OSError, FastnodeError) as error:
                 text = "%s cannot be announced in %s: %s"
                 self._limit.say(
-                    logging.WARNING,
-                    "keep",
-                    text,
-                    entry.node,
-                    self.directory,
-                    error,
-                    event="announcement_failed",
-                    node=entry.node,
-                    error=error,
-                )
+                    logging.WARNING, "keep", text, entry.node, self.directory, error,
+                    event="announcement_failed", node=entry.node, error=error,
+                )  # fmt: skip
                 continue
             if missing:
                 text = "the file of %s in %s was missing, and is written again"
                 self._limit.say(
-                    logging.WARNING,
-                    "missing",
-                    text,
-                    entry.node,
-                    self.directory,
-                    event="announcement_lost",
-                    node=entry.node,
-                )
+                    logging.WARNING, "missing", text, entry.node, self.directory,
+                    event="announcement_lost", node=entry.node,
+                )  # fmt: skip
 
     def _look(
         self, known: dict[str, Entry | None], changes: DirectoryChanges
@@ -199,15 +187,9 @@ class LocalDiscovery:
                     found[name] = None
                     text = "the file %s in %s is ignored: %s"
                     self._limit.say(
-                        logging.WARNING,
-                        "file",
-                        text,
-                        name,
-                        self.directory,
-                        error,
-                        event="announcement_unusable",
-                        error=error,
-                    )
+                        logging.WARNING, "file", text, name, self.directory, error,
+                        event="entry_ignored", key=name, error=error,
+                    )  # fmt: skip
         return found
 
     def __repr__(self) -> str:

@@ -84,7 +84,7 @@ class StaticDiscovery:
                 with self._lock:
                     self._watchers.discard(watcher)
 
-        return Watch(f"service {name}", follow)
+        return Watch(name, follow)
 
     def _tell(self) -> None:
         for loop, news in self._watchers:

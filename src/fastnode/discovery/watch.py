@@ -21,7 +21,6 @@ from typing import Final, Self, TypeAlias
 from fastnode.backoff import Backoff
 from fastnode.discovery.target import Target, normal_targets
 from fastnode.log_limit import LogLimit
-from fastnode.loggers import fields
 
 __all__ = ["MAX_TARGETS", "Follow", "Publish", "Watch"]
 
@@ -48,7 +47,8 @@ Follow: TypeAlias = Callable[[Publish], Awaitable[None]]
 class _Newest:
     """The newest set of a service. It has the state that task and iterator share."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, service: str, what: str) -> None:
+        self.service = service
         self.what = what
         self.targets: tuple[Target, ...] = ()
         #: Counts the sets that differ from the one before; 0: there is none yet.
@@ -66,7 +66,8 @@ class _Newest:
                 self.what,
                 len(normal),
                 MAX_TARGETS,
-                event="too_many_targets",
+                event="targets_cut",
+                service=self.service,
             )
             normal = normal[:MAX_TARGETS]
         if self.version and normal == self.targets:
@@ -83,21 +84,24 @@ class Watch:
     runs then.
 
     Args:
-        what: says in the log what is followed.
+        service: the name of the service, for the log.
         follow: follows the service.
+        where: the directory, for the log: "in etcd under /prod".
         first: seconds, the ceiling of the first pause after a failure.
         most: seconds, the highest ceiling.
     """
 
     def __init__(
         self,
-        what: str,
+        service: str,
         follow: Follow,
         *,
+        where: str = "",
         first: float = FIRST_PAUSE_SECONDS,
         most: float = MOST_PAUSE_SECONDS,
     ) -> None:
-        self._what = what
+        self._service = service
+        self._what = f"service {service} {where}".strip()
         self._follow = follow
         self._backoff = Backoff(first=first, most=most, stable=STABLE_SECONDS)
         self._newest: _Newest | None = None
@@ -135,7 +139,7 @@ class Watch:
 
     def _begin(self) -> _Newest:
         if self._newest is None:
-            self._newest = _Newest(self._what)
+            self._newest = _Newest(self._service, self._what)
             if not self._closed:
                 # The task must not refer to this object: see `__del__`.
                 following = _keep_following(self._newest, self._follow, self._backoff)
@@ -154,9 +158,10 @@ async def _keep_following(newest: _Newest, follow: Follow, backoff: Backoff) -> 
     clock = asyncio.get_running_loop().time
     while True:
         began = clock()
+        error: Exception | None
         try:
             await follow(newest.publish)
-            reason, error = "it ended", None
+            reason, error = "it has ended by itself", None
         except Exception as raised:
             reason, error = f"{type(raised).__name__}: {raised}", raised
         backoff.was_up(clock() - began)
@@ -170,12 +175,7 @@ async def _keep_following(newest: _Newest, follow: Follow, backoff: Backoff) -> 
             pause,
             reason,
             event="discovery_failed",
+            service=newest.service,
             error=error,
-        )
-        log.debug(
-            "%s cannot be followed",
-            newest.what,
-            exc_info=error,
-            extra=fields("discovery_failed", error=error),
         )
         await asyncio.sleep(pause)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import math
 import resource
@@ -125,6 +126,32 @@ class Acceptor:
         if self._address is None:
             raise ConfigError("this acceptor does not listen")
         return self._address
+
+    @property
+    def advertised(self) -> Address:
+        """Host and port where peers reach it, as a discovery announces them.
+
+        They are ``AcceptorOptions.advertise``, with the port that it listens on in the
+        place of 0. Without that option they are its address. A host that stands for all
+        addresses, such as ``0.0.0.0``, is replaced by the host of the node name.
+
+        Raises:
+            ConfigError: that host stands for all addresses too.
+        """
+        host, port = self.address
+        if self._options.advertise is not None:
+            host, given = self._options.advertise
+            return host, given or port
+        if _is_wildcard(host):
+            host = self._context.name.host
+            if _is_wildcard(host):
+                raise ConfigError(
+                    f"nobody can connect with {host}, so {self._context.name} cannot "
+                    "be announced",
+                    hint="say where peers reach it: AcceptorOptions(advertise=(host, "
+                    "port)), with port 0 for the port that it listens on",
+                )
+        return host, port
 
     @property
     def cert_manager(self) -> CertManager | None:
@@ -426,8 +453,7 @@ class Acceptor:
 
     def _handshake_failed(self, protocol: LinkProtocol, error: FastnodeError) -> None:
         host, port = protocol.address
-        looked = isinstance(error, DialedItself) and is_additional(protocol)
-        if looked or isinstance(error, DuplicateLink):
+        if isinstance(error, (DuplicateLink, DialedItself)):
             # A dial of an address cannot know who answers there. The dialer is told.
             log.debug(
                 "%s:%d: %s",
@@ -443,6 +469,9 @@ class Acceptor:
                     error=error,
                 ),
             )
+            on_duplicate = self._context.links.on_duplicate
+            if on_duplicate is not None and is_additional(protocol.peer_hello):
+                on_duplicate(protocol.address)
             return
         self._refused(Refusal.of(protocol, error))
 
@@ -495,6 +524,14 @@ def is_listening(listener: Listener) -> bool:
     except OSError:
         # Some systems know the name only.
         return True
+
+
+def _is_wildcard(host: str) -> bool:
+    """Whether a host stands for all addresses of this machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def most_pending(most: int) -> int:

@@ -228,7 +228,8 @@ class Attempt:
             hint = f"call the handler directly; for another instance, {remedy}"
         else:
             hint = f"start {self._wanted} there, or {remedy}"
-        found = DialedItself(
+        by_address = isinstance(self._wanted, Membership)
+        found = (DialedItself if by_address else PeerNameMismatch)(
             f"{self._wanted} was looked for at {self.candidate} ({target.found}), "
             "which is this node itself",
             peer=str(self._wanted),

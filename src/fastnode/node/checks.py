@@ -172,7 +172,7 @@ class Checks:
                 "%s: the check %r passes again",
                 self._node,
                 check.name,
-                extra=fields("check_passed", node=self._node, check=check.name),
+                extra=fields("check_passes", node=self._node, check=check.name),
             )
         elif not result.ok and before.ok is not False:
             log.warning(
@@ -180,12 +180,7 @@ class Checks:
                 self._node,
                 check.name,
                 result.error,
-                extra=fields(
-                    "check_failed",
-                    node=self._node,
-                    check=check.name,
-                    reason=result.reason,
-                ),
+                extra=fields("check_failed", node=self._node, check=check.name),
             )
         self._on_result()
 

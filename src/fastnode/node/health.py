@@ -165,12 +165,7 @@ class Readiness:
                 "a callback of on_ready_change raised: %r",
                 callback,
                 exc_info=failed.error,
-                extra=fields(
-                    "hook_failed",
-                    node=self._name,
-                    hook="on_ready_change",
-                    error=failed.error,
-                ),
+                extra=fields("hook_failed", hook="on_ready_change", error=failed.error),
             )
 
 

@@ -29,6 +29,7 @@ from fastnode.loggers import fields
 from fastnode.names import NodeName, check_timeout
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
+from fastnode.node.announcer import Announcer
 from fastnode.node.condition import Condition
 from fastnode.node.context import DialStats, NodeContext, groups_of, wanted_of
 from fastnode.node.deadline import (
@@ -187,6 +188,13 @@ class Node(Endpoints, Condition):
             self._check_here,
             ready=self._options.ready,
         )
+        self._announcer: Announcer | None = None
+        announce = getattr(network.discovery, "announce", None)
+        if callable(announce) and network.acceptors:
+            self._announcer = Announcer(
+                self, [self._name.name], announce, self._endpoints.context
+            )
+            self.on_ready_change(self._announcer.ready_changed)
 
     # --- what it is ------------------------------------------------------------
 
@@ -264,6 +272,8 @@ class Node(Endpoints, Condition):
                 acceptors.append(acceptor)
                 self._freeze(acceptor.cert_manager)
                 await acceptor.start()
+                if self._announcer is not None:
+                    _ = acceptor.advertised  # raises now where nobody could connect
         except BaseException:
             # The node can be started again, when what was wrong has been put right.
             for acceptor in acceptors:
@@ -361,6 +371,9 @@ class Node(Endpoints, Condition):
         # All of them at once: a task that ignores its cancellation holds up no other.
         keepers = [keeper.close() for keeper in self._keepers]
         successions = asyncio.ensure_future(self._successions.close())
+        withdrawn = None
+        if self._announcer is not None:
+            withdrawn = asyncio.ensure_future(self._announcer.close())
         await departure.leave(self._stop_dialing)
         for acceptor in self._acceptors:
             acceptor.close()
@@ -370,6 +383,8 @@ class Node(Endpoints, Condition):
         await successions
         await self._services.close()
         left = await departure.close()
+        if withdrawn is not None:
+            await withdrawn
         await wait_cancelled(self.name, checks)
         for each in left:
             log.warning(

@@ -37,7 +37,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         log.warning(
             "the loop of asyncio is used, which is slower: %s",
             error,
-            extra=fields("slower_loop", error=error),
+            extra=fields("uvloop_missing", error=error),
         )
         return None
     return uvloop.new_event_loop

@@ -28,6 +28,7 @@ from fastnode.workers.inlet import Inlet
 from fastnode.workers.leash import Leash
 
 if TYPE_CHECKING:
+    from fastnode.peer import Address
     from fastnode.workers.application import Application
 
 __all__ = ["STACK_SIGNAL", "run_worker"]
@@ -203,6 +204,10 @@ class Worker:
             # What comes to nothing tells nobody.
             self._report = self._loop.call_later(50 * REPORT_SECONDS, self._tell)
 
+    def _linked(self, address: Address) -> None:
+        """A dialer wants another worker: it is linked with this one."""
+        self.channel.send({"say": "linked", "host": address[0]})
+
     def _took(self) -> None:
         self._taken += 1
         self._changed()
@@ -251,6 +256,7 @@ class Worker:
         self._node = node = Node(self._application.name, options)
         node.on_link_up(self._changed)
         node.on_link_down(self._changed)
+        node._links.on_duplicate = self._linked
         await node.start(accept=False)
         await self._application.set_up(node, self._cleanup)
         node.accept()

@@ -136,10 +136,7 @@ class Server:
                 )
             except Exception as error:
                 text = "the restart went no further"
-                log.exception(
-                    "the restart went no further",
-                    extra=fields("restart_failed", error=error),
-                )
+                log.exception(text, extra=fields("restart_failed", error=error))
             self._manager.reloaded(text)
 
 

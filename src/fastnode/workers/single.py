@@ -168,7 +168,7 @@ class Program:
                 "%s: %s stops",
                 number.name,
                 name,
-                extra=fields("stop_signal", node=name, signal=number.name),
+                extra=fields("signal_received", node=name, signal=number.name),
             )
             self._told_to_stop.set()
             return
@@ -176,7 +176,7 @@ class Program:
             "%s: the end of %s is cut short",
             number.name,
             name,
-            extra=fields("end_cut_short", node=name, signal=number.name),
+            extra=fields("end_cut_short", node=name),
         )
         self._status = SIGNALLED + number
         if self._node is not None:
@@ -196,7 +196,7 @@ class Program:
         await node.start(accept=False)
         await self._application.set_up(node, self._cleanup)
         node.accept()
-        log.info("%s is up", node.name, extra=fields("program_up", node=node.name))
+        log.info("%s is up", node.name, extra=fields("node_up", node=node.name))
 
     def _ready_changed(self, ready: bool) -> None:
         text = f"{self._application.name} is {'ready' if ready else 'not ready'}"
@@ -219,12 +219,10 @@ class Program:
 
             try:
                 watches, taken = await asyncio.to_thread(reread_all)
-            except Exception as error:
+            except Exception:
                 log.exception(
                     "certificate files could not be read again",
-                    extra=fields(
-                        "reread_failed", node=self._application.name, error=error
-                    ),
+                    extra=fields("files_not_read", node=self._application.name),
                 )
                 text = "certificate files could not be read"
             else:
@@ -232,12 +230,7 @@ class Program:
                 log.info(
                     "SIGHUP: %s",
                     text,
-                    extra=fields(
-                        "files_reread",
-                        node=self._application.name,
-                        watches=watches,
-                        taken=taken,
-                    ),
+                    extra=fields("files_read", node=self._application.name),
                 )
             self._manager.reloaded(text)
 
@@ -267,7 +260,7 @@ class Program:
             log.error(
                 "what the setup of %s does at its end was cut short",
                 self._application.name,
-                extra=fields("cleanup_failed", node=self._application.name),
+                extra=fields("end_cut_short", node=self._application.name),
             )
             self._status = self._status or 1
 

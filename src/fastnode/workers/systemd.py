@@ -104,17 +104,17 @@ class ServiceManager:
         """Something that people want to know has changed."""
         self._send(STATUS=status)
 
-    def _send(self, **told: str) -> None:
+    def _send(self, **fields: str) -> None:
         if self._socket is None or self._address is None:
             return
         try:
-            self._socket.sendto(make_message(told), self._address)
+            self._socket.sendto(make_message(fields), self._address)
         except OSError as error:
             self._limit.say(
                 logging.WARNING,
                 "notify",
                 "the service manager was not told %s: %s",
-                "=".join(next(iter(told.items()))),
+                "=".join(next(iter(fields.items()))),
                 error.strerror or error,
                 event="service_manager_not_told",
                 error=error,
@@ -136,7 +136,7 @@ def find_socket(environment: Mapping[str, str]) -> str | None:
         log.warning(
             "NOTIFY_SOCKET is %r, which is not supported",
             address,
-            extra=fields("environment_unusable", variable="NOTIFY_SOCKET"),
+            extra=fields("service_manager_unknown", variable="NOTIFY_SOCKET"),
         )
     return None
 
@@ -155,19 +155,19 @@ def find_watchdog(environment: Mapping[str, str], pid: int) -> float | None:
         log.warning(
             "WATCHDOG_USEC is %r, no number of microseconds",
             text,
-            extra=fields("environment_unusable", variable="WATCHDOG_USEC"),
+            extra=fields("service_manager_unknown", variable="WATCHDOG_USEC"),
         )
         return None
     return int(text) / 1e6
 
 
-def make_message(told: Mapping[str, str]) -> bytes:
-    """Return what is told as one datagram, a line for each name.
+def make_message(fields: Mapping[str, str]) -> bytes:
+    """Return fields as one datagram.
 
     A value stays within its line: it may quote what others have chosen.
     """
     lines = []
-    for name, value in told.items():
+    for name, value in fields.items():
         line = " ".join(value.split())
         shown = line if line.isprintable() else repr(line)[1:-1]
         lines.append(f"{name}={shown[:STATUS_CHARACTERS]}")

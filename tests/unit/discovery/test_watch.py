@@ -51,7 +51,7 @@ async def test_failures_keep_the_last_set(caplog: pytest.LogCaptureFixture) -> N
         publish([TWO])
         await asyncio.Event().wait()
 
-    watch = Watch("service s", follow, first=0.001, most=0.002)
+    watch = Watch("s", follow, first=0.001, most=0.002)
     with caplog.at_level(logging.WARNING, "fastnode.discovery"):
         assert await anext(watch) == (ONE,)
         assert await anext(watch) == (TWO,)
