@@ -475,7 +475,7 @@ def refusing(
         (["ping", ORDERS, "--dir", "{certs}"], 2, "--as"),
         (["ping", ORDERS, "--dir", "{certs}", "--as", "who@h"], 2, "who_h.pem"),
         (["ping", "nonsense", "--dir", "{certs}", "--as", ME], 2, "name@host"),
-        (["ping", ME, "--dir", "{certs}", "--as", ME], 2, "itself"),
+        (["ping", ME, "--dir", "{certs}", "--as", ME], 3, "was dialed"),
         (["ping", ORDERS, "--dir", "{certs}", "--as", ME, "--route", "nonsense"],
          2, "HOST:PORT"),
         (["ping", ORDERS, "--dir", "{certs}", "--as", ME, "--route", "h:99999"],
