@@ -475,6 +475,7 @@ def refusing(
         (["ping", ORDERS, "--dir", "{certs}"], 2, "--as"),
         (["ping", ORDERS, "--dir", "{certs}", "--as", "who@h"], 2, "who_h.pem"),
         (["ping", "nonsense", "--dir", "{certs}", "--as", ME], 2, "name@host"),
+        # A node may be asked under the own name: it may be another instance.
         (["ping", ME, "--dir", "{certs}", "--as", ME], 3, "was dialed"),
         (["ping", ORDERS, "--dir", "{certs}", "--as", ME, "--route", "nonsense"],
          2, "HOST:PORT"),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -105,7 +105,7 @@ class Authority:
     @classmethod
     def create(
         cls, common_name: str = "fastnode development CA", *, days: float = 3650.0
-    ) -> Authority:
+    ) -> Self:
         """A new root with a new P-256 key.
 
         Raises:
@@ -124,7 +124,7 @@ class Authority:
         return cls(certificate, key)
 
     @classmethod
-    def load(cls, directory: Path) -> Authority:
+    def load(cls, directory: Path) -> Self:
         """Load what `save` wrote.
 
         Raises:
@@ -208,7 +208,7 @@ class Authority:
 
     def issue(
         self,
-        name: NodeName | None = None,
+        name: NodeName | str | None = None,
         *,
         dns: Iterable[str] = (),
         ips: Iterable[str] = (),
@@ -225,7 +225,8 @@ class Authority:
         """Issue a certificate.
 
         Args:
-            name: the node it is for: its URI and its host become SANs.
+            name: the name of the node that it is for. Its URI and its host become
+                SANs.
             dns, ips: further SANs. `dns` is not checked, so that tests can make
                 certificates with odd names; the command checks it.
             not_before, not_after: aware; default: now, and `days` later.
@@ -233,8 +234,11 @@ class Authority:
             key: the key that it is for; default: a new one, P-256.
 
         Raises:
-            ConfigError: no SAN would be in it, or an address is none.
+            ConfigError: `name` is not a node name, no SAN would be in it, or an
+                address is not an IP address.
         """
+        if name is not None and not isinstance(name, NodeName):
+            name = NodeName.parse(name)
         sans = [f"{name.uri}"] if name is not None and uri else []
         if name is not None and host:
             sans.append(name.host)

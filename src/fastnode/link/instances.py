@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from fastnode.limits import MAX_WORKERS
 
 if TYPE_CHECKING:
-    from fastnode.link.protocol import LinkProtocol
     from fastnode.wire.hello import Hello
 
 __all__ = ["introduce", "is_additional", "workers_of"]
@@ -42,14 +41,21 @@ def introduce(hello: Hello, workers: int, *, additional: bool) -> Hello:
     )
 
 
-def workers_of(protocol: LinkProtocol) -> int:
+def workers_of(hello: Hello) -> int:
     """Return how many workers the group of a peer has; 1 if the peer does not say.
 
     A peer cannot claim more than MAX_WORKERS.
+
+    Args:
+        hello: of the peer.
     """
-    return min(protocol.peer_hello.group_workers or 1, MAX_WORKERS)
+    return min(hello.group_workers or 1, MAX_WORKERS)
 
 
-def is_additional(protocol: LinkProtocol) -> bool:
-    """Whether a peer that has dialed wants an instance that it has no link with."""
-    return not protocol.dialer and protocol.peer_hello.wants_another is not None
+def is_additional(hello: Hello) -> bool:
+    """Whether a dialer wants an instance that it has no link with.
+
+    Args:
+        hello: of the dialer.
+    """
+    return hello.wants_another is not None

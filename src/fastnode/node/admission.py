@@ -16,6 +16,7 @@ from fastnode.errors import (
     PeerNameMismatch,
     Side,
 )
+from fastnode.link.instances import is_additional
 from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
 from fastnode.node.membership import Membership, belongs
@@ -93,7 +94,9 @@ class Admission:
             )
         own = protocol.settings.hello.instance
         if name == self.own and protocol.peer_hello.instance == own:
-            raise DialedItself(
+            # Discovery lists this node too, which is no mistake of anybody.
+            by_address = is_additional(protocol.peer_hello)
+            raise (DialedItself if by_address else PeerNameMismatch)(
                 ITSELF,
                 peer=str(name),
                 side=Side.LOCAL,

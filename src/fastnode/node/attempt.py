@@ -167,12 +167,15 @@ class Attempt:
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
+        manager = self._target.cert_manager
+        shown = None if manager is None else manager.certificate
         engine = self._engine(self._target)
         made: list[LinkProtocol] = []
 
         def factory() -> TransportProtocol:
             made.append(self._context.protocol(engine, self, dialer=True))
             made[0].began = self.began
+            self._context.follow(made[0], manager, shown)
             return TransportProtocol(made[0].connection)
 
         try:
@@ -228,7 +231,8 @@ class Attempt:
             hint = f"call the handler directly; for another instance, {remedy}"
         else:
             hint = f"start {self._wanted} there, or {remedy}"
-        found = DialedItself(
+        by_address = isinstance(self._wanted, Membership)
+        found = (DialedItself if by_address else PeerNameMismatch)(
             f"{self._wanted} was looked for at {self.candidate} ({target.found}), "
             "which is this node itself",
             peer=str(self._wanted),

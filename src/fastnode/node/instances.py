@@ -12,7 +12,7 @@ them. `Instances` is what it calls:
   messages may take, whoever dialed them.
 - ``instances.watch(callback)`` and ``unwatch`` tell of links that new messages may take
   from now on, or not any more.
-- `workers_of` (`fastnode.link.instances`) says how many workers the peer's group has.
+- ``workers_of(link.peer_hello)`` says how many workers the group of a peer has.
 
 ``wanted`` is a `Membership`: ``Membership.of("billing", server_name)``.
 

@@ -99,7 +99,7 @@ if TYPE_CHECKING:
     from fastnode.node.pending import PendingConnections
     from fastnode.node.slow import SlowCallbacks
     from fastnode.options import OnLinkDown, OnLinkUp
-    from fastnode.peer import Peer
+    from fastnode.peer import Address, Peer
 
 __all__ = ["LinkEvents", "LinkRegistry", "older"]
 
@@ -220,6 +220,9 @@ class LinkRegistry:
         self.on_late: Callable[[LinkProtocol], None] | None = None
         self.dials: dict[str, PendingDial] = {}
         self.instance_dials: set[InstanceDial] = set()
+        #: Called with the address of each dialer that wants another instance, because
+        #: it is linked with this one.
+        self.on_duplicate: Callable[[Address], None] | None = None
         #: Called with each link that new messages may take from now on and True, and
         #: with each link that they may not take any more and False.
         self.watchers: list[Callable[[LinkProtocol, bool], None]] = []
@@ -379,7 +382,7 @@ class LinkRegistry:
             if known is not None:
                 if known.dialer:
                     self._check(known)
-                    if not is_additional(protocol):
+                    if not is_additional(protocol.peer_hello):
                         raise self.duplicate(peer)
                 break
             dial = self.dials.get(peer.name)

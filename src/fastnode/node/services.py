@@ -93,7 +93,7 @@ class ServiceLinks:
 
     def workers_of(self, link: Link) -> int:
         """Return how many workers the group of a peer has; 1: it is alone."""
-        return workers_of(protocol_of(link))
+        return workers_of(protocol_of(link).peer_hello)
 
     def hold(self, name: str, instance: str) -> None:
         """A service uses the links with an instance from now on."""
