@@ -423,20 +423,21 @@ class Acceptor:
     def _handshake_failed(self, protocol: LinkProtocol, error: FastnodeError) -> None:
         host, port = protocol.address
         if isinstance(error, DuplicateLink):
-            log.debug(
-                "%s:%d: %s",
-                host,
-                port,
-                error,
-                extra=fields(
-                    "link_duplicate",
-                    node=self._context.name,
-                    peer=protocol.peer,
-                    link=protocol.number,
-                    address=protocol.address,
-                    error=error,
-                ),
-            )
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug(
+                    "%s:%d: %s",
+                    host,
+                    port,
+                    error,
+                    extra=fields(
+                        "link_duplicate",
+                        node=self._context.name,
+                        peer=protocol.peer,
+                        link=protocol.number,
+                        address=protocol.address,
+                        error=error,
+                    ),
+                )
             return
         self._refused(Refusal.of(protocol, error))
 
