@@ -9,7 +9,7 @@ Begin with these:
 - `FastnodeError`: the base of all errors; each has a `hint` and a `code`
 - `CallError`: what a handler raises to tell its caller why
 - `Service`: many instances behind one name
-- `serve`: a node in several processes
+- `run_node`, `serve`: a node as a program, in one process or in several
 
 All but the errors is loaded when it is first asked for, with what it needs: who
 names routes and options waits for no event loop, who names no certificate for no
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from fastnode.certs.certificate import Certificate
     from fastnode.certs.client_auth import ClientAuth
     from fastnode.certs.manager import CertAuthManager, CertManager
+    from fastnode.certs.on_update import WatchUpdate
     from fastnode.certs.pool import CertPool
     from fastnode.certs.spiffe import SpiffeId, SpiffeRule
     from fastnode.certs.watch import CertificateWatch
@@ -69,9 +70,11 @@ if TYPE_CHECKING:
     from fastnode.link.stats import LinkStats, Undelivered
     from fastnode.node.acceptor import Acceptor, AcceptorStats
     from fastnode.node.context import DialStats
+    from fastnode.node.health import CheckResult, NodeHealth
     from fastnode.node.keeper import Keeper
     from fastnode.node.node import Node, start_node
     from fastnode.node.refusal import Refusal
+    from fastnode.node.renewal import RenewalStats
     from fastnode.node.runner import run
     from fastnode.options import (
         AcceptorOptions,
@@ -86,7 +89,7 @@ if TYPE_CHECKING:
     from fastnode.service.service import Service
     from fastnode.service.status import BroadcastResult, InstanceStatus, ServiceStats
     from fastnode.tls.choice import TlsEngineInfo, tls_engine
-    from fastnode.workers import WorkerGroup, WorkerStatus, serve
+    from fastnode.workers import WorkerGroup, WorkerStatus, run_node, serve
 
     __version__: str
 
@@ -110,6 +113,7 @@ __all__ = [
     "CertificateRequired",
     "CertificateRevoked",
     "CertificateWatch",
+    "CheckResult",
     "ClientAuth",
     "CloseReason",
     "ConfigError",
@@ -132,6 +136,7 @@ __all__ = [
     "NoRoute",
     "NoSuchEndpoint",
     "Node",
+    "NodeHealth",
     "NodeOptions",
     "NotAuthorized",
     "OutOfResources",
@@ -140,6 +145,7 @@ __all__ = [
     "ProtocolError",
     "Refusal",
     "RemoteError",
+    "RenewalStats",
     "Reply",
     "Resolver",
     "Retry",
@@ -156,11 +162,13 @@ __all__ = [
     "TooManyConnections",
     "Undelivered",
     "UnknownAuthority",
+    "WatchUpdate",
     "WorkerFailed",
     "WorkerGroup",
     "WorkerStatus",
     "current_message",
     "run",
+    "run_node",
     "serve",
     "start_node",
     "tls_engine",
@@ -177,6 +185,7 @@ _MODULES = {
     "CertPool": "fastnode.certs.pool",
     "Certificate": "fastnode.certs.certificate",
     "CertificateWatch": "fastnode.certs.watch",
+    "CheckResult": "fastnode.node.health",
     "ClientAuth": "fastnode.certs.client_auth",
     "DialStats": "fastnode.node.context",
     "InstanceStatus": "fastnode.service.status",
@@ -187,9 +196,11 @@ _MODULES = {
     "Message": "fastnode.dispatch.message",
     "NetworkOptions": "fastnode.options",
     "Node": "fastnode.node.node",
+    "NodeHealth": "fastnode.node.health",
     "NodeOptions": "fastnode.options",
     "Peer": "fastnode.peer",
     "Refusal": "fastnode.node.refusal",
+    "RenewalStats": "fastnode.node.renewal",
     "Reply": "fastnode.dispatch.reply",
     "Resolver": "fastnode.options",
     "Retry": "fastnode.service.retry",
@@ -200,10 +211,12 @@ _MODULES = {
     "SpiffeRule": "fastnode.certs.spiffe",
     "TlsEngineInfo": "fastnode.tls.choice",
     "Undelivered": "fastnode.link.stats",
+    "WatchUpdate": "fastnode.certs.on_update",
     "WorkerGroup": "fastnode.workers",
     "WorkerStatus": "fastnode.workers",
     "current_message": "fastnode.dispatch.current",
     "run": "fastnode.node.runner",
+    "run_node": "fastnode.workers",
     "serve": "fastnode.workers",
     "start_node": "fastnode.node.node",
     "tls_engine": "fastnode.tls.choice",

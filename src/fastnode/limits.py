@@ -101,6 +101,21 @@ REDIAL_MOST_SECONDS: Final = 30.0
 #: take, so a peer that accepts and breaks is not dialed without end.
 REDIAL_STABLE_SECONDS: Final = 10.0
 
+#: `renew_links` and `max_link_age`: each link is renewed at a random time of a window,
+#: which grows by so much for each link that is due. One handshake takes milliseconds.
+RENEWAL_PAUSE_SECONDS: Final = 0.5
+#: The window is not longer than this: nobody waits longer for a new certificate.
+RENEWAL_SPREAD_SECONDS: Final = 60.0
+#: How long one renewal may take, while others wait for it: as long as a dial may take
+#: that tries several addresses.
+RENEWAL_TIMEOUT_SECONDS: Final = 20.0
+#: `max_link_age`: a link is renewed at a random part of its age. The rest is for
+#: attempts that fail. Links that came up at the same time are renewed at other times.
+RENEWAL_AGE_LEAST: Final = 0.75
+RENEWAL_AGE_MOST: Final = 0.9
+#: The least `max_link_age`. Tests need it; services have minutes or hours.
+LEAST_LINK_AGE_SECONDS: Final = 0.01
+
 #: A callback that blocks the loop for so long is warned about: others on this loop wait
 #: as long, and a person begins to notice. asyncio's debug mode takes the same.
 SLOW_CALLBACK_SECONDS: Final = 0.1
@@ -376,6 +391,18 @@ SERVICE_DIALS: Final = 8
 #: A link with an instance that the discovery does not name any more is closed after so
 #: long. A wrong answer that is corrected soon costs no links then.
 FORGET_SECONDS: Final = 10.0
+
+# --- health ------------------------------------------------------------------
+
+#: How often a check of `Node.add_check` is run. Kubernetes asks every 10 s.
+CHECK_INTERVAL_SECONDS: Final = 10.0
+#: How long one run of a check may take: as long as a user would wait for a page.
+CHECK_TIMEOUT_SECONDS: Final = 5.0
+#: Checks of a node. With names and reasons of full length, the answer about the health
+#: of a node stays below 32 KiB.
+MAX_CHECKS: Final = 32
+#: The name of a check. It is a word in answers and log lines.
+MAX_CHECK_NAME_BYTES: Final = 64
 
 # --- workers -----------------------------------------------------------------
 

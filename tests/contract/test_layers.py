@@ -62,6 +62,8 @@ ONLY_IN = {
     "cryptography": {"certs", "peer", "tls"},
     "aiohttp": {"discovery"},
     "dns": {"discovery"},
+    "pytest": {"testing"},
+    "pytest_asyncio": {"testing"},
 }
 #: Memory and bytes only: no socket, no loop, no clock.
 SANS_IO = {"buffers", "wire", "tls"}

@@ -25,7 +25,7 @@ from fastnode import (
 )
 from fastnode.errors import FastnodeError
 from fastnode.limits import GROUP_BYTES
-from helpers.nodes import A, B, introduce, running, until
+from helpers.nodes import A, B, forget, introduce, running, until
 from helpers.pki import manager
 from helpers.proxy import Proxy
 
@@ -189,7 +189,7 @@ async def test_an_acceptor_s_reconnect_that_meets_another_worker() -> None:
     async with running(A) as a, siblings() as (one, two):
         introduce(a, one)
         await a.connect(B)
-        a.remove_route(f"^{B}$")
+        forget(a, B)
         a.add_route(Route("^beta@", *two.acceptors[0].address))
         await until(lambda: one.links)
         # The link that this worker had is over, and the peer has one with the other.
@@ -213,7 +213,7 @@ async def test_reconnect_that_meets_another_worker() -> None:
         old = await a.connect(B)
         call = asyncio.create_task(old.call("slow", b""))
         await began.wait()
-        a.remove_route(f"^{B}$")
+        forget(a, B)
         a.add_route(Route("^beta@", *two.acceptors[0].address))
         replacing = asyncio.create_task(a.reconnect(B))
         await until(lambda: old.closed or len(a.links) == 2)

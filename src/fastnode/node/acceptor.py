@@ -166,7 +166,8 @@ class Acceptor:
     # --- listening -------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen on the first free port of the range.
+        """Listen on the first free port of the range. Connections wait in the kernel's
+        queue until `accept`.
 
         Raises:
             ConfigError: no port of the range is free, or the host is not ours.
@@ -179,13 +180,16 @@ class Acceptor:
             host = options.host or self._context.name.host
             self._sockets = [*await open_port(host, options.port, options.port_range)]
             self._address = (host, self._sockets[0].getsockname()[1])
-        self._resume()
         log.info(
             "%s listens on %s:%d",
             self._context.name,
             *self.address,
             extra=fields("listening", node=self._context.name, address=self.address),
         )
+
+    def accept(self) -> None:
+        """Accept connections from now on."""
+        self._resume()
 
     def _use(self, listener: Listener) -> None:
         hint = "give it a TCP socket that listens, to one acceptor only"
@@ -318,6 +322,8 @@ class Acceptor:
             return None
         connection.detach()
         connection = untyped
+        manager = self._manager
+        shown = None if manager is None else manager.certificate
         try:
             protocol = self._context.protocol(self._engine(), self, dialer=False)
         except (FastnodeError, OSError) as error:
@@ -333,6 +339,7 @@ class Acceptor:
                 error=error,
             )
             return None
+        self._context.follow(protocol, manager, shown)
         protocol.began, protocol.address = pending.began, pending.address
         protocol.gone.add_done_callback(lambda _: self._limiter.release(protocol))
         task = asyncio.get_running_loop().create_task(self._open(connection, protocol))
@@ -451,20 +458,21 @@ class Acceptor:
         host, port = protocol.address
         if isinstance(error, (DuplicateLink, DialedItself)):
             # A dial of an address cannot know who answers there. The dialer is told.
-            log.debug(
-                "%s:%d: %s",
-                host,
-                port,
-                error,
-                extra=fields(
-                    "link_duplicate",
-                    node=self._context.name,
-                    peer=protocol.peer,
-                    link=protocol.number,
-                    address=protocol.address,
-                    error=error,
-                ),
-            )
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug(
+                    "%s:%d: %s",
+                    host,
+                    port,
+                    error,
+                    extra=fields(
+                        "link_duplicate",
+                        node=self._context.name,
+                        peer=protocol.peer,
+                        link=protocol.number,
+                        address=protocol.address,
+                        error=error,
+                    ),
+                )
             on_duplicate = self._context.links.on_duplicate
             if on_duplicate is not None and is_additional(protocol.peer_hello):
                 on_duplicate(protocol.address)

@@ -30,11 +30,13 @@ from fastnode.names import NodeName, check_timeout
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
 from fastnode.node.announcer import Announcer
+from fastnode.node.condition import Condition
 from fastnode.node.context import DialStats, NodeContext, groups_of, wanted_of
 from fastnode.node.deadline import (
     connect_with_deadline,
     inherited,
     timed_out,
+    wait_cancelled,
     with_deadline,
 )
 from fastnode.node.departure import Departure
@@ -46,6 +48,7 @@ from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
 from fastnode.node.recheck import Recheck
+from fastnode.node.renewal import Renewal, RenewalStats
 from fastnode.node.sending import CLOSED_TRIES, Sending, untouched
 from fastnode.node.services import Services
 from fastnode.node.slow import SlowCallbacks
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
     from fastnode.discovery.protocol import Discovery
     from fastnode.dispatch.reply import Reply
+    from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
     from fastnode.options import OnLinkDown, OnLinkUp, Priority
     from fastnode.service.retry import Retry
@@ -75,7 +79,7 @@ Result = TypeVar("Result")
 log = logging.getLogger("fastnode.node")
 
 
-class Node(Endpoints):
+class Node(Endpoints, Condition):
     """One running node. Made by `start_node`; belongs to the loop it was started on.
 
     Args:
@@ -134,13 +138,22 @@ class Node(Endpoints):
                 wanted_of(groups),
                 2 * network.handshake_timeout,
             )
+        self._renewal: Renewal | None = None
+        renews = self._options.renew_links == "reconnect" and not network.plaintext
+        if renews or self._options.max_link_age is not None:
+            self._renewal = Renewal(
+                str(self._name),
+                self._renew,
+                certificates=renews,
+                max_age=self._options.max_link_age,
+            )
         self._context = NodeContext(
             name=self._name,
             plaintext=network.plaintext,
             cert_manager=manager,
             groups=groups,
             settings=LinkSettings.of(
-                network, self._name, self._instance, self._options.group_size
+                network, self._name, self._instance, self._options.group_size or 1
             ),
             registry=self._endpoints,
             admission=admission,
@@ -160,6 +173,7 @@ class Node(Endpoints):
             on_refused=network.on_refused,
             slow=slow,
             recheck=self._recheck,
+            renewal=self._renewal,
         )
         self._budget = self._context.settings.budget
         self._sending = Sending(self._links, self._budget)
@@ -177,12 +191,22 @@ class Node(Endpoints):
             self.name, self._options, self._context.pool, self._routes
         )
         self._fork = ForkGuard(str(self._name), self._links, self._dialer)
+        Condition.__init__(
+            self,
+            self.name,
+            self.instance,
+            self._endpoints,
+            slow,
+            self._check_here,
+            ready=self._options.ready,
+        )
         self._announcer: Announcer | None = None
         announce = getattr(network.discovery, "announce", None)
         if callable(announce) and network.acceptors:
             self._announcer = Announcer(
                 self, [self._name.name], announce, self._endpoints.context
             )
+            self.on_ready_change(self._announcer.ready_changed)
 
     # --- what it is ------------------------------------------------------------
 
@@ -216,13 +240,24 @@ class Node(Endpoints):
         """Counts of the links that this node dialed, and why others came to nothing."""
         return self._context.dial_stats
 
+    @property
+    def renewal_stats(self) -> RenewalStats:
+        """Counts of the links that this node renewed by itself, and of attempts that
+        failed."""
+        return RenewalStats() if self._renewal is None else self._renewal.stats
+
     def __repr__(self) -> str:
         return f"<Node {self.name}, {len(self.links)} links>"
 
     # --- starting and stopping ---------------------------------------------------
 
-    async def start(self) -> Self:
+    async def start(self, *, accept: bool = True) -> Self:
         """Open the acceptors; usually called by `start_node`.
+
+        Args:
+            accept: False: listen, but take no connection before `accept` is called.
+                Connections wait meanwhile, for example until all handlers are
+                registered, and the node is not ready. It may dial.
 
         Raises:
             ConfigError: an acceptor cannot listen or has no certificate, or the
@@ -273,9 +308,23 @@ class Node(Endpoints):
             self._freeze(route.cert_manager)
         self._maintenance.start(self._loop, self._acceptors)
         warn_at_start(self._name, self._options, self._acceptors)
-        if self._announcer is not None:
-            self._announcer.ready_changed(ready=True)
+        self._checks.start()
+        if accept:
+            self.accept()
         return self
+
+    def accept(self) -> None:
+        """Take connections from now on, after ``start(accept=False)``. The node is up,
+        and ready unless the program has said something else.
+
+        Raises:
+            ConfigError: the node was not started, or belongs to another loop.
+        """
+        self._check_loop()
+        if self._stopping is None:
+            for acceptor in self._acceptors:
+                acceptor.accept()
+            self._enter("up")
 
     def _freeze(self, manager: CertManager | None) -> None:
         if manager is not None:
@@ -313,9 +362,8 @@ class Node(Endpoints):
             return ()
         self._check_loop()
         if self._departure is None or self._stopping is None:
-            if self._announcer is not None:
-                # First of all, so that nobody new comes.
-                self._announcer.ready_changed(ready=False)
+            # First of all, because others may look for another instance now.
+            self._enter("leaving")
             self._departure = Departure(
                 self.name,
                 self._links,
@@ -335,8 +383,11 @@ class Node(Endpoints):
 
     async def _stop(self, departure: Departure) -> tuple[Undelivered, ...]:
         self._maintenance.stop()
+        checks = self._checks.stop()
         if self._recheck is not None:
             self._recheck.stop()
+        if self._renewal is not None:
+            self._renewal.stop()
         # All of them at once: a task that ignores its cancellation holds up no other.
         keepers = [keeper.close() for keeper in self._keepers]
         successions = asyncio.ensure_future(self._successions.close())
@@ -354,6 +405,7 @@ class Node(Endpoints):
         left = await departure.close()
         if withdrawn is not None:
             await withdrawn
+        await wait_cancelled(self.name, checks)
         for each in left:
             log.warning(
                 "%s stopped before all was done with %s",
@@ -364,6 +416,7 @@ class Node(Endpoints):
         self._maintenance.free_memory()
         if self._lag is not None:
             self._lag.stop()
+        self._enter("stopped")
         return left
 
     async def _stop_dialing(self) -> None:
@@ -454,6 +507,10 @@ class Node(Endpoints):
             if link is None:
                 raise
             return link
+
+    async def _renew(self, old: LinkProtocol) -> LinkProtocol:
+        """Replace a link that is due; see `Renewal`."""
+        return await self._successions.renew(old)
 
     async def _keep(self, name: str) -> Link:
         """As `connect`, but a link whose peer stops does not count, and the dial ends
@@ -758,6 +815,11 @@ class Node(Endpoints):
             retry=retry,
             discovery=discovery,
         )
+
+    def _check_here(self) -> None:
+        """Raise `ConfigError` in another process or thread than those of the node."""
+        self._fork.check()
+        self._check_thread()
 
     def _check_loop(self) -> None:
         self._fork.check()
