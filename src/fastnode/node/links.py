@@ -73,7 +73,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastnode.dispatch.user_code import HookFailed
 from fastnode.errors import (
     CloseReason,
     DuplicateLink,
@@ -88,7 +87,6 @@ from fastnode.link.machine import State
 from fastnode.log_limit import LogLimit
 from fastnode.loggers import fields
 from fastnode.node.deadline import wait_cancelled
-from fastnode.options import check_plain
 
 if TYPE_CHECKING:
     from fastnode.errors import FastnodeError
@@ -96,12 +94,11 @@ if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
     from fastnode.node.deadline import Deadline
+    from fastnode.node.link_events import LinkEvents
     from fastnode.node.pending import PendingConnections
-    from fastnode.node.slow import SlowCallbacks
-    from fastnode.options import OnLinkDown, OnLinkUp
     from fastnode.peer import Address, Peer
 
-__all__ = ["LinkEvents", "LinkRegistry", "older"]
+__all__ = ["LinkRegistry", "older"]
 
 log = logging.getLogger("fastnode.node")
 
@@ -127,66 +124,6 @@ class InstanceDial(Protocol):
         """Whether an instance may be judging this dial at this moment."""
 
     async def attempt_over(self) -> None: ...
-
-
-class LinkEvents:
-    """Calls `on_link_up` and `on_link_down`, in the order of the events.
-
-    Callbacks run in a later turn of the loop, so none runs while a link changes state.
-    """
-
-    def __init__(
-        self,
-        slow: SlowCallbacks,
-        on_up: OnLinkUp | None = None,
-        on_down: OnLinkDown | None = None,
-    ) -> None:
-        self._slow = slow
-        self._on_up = [on_up] if on_up is not None else []
-        self._on_down = [on_down] if on_down is not None else []
-
-    def add_up(self, callback: OnLinkUp) -> None:
-        """Call `callback` with each link that comes up.
-
-        Raises:
-            ConfigError: it is no plain function.
-        """
-        check_plain("the callback of on_link_up", callback)
-        self._on_up.append(callback)
-
-    def add_down(self, callback: OnLinkDown) -> None:
-        """Call `callback` with each link that goes down, and the reason.
-
-        Raises:
-            ConfigError: it is no plain function.
-        """
-        check_plain("the callback of on_link_down", callback)
-        self._on_down.append(callback)
-
-    def up(self, link: Link) -> None:
-        """Report a link that has come up."""
-        for callback in self._on_up:
-            asyncio.get_running_loop().call_soon(
-                self._tell, "on_link_up", callback, link
-            )
-
-    def down(self, link: Link, reason: FastnodeError) -> None:
-        """Report a link that has gone down."""
-        for callback in self._on_down:
-            asyncio.get_running_loop().call_soon(
-                self._tell, "on_link_down", callback, link, reason
-            )
-
-    def _tell(self, hook: str, callback: Callable[..., object], *what: Any) -> None:
-        try:
-            self._slow.call(hook, callback, *what)
-        except HookFailed as failed:
-            log.error(
-                "a callback for links raised: %r",
-                callback,
-                exc_info=failed.error,
-                extra=fields("hook_failed", hook=hook, error=failed.error),
-            )
 
 
 class LinkRegistry:
@@ -494,9 +431,7 @@ class LinkRegistry:
         assert peer is not None
         self._confirmed(protocol)
         self._up[protocol] = link
-        # Many nodes do not log at INFO, and each link would pay for the fields.
-        if log.isEnabledFor(logging.INFO):
-            log.info("link up: %s", peer, extra=self._fields("link_up", protocol, peer))
+        self._log_up(protocol, peer)
         succession = protocol.succession
         succession.on_asked = self.on_asked
         protocol.extensions.on_leaving = self.peer_leaves
@@ -757,6 +692,11 @@ class LinkRegistry:
                 error.message if error is not None and usual else error,
                 extra=self._fields("link_down", protocol, protocol.peer, error),
             )
+
+    def _log_up(self, protocol: LinkProtocol, peer: Peer) -> None:
+        # Many nodes do not log at INFO, and each link would pay for the fields.
+        if log.isEnabledFor(logging.INFO):
+            log.info("link up: %s", peer, extra=self._fields("link_up", protocol, peer))
 
     def _fields(
         self,

@@ -45,7 +45,8 @@ from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.fork import ForkGuard
 from fastnode.node.instances import Instances
 from fastnode.node.keeper import Keeper
-from fastnode.node.links import LinkEvents, LinkRegistry
+from fastnode.node.link_events import LinkEvents
+from fastnode.node.links import LinkRegistry
 from fastnode.node.maintenance import Maintenance
 from fastnode.node.recheck import Recheck
 from fastnode.node.renewal import Renewal, RenewalStats
@@ -138,15 +139,7 @@ class Node(Endpoints, Condition):
                 wanted_of(groups),
                 2 * network.handshake_timeout,
             )
-        self._renewal: Renewal | None = None
-        renews = self._options.renew_links == "reconnect" and not network.plaintext
-        if renews or self._options.max_link_age is not None:
-            self._renewal = Renewal(
-                str(self._name),
-                self._renew,
-                certificates=renews,
-                max_age=self._options.max_link_age,
-            )
+        self._renewal = Renewal.of(str(self._name), self._options, self._renew)
         self._context = NodeContext(
             name=self._name,
             plaintext=network.plaintext,

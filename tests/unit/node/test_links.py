@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fastnode.errors import DuplicateLink, FastnodeError
 from fastnode.link.machine import State
-from fastnode.node.links import LinkEvents, LinkRegistry
+from fastnode.node.link_events import LinkEvents
+from fastnode.node.links import LinkRegistry
 from fastnode.node.slow import SlowCallbacks
 from fastnode.peer import Peer
 
@@ -44,6 +45,7 @@ class End:
         additional: bool = False,
     ) -> None:
         self.links = links
+        self.number = 1
         self.peer = peer
         self.dialer = dialer
         self.state = State.DECIDING
