@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from fastnode.certs.certificate import Certificate
     from fastnode.certs.client_auth import ClientAuth
     from fastnode.certs.manager import CertAuthManager, CertManager
+    from fastnode.certs.on_update import WatchUpdate
     from fastnode.certs.pool import CertPool
     from fastnode.certs.spiffe import SpiffeId, SpiffeRule
     from fastnode.certs.watch import CertificateWatch
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from fastnode.node.keeper import Keeper
     from fastnode.node.node import Node, start_node
     from fastnode.node.refusal import Refusal
+    from fastnode.node.renewal import RenewalStats
     from fastnode.node.runner import run
     from fastnode.options import (
         AcceptorOptions,
@@ -143,6 +145,7 @@ __all__ = [
     "ProtocolError",
     "Refusal",
     "RemoteError",
+    "RenewalStats",
     "Reply",
     "Resolver",
     "Retry",
@@ -159,6 +162,7 @@ __all__ = [
     "TooManyConnections",
     "Undelivered",
     "UnknownAuthority",
+    "WatchUpdate",
     "WorkerFailed",
     "WorkerGroup",
     "WorkerStatus",
@@ -196,6 +200,7 @@ _MODULES = {
     "NodeOptions": "fastnode.options",
     "Peer": "fastnode.peer",
     "Refusal": "fastnode.node.refusal",
+    "RenewalStats": "fastnode.node.renewal",
     "Reply": "fastnode.dispatch.reply",
     "Resolver": "fastnode.options",
     "Retry": "fastnode.service.retry",
@@ -206,6 +211,7 @@ _MODULES = {
     "SpiffeRule": "fastnode.certs.spiffe",
     "TlsEngineInfo": "fastnode.tls.choice",
     "Undelivered": "fastnode.link.stats",
+    "WatchUpdate": "fastnode.certs.on_update",
     "WorkerGroup": "fastnode.workers",
     "WorkerStatus": "fastnode.workers",
     "current_message": "fastnode.dispatch.current",

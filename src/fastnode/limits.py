@@ -101,6 +101,21 @@ REDIAL_MOST_SECONDS: Final = 30.0
 #: take, so a peer that accepts and breaks is not dialed without end.
 REDIAL_STABLE_SECONDS: Final = 10.0
 
+#: `renew_links` and `max_link_age`: each link is renewed at a random time of a window,
+#: which grows by so much for each link that is due. One handshake takes milliseconds.
+RENEWAL_PAUSE_SECONDS: Final = 0.5
+#: The window is not longer than this: nobody waits longer for a new certificate.
+RENEWAL_SPREAD_SECONDS: Final = 60.0
+#: How long one renewal may take, while others wait for it: as long as a dial may take
+#: that tries several addresses.
+RENEWAL_TIMEOUT_SECONDS: Final = 20.0
+#: `max_link_age`: a link is renewed at a random part of its age. The rest is for
+#: attempts that fail. Links that came up at the same time are renewed at other times.
+RENEWAL_AGE_LEAST: Final = 0.75
+RENEWAL_AGE_MOST: Final = 0.9
+#: The least `max_link_age`. Tests need it; services have minutes or hours.
+LEAST_LINK_AGE_SECONDS: Final = 0.01
+
 #: A callback that blocks the loop for so long is warned about: others on this loop wait
 #: as long, and a person begins to notice. asyncio's debug mode takes the same.
 SLOW_CALLBACK_SECONDS: Final = 0.1

@@ -92,11 +92,13 @@ SUPPORT = {
     "Listener",
     "NodeHealth",
     "Refusal",
+    "RenewalStats",
     "Resolver",
     "ServiceStats",
     "Side",
     "TlsEngineInfo",
     "Undelivered",
+    "WatchUpdate",
     "WorkerStatus",
 }
 

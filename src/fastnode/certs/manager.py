@@ -23,6 +23,7 @@ from fastnode.certs.context import (
     resumes,
 )
 from fastnode.certs.expiry import when_ended
+from fastnode.certs.on_update import OnUpdate
 from fastnode.certs.pool import CertPool
 from fastnode.certs.private_key import Password
 from fastnode.certs.watch import CertificateWatch
@@ -97,6 +98,7 @@ class CertManager:
         self._keeps_chains = False
         self._trust_changed_at = -math.inf
         self._trust_watchers: list[Callable[[CertManager], object]] = []
+        self._certificate_watchers: list[Callable[[CertManager], object]] = []
         self._contexts: dict[_Key, ssl.SSLContext] = {}
 
     @staticmethod
@@ -123,7 +125,8 @@ class CertManager:
 
     def update(self, certificate: Certificate) -> None:
         """Replace the certificate. The next handshake uses it, inbound and outbound.
-        Links that are up keep the old one.
+        Links that are up keep the old one, unless their node renews them
+        (``NodeOptions(renew_links="reconnect")``).
 
         Raises:
             ConfigError: `certificate` is not a `Certificate`.
@@ -135,9 +138,11 @@ class CertManager:
             in_use = self._frozen
             self._certificate = new
             self._contexts = {}
+            watchers = tuple(self._certificate_watchers)
         log.info(
             "certificate replaced: %r, SHA-256 %s; links that are up keep the old one, "
-            "node.reconnect() replaces them"
+            'until node.reconnect() or NodeOptions(renew_links="reconnect") replaces '
+            "them"
             if in_use
             else "certificate loaded: %r, SHA-256 %s",
             new,
@@ -156,6 +161,23 @@ class CertManager:
                 f"{new.not_valid_before:%Y-%m-%d %H:%M}",
                 extra=fields("certificate_not_valid_yet", certificate=new),
             )
+        for callback in watchers:
+            callback(self)
+
+    def watch_certificate(self, callback: Callable[[CertManager], object]) -> None:
+        """Call a function after each `update`, in the thread that calls `update`.
+
+        Args:
+            callback: takes this manager; must not raise.
+        """
+        with self._lock:
+            self._certificate_watchers.append(callback)
+
+    def unwatch_certificate(self, callback: Callable[[CertManager], object]) -> None:
+        """Take back `watch_certificate`."""
+        with self._lock:
+            if callback in self._certificate_watchers:
+                self._certificate_watchers.remove(callback)
 
     def check_update(self, new: Certificate) -> None:
         """Raise what `update` would raise for a certificate, and change nothing."""
@@ -181,6 +203,7 @@ class CertManager:
         *,
         password: Password = None,
         interval: float = 1.0,
+        on_update: OnUpdate | None = None,
     ) -> CertificateWatch:
         """Load a pair from files now, and follow the files from then on.
 
@@ -192,13 +215,23 @@ class CertManager:
         Args:
             cert_file, key_file, password: as for `Certificate.load`.
             interval: seconds, from 0.01 to 86400.
+            on_update: a plain function. It is called with a `WatchUpdate` each time
+                something new is in use, but not for what is loaded now. It runs in the
+                thread of the watch, or of the caller of `CertificateWatch.check`, and
+                holds up the watch until it returns. What it raises is logged.
 
         Raises:
             CertificateError: the files cannot be used now; nothing is followed.
-            ConfigError: `interval` is out of range.
+            ConfigError: `interval` is out of range, or `on_update` is no plain
+                function.
         """
         return CertificateWatch(
-            self, cert_file, key_file, password=password, interval=interval
+            self,
+            cert_file,
+            key_file,
+            password=password,
+            interval=interval,
+            on_update=on_update,
         )
 
     # --- contexts --------------------------------------------------------------
@@ -524,6 +557,7 @@ class CertAuthManager(CertManager):
         *,
         password: Password = None,
         interval: float = 1.0,
+        on_update: OnUpdate | None = None,
     ) -> CertificateWatch:
         """Follow files as `CertManager.watch` does, and also authorities in `ca_file`.
 
@@ -550,6 +584,7 @@ class CertAuthManager(CertManager):
             password=password,
             interval=interval,
             trust=None if ca_file is None else (self, ca_file),
+            on_update=on_update,
         )
 
     @staticmethod

@@ -29,6 +29,7 @@ from typing import Final, Protocol, Self, TypeAlias
 
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.file_changes import changes
+from fastnode.certs.on_update import OnUpdate, WatchUpdate, check_on_update, tell
 from fastnode.certs.pool import CertPool
 from fastnode.certs.private_key import Password
 from fastnode.errors import CertificateLoadError, ConfigError, FastnodeError
@@ -107,6 +108,7 @@ class CertificateWatch:
         password: Password = None,
         interval: float = 1.0,
         trust: tuple[TrustHolder, _File] | None = None,
+        on_update: OnUpdate | None = None,
     ) -> None:
         if (
             isinstance(interval, bool)
@@ -117,7 +119,10 @@ class CertificateWatch:
             raise ConfigError(
                 f"interval is {interval!r}", hint="seconds, from 0.01 to 86400"
             )
+        check_on_update(on_update)
         self._interval = interval
+        self._manager = manager
+        self._on_update = on_update
         sources: list[Source] = [
             PairSource(
                 manager,
@@ -162,14 +167,28 @@ class CertificateWatch:
         Problems with the files are logged and never raised. May be called from any
         thread.
         """
+        return self._check(own_thread=False)
+
+    def _check(self, *, own_thread: bool) -> bool:
         with self._lock:
             contents = read_files(self._files)
-            taken = False
+            taken: list[FollowedFiles] = []
             for part in self._parts:
                 if self._stop.is_set():
                     break
-                taken = part.follow(contents) or taken
-            return taken
+                if part.follow(contents):
+                    taken.append(part)
+            certificate = self._manager.certificate
+        # Not under the lock: a fork waits for the lock, and the callback may take long.
+        if taken and self._on_update is not None:
+            what = {part.what for part in taken}
+            update = WatchUpdate(
+                certificate if PairSource.what in what else None,
+                TrustSource.what in what,
+                tuple(dict.fromkeys(file for part in taken for file in part.files)),
+            )
+            tell(self._on_update, update, own_thread=own_thread)
+        return bool(taken)
 
     def reread(self) -> bool:
         """Look at the files now, as `check` does, and try content again that was
@@ -251,7 +270,7 @@ class CertificateWatch:
         while not self._stop.is_set():
             try:
                 for _change in changes(self._files, self._interval, self._stop):
-                    self.check()
+                    self._check(own_thread=True)
             except Exception as error:
                 log.exception(
                     "certificate files could not be followed; going on",
@@ -291,6 +310,7 @@ class FollowedFiles:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.files = source.files
+        self.what = source.what
         self._taken = b""
         self._prepared = b""
         self._warned: deque[bytes] = deque(maxlen=REMEMBERED)
@@ -356,7 +376,7 @@ class FollowedFiles:
                 logging.ERROR if unexpected else logging.WARNING,
                 "%s: not taken, %s in use stays until the files are in order: %s",
                 names_of(self.files),
-                self._source.what,
+                self.what,
                 said,
                 extra=fields(
                     "files_not_taken", file=names_of(self.files), error=raised

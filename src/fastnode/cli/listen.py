@@ -106,9 +106,10 @@ def listen(
     """Run the node NAME@HOST and print what it receives, until Ctrl-C.
 
     The node has every endpoint. It replies to calls with an empty payload, or with the
-    payload of the call if --echo is given. Ctrl-C and SIGTERM stop the node in order:
-    its links are drained and closed, and the exit code is 0. The log goes to standard
-    error.
+    payload of the call if --echo is given. When the files of its certificate change,
+    they are read again, and links are renewed. Ctrl-C and SIGTERM stop the node in
+    order: its links are drained and closed, and the exit code is 0. The log goes to
+    standard error.
 
     \b
     Example:
@@ -136,9 +137,11 @@ async def _listen(
     from fastnode import AcceptorOptions, NetworkOptions, NodeOptions, start_node
 
     network = NetworkOptions(acceptors=[AcceptorOptions(host=host, port=port)])
+    manager = identity.manager()
     options = NodeOptions(
-        cert_manager=identity.manager(),
+        cert_manager=manager,
         network=network,
+        renew_links="reconnect",
         shutdown_timeout=SHUTDOWN_SECONDS,
     )
     unread = False
@@ -151,6 +154,8 @@ async def _listen(
     starts.setLevel(logging.WARNING)
     async with await start_node(str(own), options) as node:
         starts.setLevel(logging.NOTSET)
+        # A renewed pair is used within a second, also on links that are up.
+        manager.watch(identity.cert, identity.key)
 
         @node.default_handler
         def show(message: Message) -> bytes:

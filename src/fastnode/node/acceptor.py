@@ -322,6 +322,8 @@ class Acceptor:
             return None
         connection.detach()
         connection = untyped
+        manager = self._manager
+        shown = None if manager is None else manager.certificate
         try:
             protocol = self._context.protocol(self._engine(), self, dialer=False)
         except (FastnodeError, OSError) as error:
@@ -337,6 +339,7 @@ class Acceptor:
                 error=error,
             )
             return None
+        self._context.follow(protocol, manager, shown)
         protocol.began, protocol.address = pending.began, pending.address
         protocol.gone.add_done_callback(lambda _: self._limiter.release(protocol))
         task = asyncio.get_running_loop().create_task(self._open(connection, protocol))
@@ -455,20 +458,21 @@ class Acceptor:
         host, port = protocol.address
         if isinstance(error, (DuplicateLink, DialedItself)):
             # A dial of an address cannot know who answers there. The dialer is told.
-            log.debug(
-                "%s:%d: %s",
-                host,
-                port,
-                error,
-                extra=fields(
-                    "link_duplicate",
-                    node=self._context.name,
-                    peer=protocol.peer,
-                    link=protocol.number,
-                    address=protocol.address,
-                    error=error,
-                ),
-            )
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug(
+                    "%s:%d: %s",
+                    host,
+                    port,
+                    error,
+                    extra=fields(
+                        "link_duplicate",
+                        node=self._context.name,
+                        peer=protocol.peer,
+                        link=protocol.number,
+                        address=protocol.address,
+                        error=error,
+                    ),
+                )
             on_duplicate = self._context.links.on_duplicate
             if on_duplicate is not None and is_additional(protocol.peer_hello):
                 on_duplicate(protocol.address)

@@ -167,12 +167,15 @@ class Attempt:
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
+        manager = self._target.cert_manager
+        shown = None if manager is None else manager.certificate
         engine = self._engine(self._target)
         made: list[LinkProtocol] = []
 
         def factory() -> TransportProtocol:
             made.append(self._context.protocol(engine, self, dialer=True))
             made[0].began = self.began
+            self._context.follow(made[0], manager, shown)
             return TransportProtocol(made[0].connection)
 
         try:

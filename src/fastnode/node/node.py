@@ -48,6 +48,7 @@ from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
 from fastnode.node.recheck import Recheck
+from fastnode.node.renewal import Renewal, RenewalStats
 from fastnode.node.sending import CLOSED_TRIES, Sending, untouched
 from fastnode.node.services import Services
 from fastnode.node.slow import SlowCallbacks
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
     from fastnode.discovery.protocol import Discovery
     from fastnode.dispatch.reply import Reply
+    from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
     from fastnode.options import OnLinkDown, OnLinkUp, Priority
     from fastnode.service.retry import Retry
@@ -136,13 +138,22 @@ class Node(Endpoints, Condition):
                 wanted_of(groups),
                 2 * network.handshake_timeout,
             )
+        self._renewal: Renewal | None = None
+        renews = self._options.renew_links == "reconnect" and not network.plaintext
+        if renews or self._options.max_link_age is not None:
+            self._renewal = Renewal(
+                str(self._name),
+                self._renew,
+                certificates=renews,
+                max_age=self._options.max_link_age,
+            )
         self._context = NodeContext(
             name=self._name,
             plaintext=network.plaintext,
             cert_manager=manager,
             groups=groups,
             settings=LinkSettings.of(
-                network, self._name, self._instance, self._options.group_size
+                network, self._name, self._instance, self._options.group_size or 1
             ),
             registry=self._endpoints,
             admission=admission,
@@ -162,6 +173,7 @@ class Node(Endpoints, Condition):
             on_refused=network.on_refused,
             slow=slow,
             recheck=self._recheck,
+            renewal=self._renewal,
         )
         self._budget = self._context.settings.budget
         self._sending = Sending(self._links, self._budget)
@@ -227,6 +239,12 @@ class Node(Endpoints, Condition):
     def dial_stats(self) -> DialStats:
         """Counts of the links that this node dialed, and why others came to nothing."""
         return self._context.dial_stats
+
+    @property
+    def renewal_stats(self) -> RenewalStats:
+        """Counts of the links that this node renewed by itself, and of attempts that
+        failed."""
+        return RenewalStats() if self._renewal is None else self._renewal.stats
 
     def __repr__(self) -> str:
         return f"<Node {self.name}, {len(self.links)} links>"
@@ -368,6 +386,8 @@ class Node(Endpoints, Condition):
         checks = self._checks.stop()
         if self._recheck is not None:
             self._recheck.stop()
+        if self._renewal is not None:
+            self._renewal.stop()
         # All of them at once: a task that ignores its cancellation holds up no other.
         keepers = [keeper.close() for keeper in self._keepers]
         successions = asyncio.ensure_future(self._successions.close())
@@ -487,6 +507,10 @@ class Node(Endpoints, Condition):
             if link is None:
                 raise
             return link
+
+    async def _renew(self, old: LinkProtocol) -> LinkProtocol:
+        """Replace a link that is due; see `Renewal`."""
+        return await self._successions.renew(old)
 
     async def _keep(self, name: str) -> Link:
         """As `connect`, but a link whose peer stops does not count, and the dial ends

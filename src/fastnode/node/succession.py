@@ -230,6 +230,20 @@ class Successions:
         )
         raise_first(each for each in outcomes if each is not None)
 
+    async def renew(self, old: LinkProtocol) -> LinkProtocol:
+        """Replace one link, and return its successor as soon as that is up. The old
+        link ends by itself, when what was begun there is finished.
+
+        Raises:
+            As `Node.reconnect`. The old link stays.
+        """
+        async with self._turn:
+            if old.dialer:
+                _, new = await self._dialed(old)
+            else:
+                _, new = await self._accepted(old, frozenset(), frozenset())
+        return new
+
     async def _within(self, timeout: float, made: Awaitable[Link], name: str) -> None:
         try:
             async with asyncio.timeout(timeout) as scope:
