@@ -27,11 +27,10 @@ from fastnode import (
     run_node,
     start_node,
 )
-from fastnode.certs.authority import Authority
-from fastnode.names import NodeName
 from helpers import served
-from helpers.child import manager_of, write_certificates
+from helpers.child import manager_of
 from helpers.nodes import WAIT_SECONDS, until
+from helpers.pki import authority
 from helpers.served import certificates_of_a_group
 from helpers.single_main import NAME
 
@@ -43,7 +42,8 @@ pytestmark = pytest.mark.one_loop
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("certs")
-    write_certificates(found, NAME, ME)
+    for name in (NAME, ME):
+        authority().write(found, name)
     return found
 
 
@@ -209,6 +209,15 @@ async def test_a_program_that_does_not_end_in_time(folder: Path, how: str) -> No
         assert "cleans up, stopped, 0 links" in program.lines
 
 
+async def test_without_uvloop(folder: Path) -> None:
+    async with started(folder, "asyncio") as program, client(folder, program) as node:
+        assert await node.call(NAME, "work", b"x", timeout=WAIT_SECONDS) == b"x"
+        assert program.find("log: the loop of asyncio is used")
+        program.signal(signal.SIGTERM)
+        assert await program.ended() == 0
+    assert program.lines[-1] == "returned"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_during_the_start(folder: Path, number: signal.Signals) -> None:
     async with started(folder, "slow start") as program:
@@ -291,9 +300,7 @@ async def test_sighup_reads_certificate_files_again(folder: Path) -> None:
     async with started(folder, "watch") as program, client(folder, program) as node:
         await program.said("ready: True")
         before = (await node.connect(NAME)).peer.certificate
-        issued = Authority.load(folder).issue(NodeName.parse(NAME))
-        (folder / f"{NAME}-key.pem").write_bytes(issued.key_pem)
-        (folder / f"{NAME}.pem").write_bytes(issued.cert_pem)
+        authority().write(folder, NAME)
         program.signal(signal.SIGHUP)
         said = await program.said("log: SIGHUP: ")
         assert said == "1 of 1 certificate watches have taken new files"
