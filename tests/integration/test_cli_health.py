@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from helpers.command import (
     ORDERS_FILES,
     certificates,
     check_error,
+    command,
+    environment,
     fastnode,
     invoke,
     listening,
@@ -158,3 +161,29 @@ def test_replies_that_are_too_deep_or_too_large() -> None:
     for reply in (b"[" * 100_000, huge.encode(), b"", b"\xff", b"NaN", b"null"):
         with pytest.raises(ProtocolError):
             understood("a@b", reply)
+
+
+def test_the_probe_of_the_image(certs: Path) -> None:
+    """It shows the certificate of the node, dials this host, and verifies the name."""
+    image = DEPLOY.replace("\\\n", "").partition("HEALTHCHECK")[2]
+    words = json.loads(image[image.index("[") : image.index("]") + 1])
+    assert words[:3] == ["fastnode", "health", "orders@orders.internal"]
+    assert invoke("ca", "issue", words[2], "--dir", certs).exit_code == 0
+    stem = certs / "orders_orders.internal"
+    real = {
+        "/certs/tls.crt": f"{stem}.pem",
+        "/certs/tls.key": f"{stem}-key.pem",
+        "/certs/ca.crt": certs / "ca.pem",
+    }
+    listens = [words[2], "--dir", certs, "--host", "127.0.0.1", "--port", 0]
+    with subprocess.Popen(
+        command("listen", *listens), env=environment(), stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().decode().split()[-1]
+            real["127.0.0.1:15000"] = address
+            done = invoke(*[real.get(word, word) for word in words[1:]])
+        finally:
+            process.terminate()
+    assert (done.exit_code, done.stderr) == (0, "")
