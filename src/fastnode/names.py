@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, SupportsFloat
 
-from fastnode.errors import ConfigError, no_timeout
+from fastnode.errors import ConfigError, Side, no_timeout
 from fastnode.limits import MAX_NODE_NAME_BYTES, PARSED_NAMES
 
 __all__ = [
+    "RESERVED_PREFIX",
     "NodeName",
     "check_address",
     "check_flag",
     "check_host",
+    "check_not_reserved",
     "check_port",
     "check_service",
     "check_timeout",
@@ -26,6 +28,8 @@ __all__ = [
 #: RFC 1035, 2.3.4, in the ASCII form of a name.
 MAX_LABEL: Final = 63
 MAX_HOST: Final = 253
+#: Names of endpoints that begin with this belong to fastnode itself.
+RESERVED_PREFIX: Final = "fastnode."
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_\-]*[a-z0-9_])?\Z")
@@ -222,6 +226,18 @@ def check_flag(what: str, value: object, *, or_none: bool = False) -> None:
     would switch off a check by accident."""
     if not isinstance(value, bool) and not (or_none and value is None):
         raise ConfigError(f"{what} is {value!r}", hint="it is True or False")
+
+
+def check_not_reserved(endpoint: str) -> None:
+    """Raise `ConfigError` if the name of an endpoint has the prefix that fastnode keeps
+    for itself."""
+    if endpoint.startswith(RESERVED_PREFIX):
+        raise ConfigError(
+            f"the endpoint name {endpoint!r} is reserved",
+            side=Side.LOCAL,
+            hint=f"names that begin with {RESERVED_PREFIX!r} belong to fastnode; "
+            "choose another name",
+        )
 
 
 def check_timeout(timeout: object) -> float:

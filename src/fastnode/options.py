@@ -382,10 +382,23 @@ class NodeOptions:
         shed_above: seconds. While the event loop is later than that, every call is
             refused with `Busy`, before its handler begins. None: no call is. Neither
             bound refuses calls of peers' handlers, or messages without confirmation.
-        group: 8 random bytes that all nodes have in common which run under one name at
-            the same time; `WorkerGroup` sees to it. Their peers keep a link with each.
-            None: this node is the only one of its name, and a peer that meets another
-            one takes it for this one, restarted.
+        renew_links: what becomes of links that are up when the certificate of their
+            cert manager is replaced (`CertManager.update`, `CertManager.watch`).
+            "keep": they keep the old certificate. "reconnect": this node replaces them
+            by links with the new certificate, one by one, at random times of up to a
+            minute, as `Node.reconnect` does.
+        max_link_age: seconds. A link that is nearly as old is replaced in the same way,
+            so that both sides verify each other again. None: links last. A link that
+            cannot be replaced stays up, and a later attempt follows.
+        ready: whether the node is ready as soon as it is up. False: it is not ready
+            before `Node.set_ready` says so.
+        group: 8 random bytes that the nodes of a group share. These nodes run under one
+            name at the same time, and `WorkerGroup` sets it for its workers. When a
+            peer has a link with one node of the group and another one connects, the
+            peer knows that this is no restart, and does not probe the first link.
+            None: this node is in no group. It may share its name nevertheless.
+        group_size: how many nodes the group has behind one address. A service of a peer
+            keeps a link with each of them. `WorkerGroup` sets it for its workers.
     """
 
     cert_manager: CertManager | None = None
@@ -394,7 +407,11 @@ class NodeOptions:
     leave_grace: float = limits.LEAVE_GRACE_SECONDS
     max_waiting: int | None = None
     shed_above: float | None = None
+    ready: bool = True
+    renew_links: Literal["keep", "reconnect"] = "keep"
+    max_link_age: float | None = None
     group: bytes | None = None
+    group_size: int = 1
 
     def __post_init__(self) -> None:
         _check_manager("NodeOptions.cert_manager", self.cert_manager)
@@ -411,6 +428,14 @@ class NodeOptions:
                 hint=f"make it once for all nodes of the group: "
                 f"os.urandom({limits.GROUP_BYTES})",
             )
+        check_flag("NodeOptions.ready", self.ready)
+        most = limits.MAX_WORKERS
+        _check_count("NodeOptions.group_size", self.group_size, 1, most)
+        if self.group_size > 1 and self.group is None:
+            raise ConfigError(
+                f"NodeOptions.group_size is {self.group_size} without a group",
+                hint="give all nodes of the group the same 8 bytes as group",
+            )
         _check_number("NodeOptions.shutdown_timeout", self.shutdown_timeout, 0, 86400)
         _check_number("NodeOptions.leave_grace", self.leave_grace, 0, 86400)
         if self.max_waiting is not None:
@@ -418,3 +443,15 @@ class NodeOptions:
             _check_count("NodeOptions.max_waiting", self.max_waiting, 0, most)
         if self.shed_above is not None:
             _check_number("NodeOptions.shed_above", self.shed_above, 0.001, 3600)
+        if self.renew_links not in ("keep", "reconnect"):
+            raise ConfigError(
+                f"NodeOptions.renew_links is {self.renew_links!r}",
+                hint='it is "keep" or "reconnect"',
+            )
+        if self.max_link_age is not None:
+            _check_number(
+                "NodeOptions.max_link_age",
+                self.max_link_age,
+                limits.LEAST_LINK_AGE_SECONDS,
+                86400 * 365,
+            )

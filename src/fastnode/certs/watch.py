@@ -29,12 +29,13 @@ from typing import Final, Protocol, Self, TypeAlias
 
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.file_changes import changes
+from fastnode.certs.on_update import OnUpdate, WatchUpdate, check_on_update, tell
 from fastnode.certs.pool import CertPool
 from fastnode.certs.private_key import Password
 from fastnode.errors import CertificateLoadError, ConfigError, FastnodeError
 from fastnode.loggers import fields
 
-__all__ = ["CertificateWatch"]
+__all__ = ["CertificateWatch", "reread_all"]
 
 log = logging.getLogger("fastnode.certs")
 
@@ -107,6 +108,7 @@ class CertificateWatch:
         password: Password = None,
         interval: float = 1.0,
         trust: tuple[TrustHolder, _File] | None = None,
+        on_update: OnUpdate | None = None,
     ) -> None:
         if (
             isinstance(interval, bool)
@@ -117,7 +119,10 @@ class CertificateWatch:
             raise ConfigError(
                 f"interval is {interval!r}", hint="seconds, from 0.01 to 86400"
             )
+        check_on_update(on_update)
         self._interval = interval
+        self._manager = manager
+        self._on_update = on_update
         sources: list[Source] = [
             PairSource(
                 manager,
@@ -162,14 +167,36 @@ class CertificateWatch:
         Problems with the files are logged and never raised. May be called from any
         thread.
         """
+        return self._check(own_thread=False)
+
+    def _check(self, *, own_thread: bool) -> bool:
         with self._lock:
             contents = read_files(self._files)
-            taken = False
+            taken: list[FollowedFiles] = []
             for part in self._parts:
                 if self._stop.is_set():
                     break
-                taken = part.follow(contents) or taken
-            return taken
+                if part.follow(contents):
+                    taken.append(part)
+            certificate = self._manager.certificate
+        # Not under the lock: a fork waits for the lock, and the callback may take long.
+        if taken and self._on_update is not None:
+            what = {part.what for part in taken}
+            update = WatchUpdate(
+                certificate if PairSource.what in what else None,
+                TrustSource.what in what,
+                tuple(dict.fromkeys(file for part in taken for file in part.files)),
+            )
+            tell(self._on_update, update, own_thread=own_thread)
+        return bool(taken)
+
+    def reread(self) -> bool:
+        """Look at the files now, as `check` does, and try content again that was
+        refused before. If it is refused again, a further warning says why."""
+        with self._lock:
+            for part in self._parts:
+                part.forget_refused()
+            return self.check()
 
     def close(self) -> None:
         """Stop following the files. The manager keeps what it has."""
@@ -243,7 +270,7 @@ class CertificateWatch:
         while not self._stop.is_set():
             try:
                 for _change in changes(self._files, self._interval, self._stop):
-                    self.check()
+                    self._check(own_thread=True)
             except Exception as error:
                 log.exception(
                     "certificate files could not be followed; going on",
@@ -283,6 +310,7 @@ class FollowedFiles:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.files = source.files
+        self.what = source.what
         self._taken = b""
         self._prepared = b""
         self._warned: deque[bytes] = deque(maxlen=REMEMBERED)
@@ -312,6 +340,10 @@ class FollowedFiles:
         self._taken = self._prepared
         self._warned.clear()
         return new
+
+    def forget_refused(self) -> None:
+        """Try content that was refused as if it were new."""
+        self._warned.clear()
 
     def follow(self, contents: dict[Path, Content]) -> bool:
         """Take changed content, if it is good; return whether it was new."""
@@ -344,7 +376,7 @@ class FollowedFiles:
                 logging.ERROR if unexpected else logging.WARNING,
                 "%s: not taken, %s in use stays until the files are in order: %s",
                 names_of(self.files),
-                self._source.what,
+                self.what,
                 said,
                 extra=fields(
                     "files_not_taken", file=names_of(self.files), error=raised
@@ -470,6 +502,19 @@ def _absolute(file: _File) -> Path:
 #: A daemon thread that returns from a library while the interpreter ends can crash the
 #: interpreter. So threads that still run are ended before.
 _running: weakref.WeakSet[CertificateWatch] = weakref.WeakSet()
+
+
+def reread_all() -> tuple[int, int]:
+    """Read the files of all watches of this process again; see
+    `CertificateWatch.reread`.
+
+    Blocks as long as that takes. Problems are logged and never raised.
+
+    Returns:
+        How many watches there are, and how many of them have taken something.
+    """
+    watches = [watch for watch in list(_running) if not watch.closed]
+    return len(watches), sum(watch.reread() for watch in watches)
 
 
 #: Of the thread that forks: the watches whose lock it holds.

@@ -22,7 +22,7 @@ from fastnode.limits import (
     MAX_CLIENT_HELLO_BYTES,
     MAX_INTRODUCTION_BYTES,
 )
-from fastnode.link import endings
+from fastnode.link import endings, instances
 from fastnode.link.machine import Event, State
 from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.loggers import fields
@@ -85,7 +85,14 @@ cdef class Handshake:
     cdef int say_hello(self) except -1:
         self.spoke_at = perf_counter()
         self.hello = self.protocol.extensions.introduce(
-            self.protocol.succession.introduce(self.settings.hello, self.dialer)
+            self.protocol.succession.introduce(
+                instances.introduce(
+                    self.settings.hello,
+                    self.settings.workers,
+                    additional=self.protocol.additional,
+                ),
+                self.dialer,
+            )
         )
         return self.connection.outbox.frame(HELLO, 0, self.hello.encode())
 

@@ -35,6 +35,11 @@ cdef class LinkProtocol(FrameTaker):
 
     # Who is at the other end, once the peer was accepted.
     cdef public object peer
+    # The certificates whose name constraints bind that of the peer, DER. The engine
+    # forgets them when the peer has been judged.
+    cdef public tuple authorities
+    # This dial wants an instance that is not linked; see `fastnode.link.instances`.
+    cdef public bint additional
     # A future: the link, once it is up. What users hold then.
     cdef readonly object established
     cdef readonly object link

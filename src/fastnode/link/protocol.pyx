@@ -120,6 +120,7 @@ cdef class LinkProtocol(FrameTaker):
         self.settings = settings
         self.dialer = dialer
         self.state_ = State.TLS
+        self.authorities = ()
         self.established = self.loop.create_future()
         self.outbox.high_water = settings.high_water
         self.outbox.low_water = settings.low_water
@@ -432,9 +433,13 @@ cdef class LinkProtocol(FrameTaker):
         """See `Link.ping`."""
         return self.keepalive.ping(True)
 
-    def check(self, seconds):
-        """Take the peer for dead unless something is heard of it within `seconds`."""
-        self.keepalive.check(seconds)
+    def check(self, seconds, on_silent=None):
+        """Take the peer for dead unless something is heard of it within `seconds`.
+
+        Args:
+            on_silent: called if the peer is dead; None: the link is lost.
+        """
+        self.keepalive.check(seconds, on_silent)
 
     def peer_silent(self, seconds):
         """The keepalive takes the peer for dead."""

@@ -16,6 +16,7 @@ from fastnode.certs.context import ALPN_PROTOCOL
 from fastnode.dispatch.user_code import HookFailed
 from fastnode.errors import (
     ConfigError,
+    DialedItself,
     DuplicateLink,
     FastnodeError,
     Side,
@@ -27,6 +28,7 @@ from fastnode.limits import (
     WAITING_SHARE_OF_DESCRIPTORS,
 )
 from fastnode.link import endings
+from fastnode.link.instances import is_additional
 from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
@@ -164,7 +166,8 @@ class Acceptor:
     # --- listening -------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen on the first free port of the range.
+        """Listen on the first free port of the range. Connections wait in the kernel's
+        queue until `accept`.
 
         Raises:
             ConfigError: no port of the range is free, or the host is not ours.
@@ -177,13 +180,16 @@ class Acceptor:
             host = options.host or self._context.name.host
             self._sockets = [*await open_port(host, options.port, options.port_range)]
             self._address = (host, self._sockets[0].getsockname()[1])
-        self._resume()
         log.info(
             "%s listens on %s:%d",
             self._context.name,
             *self.address,
             extra=fields("listening", node=self._context.name, address=self.address),
         )
+
+    def accept(self) -> None:
+        """Accept connections from now on."""
+        self._resume()
 
     def _use(self, listener: Listener) -> None:
         hint = "give it a TCP socket that listens, to one acceptor only"
@@ -316,6 +322,8 @@ class Acceptor:
             return None
         connection.detach()
         connection = untyped
+        manager = self._manager
+        shown = None if manager is None else manager.certificate
         try:
             protocol = self._context.protocol(self._engine(), self, dialer=False)
         except (FastnodeError, OSError) as error:
@@ -331,6 +339,7 @@ class Acceptor:
                 error=error,
             )
             return None
+        self._context.follow(protocol, manager, shown)
         protocol.began, protocol.address = pending.began, pending.address
         protocol.gone.add_done_callback(lambda _: self._limiter.release(protocol))
         task = asyncio.get_running_loop().create_task(self._open(connection, protocol))
@@ -386,6 +395,7 @@ class Acceptor:
         identity = identity_of(protocol.presented.certificate, verified=peer.verified)
         full = self._quota.acquire(protocol, old, identity)
         if full is not None:
+            links.check_others(peer)
             raise no_room(full, peer)
         if not succeeds:
             await links.admit_inbound(protocol, peer)
@@ -446,7 +456,8 @@ class Acceptor:
 
     def _handshake_failed(self, protocol: LinkProtocol, error: FastnodeError) -> None:
         host, port = protocol.address
-        if isinstance(error, DuplicateLink):
+        if isinstance(error, (DuplicateLink, DialedItself)):
+            # A dial of an address cannot know who answers there. The dialer is told.
             log.debug(
                 "%s:%d: %s",
                 host,
@@ -461,6 +472,9 @@ class Acceptor:
                     error=error,
                 ),
             )
+            on_duplicate = self._context.links.on_duplicate
+            if on_duplicate is not None and is_additional(protocol.peer_hello):
+                on_duplicate(protocol.address)
             return
         self._refused(Refusal.of(protocol, error))
 

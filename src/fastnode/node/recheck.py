@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from fastnode.errors import (
     CloseReason,
@@ -326,7 +326,11 @@ class Recheck:
         manager, dialer, name = rules
         try:
             make = manager.client_context if dialer else manager.server_context
-            context = make(insecure_skip_verify=False, **self._wanted)
+            wanted: dict[str, Any] = dict(self._wanted)
+            if dialer and name is None:
+                # The dial compared the certificate with a service, not with a host.
+                wanted["verify_server_name"] = False
+            context = make(insecure_skip_verify=False, **wanted)
             found = handles.get((context, name))
             if found is None:
                 found = wrap(context, server_side=not dialer, server_name=name)

@@ -434,7 +434,7 @@ class WorkerGroup:
                 worker.fail(WorkerFailed(error.message, side=Side.LOCAL))
                 return
         if wanted == self._wanted:
-            worker.listen(list(self.addresses))
+            worker.listen(list(self.addresses), self._count)
         else:
             worker.fail(
                 WorkerFailed(

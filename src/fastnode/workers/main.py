@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from inspect import isawaitable
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +23,12 @@ from fastnode.names import NodeName
 from fastnode.node.fork import handled_signals, plug, renew_selector, watch_forks
 from fastnode.node.node import Node
 from fastnode.node.runner import run
-from fastnode.options import NodeOptions
 from fastnode.workers.channel import Channel
 from fastnode.workers.inlet import Inlet
 from fastnode.workers.leash import Leash
 
 if TYPE_CHECKING:
+    from fastnode.peer import Address
     from fastnode.workers.application import Application
 
 __all__ = ["STACK_SIGNAL", "run_worker"]
@@ -205,6 +204,10 @@ class Worker:
             # What comes to nothing tells nobody.
             self._report = self._loop.call_later(50 * REPORT_SECONDS, self._tell)
 
+    def _linked(self, address: Address) -> None:
+        """A dialer wants another worker: it is linked with this one."""
+        self.channel.send({"say": "linked", "host": address[0]})
+
     def _took(self) -> None:
         self._taken += 1
         self._changed()
@@ -217,11 +220,7 @@ class Worker:
 
     async def start(self) -> None:
         """Make the node and say so."""
-        options = await ready(self._application.make_options())
-        if not isinstance(options, NodeOptions):
-            raise ConfigError(
-                f"options returned {options!r}, no NodeOptions", side=Side.LOCAL
-            )
+        options = await self._application.finished_options()
         network = options.network
         if any(each.listener is not None for each in network.acceptors):
             raise ConfigError(
@@ -249,17 +248,18 @@ class Worker:
             for each, inlet in zip(network.acceptors, self._inlets, strict=True)
         ]
         options = replace(
-            options, group=self._group, network=replace(network, acceptors=acceptors)
+            options,
+            group=self._group,
+            group_size=answer["workers"],
+            network=replace(network, acceptors=acceptors),
         )
         self._node = node = Node(self._application.name, options)
         node.on_link_up(self._changed)
         node.on_link_down(self._changed)
-        await node.start()
-        done = self._application.set_up(node)
-        if hasattr(done, "__aenter__"):
-            await self._cleanup.enter_async_context(done)
-        else:
-            await ready(done)
+        node._links.on_duplicate = self._linked
+        await node.start(accept=False)
+        await self._application.set_up(node, self._cleanup)
+        node.accept()
         self.channel.send({"say": "up", "pid": os.getpid()})
 
     async def stop(self) -> None:
@@ -298,8 +298,3 @@ class Worker:
 def limit_of(timeout: float) -> float:
     """Seconds after which a worker that has so many for its links has to be gone."""
     return timeout + 2 * WORKER_GRACE_SECONDS
-
-
-async def ready(value: Any) -> Any:
-    """A value that may have to be awaited."""
-    return await value if isawaitable(value) else value

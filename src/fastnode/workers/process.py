@@ -17,6 +17,7 @@ from fastnode.limits import WORKER_GRACE_SECONDS
 from fastnode.loggers import fields
 from fastnode.workers.channel import Channel
 from fastnode.workers.child import ChildProcess
+from fastnode.workers.handout import LinkedHosts
 from fastnode.workers.heartbeat import Heartbeat
 from fastnode.workers.main import run_worker
 
@@ -84,6 +85,7 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         self._outlets: list[socket.socket] = []
         self._handed = self._taken = self._open = 0
+        self._linked = LinkedHosts(self._loop.time)
         self._failure: WorkerFailed | None = None
         self._up: asyncio.Future[None] = self._loop.create_future()
         self._killer: asyncio.TimerHandle | None = None
@@ -143,6 +145,10 @@ class WorkerProcess:
         """Links and connections on their way, those included that it has not seen."""
         return self.links + self._open + self._handed - self._taken
 
+    def linked_with(self, host: str) -> bool:
+        """See `Taker`."""
+        return host in self._linked
+
     def take(self, port: int, connection: socket.socket) -> bool:
         """See `Taker`."""
         try:
@@ -152,8 +158,12 @@ class WorkerProcess:
         self._handed += 1
         return True
 
-    def listen(self, addresses: list[tuple[str, int]]) -> None:
-        """It gets the connections to these from now on, when it is up."""
+    def listen(self, addresses: list[tuple[str, int]], workers: int) -> None:
+        """Tell the worker what the group listens on. It gets connections when it is up.
+
+        Args:
+            workers: how many workers the group has.
+        """
         if self.state is not State.STARTING:
             return  # it has been stopped while the ports were opened
         inlets: list[socket.socket] = []
@@ -163,7 +173,7 @@ class WorkerProcess:
             self._outlets.append(ours)
             inlets.append(theirs)
         self._channel.send(
-            {"do": "listen", "addresses": addresses},
+            {"do": "listen", "addresses": addresses, "workers": workers},
             [inlet.fileno() for inlet in inlets],
         )
         for inlet in inlets:
@@ -298,6 +308,8 @@ class WorkerProcess:
             )
             error.add_note(message["traceback"])
             self.fail(error)
+        elif what == "linked":
+            self._linked.add(message["host"])
         elif what == "leaving":
             self.stop(self._timeout)
 
