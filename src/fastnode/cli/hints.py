@@ -78,6 +78,7 @@ _OPTIONS: Final = {
         "stop what listens there, or give another --port; --port 0 takes any free one"
     ),
     "send to it (confirm=True waits until it was handed over)": "use 'fastnode send'",
+    ", or use NodeOptions.group": "",
     # TLS.
     " (NetworkOptions.groups)": "",
     "compare NetworkOptions.groups": "compare their TLS libraries",

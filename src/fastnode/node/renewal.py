@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastnode.backoff import Backoff, needs_somebody
+from fastnode.backoff import Backoff
 from fastnode.dispatch.user_code import is_cancelled
 from fastnode.errors import CallTimeout, FastnodeError
 from fastnode.limits import (
@@ -48,6 +48,7 @@ from fastnode.limits import (
 )
 from fastnode.link.machine import State
 from fastnode.loggers import fields
+from fastnode.node.keeper import needs_somebody
 
 if TYPE_CHECKING:
     from fastnode.certs.certificate import Certificate
