@@ -22,7 +22,13 @@ from fastnode.discovery.failure import DiscoveryError
 from fastnode.discovery.target import DEFAULT_WEIGHT, Target
 from fastnode.discovery.watch import Publish, Watch
 from fastnode.errors import ConfigError
-from fastnode.limits import DEFAULT_PORT
+from fastnode.limits import (
+    DEFAULT_PORT,
+    DNS_LEAST_TTL_SECONDS,
+    DNS_MOST_EMPTY_TTL_SECONDS,
+    DNS_MOST_TTL_SECONDS,
+    DNS_TIMEOUT_SECONDS,
+)
 from fastnode.log_limit import LogLimit
 from fastnode.names import check_port, check_service
 
@@ -30,15 +36,6 @@ __all__ = ["DnsDiscovery", "Lookup"]
 
 log = logging.getLogger("fastnode.discovery")
 
-#: An answer without a TTL, or with TTL 0, is asked for again after so many seconds.
-LEAST_TTL_SECONDS: Final = 1.0
-#: A change is seen within so many seconds, whatever the TTL says.
-MOST_TTL_SECONDS: Final = 30.0
-#: The same for an answer without records. Zones often allow to remember those for an
-#: hour, and then a new service would not be found.
-MOST_EMPTY_TTL_SECONDS: Final = 5.0
-#: One question to all name servers together, seconds.
-TIMEOUT_SECONDS: Final = 5.0
 #: The name of SRV records with ``srv=True`` (RFC 2782).
 SRV_NAME: Final = "_fastnode._tcp.{service}"
 PLACE: Final = "{service}"
@@ -94,9 +91,9 @@ class DnsDiscovery:
         suffix: str = "",
         search: Sequence[str] | None = None,
         nameservers: Sequence[str | tuple[str, int]] | None = None,
-        timeout: float = TIMEOUT_SECONDS,
-        min_ttl: float = LEAST_TTL_SECONDS,
-        max_ttl: float = MOST_TTL_SECONDS,
+        timeout: float = DNS_TIMEOUT_SECONDS,
+        min_ttl: float = DNS_LEAST_TTL_SECONDS,
+        max_ttl: float = DNS_MOST_TTL_SECONDS,
     ) -> None:
         check_port(port, "DnsDiscovery.port")
         if port == 0:
@@ -141,10 +138,10 @@ class DnsDiscovery:
                 publish(targets)
                 most = self._max_ttl
                 if not targets:
-                    most = min(most, max(MOST_EMPTY_TTL_SECONDS, self._min_ttl))
+                    most = min(most, max(DNS_MOST_EMPTY_TTL_SECONDS, self._min_ttl))
                 await asyncio.sleep(min(max(ttl, self._min_ttl), most))
 
-        most = max(self._max_ttl, LEAST_TTL_SECONDS)
+        most = max(self._max_ttl, DNS_LEAST_TTL_SECONDS)
         where = f"({name} in the DNS)"
         return Watch(service, follow, where=where, most=most)
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from fastnode.discovery.entry import MAX_ENTRY_BYTES, Entry, decode_entry, entry_of
+from fastnode.discovery.entry import Entry, decode_entry, entry_of
 from fastnode.discovery.failure import DiscoveryError
 from fastnode.discovery.held_file import (
     NEW_SUFFIX,
@@ -25,6 +25,7 @@ from fastnode.discovery.protocol import AnnouncedNode
 from fastnode.discovery.target import Target
 from fastnode.discovery.watch import Publish, Watch
 from fastnode.errors import ConfigError, FastnodeError
+from fastnode.limits import MAX_ENTRY_BYTES
 from fastnode.log_limit import LogLimit
 from fastnode.names import check_service
 

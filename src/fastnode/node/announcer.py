@@ -14,11 +14,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fastnode.backoff import Backoff
 from fastnode.dispatch.user_code import HookFailed, settle
-from fastnode.limits import CANCEL_SECONDS
+from fastnode.limits import ANNOUNCE_SECONDS, CANCEL_SECONDS, WITHDRAW_SECONDS
 from fastnode.log_limit import LogLimit
 from fastnode.loggers import fields
 
@@ -34,13 +34,6 @@ Announce: TypeAlias = (
 )
 
 log = logging.getLogger("fastnode.node")
-
-#: How long a discovery may take to announce a node, seconds: all members of a cluster
-#: have their turn meanwhile.
-ANNOUNCE_SECONDS: Final = 30.0
-#: How long a discovery may take to withdraw it. A node that stops waits for it, while
-#: its peers turn away.
-WITHDRAW_SECONDS: Final = 5.0
 
 
 class Announcer:
