@@ -147,7 +147,7 @@ class EtcdDiscovery:
                     # Silent for long. The answer comes from a majority of the members.
                     found = await gateway.read(first, last, limit=1, count_only=True)
                     gone = gateway.endpoint != stream.endpoint
-                    if gone or found.count != len(entries):
+                    if gone or min(found.count, MAX_TARGETS) != len(entries):
                         return
                     continue
                 for key, data in changes.items():

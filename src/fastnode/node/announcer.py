@@ -82,17 +82,30 @@ class Announcer:
         if ready and self._task is None and not self._closing:
             self._task = self._start(self._run())
 
-    async def close(self) -> None:
-        """Withdraw the node for good; wait until that is done, or its time is over."""
+    async def close(self, timeout: float) -> None:
+        """Withdraw the node for good, and wait until that is done.
+
+        Args:
+            timeout: seconds, after which the discovery is cancelled. It has
+                WITHDRAW_SECONDS at most.
+        """
         self._closing = True
         self.ready_changed(False)
         task = self._task
         if task is None:
             return
-        if not self._announced:
-            task.cancel()  # it waits, or it announces
-        # The discovery has its own limit. This one is for what ignores cancellation.
-        await asyncio.wait([task], timeout=WITHDRAW_SECONDS + CANCEL_SECONDS)
+        if self._announced:
+            await asyncio.wait([task], timeout=min(timeout, WITHDRAW_SECONDS))
+            if not task.done():
+                log.warning(
+                    "%s was not withdrawn by %s in time",
+                    self._node.name,
+                    self._where,
+                    extra=fields("not_announced", node=self._node.name),
+                )
+        # Otherwise it waits, or it announces.
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_SECONDS)
         if not task.done():
             log.error(
                 "%s: %s goes on announcing though it was cancelled",
