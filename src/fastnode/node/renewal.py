@@ -158,7 +158,7 @@ class Renewal:
         self._due: deque[Followed] = deque()
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = os.getpid()
+        self._process = 0
         self._stopped = False
 
     # --- which links ----------------------------------------------------------------
@@ -178,7 +178,7 @@ class Renewal:
                 one costs a handshake too many, and an older one would hide an update.
         """
         if not self._stopped:
-            self._loop = asyncio.get_running_loop()
+            self._loop, self._process = asyncio.get_running_loop(), os.getpid()
             manager = manager if self._certificates else None
             link = Followed(protocol, manager, shown, Backoff())
             protocol.established.add_done_callback(partial(self._came_up, link))
