@@ -104,7 +104,9 @@ class DnsDiscovery:
         self._port = port
         self._srv = bool(srv)
         self._pattern = _pattern(srv, suffix)
-        if isinstance(search, str):
+        if search is not None and (
+            isinstance(search, (str, bytes)) or not isinstance(search, Sequence)
+        ):
             raise ConfigError(
                 f"DnsDiscovery.search is {search!r}", hint="write a list of domains"
             )
@@ -320,11 +322,12 @@ def _nameservers(given: object) -> tuple[tuple[str, int], ...] | None:
     for each in given:
         host, port = each if isinstance(each, tuple) and len(each) == 2 else (each, 53)
         try:
-            ipaddress.ip_address(host)
+            # An int would be an address too.
+            ipaddress.ip_address(host if isinstance(host, str) else "")
         except ValueError:
             raise ConfigError(f"{each!r} is no name server", hint=hint) from None
         check_port(port, f"the port of the name server {host}")
-        found.append((str(host), port))
+        found.append((host, port))
     return tuple(found)
 
 

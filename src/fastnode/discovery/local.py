@@ -67,7 +67,7 @@ class LocalDiscovery:
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
         if directory is None:
             path = default_directory()
-        elif isinstance(directory, (str, os.PathLike)) and str(directory):
+        elif isinstance(directory, (str, os.PathLike)) and _is_path(str(directory)):
             path = Path(directory)
         else:
             raise ConfigError(
@@ -195,6 +195,10 @@ class LocalDiscovery:
 
     def __repr__(self) -> str:
         return f"<LocalDiscovery in {self.directory}>"
+
+
+def _is_path(text: str) -> bool:
+    return bool(text) and "\0" not in text
 
 
 def _targets_of(service: str, entries: dict[str, Entry | None]) -> Iterator[Target]:
