@@ -211,9 +211,7 @@ class World:
     async def up(self, count: int) -> None:
         """Wait until the directory has so many instances."""
         async with asyncio.timeout(60):
-            async for targets in LocalDiscovery(self.folder / "directory").watch(
-                "shop"
-            ):
+            async for targets in LocalDiscovery(self.folder / "directory").watch("shop"):
                 if len(targets) == count:
                     return
 
