@@ -138,14 +138,18 @@ class DnsDiscovery:
                 else:
                     targets, ttl = await lookup.hosts(name, self._port)
                 publish(targets)
-                most = self._max_ttl
-                if not targets:
-                    most = min(most, max(DNS_MOST_EMPTY_TTL_SECONDS, self._min_ttl))
-                await asyncio.sleep(min(max(ttl, self._min_ttl), most))
+                await asyncio.sleep(self._pause(ttl, empty=not targets))
 
         most = max(self._max_ttl, DNS_LEAST_TTL_SECONDS)
         where = f"({name} in the DNS)"
         return Watch(service, follow, where=where, most=most)
+
+    def _pause(self, ttl: float, *, empty: bool) -> float:
+        """Return for how many seconds an answer is used."""
+        most = self._max_ttl
+        if empty:
+            most = min(most, max(DNS_MOST_EMPTY_TTL_SECONDS, self._min_ttl))
+        return min(max(ttl, self._min_ttl), most)
 
     def __repr__(self) -> str:
         kind = "SRV" if self._srv else "A and AAAA"
