@@ -386,7 +386,7 @@ class Node(Endpoints, Condition):
         successions = asyncio.ensure_future(self._successions.close())
         withdrawn = None
         if self._announcer is not None:
-            withdrawn = asyncio.ensure_future(self._announcer.close())
+            withdrawn = asyncio.ensure_future(self._announcer.close(departure.left))
         await departure.leave(self._stop_dialing)
         for acceptor in self._acceptors:
             acceptor.close()
