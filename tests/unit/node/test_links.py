@@ -118,7 +118,9 @@ def test_workers_of_one_group_are_not_asked() -> None:
     assert not ends[0].checks
 
 
-def test_an_instance_that_is_linked_is_refused_or_replaces_its_link() -> None:
+def test_an_instance_that_is_linked_is_refused_or_replaces_its_link(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     links = registry(A, "0")
     ours = up(links, peer(B, "1"), dialer=True)
     with pytest.raises(DuplicateLink):
@@ -133,6 +135,9 @@ def test_an_instance_that_is_linked_is_refused_or_replaces_its_link() -> None:
     again = up(links, peer(B, "2"))
     assert theirs.closed
     assert links.links_of(B) == [ours, again]
+    (said,) = [each.getMessage() for each in caplog.records if each.levelno > 20]
+    assert theirs.peer.instance in said
+    assert "what to do: see whether a proxy" in said
 
 
 @pytest.mark.parametrize("same", [True, False])
