@@ -157,6 +157,28 @@ def test_guarantee_4_the_unverified_end_no_link_of_the_verified(same: bool) -> N
     assert links.links_of(B) == [verified]
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+def test_watchers_hear_once_of_each_change(leaves: bool) -> None:
+    links = registry(A, "0")
+    heard: list[tuple[End, bool]] = []
+    links.watchers.append(lambda end, now: heard.append((end, now)))
+    old, other = up(links, peer(B, "1")), up(links, peer(B, "2"))
+    if leaves:
+        links.turn_away(old)
+    new = End(links, old.peer)
+    new.succession.predecessor = old
+    old.hand_over_to = lambda _: None  # type: ignore[attr-defined]
+    new.come_up()
+    old.terminate(FastnodeError("it has been succeeded"))
+    began = [(old, True), (other, True)]
+    if leaves:
+        assert heard == [*began, (old, False), (new, True)]
+        assert links.links_of(B) == [other, new]
+    else:
+        assert heard == [*began, (new, True), (old, False)]
+        assert links.links_of(B) == [new, other]
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["up", "up", "up", "end", "silent", "leave", "prefer"]),
