@@ -468,6 +468,8 @@ class LinkRegistry:
     ) -> None:
         """Let new messages take a link. It becomes addressable if no other one is."""
         known = self._by_name.get(peer.name)
+        # A link whose peer stops can be succeeded, and took nothing any more.
+        gone = predecessor if predecessor in self.links_of(peer.name) else None
         if known is not None and known is not predecessor:
             self._others.setdefault(peer.name, {})[peer.instance] = protocol
         else:
@@ -479,8 +481,8 @@ class LinkRegistry:
             self._changed(peer.name)
         for watcher in self.watchers:
             watcher(protocol, True)
-            if predecessor is not None:
-                watcher(predecessor, False)
+            if gone is not None:
+                watcher(gone, False)
 
     def _unname(self, protocol: LinkProtocol, peer: Peer) -> None:
         """Let new messages take a link no more. If it was addressable, the link with
