@@ -398,7 +398,8 @@ class NodeOptions:
             peer knows that this is no restart, and does not probe the first link.
             None: this node is in no group. It may share its name nevertheless.
         group_size: how many nodes the group has behind one address. A service of a peer
-            keeps a link with each of them. `WorkerGroup` sets it for its workers.
+            keeps a link with each of them. `WorkerGroup` sets it for its workers. None:
+            peers are not told.
     """
 
     cert_manager: CertManager | None = None
@@ -411,7 +412,7 @@ class NodeOptions:
     renew_links: Literal["keep", "reconnect"] = "keep"
     max_link_age: float | None = None
     group: bytes | None = None
-    group_size: int = 1
+    group_size: int | None = None
 
     def __post_init__(self) -> None:
         _check_manager("NodeOptions.cert_manager", self.cert_manager)
@@ -429,13 +430,14 @@ class NodeOptions:
                 f"os.urandom({limits.GROUP_BYTES})",
             )
         check_flag("NodeOptions.ready", self.ready)
-        most = limits.MAX_WORKERS
-        _check_count("NodeOptions.group_size", self.group_size, 1, most)
-        if self.group_size > 1 and self.group is None:
-            raise ConfigError(
-                f"NodeOptions.group_size is {self.group_size} without a group",
-                hint="give all nodes of the group the same 8 bytes as group",
-            )
+        if self.group_size is not None:
+            most = limits.MAX_WORKERS
+            _check_count("NodeOptions.group_size", self.group_size, 1, most)
+            if self.group is None:
+                raise ConfigError(
+                    f"NodeOptions.group_size is {self.group_size} without a group",
+                    hint="give all nodes of the group the same 8 bytes as group",
+                )
         _check_number("NodeOptions.shutdown_timeout", self.shutdown_timeout, 0, 86400)
         _check_number("NodeOptions.leave_grace", self.leave_grace, 0, 86400)
         if self.max_waiting is not None:

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -81,7 +82,11 @@ def levels(call: ast.Call) -> set[str]:
 
 
 def events(call: ast.Call) -> tuple[set[str], set[str]]:
-    """The events that a call logs, and the fields that it gives."""
+    """The events that a call logs, and the fields that it gives.
+
+    Raises:
+        AssertionError: it has no event.
+    """
     given = {each.arg: each.value for each in call.keywords if each.arg}
     if isinstance(call.func, ast.Attribute) and call.func.attr == "say":
         assert "event" in given, ast.unparse(call)
@@ -95,9 +100,8 @@ def events(call: ast.Call) -> tuple[set[str], set[str]]:
     return names, {GIVES.get(name, name) for name in given}
 
 
-def logged() -> dict[str, Event]:
-    """What the source logs, by event."""
-    found: dict[str, Event] = defaultdict(Event)
+def all_calls() -> Iterator[tuple[Path, str, ast.Call]]:
+    """All log calls of the source: the file, the logger and the call."""
     for path in sorted(SOURCE.rglob("*.py*")):
         if path.suffix not in (".py", ".pyx") or path.name == "log_limit.py":
             continue
@@ -109,12 +113,20 @@ def logged() -> dict[str, Event]:
         named = set(re.findall(r'getLogger\("fastnode\.(\w+)"\)', text))
         (logger,) = named or {path.parent.name}
         for call in calls:
-            names, fields = events(call)
-            for name in names:
-                found[name].loggers.add(logger)
-                found[name].levels |= levels(call)
-                found[name].fields |= fields
-    return found
+            yield path, logger, call
+
+
+@cache
+def logged() -> dict[str, Event]:
+    """What the source logs, by event."""
+    found: dict[str, Event] = defaultdict(Event)
+    for _, logger, call in all_calls():
+        names, fields = events(call)
+        for name in names:
+            found[name].loggers.add(logger)
+            found[name].levels |= levels(call)
+            found[name].fields |= fields
+    return dict(found)
 
 
 def documented() -> dict[str, Event]:
@@ -129,6 +141,17 @@ def documented() -> dict[str, Event]:
     return found
 
 
+def test_every_log_call_has_an_event() -> None:
+    without = []
+    for path, _, call in all_calls():
+        try:
+            events(call)
+        except AssertionError:
+            without.append(f"{path.name}: {ast.unparse(call)}")
+    hint = 'give it extra=fields("event", ...), see docs/architecture.md'
+    assert not without, "\n".join([hint, *without])
+
+
 def test_all_events_are_documented() -> None:
     assert sorted(documented()) == sorted(logged())
 
@@ -138,9 +161,9 @@ def test_events_are_in_order() -> None:
     assert rows == sorted(rows)
 
 
-@pytest.mark.parametrize("name", sorted(logged()))
+@pytest.mark.parametrize("name", sorted(documented()))
 def test_an_event_is_as_documented(name: str) -> None:
-    source, said = logged()[name], documented()[name]
+    source, said = logged().get(name, Event()), documented()[name]
     assert source.loggers == said.loggers
     assert source.levels <= said.levels
     assert source.fields <= said.fields

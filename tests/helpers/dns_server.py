@@ -7,7 +7,7 @@ import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -53,8 +53,17 @@ class DnsServer:
 
     async def start(self) -> None:
         """Start it with the records, at the same port as before."""
-        if not self.address[1]:
+        if self.address[1]:
+            await self._start()
+            return
+        for attempt in range(3):
             self.address = ("127.0.0.1", free_port())
+            # Another program may have taken the port.
+            with suppress(AssertionError) if attempt < 2 else nullcontext():
+                await self._start()
+                return
+
+    async def _start(self) -> None:
         assert DNSMASQ is not None
         configuration = self._folder / "dnsmasq.conf"
         text = "\n".join(
@@ -76,14 +85,17 @@ class DnsServer:
             said = b""
             while b"started" not in said:
                 line = await self._process.stderr.readline()
-                assert line, f"dnsmasq ended: {said!r}"
+                if not line:
+                    await self.stop()
+                    raise AssertionError(f"dnsmasq ended: {said!r}")
                 said += line
 
     async def stop(self) -> None:
         """Kill it."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
+            if process.returncode is None:
+                process.kill()
             assert process.stderr is not None
             async with asyncio.timeout(WAIT_SECONDS):
                 await process.stderr.read()

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -131,6 +131,22 @@ def make_cluster(
     folder: Path, members: int = 1, options: Sequence[str] = ()
 ) -> Iterator[list[EtcdServer]]:
     """Members of a new cluster, which serve."""
+    servers: list[EtcdServer] = []
+    for attempt in range(3):
+        # Another program may have taken one of the ports.
+        with suppress(AssertionError) if attempt < 2 else nullcontext():
+            inner = folder / f"cluster{attempt}"
+            inner.mkdir()
+            servers = _launch(inner, members, options)
+            break
+    try:
+        yield servers
+    finally:
+        for each in servers:
+            each.kill()
+
+
+def _launch(folder: Path, members: int, options: Sequence[str]) -> list[EtcdServer]:
     ports = free_ports(2 * members)
     names = {f"m{n}": ports[members + n] for n in range(members)}
     servers = [
@@ -142,7 +158,8 @@ def make_cluster(
             each.launch()
         for each in servers:
             each.wait()
-        yield servers
-    finally:
+    except BaseException:
         for each in servers:
             each.kill()
+        raise
+    return servers

@@ -93,6 +93,7 @@ async def test_kit(check: kit.Check, server: DnsServer) -> None:
     await check(DnsSubject(server))
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("check", kit.OUTAGE_CHECKS)
 async def test_outages(check: kit.OutageCheck, server: DnsServer) -> None:
     await check(DnsSubject(server))
@@ -145,6 +146,7 @@ async def test_another_name_server_is_asked_where_one_is_away(
     await watch.aclose()
 
 
+@pytest.mark.one_loop
 async def test_search_domains(server: DnsServer) -> None:
     records = hosts("10.0.0.1", name="billing.prod.test")
     await server.set_records(records + hosts("10.0.0.2", name="audit.b.test"))
@@ -155,6 +157,7 @@ async def test_search_domains(server: DnsServer) -> None:
         await watch.aclose()
 
 
+@pytest.mark.one_loop
 async def test_aliases_are_followed(server: DnsServer) -> None:
     alias = "cname=billing.test,real.test"
     await server.set_records([*hosts("10.0.0.1", name="real.test"), alias])
@@ -171,6 +174,7 @@ async def test_an_answer_that_is_too_long_for_one_datagram(server: DnsServer) ->
     await watch.aclose()
 
 
+@pytest.mark.one_loop
 async def test_a_long_ttl_has_a_ceiling(tmp_path: Path) -> None:
     server = DnsServer(tmp_path, ttl=3600)
     server.records = hosts("10.0.0.1")
@@ -186,6 +190,7 @@ async def test_a_long_ttl_has_a_ceiling(tmp_path: Path) -> None:
 # --- SRV records ----------------------------------------------------------------------
 
 
+@pytest.mark.one_loop
 async def test_srv_records_have_ports_weights_and_priorities(
     server: DnsServer,
 ) -> None:
@@ -216,6 +221,7 @@ async def test_srv_records_have_ports_weights_and_priorities(
     await watch.aclose()
 
 
+@pytest.mark.one_loop
 async def test_the_name_of_srv_records_can_be_chosen(server: DnsServer) -> None:
     await server.set_records(
         [

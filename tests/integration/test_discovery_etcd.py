@@ -116,6 +116,7 @@ class CutOff(kit.AnnouncingSubject):
             self._server.signal(signal.SIGCONT)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("check", kit.OUTAGE_CHECKS)
 async def test_outages(check: kit.OutageCheck, own: EtcdServer) -> None:
     async with CutOff(own) as subject:
@@ -368,6 +369,7 @@ async def test_a_new_certificate_is_taken_for_the_next_connection(
     await watch.aclose()
 
 
+@pytest.mark.one_loop
 async def test_a_server_of_another_authority_is_not_asked(secure: EtcdServer) -> None:
     manager = CertAuthManager(
         certificate("billing@127.0.0.1"), root_cas=pool("other CA")
@@ -377,6 +379,7 @@ async def test_a_server_of_another_authority_is_not_asked(secure: EtcdServer) ->
         await discovery.announce(FakeNode.at("b", ONE), ["billing"]).__aenter__()
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("secure", ["one-sided"], indirect=True)
 async def test_users_with_passwords(secure: EtcdServer) -> None:
     # With users, the gateway refuses certificates with a Common Name.

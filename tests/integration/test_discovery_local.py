@@ -140,6 +140,8 @@ async def test_a_forked_child_does_not_keep_the_file_of_its_dead_parent(
     await watch.aclose()
 
 
+# The suite has threads, and the child does not use them.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 async def test_a_forked_child_leaves_the_file_to_its_parent(directory: Path) -> None:
     discovery = LocalDiscovery(directory)
     announcement = discovery.announce(FakeNode.at("billing", ONE), ["billing"])
@@ -304,12 +306,24 @@ async def test_a_file_that_cannot_be_written_leaves_nothing(directory: Path) -> 
 def test_the_default_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert LocalDiscovery().directory == tmp_path / "fastnode"
+
+
+@pytest.mark.parametrize("given", ["", "relative", "/no/where", "file", "another"])
+def test_a_default_directory_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
     user = os.geteuid()
-    for ignored in ("", "relative"):
-        monkeypatch.setenv("XDG_RUNTIME_DIR", ignored)
-        monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-        with mock.patch.object(Path, "is_dir", return_value=False):
-            assert default_directory() == tmp_path / f"fastnode-{user}"
-        runtime = Path(f"/run/user/{user}")
-        expected = runtime / "fastnode" if runtime.is_dir() else default_directory()
-        assert default_directory() == expected
+    if given == "file":
+        (tmp_path / "file").touch()
+        given = str(tmp_path / "file")
+    if given == "another":  # as after `sudo`
+        given = str(tmp_path)
+        user += 1
+        monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", given)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/temporary")
+    runtime = Path(f"/run/user/{user}")
+    expected = Path(f"/temporary/fastnode-{user}")
+    if runtime.is_dir() and runtime.stat().st_uid == user:
+        expected = runtime / "fastnode"
+    assert default_directory() == expected

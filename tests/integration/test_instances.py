@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,17 +14,21 @@ import pytest
 from fastnode import (
     AcceptorOptions,
     Link,
+    LinkLost,
     Node,
     Peer,
     PeerNameMismatch,
+    Route,
     Side,
 )
 from fastnode.errors import DialedItself, DuplicateLink
+from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.names import NodeName
 from fastnode.node.membership import Membership
-from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, start, until
 from helpers.pki import authority, manager
+from helpers.proxy import Proxy
 
 BETA = Membership.of("beta")
 
@@ -274,3 +279,107 @@ async def test_dials_by_address_end_in_time_and_when_the_node_stops() -> None:
                 await dial
             with pytest.raises(ConnectionError, match="was stopped"):
                 await a._instances.connect(silent.getsockname(), BETA)
+
+
+# --- two clients of one name ----------------------------------------------------------
+
+
+class Events:
+    """What a node is told of its links."""
+
+    def __init__(self, node: Node) -> None:
+        self.up: list[Link] = []
+        self.down: list[Link] = []
+        node.on_link_up(self.up.append)
+        node.on_link_down(lambda link, _: self.down.append(link))
+
+
+async def test_pods_of_one_name_do_not_evict_each_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each of them keeps a link, and calls all the time."""
+    caplog.set_level(logging.WARNING)
+    async with running(B) as b, several(3, A, listens=False) as pods:
+        b.handler("echo")(lambda message: message.payload)
+        events = Events(b)
+        for pod in pods:
+            introduce(pod, b)
+        async with AsyncExitStack() as kept:
+            for pod in pods:
+                await kept.enter_async_context(pod.keep_connected(B))
+            for number in range(60):
+                pod = pods[number % 3]
+                reply = await pod.call(B, "echo", b"x", timeout=WAIT_SECONDS)
+                assert reply == b"x"
+            await until(lambda: len(b.links) == 3)
+        assert len(events.up) == 3
+        assert not events.down
+        # The first has the name, and the next takes it.
+        said = [int(await b.call(A, "who", b"", timeout=WAIT_SECONDS))]
+        await pods[said[0]].stop()
+        said.append(int(await b.call(A, "who", b"", timeout=WAIT_SECONDS)))
+        assert len(set(said)) == 2
+    assert not caplog.messages
+
+
+async def test_who_answers_stays_and_who_does_not_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fastnode.node.links.CHECK_SECONDS", 0.3)
+    async with (
+        running(B) as b,
+        Proxy() as proxy,
+        several(3, A, listens=False, shutdown_timeout=0.1) as (dead, alive, newer),
+    ):
+        await proxy.start(b.acceptors[0].address)
+        dead.add_route(Route("^beta@", *proxy.address))
+        for pod in (alive, newer):
+            introduce(pod, b)
+        for pod in (dead, alive):
+            await pod.connect(B)
+            await until(lambda p=pod: p.instance in {x.peer.instance for x in b.links})  # type: ignore[misc]
+        # What was begun before is answered on its own link.
+        first, second = b.links
+        proxy.stall(proxy.writers)
+        call = asyncio.ensure_future(first.call("who", b""))
+        await newer.connect(B)
+        await until(lambda: len(b.links) == 3 or first.closed)
+        with pytest.raises(LinkLost, match="another instance"):
+            await call
+        # The other one was asked no later than this one, and has answered.
+        assert not second.closed
+        assert await b.call(A, "who", b"", timeout=WAIT_SECONDS) == b"1"
+        assert len(b.links) == 2
+    (said,) = [each for each in caplog.messages if "does not answer" in each]
+    assert first.peer.instance in said
+    assert "NodeOptions.group" in said
+
+
+async def test_a_restart_behind_the_same_address() -> None:
+    """As a pod that is restarted at once: its old connection is half-open."""
+    async with running(A) as a, Proxy() as proxy, AsyncExitStack() as stack:
+        b = await start(B)
+        await proxy.start(address(b))
+        link = await a._instances.connect(proxy.address, BETA)
+        proxy.stall(proxy.writers)
+        await b.stop(timeout=0.1)
+        again = await stack.enter_async_context(running(B))
+        again.handler("who")(lambda _: b"again")
+        proxy.retarget(address(again))
+        newer = await a._instances.connect(proxy.address, BETA)
+        assert newer is not link
+        assert await who(newer) == b"again"
+        assert link.state is State.UP or link.error is not None
+
+
+async def test_reconnect_of_a_link_by_address_goes_to_its_address() -> None:
+    """No route leads there, and other instances have the name."""
+    async with running(A) as a, several(3) as pods:
+        before = [await a._instances.connect(address(pod), BETA) for pod in pods]
+        await a.reconnect(B)
+        after = a._instances.links_of(BETA)
+        assert not set(before) & set(after)
+        ours = {(peer_of(x).instance, peer_of(x).address) for x in before}
+        assert {(peer_of(x).instance, peer_of(x).address) for x in after} == ours
+        for pod in pods:
+            assert len(pod.links) == 1

@@ -7,6 +7,7 @@
 - `DnsDiscovery`: A and AAAA records, or SRV records
 - `EtcdDiscovery`: keys of etcd
 - `DiscoveryError`: a directory that cannot be asked or written
+- `Watch`, `Publish`: what your own discovery returns, and how it gives its targets
 - `fastnode.discovery.kit`: checks for your own discovery
 
 Each name is loaded when it is first asked for.
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     )
     from fastnode.discovery.static import StaticDiscovery
     from fastnode.discovery.target import Target
+    from fastnode.discovery.watch import Publish, Watch
 
 __all__ = [
     "AnnouncedAcceptor",
@@ -40,8 +42,10 @@ __all__ = [
     "DnsDiscovery",
     "EtcdDiscovery",
     "LocalDiscovery",
+    "Publish",
     "StaticDiscovery",
     "Target",
+    "Watch",
 ]
 
 #: Where the names are.
@@ -54,8 +58,10 @@ _MODULES = {
     "EtcdDiscovery": "fastnode.discovery.etcd",
     "DnsDiscovery": "fastnode.discovery.dns",
     "LocalDiscovery": "fastnode.discovery.local",
+    "Publish": "fastnode.discovery.watch",
     "StaticDiscovery": "fastnode.discovery.static",
     "Target": "fastnode.discovery.target",
+    "Watch": "fastnode.discovery.watch",
 }
 
 if not TYPE_CHECKING:  # or type checkers would take any name for one of these

@@ -1,4 +1,4 @@
-"""A test kit for discoveries: what `fastnode` expects of each, as checks.
+"""A test kit for discoveries: what `fastnode` expects of them, as checks.
 
 Your test gives each check a `Subject`: your discovery, and a way to change what it
 finds. ::

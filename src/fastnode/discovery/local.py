@@ -54,9 +54,9 @@ class LocalDiscovery:
     Args:
         directory: a directory with mode 0700 that belongs to this user. It is made if
             its parent exists. It must be on a file system of this host. None takes
-            ``$XDG_RUNTIME_DIR/fastnode``. Without that variable it takes
-            ``/run/user/UID/fastnode``, or else ``fastnode-UID`` in the directory for
-            temporary files (`tempfile.gettempdir`).
+            ``$XDG_RUNTIME_DIR/fastnode``. If that variable does not name a directory of
+            this user, it takes ``/run/user/UID/fastnode``, or else ``fastnode-UID`` in
+            the directory for temporary files (`tempfile.gettempdir`).
 
     Raises:
         ConfigError: the directory cannot be made, belongs to another user, or can be

@@ -22,19 +22,24 @@ __all__ = ["PrivateDirectory", "default_directory"]
 def default_directory() -> Path:
     """Return the directory of this user for the nodes of this host.
 
-    It is ``$XDG_RUNTIME_DIR/fastnode``. Where that variable is not set, it is
-    ``/run/user/UID/fastnode``, and where that does not exist ``fastnode-UID`` in the
-    directory for temporary files.
+    It is ``$XDG_RUNTIME_DIR/fastnode``. Where that variable does not name a directory of
+    this user, it is ``/run/user/UID/fastnode``, and where that does not exist
+    ``fastnode-UID`` in the directory for temporary files.
     """
-    given = os.environ.get("XDG_RUNTIME_DIR", "")
-    if Path(given).is_absolute():  # the specification ignores others
-        return Path(given) / "fastnode"
     user = os.geteuid()
-    runtime = Path(f"/run/user/{user}")
-    with suppress(OSError):
-        if runtime.is_dir() and runtime.stat().st_uid == user:
-            return runtime / "fastnode"
+    for runtime in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{user}"):
+        # The specification wants an absolute path. `sudo` may keep that of the caller.
+        if Path(runtime).is_absolute() and _belongs_to(user, runtime):
+            return Path(runtime) / "fastnode"
     return Path(tempfile.gettempdir()) / f"fastnode-{user}"
+
+
+def _belongs_to(user: int, directory: str) -> bool:
+    try:
+        status = Path(directory).stat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == user
 
 
 class PrivateDirectory:

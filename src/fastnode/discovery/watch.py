@@ -20,7 +20,10 @@ from typing import Final, Self, TypeAlias
 
 from fastnode.backoff import Backoff
 from fastnode.discovery.target import Target, normal_targets
+from fastnode.dispatch.user_code import HookFailed, name_of, settle, text_of
+from fastnode.limits import CANCEL_SECONDS
 from fastnode.log_limit import LogLimit
+from fastnode.names import check_service
 
 __all__ = ["MAX_TARGETS", "Follow", "Publish", "Watch"]
 
@@ -53,11 +56,14 @@ class _Newest:
         self.targets: tuple[Target, ...] = ()
         #: Counts the sets that differ from the one before; 0: there is none yet.
         self.version = 0
+        #: Why the directory cannot be asked at present.
+        self.error: BaseException | None = None
         self.news = asyncio.Event()
         self.limit = LogLimit(log)
 
     def publish(self, targets: Iterable[Target]) -> None:
         normal = normal_targets(targets)
+        self.error = None
         if len(normal) > MAX_TARGETS:
             self.limit.say(
                 logging.WARNING,
@@ -89,7 +95,13 @@ class Watch:
         where: the directory, for the log: "in etcd under /prod".
         first: seconds, the ceiling of the first pause after a failure.
         most: seconds, the highest ceiling.
+
+    Raises:
+        ConfigError: `service` cannot be the name of a service.
     """
+
+    # For `__del__`, if the constructor raises.
+    _task: asyncio.Task[None] | None = None
 
     def __init__(
         self,
@@ -100,12 +112,11 @@ class Watch:
         first: float = FIRST_PAUSE_SECONDS,
         most: float = MOST_PAUSE_SECONDS,
     ) -> None:
-        self._service = service
+        self._service = check_service(service)
         self._what = f"service {service} {where}".strip()
         self._follow = follow
         self._backoff = Backoff(first=first, most=most, stable=STABLE_SECONDS)
         self._newest: _Newest | None = None
-        self._task: asyncio.Task[None] | None = None
         self._seen = 0
         self._closed = False
 
@@ -127,6 +138,12 @@ class Watch:
             await newest.news.wait()
         raise StopAsyncIteration
 
+    @property
+    def error(self) -> BaseException | None:
+        """Why the directory cannot be asked at present, and the last set may be old.
+        None if nothing has failed since the last set was published."""
+        return None if self._newest is None else self._newest.error
+
     async def aclose(self) -> None:
         """Stop following. A consumer that waits gets no further set."""
         self._closed = True
@@ -135,7 +152,8 @@ class Watch:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            await asyncio.wait([task])
+            # What ignores its cancellation must not hold up the consumer.
+            await asyncio.wait([task], timeout=CANCEL_SECONDS)
 
     def _begin(self) -> _Newest:
         if self._newest is None:
@@ -158,22 +176,23 @@ async def _keep_following(newest: _Newest, follow: Follow, backoff: Backoff) -> 
     clock = asyncio.get_running_loop().time
     while True:
         began = clock()
-        error: Exception | None
+        error: BaseException = EOFError("it has ended by itself")
         try:
-            await follow(newest.publish)
-            reason, error = "it has ended by itself", None
-        except Exception as raised:
-            reason, error = f"{type(raised).__name__}: {raised}", raised
+            await settle(follow(newest.publish))
+        except HookFailed as failed:
+            error = failed.error
+        newest.error = error.with_traceback(None)
         backoff.was_up(clock() - began)
         pause = backoff.pause()
         newest.limit.say(
             logging.WARNING,
-            type(error).__name__,
-            "%s cannot be followed, and %s; trying again in %.1f s: %s",
+            name_of(error),
+            "%s cannot be followed, and %s; trying again in %.1f s: %s: %s",
             newest.what,
             "its last targets stay valid" if newest.version else "has no targets yet",
             pause,
-            reason,
+            name_of(error),
+            text_of(error),
             event="discovery_failed",
             service=newest.service,
             error=error,

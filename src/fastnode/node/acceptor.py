@@ -458,20 +458,21 @@ class Acceptor:
         host, port = protocol.address
         if isinstance(error, (DuplicateLink, DialedItself)):
             # A dial of an address cannot know who answers there. The dialer is told.
-            log.debug(
-                "%s:%d: %s",
-                host,
-                port,
-                error,
-                extra=fields(
-                    "link_duplicate",
-                    node=self._context.name,
-                    peer=protocol.peer,
-                    link=protocol.number,
-                    address=protocol.address,
-                    error=error,
-                ),
-            )
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug(
+                    "%s:%d: %s",
+                    host,
+                    port,
+                    error,
+                    extra=fields(
+                        "link_duplicate",
+                        node=self._context.name,
+                        peer=protocol.peer,
+                        link=protocol.number,
+                        address=protocol.address,
+                        error=error,
+                    ),
+                )
             on_duplicate = self._context.links.on_duplicate
             if on_duplicate is not None and is_additional(protocol.peer_hello):
                 on_duplicate(protocol.address)

@@ -494,7 +494,9 @@ class LinkRegistry:
         assert peer is not None
         self._confirmed(protocol)
         self._up[protocol] = link
-        log.info("link up: %s", peer, extra=self._fields("link_up", protocol, peer))
+        # Many nodes do not log at INFO, and each link would pay for the fields.
+        if log.isEnabledFor(logging.INFO):
+            log.info("link up: %s", peer, extra=self._fields("link_up", protocol, peer))
         succession = protocol.succession
         succession.on_asked = self.on_asked
         protocol.extensions.on_leaving = self.peer_leaves
@@ -745,7 +747,8 @@ class LinkRegistry:
         ticket = protocol.succession.ticket
         if ticket is not None and self._by_ticket.get(ticket) is protocol:
             del self._by_ticket[ticket]
-        if self._up.pop(protocol, None) is not None:
+        was_up = self._up.pop(protocol, None) is not None
+        if was_up and log.isEnabledFor(logging.INFO):
             error = protocol.error
             # The usual hint is to connect again, which an acceptor cannot do.
             usual = error is not None and error.hint == type(error).usual_hint

@@ -153,7 +153,7 @@ class Node(Endpoints, Condition):
             cert_manager=manager,
             groups=groups,
             settings=LinkSettings.of(
-                network, self._name, self._instance, self._options.group_size
+                network, self._name, self._instance, self._options.group_size or 1
             ),
             registry=self._endpoints,
             admission=admission,

@@ -297,19 +297,20 @@ class Race:
     def _failed(self, attempt: Attempt) -> None:
         unreached = attempt.unreached
         error = attempt.take_error()
-        log.debug(
-            "%s through %s: %s",
-            self._wanted,
-            attempt.candidate,
-            error,
-            extra=fields(
-                "dial_attempt_failed",
-                node=self._context.name,
-                peer=str(self._wanted),
-                address=attempt.candidate.address,
-                error=error,
-            ),
-        )
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "%s through %s: %s",
+                self._wanted,
+                attempt.candidate,
+                error,
+                extra=fields(
+                    "dial_attempt_failed",
+                    node=self._context.name,
+                    peer=str(self._wanted),
+                    address=attempt.candidate.address,
+                    error=error,
+                ),
+            )
         if attempt is self.winner:
             self.winner = None
         if isinstance(error, DuplicateLink):

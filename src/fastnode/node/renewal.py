@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastnode.backoff import Backoff, needs_somebody
+from fastnode.backoff import Backoff
 from fastnode.dispatch.user_code import is_cancelled
 from fastnode.errors import CallTimeout, FastnodeError
 from fastnode.limits import (
@@ -48,6 +48,7 @@ from fastnode.limits import (
 )
 from fastnode.link.machine import State
 from fastnode.loggers import fields
+from fastnode.node.keeper import needs_somebody
 
 if TYPE_CHECKING:
     from fastnode.certs.certificate import Certificate
@@ -157,7 +158,7 @@ class Renewal:
         self._due: deque[Followed] = deque()
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = os.getpid()
+        self._process = 0
         self._stopped = False
 
     # --- which links ----------------------------------------------------------------
@@ -177,7 +178,7 @@ class Renewal:
                 one costs a handshake too many, and an older one would hide an update.
         """
         if not self._stopped:
-            self._loop = asyncio.get_running_loop()
+            self._loop, self._process = asyncio.get_running_loop(), os.getpid()
             manager = manager if self._certificates else None
             link = Followed(protocol, manager, shown, Backoff())
             protocol.established.add_done_callback(partial(self._came_up, link))

@@ -8,6 +8,7 @@ import logging
 
 import pytest
 
+from fastnode import ConfigError
 from fastnode.discovery import StaticDiscovery, Target
 from fastnode.discovery.watch import MAX_TARGETS, Publish, Watch
 
@@ -46,8 +47,10 @@ async def test_failures_keep_the_last_set(caplog: pytest.LogCaptureFixture) -> N
         if tries == 2:
             publish([ONE])
             return
-        if tries < 5:
-            raise ValueError("nonsense")
+        if tries == 3:
+            raise asyncio.CancelledError
+        if tries == 4:
+            raise BaseExceptionGroup("bad", [GeneratorExit()])
         publish([TWO])
         await asyncio.Event().wait()
 
@@ -56,10 +59,12 @@ async def test_failures_keep_the_last_set(caplog: pytest.LogCaptureFixture) -> N
         assert await anext(watch) == (ONE,)
         assert await anext(watch) == (TWO,)
     assert tries == 5
+    assert watch.error is None
     assert "service s cannot be followed, and has no targets yet" in caplog.text
     assert "no directory" in caplog.text
     assert "its last targets stay valid" in caplog.text
-    assert caplog.text.count("nonsense") == 1  # limited
+    assert "CancelledError" in caplog.text
+    assert "BaseExceptionGroup" in caplog.text
     await watch.aclose()
 
 
@@ -100,3 +105,38 @@ async def test_a_set_has_a_bound(caplog: pytest.LogCaptureFixture) -> None:
         assert len(await anext(watch)) == MAX_TARGETS
     assert f"only the first {MAX_TARGETS} are used" in caplog.text
     await watch.aclose()
+
+
+async def test_the_log_is_limited_and_the_reason_can_be_asked_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tried = asyncio.Event()
+    tries = 0
+
+    async def follow(publish: Publish) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 5:
+            tried.set()
+        publish([("10.0.0.1", 1)])  # type: ignore[list-item]
+
+    watch = Watch("s", follow, where="nowhere", first=0.001, most=0.001)
+    assert watch.error is None
+    with caplog.at_level(logging.WARNING, "fastnode.discovery"):
+        waiting = asyncio.ensure_future(anext(watch, None))
+        async with asyncio.timeout(30):
+            await tried.wait()
+        assert isinstance(watch.error, ConfigError)
+    assert len(caplog.records) == 1
+    [record] = caplog.records
+    assert "service s nowhere cannot be followed" in record.message
+    assert (record.event, record.service) == ("discovery_failed", "s")
+    await watch.aclose()
+    assert await waiting is None
+
+
+def test_the_name_of_a_service_is_checked() -> None:
+    with pytest.raises(ConfigError):
+        StaticDiscovery({}).watch("a b")
+    with pytest.raises(ConfigError):
+        Watch("a b", lambda publish: asyncio.sleep(0))
