@@ -17,11 +17,12 @@ from fastnode import (
     Message,
     MessageTooLarge,
     NoSuchEndpoint,
+    PeerNameMismatch,
     RemoteError,
     SendQueueFull,
     Side,
 )
-from helpers.nodes import WAIT_SECONDS, A, B, pair, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, introduce, pair, running, until
 
 
 async def test_who_is_who() -> None:
@@ -461,8 +462,11 @@ async def test_guarantee_11_a_link_belongs_to_its_loop() -> None:
 
 async def test_a_node_does_not_connect_to_itself() -> None:
     async with running(A) as a:
-        with pytest.raises(ConfigError, match="itself"):
+        introduce(a, a)
+        with pytest.raises(PeerNameMismatch, match="itself") as caught:
             await a.connect(A)
+        assert "call the handler directly" in (caught.value.hint or "")
+        assert not a.links
         with pytest.raises(ConfigError, match="name@host"):
             await a.connect("nonsense")
 

@@ -31,6 +31,8 @@ cdef class Endpoint:
     cdef Py_ssize_t batches
     # Nobody registered it: a peer made the name up.
     cdef readonly bint invented
+    # It belongs to fastnode itself. Its calls are not refused while the loop is late.
+    cdef readonly bint reserved
     # Deliveries of all links that wait for their turn, and calls of the peers' handlers,
     # whose turn may come sooner; None where there is no bound.
     cdef object waiting
@@ -44,6 +46,8 @@ cdef class Endpoint:
 
 cdef class EndpointRegistry:
     cdef dict by_name
+    # The name of the node, for log records.
+    cdef readonly str node
     # For what its handlers raise: of all links together.
     cdef readonly object limited
     # In which all handlers of the node run.

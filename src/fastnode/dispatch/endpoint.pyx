@@ -20,6 +20,7 @@ from fastnode.limits import (
     MAX_WAITING,
 )
 from fastnode.log_limit import LogLimit
+from fastnode.names import RESERVED_PREFIX, check_not_reserved
 
 log = logging.getLogger("fastnode.link")
 
@@ -45,6 +46,7 @@ cdef class Endpoint:
         *,
         bint batch=False,
         bint invented=False,
+        bint reserved=False,
         Py_ssize_t max_waiting=-1,
     ):
         self.max_waiting = max_waiting
@@ -52,6 +54,7 @@ cdef class Endpoint:
         self.handler = handler
         self.batch = batch
         self.invented = invented
+        self.reserved = reserved
         if batch:
             self.batches = most
             self.turns = deque()
@@ -90,11 +93,16 @@ cdef class Endpoint:
 
 @cython.final
 cdef class EndpointRegistry:
-    """The endpoints of one node, shared by its links."""
+    """The endpoints of one node, shared by its links.
 
-    def __init__(self):
+    Args:
+        node: the name of the node, for the log.
+    """
+
+    def __init__(self, str node=None):
         self.by_name = {}
-        self.limited = LogLimit(log)
+        self.node = node
+        self.limited = LogLimit(log, node=node)
         self.context = HandlerContext()
         self.max_waiting = -1
 
@@ -118,11 +126,12 @@ cdef class EndpointRegistry:
         lists of messages.
 
         Raises:
-            ConfigError: the name has one, is empty or longer than 255 bytes, the
-                handler cannot be called, or `concurrency` is not a number from 1 to
+            ConfigError: the name has one, is empty, longer than 255 bytes or reserved,
+                the handler cannot be called, or `concurrency` is not a number from 1 to
                 MAX_CONCURRENCY, or the handler not asynchronous; or `max_waiting` is
                 not a number from 0 to MAX_WAITING, or has no `concurrency`.
         """
+        check_not_reserved(name)
         if max_waiting is not None:
             if type(max_waiting) is not int or not 0 <= max_waiting <= MAX_WAITING:
                 raise ConfigError(
@@ -161,8 +170,18 @@ cdef class EndpointRegistry:
         )
         self.generation += 1
 
+    def add_reserved(self, str name not None, handler):
+        """Register a plain handler of fastnode itself.
+
+        Args:
+            name: begins with the reserved prefix.
+        """
+        self.by_name[name] = Endpoint(name, handler, reserved=True)
+        self.generation += 1
+
     def set_fallback(self, handler):
-        """The handler of all names that have none of their own; None: no handler."""
+        """The handler of all names that have none of their own; None: no handler. Names
+        that are reserved never reach it."""
         if handler is not None and not callable(handler):
             raise ConfigError("the default handler is not callable")
         self.fallback = handler
@@ -186,7 +205,9 @@ cdef class EndpointRegistry:
         that peers invent are not kept here."""
         cdef object found = self.by_name.get(name)
         if found is None:
-            return Endpoint(name, self.fallback, invented=True)
+            # A peer of a newer version may ask for what this version does not have.
+            reserved = name.startswith(RESERVED_PREFIX)
+            return Endpoint(name, None if reserved else self.fallback, invented=True)
         return <Endpoint>found
 
 

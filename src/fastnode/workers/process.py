@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastnode.errors import Side, WorkerFailed
 from fastnode.limits import WORKER_GRACE_SECONDS
+from fastnode.loggers import fields
 from fastnode.workers.channel import Channel
 from fastnode.workers.child import ChildProcess
+from fastnode.workers.handout import LinkedHosts
 from fastnode.workers.heartbeat import Heartbeat
 from fastnode.workers.main import run_worker
 
@@ -83,6 +85,7 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         self._outlets: list[socket.socket] = []
         self._handed = self._taken = self._open = 0
+        self._linked = LinkedHosts(self._loop.time)
         self._failure: WorkerFailed | None = None
         self._up: asyncio.Future[None] = self._loop.create_future()
         self._killer: asyncio.TimerHandle | None = None
@@ -116,6 +119,10 @@ class WorkerProcess:
     def __str__(self) -> str:
         return f"worker {self._number} of {self._name} (pid {self.pid})"
 
+    def log_fields(self, event: str) -> dict[str, Any]:
+        """Return the fields of a log record about this worker."""
+        return fields(event, node=self._name, worker=self._number, pid=self.pid)
+
     @property
     def pid(self) -> int:
         """Of the process."""
@@ -138,6 +145,10 @@ class WorkerProcess:
         """Links and connections on their way, those included that it has not seen."""
         return self.links + self._open + self._handed - self._taken
 
+    def linked_with(self, host: str) -> bool:
+        """See `Taker`."""
+        return host in self._linked
+
     def take(self, port: int, connection: socket.socket) -> bool:
         """See `Taker`."""
         try:
@@ -147,8 +158,12 @@ class WorkerProcess:
         self._handed += 1
         return True
 
-    def listen(self, addresses: list[tuple[str, int]]) -> None:
-        """It gets the connections to these from now on, when it is up."""
+    def listen(self, addresses: list[tuple[str, int]], workers: int) -> None:
+        """Tell the worker what the group listens on. It gets connections when it is up.
+
+        Args:
+            workers: how many workers the group has.
+        """
         if self.state is not State.STARTING:
             return  # it has been stopped while the ports were opened
         inlets: list[socket.socket] = []
@@ -158,7 +173,7 @@ class WorkerProcess:
             self._outlets.append(ours)
             inlets.append(theirs)
         self._channel.send(
-            {"do": "listen", "addresses": addresses},
+            {"do": "listen", "addresses": addresses, "workers": workers},
             [inlet.fileno() for inlet in inlets],
         )
         for inlet in inlets:
@@ -223,7 +238,12 @@ class WorkerProcess:
         self._killer = self._loop.call_later(limit, self._overdue, limit)
 
     def _overdue(self, limit: float) -> None:
-        log.error("%s has not ended within %g s: it is killed", self, limit)
+        log.error(
+            "%s has not ended within %g s: it is killed",
+            self,
+            limit,
+            extra=self.log_fields("worker_killed"),
+        )
         self.kill()
 
     def say(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
@@ -254,6 +274,7 @@ class WorkerProcess:
             "a process that hangs in the kernel, on a disk for example, ends later",
             self,
             WORKER_GRACE_SECONDS,
+            extra=self.log_fields("worker_not_ended"),
         )
         self._process.give_up()
 
@@ -287,6 +308,8 @@ class WorkerProcess:
             )
             error.add_note(message["traceback"])
             self.fail(error)
+        elif what == "linked":
+            self._linked.add(message["host"])
         elif what == "leaving":
             self.stop(self._timeout)
 
