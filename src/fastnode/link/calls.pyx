@@ -122,6 +122,8 @@ cdef class CallTable:
             make_block(False, None, 1, metadata)
             self.say_no_metadata()
         number = self.free_number()
+        # The key of the dicts, made once: `number` would be converted at each use.
+        key = number
         future = self.loop.create_future()
         under_way = len(self.waiting) + 1
         at_once = under_way == 1 or (
@@ -134,9 +136,9 @@ cdef class CallTable:
                 )
             if not at_once:
                 self.outbox.schedule()
-            self.waiting[number] = future
+            self.waiting[key] = future
             if request_id is not None:
-                self.found[number] = NO_METADATA
+                self.found[key] = NO_METADATA
             self.outbox.call(
                 CONFIRM if confirm else CALL,
                 endpoint,
@@ -166,7 +168,7 @@ cdef class CallTable:
             payload = await future
             if request_id is None:
                 return payload
-            return Reply(payload, self.found[number], self.peer, attempt)
+            return Reply(payload, self.found[key], self.peer, attempt)
         except BaseException as error:
             # Cancelled, or out of memory. Otherwise the reply or error has come.
             if is_queued and (future.cancelled() or not future.done()):
@@ -179,10 +181,10 @@ cdef class CallTable:
             raise
         finally:
             if request_id is not None:
-                self.found.pop(number, None)
+                self.found.pop(key, None)
             if timer is not None:
                 timer.cancel()
-            self.waiting.pop(number, None)
+            self.waiting.pop(key, None)
             if self.polled.number == number:
                 self.polled.stop_polling(False)
             if handler_waits:
