@@ -231,6 +231,10 @@ MAX_WAITING: Final = 1_000_000_000
 LAG_PARTS: Final = 4
 LAG_LEAST_SECONDS: Final = 0.005
 LAG_MOST_SECONDS: Final = 0.25
+#: `Node.stats`: endpoints that have counters of their own. Each takes 2 KiB.
+MAX_COUNTED_ENDPOINTS: Final = 100
+#: Codes of errors that are counted one by one. Peers choose codes.
+MAX_COUNTED_CODES: Final = 100
 #: Handlers of one endpoint that may be allowed at once; more is as good as no bound.
 MAX_CONCURRENCY: Final = 1_000_000
 #: Cancellations that may wait for their calls, which they can overtake on a link.

@@ -5,6 +5,7 @@ cimport cython
 from libc.stdint cimport uint16_t
 
 from fastnode.dispatch.context cimport HandlerContext
+from fastnode.dispatch.counters cimport EndpointCounters, NodeCounters
 from fastnode.dispatch.lag cimport LoopLag
 from fastnode.wire.frame cimport LANES
 
@@ -16,14 +17,17 @@ from fastnode.errors import ConfigError, ProtocolError, Side
 from fastnode.limits import (
     ENDPOINT_DICTIONARY_SIZE,
     MAX_CONCURRENCY,
+    MAX_COUNTED_ENDPOINTS,
     MAX_ENDPOINT_NAME_BYTES,
     MAX_WAITING,
 )
 from fastnode.log_limit import LogLimit
+from fastnode.sending.codes import OTHER
 
 log = logging.getLogger("fastnode.link")
 
 cdef Py_ssize_t BOOK_SIZE = ENDPOINT_DICTIONARY_SIZE
+cdef Py_ssize_t MAX_COUNTED = MAX_COUNTED_ENDPOINTS
 
 
 cdef bint is_async(object handler) except *:
@@ -41,6 +45,7 @@ cdef class Endpoint:
         self,
         str name not None,
         handler,
+        EndpointCounters counters not None,
         Py_ssize_t most=0,
         *,
         bint batch=False,
@@ -48,6 +53,7 @@ cdef class Endpoint:
         Py_ssize_t max_waiting=-1,
     ):
         self.max_waiting = max_waiting
+        self.counters = counters
         self.name = name
         self.handler = handler
         self.batch = batch
@@ -95,6 +101,7 @@ cdef class EndpointRegistry:
     def __init__(self):
         self.by_name = {}
         self.limited = LogLimit(log)
+        self.counters = NodeCounters()
         self.context = HandlerContext()
         self.max_waiting = -1
 
@@ -155,11 +162,39 @@ cdef class EndpointRegistry:
         self.by_name[name] = Endpoint(
             name,
             handler,
+            self.new_counters(name),
             concurrency or 0,
             batch=batch,
             max_waiting=-1 if max_waiting is None else max_waiting,
         )
         self.generation += 1
+
+    cdef EndpointCounters new_counters(self, str name):
+        """Return counters for one more endpoint. Beyond a bound all have the same."""
+        if name != OTHER and len(self.by_name) < MAX_COUNTED:
+            return EndpointCounters()
+        return self.counters.others
+
+    def counted(self):
+        """Return what is counted of each endpoint, by name.
+
+        Endpoints that share their counters are one entry, "other". So are names that
+        peers made up. Each entry is the `EndpointCounters`, how many asynchronous
+        handlers are under way now, and how many messages and calls wait now.
+        """
+        cdef Endpoint each
+        cdef EndpointCounters others = self.counters.others
+        cdef dict found = {}
+        cdef Py_ssize_t running = 0
+        cdef Py_ssize_t waiting = 0
+        for name, each in self.by_name.items():
+            if each.counters is not others:
+                found[name] = each.counters, each.running, each.queued
+            else:
+                running += each.running
+                waiting += each.queued
+        found[OTHER] = others, running, waiting
+        return found
 
     def set_fallback(self, handler):
         """The handler of all names that have none of their own; None: no handler."""
@@ -186,7 +221,9 @@ cdef class EndpointRegistry:
         that peers invent are not kept here."""
         cdef object found = self.by_name.get(name)
         if found is None:
-            return Endpoint(name, self.fallback, invented=True)
+            return Endpoint(
+                name, self.fallback, self.counters.others, invented=True
+            )
         return <Endpoint>found
 
 

@@ -33,11 +33,13 @@ from cpython.contextvars cimport (
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_REFCNT
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from fastnode.buffers.spares cimport Spares
 from fastnode.dispatch.batch cimport Batch
+from fastnode.dispatch.counters cimport SAMPLE
 from fastnode.dispatch.endpoint cimport Endpoint, EndpointNumbers, EndpointRegistry
+from fastnode.dispatch.histogram cimport seconds_now
 from fastnode.dispatch.message cimport Message, make_message
 from fastnode.dispatch.paused cimport PausedEndpoints
 from fastnode.dispatch.stopwatch cimport Stopwatch, reach
@@ -54,7 +56,9 @@ from contextvars import ContextVar
 from inspect import isawaitable
 
 from fastnode.dispatch.reply import Reply
-from fastnode.dispatch.user_code import end_program, is_cancelled, name_of, text_of
+from fastnode.dispatch.user_code import (
+    awaited, end_program, is_cancelled, name_of, text_of
+)
 from fastnode.errors import CallError
 from fastnode.wire.call_error import (
     BUSY,
@@ -246,11 +250,6 @@ cdef object no_more():
     return RuntimeError("the handler of this coroutine has ended")
 
 
-async def awaited(awaitable):
-    """The coroutine of what is none, such as a future."""
-    return await awaitable
-
-
 @cython.final
 cdef class Handlers:
     """The handlers of one link that are under way, and the calls that they answer."""
@@ -295,11 +294,30 @@ cdef class Handlers:
         Returns:
             1 if the handler goes on in a task, 0 if it is done.
         """
+        cdef double began
+        cdef int goes_on
+        if endpoint.handler is None:
+            return self.nobody(endpoint, call, flags)
+        if call and not flags & CONFIRMED:
+            endpoint.counters.calls += 1
+        endpoint.counters.begun += 1
+        if (endpoint.counters.begun - 1) & SAMPLE or endpoint.awaits:
+            return self.run(endpoint, payload, lane, call, flags, extension)
+        began = seconds_now()
+        goes_on = self.run(endpoint, payload, lane, call, flags, extension)
+        if not goes_on:
+            # Otherwise the end of the coroutine is the end of the handler.
+            endpoint.counters.times.record(seconds_now() - began)
+        return goes_on
+
+    cdef int run(
+        self, Endpoint endpoint, bytes payload, int lane, uint32_t call, int flags,
+        Extension extension,
+    ) except -1:
+        """Do as `begin` for an endpoint that has a handler, but count nothing."""
         cdef PyObject *returned
         cdef object result
         cdef Message message
-        if endpoint.handler is None:
-            return self.nobody(endpoint, call, flags)
         # Not in a `try`, which costs as much as the rest of this.
         # A message that nobody refers to any more is used again: nobody can see that.
         if self.spare is None or self.spare_given:
@@ -352,6 +370,7 @@ cdef class Handlers:
     cdef int refuse_late(self, Endpoint endpoint, uint32_t call) except -1:
         """The time of a call was over before its handler began."""
         self.expired += 1
+        endpoint.counters.expired += 1
         return self.outbox.refuse(
             call,
             DEADLINE_OVER,
@@ -385,12 +404,18 @@ cdef class Handlers:
                 break
             reach(watch, DATA_LANE, number)
             self.messages_received += 1
-            self.begin(endpoint, payload, DATA_LANE, 0, 0, None)
+            if endpoint.handler is None or not endpoint.counters.begun & SAMPLE:
+                self.begin(endpoint, payload, DATA_LANE, 0, 0, None)
+            else:
+                # As `begin` does, in fewer instructions.
+                endpoint.counters.begun += 1
+                self.run(endpoint, payload, DATA_LANE, 0, 0, None)
             payload = decoder.next_message()
         return payload
 
     cdef int begin_batch(self, Endpoint endpoint, Batch batch) except -1:
-        """The same for a batch of messages to a batch endpoint."""
+        """Call the handler of a batch endpoint with a batch; returns what `begin` does.
+        """
         cdef PyObject *returned
         cdef object result
         messages = batch.messages
@@ -544,14 +569,16 @@ cdef class Handlers:
                 # Its attributes were changed into something that cannot be sent.
                 log.warning("a CallError cannot be sent as it is", exc_info=True)
             else:
+                self.outbox.count_error(error.code)
                 return self.outbox.refuse_with(
                     call, HANDLER_RAISED, name_of(error), text, block
                 )
         return self.outbox.refuse(call, HANDLER_RAISED, name_of(error), text)
 
-    cdef int refuse_busy(self, uint32_t call, str text) except -1:
+    cdef int refuse_busy(self, Endpoint endpoint, uint32_t call, str text) except -1:
         """Refuse a call or confirmed message; `text` says what is full."""
         self.refused += 1
+        endpoint.counters.refused += 1
         # A peer of an older version takes an error of this code for that of a handler.
         return self.outbox.refuse(
             call, BUSY if self.outbox.extensions else HANDLER_RAISED, "Busy", text
@@ -579,6 +606,7 @@ cdef class Handlers:
         if size - TASK_BYTES < self.spares.least:
             delivery.payload = None  # too small to be used again
         delivery.state = RUNNING
+        delivery.began = seconds_now()
         if self.paused.count and not delivery.flags & NESTED and (
             self.paused.takes(endpoint.name, aside_size(delivery))
         ):
@@ -630,6 +658,7 @@ cdef class Handlers:
         cdef Endpoint endpoint = delivery.endpoint
         cdef Batch batch = delivery.batch
         cdef object on_end = None
+        endpoint.counters.times.record(seconds_now() - delivery.began)
         try:
             if call and self.calls.pop(call, None) is not None:
                 self.answer(endpoint, call, result, error)
@@ -764,6 +793,7 @@ cdef class Handlers:
             log.debug("the handler of %r refused: %s", endpoint.name, kind)
             return 0
         self.errors += 1
+        endpoint.counters.errors += 1
         try:
             self.registry.limited.say(
                 logging.ERROR,
