@@ -67,10 +67,12 @@ if TYPE_CHECKING:
     from fastnode.link.stats import LinkStats, Undelivered
     from fastnode.node.acceptor import Acceptor, AcceptorStats
     from fastnode.node.context import DialStats
+    from fastnode.node.distribution import Distribution
     from fastnode.node.keeper import Keeper
     from fastnode.node.node import Node, start_node
     from fastnode.node.refusal import Refusal
     from fastnode.node.runner import run
+    from fastnode.node.stats import EndpointStats, NodeStats
     from fastnode.options import (
         AcceptorOptions,
         Listener,
@@ -108,6 +110,8 @@ __all__ = [
     "CloseReason",
     "ConfigError",
     "DialStats",
+    "Distribution",
+    "EndpointStats",
     "FastnodeError",
     "HandshakeError",
     "HandshakeTimeout",
@@ -125,6 +129,7 @@ __all__ = [
     "NoSuchEndpoint",
     "Node",
     "NodeOptions",
+    "NodeStats",
     "NotAuthorized",
     "OutOfResources",
     "Peer",
@@ -167,6 +172,8 @@ _MODULES = {
     "CertificateWatch": "fastnode.certs.watch",
     "ClientAuth": "fastnode.certs.client_auth",
     "DialStats": "fastnode.node.context",
+    "Distribution": "fastnode.node.distribution",
+    "EndpointStats": "fastnode.node.stats",
     "Keeper": "fastnode.node.keeper",
     "Link": "fastnode.link.link",
     "LinkStats": "fastnode.link.stats",
@@ -175,6 +182,7 @@ _MODULES = {
     "NetworkOptions": "fastnode.options",
     "Node": "fastnode.node.node",
     "NodeOptions": "fastnode.options",
+    "NodeStats": "fastnode.node.stats",
     "Peer": "fastnode.peer",
     "Refusal": "fastnode.node.refusal",
     "Reply": "fastnode.dispatch.reply",

@@ -45,6 +45,7 @@ from fastnode.node.maintenance import Maintenance
 from fastnode.node.recheck import Recheck
 from fastnode.node.sending import CLOSED_TRIES, Sending, untouched
 from fastnode.node.slow import SlowCallbacks
+from fastnode.node.snapshot import Snapshot
 from fastnode.node.startup_warnings import warn_at_start
 from fastnode.node.succession import Successions
 from fastnode.node.targets import Targets
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
     from fastnode.dispatch.reply import Reply
     from fastnode.link.stats import Undelivered
+    from fastnode.node.stats import NodeStats
     from fastnode.options import OnLinkDown, OnLinkUp, Priority
 
 __all__ = ["Node", "start_node"]
@@ -100,8 +102,10 @@ class Node(Endpoints):
         self._routes = RouteTable(network.routes)
         Endpoints.__init__(self, str(self._name))
         shed_above = self._options.shed_above
-        self._lag = None if shed_above is None else LoopLag(shed_above)
-        self._endpoints.limit(self._options.max_waiting, self._lag)
+        self._lag = LoopLag(shed_above)
+        self._endpoints.limit(
+            self._options.max_waiting, None if shed_above is None else self._lag
+        )
         self._instance = new_instance(self._options.group)
         verifies = not network.plaintext and not network.insecure_skip_verify
         slow = SlowCallbacks(network.slow_callback_seconds, self._endpoints.context)
@@ -159,6 +163,12 @@ class Node(Endpoints):
         self._maintenance = Maintenance(
             self.name, self._options, self._context.pool, self._routes
         )
+        self._snapshot = Snapshot(
+            self._context,
+            self._endpoints,
+            self._lag,
+            self._maintenance.cert_managers,
+        )
         self._fork = ForkGuard(str(self._name), self._links, self._dialer)
 
     # --- what it is ------------------------------------------------------------
@@ -192,6 +202,12 @@ class Node(Endpoints):
     def dial_stats(self) -> DialStats:
         """Counts of the links that this node dialed, and why others came to nothing."""
         return self._context.dial_stats
+
+    @property
+    def stats(self) -> NodeStats:
+        """What this node did since it was made, over all links that it ever had, and
+        how things are now. Each access takes a new snapshot."""
+        return self._snapshot.take(self._acceptors)
 
     def __repr__(self) -> str:
         return f"<Node {self.name}, {len(self.links)} links>"
@@ -240,8 +256,7 @@ class Node(Endpoints):
             self._loop = None
             raise
         self._acceptors = tuple(acceptors)
-        if self._lag is not None:
-            self._lag.start(self._loop)
+        self._lag.start(self._loop)
         self._fork.watch(self._loop, self._acceptors)
         self._freeze(self._options.cert_manager)
         for route in network.routes:
@@ -253,6 +268,7 @@ class Node(Endpoints):
     def _freeze(self, manager: CertManager | None) -> None:
         if manager is not None:
             manager.freeze()
+            self._snapshot.rotations.add(manager)
             if self._recheck is not None:
                 manager.keep_chains()
 
@@ -321,8 +337,7 @@ class Node(Endpoints):
         for each in left:
             log.warning("%s stopped before all was done with %s", self.name, each)
         self._maintenance.free_memory()
-        if self._lag is not None:
-            self._lag.stop()
+        self._lag.stop()
         return left
 
     async def __aenter__(self) -> Self:
