@@ -74,9 +74,7 @@ class EndpointStats:
     calls_expired: int = total()
     running: int = gauge()
     waiting: int = gauge()
-    seconds: Distribution = field(
-        default_factory=Distribution, metadata=AS_TOTAL
-    )
+    seconds: Distribution = field(default_factory=Distribution, metadata=AS_TOTAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +174,7 @@ class NodeStats:
     calls_under_way: int = gauge()
     calls_unanswered: int = gauge()
     handlers_running: int = gauge()
-    call_seconds: Distribution = field(
-        default_factory=Distribution, metadata=AS_TOTAL
-    )
+    call_seconds: Distribution = field(default_factory=Distribution, metadata=AS_TOTAL)
     call_errors: Mapping[str, int] = total(dict)
     reply_errors: Mapping[str, int] = total(dict)
     queued_bytes: int = gauge()
