@@ -83,7 +83,7 @@ def test_codes_that_peers_choose_are_bounded() -> None:
     assert shown[OTHER] == 2 * MAX_COUNTED_CODES
 
 
-# --- stats as a whole -------------------------------------------------------------------
+# --- stats as a whole -----------------------------------------------------------------
 
 #: Whole snapshots are large.
 few = settings(max_examples=25)
@@ -196,7 +196,7 @@ def test_stats_add(one: NodeStats, other: NodeStats) -> None:
     assert not gone_back(other, together)
 
 
-# --- links ------------------------------------------------------------------------------
+# --- links ----------------------------------------------------------------------------
 
 
 class FakeLink:
@@ -226,7 +226,7 @@ def test_no_total_of_links_goes_back(steps: list[tuple[int, str, int]]) -> None:
         assert shown == dict(zip(COUNTERS, expected, strict=True))
 
 
-# --- rotations ----------------------------------------------------------------------------
+# --- rotations ------------------------------------------------------------------------
 
 
 class FakeManager:
@@ -257,7 +257,7 @@ def test_rotations_count_while_a_manager_is_used(steps: list[tuple[int, str]]) -
         assert counted.counted(used) == tuple(expected)
 
 
-# --- groups of workers --------------------------------------------------------------------
+# --- groups of workers ----------------------------------------------------------------
 
 
 @few
