@@ -419,54 +419,67 @@ async def lose(node: Node, other: Node) -> None:
     await until(lambda: not node.links and not other.links)
 
 
+async def handle(message: Message) -> bytes:
+    await asyncio.sleep(0)
+    return message.payload
+
+
+class Life:
+    """Things that happen between two nodes, in either direction."""
+
+    def __init__(self, rand: random.Random, *nodes: Node) -> None:
+        self.rand = rand
+        self.nodes = nodes
+        self.sent = dict.fromkeys(nodes, 0)
+        self.last = {node: node.stats for node in nodes}
+
+    def look(self) -> None:
+        for node in self.nodes:
+            stats = node.stats
+            assert not gone_back(self.last[node], stats)
+            self.last[node] = stats
+
+    async def send(self, node: Node, other: Node) -> None:
+        for _ in range(self.rand.randint(1, 100)):
+            await node.send(other.name, self.rand.choice(("plain", "async")), b"x")
+            self.sent[node] += 1
+
+    async def call(self, node: Node, other: Node) -> None:
+        await node.call(other.name, self.rand.choice(("plain", "async")), b"x")
+
+    async def renew(self, node: Node, other: Node) -> None:
+        await node.reconnect(other.name)
+
+    async def lose(self, node: Node, other: Node) -> None:
+        call = asyncio.ensure_future(node.call(other.name, "async", b""))
+        await asyncio.sleep(0)
+        await lose(node, other)
+        await asyncio.gather(call, return_exceptions=True)
+
+    async def close(self, node: Node, other: Node) -> None:
+        for link in node.links:
+            await link.close()
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_no_total_goes_back(seed: int) -> None:
-    """A random life of links: renewed, lost, closed, with traffic in both directions."""
-    rand = random.Random(seed)
+    """Links are renewed, lost and closed in any order, with traffic both ways."""
     async with pair(PLAIN, PLAIN) as (a, b):
-        sent = dict.fromkeys((a, b), 0)
         for node in (a, b):
             node.handler("plain")(lambda m: m.payload)
-
-            @node.handler("async")
-            async def handle(message: Message) -> bytes:
-                await asyncio.sleep(0)
-                return message.payload
-
-        last = {node: node.stats for node in (a, b)}
-
-        def look() -> None:
-            for node in (a, b):
-                stats = node.stats
-                assert not gone_back(last[node], stats)
-                last[node] = stats
-
+            node.handler("async")(handle)
+        life = Life(random.Random(seed), a, b)
         for _ in range(40):
-            node, other = rand.sample((a, b), 2)
-            step = rand.choice(("send", "send", "call", "renew", "lose", "close"))
-            if step == "send":
-                for _ in range(rand.randint(1, 100)):
-                    await node.send(other.name, rand.choice(("plain", "async")), b"x")
-                    sent[node] += 1
-            elif step == "call":
-                await node.call(other.name, rand.choice(("plain", "async")), b"x")
-            elif step == "renew":
-                await node.reconnect(other.name)
-            elif step == "lose":
-                call = asyncio.ensure_future(node.call(other.name, "async", b""))
-                await asyncio.sleep(0)
-                await lose(node, other)
-                await asyncio.gather(call, return_exceptions=True)
-            elif link := node._links.find(other.name):
-                await link.close()
-            look()
-        assert {node: node.stats.messages_sent for node in (a, b)} == sent
-    for node, other in ((a, b), (b, a)):
-        stats = node.stats
-        assert not gone_back(last[node], stats)
-        assert sum(stats.links.values()) == 0
-        # All links have ended, so nothing is on its way.
-        assert stats.links_dialed == other.stats.links_accepted
+            steps = (life.send, life.call, life.renew, life.lose, life.close)
+            await life.rand.choice(steps)(*life.rand.sample((a, b), 2))
+            life.look()
+        assert {node: node.stats.messages_sent for node in (a, b)} == life.sent
+        await a.call(B, "plain", b"")
+    life.look()
+    assert sum(life.last[a].links.values()) == 0
+    # All links have ended, so both sides have seen the same ones.
+    assert life.last[a].links_dialed == life.last[b].links_accepted
+    assert life.last[b].links_dialed == life.last[a].links_accepted
 
 
 async def test_totals_outlive_links() -> None:

@@ -223,7 +223,10 @@ class Worker:
     async def _tell_last_stats(self) -> None:
         """Tell the group what the node has counted until its end."""
         deadline = self._loop.time() + WORKER_STATS_SECONDS
-        while not self._tell_stats() and self._loop.time() < deadline:
+        while not self._tell_stats():
+            # The group is busy.
+            if self._loop.time() > deadline:
+                return
             await asyncio.sleep(LOOK_SECONDS)
 
     def _took(self) -> None:

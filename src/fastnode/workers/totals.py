@@ -2,9 +2,9 @@
 
 How it works. Each worker reports its `NodeStats` from time to time, and once more when
 its node has stopped. The group keeps the last report of each worker. When a worker has
-ended, the totals of its last report are added to what all ended workers did. So no total
-goes back, whatever happens to a worker. What a worker did between its last report and a
-sudden end is not known.
+ended, the totals of its last report are added to what all ended workers did. So no
+total goes back, whatever happens to a worker. What a worker did between its last report
+and a sudden end is not known.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from fastnode.dispatch.histogram import BOUNDS, Histogram
 def test_bounds_grow_by_an_eighth_at_most() -> None:
     assert BOUNDS[0] == 1e-6
     assert 2147 < BOUNDS[-1] < 2148
-    for below, bound in zip(BOUNDS, BOUNDS[1:], strict=False):
+    for below, bound in pairwise(BOUNDS):
         assert below < bound <= below * 1.125 * (1 + 1e-12)
 
 

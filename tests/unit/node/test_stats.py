@@ -265,7 +265,7 @@ def test_rotations_count_while_a_manager_is_used(steps: list[tuple[int, str]]) -
 def test_no_total_of_a_group_goes_back(
     steps: list[tuple[int, str, NodeStats]],
 ) -> None:
-    """Workers report and end, in any order. What one of them reports never goes back."""
+    """Workers report and end, in any order."""
     group = GroupTotals()
     reported: dict[int, NodeStats] = {}
     before = group.shown()
