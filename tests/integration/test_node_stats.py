@@ -182,8 +182,7 @@ async def test_every_asynchronous_handler_is_timed() -> None:
         found = b.stats.endpoints
         for name in ("slow", "later"):
             assert found[name].seconds.count == 5
-            assert found[name].seconds.p50 is not None
-            assert found[name].seconds.p50 > 0.001
+            assert found[name].seconds.seconds > 5 * 0.001
         assert found["batch"].messages == 5
         assert found["batch"].seconds.count == 1
 

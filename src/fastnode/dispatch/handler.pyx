@@ -33,7 +33,7 @@ from cpython.contextvars cimport (
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_REFCNT
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t
 
 from fastnode.buffers.spares cimport Spares
 from fastnode.dispatch.batch cimport Batch

@@ -1,12 +1,13 @@
 """Histogram: how long something took, in fixed buckets.
 
-Each doubling of the time, from 1 microsecond on, has eight buckets of the same width. So
-a bucket's upper bound is at most 12.5 % above every time in the bucket. All histograms
-have the same bounds: those of several nodes can be added.
+Each doubling of the time, from 1 microsecond on, has eight buckets of the same width.
+So a bucket's upper bound is at most 12.5 % above every time in the bucket. All
+histograms have the same bounds: those of several nodes can be added.
 """
 
 cimport cython
-from libc.math cimport frexp
+from libc.math cimport ceil, frexp
+from libc.stdint cimport uint64_t
 
 cdef extern from "<time.h>":
     ctypedef int clockid_t
@@ -15,6 +16,9 @@ cdef extern from "<time.h>":
         long tv_nsec
     int clock_gettime(clockid_t clock, timespec *now) noexcept
     clockid_t CLOCK_MONOTONIC
+
+# The last bound, microseconds.
+cdef double LAST = <double>(<uint64_t>1 << DOUBLINGS)
 
 #: The upper bound of each bucket, seconds. The last bucket also has what took longer.
 BOUNDS = (1e-6,) + tuple(
@@ -40,16 +44,16 @@ cdef class Histogram:
         cdef int doubling = 0
         cdef int bucket = 0
         cdef double units = seconds * 1e6
-        cdef double mantissa
-        if units > 1:
+        cdef double mantissa, part
+        if units >= LAST:
+            bucket = BUCKETS - 1
+            self.total += seconds
+        elif units > 1:
             # 0.5 <= mantissa < 1, and units == mantissa * 2 ** doubling.
             mantissa = frexp(units, &doubling)
-            # A time that is a bound belongs to the bucket below.
-            bucket = (doubling - 1) * PARTS + <int>((mantissa - 0.5) * 2 * PARTS)
-            if (mantissa - 0.5) * 2 * PARTS > <int>((mantissa - 0.5) * 2 * PARTS):
-                bucket += 1
-            if doubling > DOUBLINGS or bucket >= BUCKETS:
-                bucket = BUCKETS - 1
+            part = (mantissa - 0.5) * 2 * PARTS
+            # A time that is a bound belongs to the bucket below the bound.
+            bucket = (doubling - 1) * PARTS + <int>ceil(part)
             self.total += seconds
         elif seconds > 0:
             self.total += seconds

@@ -20,14 +20,15 @@ cdef class LoopLag:
     """Measures the lag of a loop.
 
     Args:
-        most: seconds that the loop may be late; None: it may be as late as it likes, and
-            is measured for the record only.
+        most: seconds that the loop may be late; None: there is no bound, and the lag is
+            only recorded.
     """
 
     def __init__(self, most):
         self.most = inf if most is None else most
         self.times = Histogram()
-        self.interval = min(max(self.most / LAG_PARTS, LAG_LEAST_SECONDS), LAG_MOST_SECONDS)
+        self.interval = max(self.most / LAG_PARTS, LAG_LEAST_SECONDS)
+        self.interval = min(self.interval, LAG_MOST_SECONDS)
 
     def start(self, loop):
         """Measure the lag of this loop, from now on until `stop`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastnode.link.machine import State
 from fastnode.link.stats import GAUGES
@@ -124,7 +124,7 @@ class Snapshot:
         )
 
 
-def link_stats(registry: LinkRegistry) -> dict[str, object]:
+def link_stats(registry: LinkRegistry) -> dict[str, Any]:
     """Return the fields of `NodeStats` that are about links."""
     links = list(registry)
     states = Counter(link.state for link in links)

@@ -199,9 +199,10 @@ class NodeStats:
         )
 
 
-def is_total(of: type[Stats], name: str) -> bool:
+def is_total(of: type[NodeStats | EndpointStats], name: str) -> bool:
     """Whether a field is a total."""
-    return {each.name: each.metadata[KIND] for each in fields(of)}[name] == TOTAL
+    kinds: dict[str, str] = {each.name: each.metadata[KIND] for each in fields(of)}
+    return kinds[name] == TOTAL
 
 
 def _ended(stats: Stats) -> Stats:

@@ -94,7 +94,7 @@ SECONDS = st.none() | st.floats(-1e9, 1e9)
 
 def values_of(of: type) -> dict[str, Any]:
     """A strategy for each field."""
-    found = {}
+    found: dict[str, Any] = {}
     for each in dataclasses.fields(of):
         kind = str(each.type)
         if kind == "int":
@@ -212,7 +212,8 @@ class FakeLink:
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from("cue"), COUNTS)))
 def test_no_total_of_links_goes_back(steps: list[tuple[int, str, int]]) -> None:
     """Links come up, count and end; sums are always those of all that happened."""
-    known, links, expected = LinkTotals(), {}, [0] * len(COUNTERS)
+    known, expected = LinkTotals(), [0] * len(COUNTERS)
+    links: dict[int, FakeLink] = {}
     for number, step, count in steps:
         if step == "u":
             links.setdefault(number, FakeLink())
