@@ -37,7 +37,11 @@ async def test_totals_of_a_group(tmp_path: Path) -> None:
     certificates_of_a_group(tmp_path)
     async with make_group(tmp_path) as group:
         async with dialers(tmp_path, group.addresses[0], 4) as nodes:
-            await call(nodes, 5)
+            # Workers report by themselves, again and again.
+            await call(nodes, 2)
+            await until(lambda: group._totals.shown().calls_received == 8)
+            await call(nodes, 3)
+            await until(lambda: group._totals.shown().calls_received == 20)
             stats = await group.stats()
             assert stats.calls_received == 20
             assert stats.endpoints["who"].calls == 20

@@ -206,7 +206,10 @@ class Node(Endpoints):
     @property
     def stats(self) -> NodeStats:
         """What this node did since it was made, over all links that it ever had, and
-        how things are now. Each access takes a new snapshot."""
+        how things are now. Each access takes a new snapshot.
+
+        Use it in the thread of the node's loop. docs/stats.md has all fields.
+        """
         return self._snapshot.take(self._acceptors)
 
     def __repr__(self) -> str:

@@ -135,6 +135,8 @@ class Worker:
         self._report: asyncio.TimerHandle | None = None
         self._stats_timer: asyncio.TimerHandle | None = None
         self._asked = 0
+        # The group has not read the last report. More of them would fill the channel.
+        self._unread = False
         self._answer: asyncio.Future[tuple[dict[str, Any], list[int]]]
         self._loop = asyncio.get_running_loop()
         self._answer = self._loop.create_future()
@@ -155,6 +157,8 @@ class Worker:
             self._answer.set_result((message, descriptors))
         elif message["do"] == "ping":
             self.channel.send({"say": "pong"})
+        elif message["do"] == "go on reporting":
+            self._unread = False
         elif message["do"] == "report":
             self._asked = message["number"]
             self._tell_stats()
@@ -212,10 +216,12 @@ class Worker:
         if self._node is None:
             return False
         parts = parts_of(self._node.stats, self._asked)
-        return all(self.channel.send(part) for part in parts)
+        self._unread = all(self.channel.send(part) for part in parts)
+        return self._unread
 
     def _tell_stats_regularly(self) -> None:
-        self._tell_stats()
+        if not self._unread:
+            self._tell_stats()
         self._stats_timer = self._loop.call_later(
             WORKER_STATS_SECONDS, self._tell_stats_regularly
         )

@@ -310,6 +310,7 @@ class WorkerProcess:
             stats = self._report.add(message)
             if stats is not None:
                 self._totals.report(self, stats)
+                self._channel.send({"do": "go on reporting"})
                 self._answer_askers(message["asked"])
         elif what == "pong" and self._heartbeat is not None:
             self._heartbeat.answered()
