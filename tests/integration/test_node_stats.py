@@ -476,9 +476,9 @@ async def test_no_total_goes_back(seed: int) -> None:
         await a.call(B, "plain", b"")
     life.look()
     assert sum(life.last[a].links.values()) == 0
-    # All links have ended, so both sides have seen the same ones.
-    assert life.last[a].links_dialed == life.last[b].links_accepted
-    assert life.last[b].links_dialed == life.last[a].links_accepted
+    # A link that was cut at once may not have come up on the other side.
+    assert life.last[a].links_dialed >= life.last[b].links_accepted
+    assert life.last[b].links_dialed >= life.last[a].links_accepted
 
 
 async def test_totals_outlive_links() -> None:
