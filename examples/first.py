@@ -17,8 +17,9 @@ from fastnode import (
 async def start(name: str, network: NetworkOptions) -> Node:
     """A node that trusts the authority in certs, and lets nobody else in."""
     pool = CertPool.load("certs/ca.pem")
+    file = f"certs/{name.replace('@', '_')}"  # as "fastnode ca issue" names it
     manager = CertAuthManager(
-        Certificate.load(f"certs/{name}.pem", f"certs/{name}-key.pem"),
+        Certificate.load(f"{file}.pem", f"{file}-key.pem"),
         client_cas=pool,  # verify who dials us,
         client_auth=ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT,  # and refuse all others
         root_cas=pool,  # verify whom we dial

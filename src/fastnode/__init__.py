@@ -8,7 +8,8 @@ Begin with these:
 - `CertAuthManager`, `Certificate`, `CertPool`, `ClientAuth`: who it is, whom it trusts
 - `FastnodeError`: the base of all errors; each has a `hint` and a `code`
 - `CallError`: what a handler raises to tell its caller why
-- `serve`: a node in several processes
+- `Service`: many instances behind one name
+- `run_node`, `serve`: a node as a program, in one process or in several
 
 All but the errors is loaded when it is first asked for, with what it needs: who
 names routes and options waits for no event loop, who names no certificate for no
@@ -36,6 +37,7 @@ from fastnode.errors import (
     LinkClosed,
     LinkLost,
     MessageTooLarge,
+    NoInstance,
     NoRoute,
     NoSuchEndpoint,
     NotAuthorized,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from fastnode.certs.certificate import Certificate
     from fastnode.certs.client_auth import ClientAuth
     from fastnode.certs.manager import CertAuthManager, CertManager
+    from fastnode.certs.on_update import WatchUpdate
     from fastnode.certs.pool import CertPool
     from fastnode.certs.spiffe import SpiffeId, SpiffeRule
     from fastnode.certs.watch import CertificateWatch
@@ -68,9 +71,11 @@ if TYPE_CHECKING:
     from fastnode.node.acceptor import Acceptor, AcceptorStats
     from fastnode.node.context import DialStats
     from fastnode.node.distribution import Distribution
+    from fastnode.node.health import CheckResult, NodeHealth
     from fastnode.node.keeper import Keeper
     from fastnode.node.node import Node, start_node
     from fastnode.node.refusal import Refusal
+    from fastnode.node.renewal import RenewalStats
     from fastnode.node.runner import run
     from fastnode.node.stats import EndpointStats, NodeStats
     from fastnode.options import (
@@ -82,8 +87,11 @@ if TYPE_CHECKING:
     )
     from fastnode.peer import Peer
     from fastnode.routing.route import Route
+    from fastnode.service.retry import Retry
+    from fastnode.service.service import Service
+    from fastnode.service.status import BroadcastResult, InstanceStatus, ServiceStats
     from fastnode.tls.choice import TlsEngineInfo, tls_engine
-    from fastnode.workers import WorkerGroup, WorkerStatus, serve
+    from fastnode.workers import WorkerGroup, WorkerStatus, run_node, serve
 
     __version__: str
 
@@ -93,6 +101,7 @@ __all__ = [
     "Acceptor",
     "AcceptorOptions",
     "AcceptorStats",
+    "BroadcastResult",
     "Busy",
     "CallError",
     "CallTimeout",
@@ -106,6 +115,7 @@ __all__ = [
     "CertificateRequired",
     "CertificateRevoked",
     "CertificateWatch",
+    "CheckResult",
     "ClientAuth",
     "CloseReason",
     "ConfigError",
@@ -116,6 +126,7 @@ __all__ = [
     "HandshakeError",
     "HandshakeTimeout",
     "HostnameMismatch",
+    "InstanceStatus",
     "Keeper",
     "Link",
     "LinkClosed",
@@ -125,9 +136,11 @@ __all__ = [
     "Message",
     "MessageTooLarge",
     "NetworkOptions",
+    "NoInstance",
     "NoRoute",
     "NoSuchEndpoint",
     "Node",
+    "NodeHealth",
     "NodeOptions",
     "NodeStats",
     "NotAuthorized",
@@ -137,11 +150,15 @@ __all__ = [
     "ProtocolError",
     "Refusal",
     "RemoteError",
+    "RenewalStats",
     "Reply",
     "Resolver",
+    "Retry",
     "RevocationListExpired",
     "Route",
     "SendQueueFull",
+    "Service",
+    "ServiceStats",
     "SettingsFrozenError",
     "Side",
     "SpiffeId",
@@ -150,11 +167,13 @@ __all__ = [
     "TooManyConnections",
     "Undelivered",
     "UnknownAuthority",
+    "WatchUpdate",
     "WorkerFailed",
     "WorkerGroup",
     "WorkerStatus",
     "current_message",
     "run",
+    "run_node",
     "serve",
     "start_node",
     "tls_engine",
@@ -165,15 +184,18 @@ _MODULES = {
     "Acceptor": "fastnode.node.acceptor",
     "AcceptorOptions": "fastnode.options",
     "AcceptorStats": "fastnode.node.acceptor",
+    "BroadcastResult": "fastnode.service.status",
     "CertAuthManager": "fastnode.certs.manager",
     "CertManager": "fastnode.certs.manager",
     "CertPool": "fastnode.certs.pool",
     "Certificate": "fastnode.certs.certificate",
     "CertificateWatch": "fastnode.certs.watch",
+    "CheckResult": "fastnode.node.health",
     "ClientAuth": "fastnode.certs.client_auth",
     "DialStats": "fastnode.node.context",
     "Distribution": "fastnode.node.distribution",
     "EndpointStats": "fastnode.node.stats",
+    "InstanceStatus": "fastnode.service.status",
     "Keeper": "fastnode.node.keeper",
     "Link": "fastnode.link.link",
     "LinkStats": "fastnode.link.stats",
@@ -181,21 +203,28 @@ _MODULES = {
     "Message": "fastnode.dispatch.message",
     "NetworkOptions": "fastnode.options",
     "Node": "fastnode.node.node",
+    "NodeHealth": "fastnode.node.health",
     "NodeOptions": "fastnode.options",
     "NodeStats": "fastnode.node.stats",
     "Peer": "fastnode.peer",
     "Refusal": "fastnode.node.refusal",
+    "RenewalStats": "fastnode.node.renewal",
     "Reply": "fastnode.dispatch.reply",
     "Resolver": "fastnode.options",
+    "Retry": "fastnode.service.retry",
     "Route": "fastnode.routing.route",
+    "Service": "fastnode.service.service",
+    "ServiceStats": "fastnode.service.status",
     "SpiffeId": "fastnode.certs.spiffe",
     "SpiffeRule": "fastnode.certs.spiffe",
     "TlsEngineInfo": "fastnode.tls.choice",
     "Undelivered": "fastnode.link.stats",
+    "WatchUpdate": "fastnode.certs.on_update",
     "WorkerGroup": "fastnode.workers",
     "WorkerStatus": "fastnode.workers",
     "current_message": "fastnode.dispatch.current",
     "run": "fastnode.node.runner",
+    "run_node": "fastnode.workers",
     "serve": "fastnode.workers",
     "start_node": "fastnode.node.node",
     "tls_engine": "fastnode.tls.choice",

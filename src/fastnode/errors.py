@@ -40,6 +40,7 @@ __all__ = [
     "LinkClosed",
     "LinkLost",
     "MessageTooLarge",
+    "NoInstance",
     "NoRoute",
     "NoSuchEndpoint",
     "NotAuthorized",
@@ -539,6 +540,16 @@ class NoRoute(FastnodeError, ConnectionError):
     begun: Begun = "no"
 
 
+class NoInstance(NoRoute):
+    """No instance of a service can take the call: the discovery names none, or every
+    dial has failed."""
+
+    usual_hint = (
+        "does the discovery name the right targets, and do their certificates belong "
+        "to the service? wait_for_ready=True waits for an instance"
+    )
+
+
 class OutOfResources(FastnodeError):
     """This process, or this machine, has no descriptors or no memory left."""
 
@@ -580,6 +591,10 @@ class DuplicateLink(HandshakeError):
 
     code = "already_exists"
     close_reason = CloseReason.DUPLICATE_LINK
+
+
+class DialedItself(PeerNameMismatch):
+    """A node has dialed its own acceptor."""
 
 
 class TooManyHandshakes(TooManyConnections):

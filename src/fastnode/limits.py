@@ -101,6 +101,21 @@ REDIAL_MOST_SECONDS: Final = 30.0
 #: take, so a peer that accepts and breaks is not dialed without end.
 REDIAL_STABLE_SECONDS: Final = 10.0
 
+#: `renew_links` and `max_link_age`: each link is renewed at a random time of a window,
+#: which grows by so much for each link that is due. One handshake takes milliseconds.
+RENEWAL_PAUSE_SECONDS: Final = 0.5
+#: The window is not longer than this: nobody waits longer for a new certificate.
+RENEWAL_SPREAD_SECONDS: Final = 60.0
+#: How long one renewal may take, while others wait for it: as long as a dial may take
+#: that tries several addresses.
+RENEWAL_TIMEOUT_SECONDS: Final = 20.0
+#: `max_link_age`: a link is renewed at a random part of its age. The rest is for
+#: attempts that fail. Links that came up at the same time are renewed at other times.
+RENEWAL_AGE_LEAST: Final = 0.75
+RENEWAL_AGE_MOST: Final = 0.9
+#: The least `max_link_age`. Tests need it; services have minutes or hours.
+LEAST_LINK_AGE_SECONDS: Final = 0.01
+
 #: A callback that blocks the loop for so long is warned about: others on this loop wait
 #: as long, and a person begins to notice. asyncio's debug mode takes the same.
 SLOW_CALLBACK_SECONDS: Final = 0.1
@@ -344,6 +359,57 @@ MAX_CERTIFICATE_NAMES: Final = 1000
 #: The names of all certificates of a chain times its name constraints. OpenSSL allows
 #: 2**20 comparisons for each certificate of an authority: 0.1 s.
 MAX_NAME_COMPARISONS: Final = 1 << 15
+
+# --- services ----------------------------------------------------------------
+
+#: Links that a service keeps at most. Each costs some 40 KiB on both sides.
+MAX_INSTANCES: Final = 32
+#: What `max_instances` may be. More links than this in one process need another design.
+MAX_SERVICE_INSTANCES: Final = 4096
+#: How long the share of a new instance grows until it is whole. It is short, because
+#: traffic has to be even again 1 s after the news.
+SLOW_START_SECONDS: Final = 1.0
+#: How long an instance that has refused a call as busy is passed over, if it has not
+#: said how long. It is about the time of a few calls: a queue is shorter by then.
+BUSY_SECONDS: Final = 0.05
+#: So many failures without a success between them, and an instance is ejected (the
+#: value of Envoy).
+EJECT_AFTER_FAILURES: Final = 5
+#: Success rates are compared once in this time, among instances that had enough calls
+#: in it.
+OUTLIER_INTERVAL_SECONDS: Final = 5.0
+OUTLIER_LEAST_CALLS: Final = 20
+#: An instance is ejected if its success rate is so far below the mean of the others.
+OUTLIER_DIFFERENCE: Final = 0.3
+#: The first ejection takes so long. Each further one takes twice as long as the one
+#: before, up to the most; a time without failures resets it.
+EJECT_FIRST_SECONDS: Final = 1.0
+EJECT_MOST_SECONDS: Final = 60.0
+#: How often a call is sent elsewhere that certainly was not begun.
+RETRIES_NOT_BEGUN: Final = 3
+#: How often a call that is idempotent is sent again although it may have begun.
+RETRIES_IDEMPOTENT: Final = 2
+#: Retries and hedges of idempotent calls are bounded: this part of all calls, plus so
+#: many in each second. Otherwise they would multiply the load of a service that fails.
+RETRY_BUDGET_SHARE: Final = 0.1
+RETRY_BUDGET_PER_SECOND: Final = 10.0
+#: Dials of one service that are under way at once.
+SERVICE_DIALS: Final = 8
+#: A link with an instance that the discovery does not name any more is closed after so
+#: long. A wrong answer that is corrected soon costs no links then.
+FORGET_SECONDS: Final = 10.0
+
+# --- health ------------------------------------------------------------------
+
+#: How often a check of `Node.add_check` is run. Kubernetes asks every 10 s.
+CHECK_INTERVAL_SECONDS: Final = 10.0
+#: How long one run of a check may take: as long as a user would wait for a page.
+CHECK_TIMEOUT_SECONDS: Final = 5.0
+#: Checks of a node. With names and reasons of full length, the answer about the health
+#: of a node stays below 32 KiB.
+MAX_CHECKS: Final = 32
+#: The name of a check. It is a word in answers and log lines.
+MAX_CHECK_NAME_BYTES: Final = 64
 
 # --- workers -----------------------------------------------------------------
 

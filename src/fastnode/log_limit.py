@@ -1,13 +1,14 @@
-"""Log lines that strangers can cause: not more than one per reason and second."""
+"""Limits log lines that strangers can cause to one for each reason and second."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from fastnode.limits import LOG_INTERVAL_SECONDS
+from fastnode.loggers import fields
 
 __all__ = ["LogLimit"]
 
@@ -17,21 +18,27 @@ MOST_REASONS: Final = 64
 
 
 class LogLimit:
-    """Logs the first line of a reason, and then at most one per interval, which says
-    how many were left out before it.
+    """Logs the first line of a reason, and then at most one line per interval. That
+    line says how many lines were left out before it.
 
     Args:
-        log: where to.
-        clock: seconds.
+        log: the logger.
+        clock: returns seconds.
+        node: the name of this node, for the fields of all records.
     """
 
-    __slots__ = ("_clock", "_log", "_seen")
+    __slots__ = ("_clock", "_log", "_node", "_seen")
 
     def __init__(
-        self, log: logging.Logger, clock: Callable[[], float] = monotonic
+        self,
+        log: logging.Logger,
+        clock: Callable[[], float] = monotonic,
+        *,
+        node: str | None = None,
     ) -> None:
         self._log = log
         self._clock = clock
+        self._node = node
         # Reason -> when it was logged last, and how many lines were left out since.
         self._seen: dict[str, tuple[float, int]] = {}
 
@@ -41,13 +48,18 @@ class LogLimit:
         reason: str,
         text: str,
         *args: object,
-        error: BaseException | None = None,
+        event: str,
+        traceback: BaseException | None = None,
+        **found: Any,
     ) -> None:
         """Log a line, or count it.
 
         Args:
             args: formatted into `text` only when the line is logged.
-            error: its traceback is logged too.
+            event: the event of the record. It and `found` are arguments of
+                `fastnode.loggers.fields`, which is called only when the line is logged.
+            traceback: an error whose traceback is logged too. It is also the ``error``
+                of the fields, unless `found` has another one.
         """
         if not self._log.isEnabledFor(level):
             return
@@ -61,7 +73,19 @@ class LogLimit:
         self._seen[reason] = (now, 0)
         if left_out:
             text, args = text + " (and %d more like it before)", (*args, left_out)
-        self._log.log(level, text, *args, exc_info=error)
+            found["left_out"] = left_out
+        if traceback is not None:
+            found.setdefault("error", traceback)
+        found.setdefault("node", self._node)
+        # The record names the caller of this method.
+        self._log.log(
+            level,
+            text,
+            *args,
+            exc_info=traceback,
+            extra=fields(event, **found),
+            stacklevel=2,
+        )
 
     def _forget(self, now: float) -> None:
         self._seen = {

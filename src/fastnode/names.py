@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, SupportsFloat
 
-from fastnode.errors import ConfigError, no_timeout
+from fastnode.errors import ConfigError, Side, no_timeout
 from fastnode.limits import MAX_NODE_NAME_BYTES, PARSED_NAMES
 
 __all__ = [
+    "RESERVED_PREFIX",
     "NodeName",
     "check_address",
     "check_flag",
     "check_host",
+    "check_not_reserved",
     "check_port",
+    "check_service",
     "check_timeout",
     "normal_host",
     "verified_host",
@@ -25,6 +28,8 @@ __all__ = [
 #: RFC 1035, 2.3.4, in the ASCII form of a name.
 MAX_LABEL: Final = 63
 MAX_HOST: Final = 253
+#: Names of endpoints that begin with this belong to fastnode itself.
+RESERVED_PREFIX: Final = "fastnode."
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*\Z")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_\-]*[a-z0-9_])?\Z")
@@ -151,6 +156,26 @@ def _parse(text: str) -> NodeName:
         ) from None
 
 
+def check_service(service: object) -> str:
+    """Return the name of a service, checked: the part of a node name before the @.
+
+    Raises:
+        ConfigError: `service` cannot be the name of a service.
+    """
+    if not isinstance(service, str) or not _NAME.match(service):
+        shown = f"{service!r:.{MAX_NODE_NAME_BYTES}}"
+        raise ConfigError(
+            f"{shown} is not the name of a service",
+            hint="it is the part of the node names before the @: letters, digits, '_', "
+            "'-' and '.'",
+        )
+    if len(service) > MAX_NODE_NAME_BYTES:
+        raise ConfigError(
+            f"the name of a service has at most {MAX_NODE_NAME_BYTES} bytes"
+        )
+    return service
+
+
 def check_port(port: object, what: str) -> None:
     """Raise `ConfigError` unless `port` is an int from 0 to 65535."""
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
@@ -201,6 +226,18 @@ def check_flag(what: str, value: object, *, or_none: bool = False) -> None:
     would switch off a check by accident."""
     if not isinstance(value, bool) and not (or_none and value is None):
         raise ConfigError(f"{what} is {value!r}", hint="it is True or False")
+
+
+def check_not_reserved(endpoint: str) -> None:
+    """Raise `ConfigError` if the name of an endpoint has the prefix that fastnode keeps
+    for itself."""
+    if endpoint.startswith(RESERVED_PREFIX):
+        raise ConfigError(
+            f"the endpoint name {endpoint!r} is reserved",
+            side=Side.LOCAL,
+            hint=f"names that begin with {RESERVED_PREFIX!r} belong to fastnode; "
+            "choose another name",
+        )
 
 
 def check_timeout(timeout: object) -> float:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import socket
 
     from fastnode.certs.manager import CertManager
+    from fastnode.discovery.protocol import Discovery
     from fastnode.link.link import Link
     from fastnode.node.refusal import Refusal
     from fastnode.peer import Address, Peer
@@ -139,6 +140,26 @@ def check_plain(what: str, value: object) -> None:
         )
 
 
+def _advertised(what: str, address: object) -> tuple[str, int]:
+    """Return a host and a port, checked; port 0 is one."""
+    if not isinstance(address, (tuple, list)) or len(address) != 2:
+        raise ConfigError(
+            f"{what} is {address!r}", hint='write advertise=("203.0.113.7", 15000)'
+        )
+    host, port = check_host(address[0], f"the host of {what}"), address[1]
+    check_port(port, f"the port of {what}")
+    return host, port
+
+
+def _check_discovery(discovery: object) -> None:
+    if discovery is not None and not callable(getattr(discovery, "watch", None)):
+        raise ConfigError(
+            f"NetworkOptions.discovery is {discovery!r}, which has no watch()",
+            hint="use StaticDiscovery, LocalDiscovery, DnsDiscovery or EtcdDiscovery "
+            "of fastnode.discovery, or write your own",
+        )
+
+
 def _check_listener(listener: object) -> None:
     if listener is None:
         return
@@ -178,6 +199,10 @@ class AcceptorOptions:
             link; None means the node's.
         listener: a listening socket to use, instead of one at `host` and `port`. It
             belongs to the acceptor from then on, which closes it.
+        advertise: host and port that a discovery announces, where peers reach the
+            acceptor at another address than its own: behind NAT, or in a container.
+            Port 0 stands for the port that it listens on. None announces its own
+            address; for a host such as ``0.0.0.0`` that is the host of the node name.
     """
 
     host: str | None = None
@@ -192,6 +217,7 @@ class AcceptorOptions:
     max_handshakes_per_address: int = limits.MAX_HANDSHAKES_PER_ADDRESS
     on_refused: OnRefused | None = None
     listener: Listener | None = None
+    advertise: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         _check_manager("AcceptorOptions.cert_manager", self.cert_manager)
@@ -216,6 +242,9 @@ class AcceptorOptions:
         )
         check_plain("AcceptorOptions.on_refused", self.on_refused)
         _check_listener(self.listener)
+        if self.advertise is not None:
+            advertise = _advertised("AcceptorOptions.advertise", self.advertise)
+            object.__setattr__(self, "advertise", advertise)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +255,9 @@ class NetworkOptions:
         acceptors: what to listen on; empty for a node that only dials.
         routes: where peers are; see `Route`.
         resolver: asked for addresses where no route matches; has `handshake_timeout`.
+        discovery: finds the instances of services. If it can announce, the node is
+            announced while it is ready, as an instance of the service that its name
+            says (the part before the @). See `fastnode.discovery`.
         insecure_skip_verify: do not verify the certificates of peers. Dangerous:
             anyone in between can read and change everything.
         plaintext: no TLS at all. Dangerous in the same way.
@@ -270,6 +302,7 @@ class NetworkOptions:
     )
     routes: Sequence[Route] = ()
     resolver: Resolver | None = None
+    discovery: Discovery | None = None
     insecure_skip_verify: bool = False
     plaintext: bool = False
     verify_peer_name: bool = True
@@ -305,6 +338,7 @@ class NetworkOptions:
                 f"{what}recheck is {self.recheck!r}", hint='it is "keep" or "close"'
             )
         _check_callable(what + "resolver", self.resolver)
+        _check_discovery(self.discovery)
         _check_callable(what + "authorize", self.authorize)
         check_plain(what + "on_refused", self.on_refused)
         check_plain(what + "on_link_up", self.on_link_up)
@@ -348,10 +382,24 @@ class NodeOptions:
         shed_above: seconds. While the event loop is later than that, every call is
             refused with `Busy`, before its handler begins. None: no call is. Neither
             bound refuses calls of peers' handlers, or messages without confirmation.
-        group: 8 random bytes that all nodes have in common which run under one name at
-            the same time; `WorkerGroup` sees to it. Their peers keep a link with each.
-            None: this node is the only one of its name, and a peer that meets another
-            one takes it for this one, restarted.
+        renew_links: what becomes of links that are up when the certificate of their
+            cert manager is replaced (`CertManager.update`, `CertManager.watch`).
+            "keep": they keep the old certificate. "reconnect": this node replaces them
+            by links with the new certificate, one by one, at random times of up to a
+            minute, as `Node.reconnect` does.
+        max_link_age: seconds. A link that is nearly as old is replaced in the same way,
+            so that both sides verify each other again. None: links last. A link that
+            cannot be replaced stays up, and a later attempt follows.
+        ready: whether the node is ready as soon as it is up. False: it is not ready
+            before `Node.set_ready` says so.
+        group: 8 random bytes that the nodes of a group share. These nodes run under one
+            name at the same time, and `WorkerGroup` sets it for its workers. When a
+            peer has a link with one node of the group and another one connects, the
+            peer knows that this is no restart, and does not probe the first link.
+            None: this node is in no group. It may share its name nevertheless.
+        group_size: how many nodes the group has behind one address. A service of a peer
+            keeps a link with each of them. `WorkerGroup` sets it for its workers. None:
+            peers are not told.
     """
 
     cert_manager: CertManager | None = None
@@ -360,7 +408,11 @@ class NodeOptions:
     leave_grace: float = limits.LEAVE_GRACE_SECONDS
     max_waiting: int | None = None
     shed_above: float | None = None
+    ready: bool = True
+    renew_links: Literal["keep", "reconnect"] = "keep"
+    max_link_age: float | None = None
     group: bytes | None = None
+    group_size: int | None = None
 
     def __post_init__(self) -> None:
         _check_manager("NodeOptions.cert_manager", self.cert_manager)
@@ -377,6 +429,15 @@ class NodeOptions:
                 hint=f"make it once for all nodes of the group: "
                 f"os.urandom({limits.GROUP_BYTES})",
             )
+        check_flag("NodeOptions.ready", self.ready)
+        if self.group_size is not None:
+            most = limits.MAX_WORKERS
+            _check_count("NodeOptions.group_size", self.group_size, 1, most)
+            if self.group is None:
+                raise ConfigError(
+                    f"NodeOptions.group_size is {self.group_size} without a group",
+                    hint="give all nodes of the group the same 8 bytes as group",
+                )
         _check_number("NodeOptions.shutdown_timeout", self.shutdown_timeout, 0, 86400)
         _check_number("NodeOptions.leave_grace", self.leave_grace, 0, 86400)
         if self.max_waiting is not None:
@@ -384,3 +445,15 @@ class NodeOptions:
             _check_count("NodeOptions.max_waiting", self.max_waiting, 0, most)
         if self.shed_above is not None:
             _check_number("NodeOptions.shed_above", self.shed_above, 0.001, 3600)
+        if self.renew_links not in ("keep", "reconnect"):
+            raise ConfigError(
+                f"NodeOptions.renew_links is {self.renew_links!r}",
+                hint='it is "keep" or "reconnect"',
+            )
+        if self.max_link_age is not None:
+            _check_number(
+                "NodeOptions.max_link_age",
+                self.max_link_age,
+                limits.LEAST_LINK_AGE_SECONDS,
+                86400 * 365,
+            )

@@ -306,12 +306,14 @@ def test_features() -> None:
         "HANDOVER": frames.HANDOVER,
         "SUCCEEDS": frames.SUCCEEDS,
         "EXTENSIONS": frames.EXTENSIONS,
+        "WORKERS": frames.WORKERS,
+        "ADDITIONAL": frames.ADDITIONAL,
     }
     for row in rows:
         sizes = numbers(row[2])
         for size in range(20):
             body = frames.hello(
-                "a@b", features=frames.feature(int(row[0]), bytes(size))
+                "a@b", features=frames.feature(int(row[0]), b"\1" * size)
             )
             if size in sizes:
                 Hello.decode(body[8:])

@@ -13,7 +13,9 @@ import fastnode
 
 #: Extras, what only some programs need, and cryptography, which takes longer to import
 #: than all the rest together.
-HEAVY = {"click", "cryptography", "rich", "uvloop", "watchfiles"}
+HEAVY = {"aiohttp", "click", "cryptography", "dns", "rich", "uvloop", "watchfiles"}
+#: What only tests need.
+FOR_TESTS = {"pytest", "pytest_asyncio"}
 #: What a node needs, and a program that only describes one does not.
 LOOP = {"asyncio", "ssl", "fastnode.node.node", "fastnode.link.link"}
 
@@ -33,14 +35,19 @@ def loaded_by(code: str) -> set[str]:
 @pytest.mark.parametrize(
     ("code", "never"),
     [
-        ("import fastnode", HEAVY | LOOP),
+        ("import fastnode", HEAVY | LOOP | {"fastnode.testing"}),
         ("from fastnode import NetworkOptions, NodeOptions, Route", HEAVY | LOOP),
         ("from fastnode import ClientAuth", HEAVY | LOOP),
         ("from fastnode import Node, run, start_node", HEAVY),
         ("from fastnode import Acceptor, Keeper, Link, Refusal", HEAVY),
         ("from fastnode import CertAuthManager", HEAVY - {"cryptography"}),
         ("from fastnode.blocking import Client", HEAVY),
+        ("from fastnode.discovery import Target, StaticDiscovery, kit", HEAVY),
+        ("from fastnode.discovery import DnsDiscovery, LocalDiscovery", HEAVY),
         ("import fastnode.cli.main", HEAVY - {"click"}),
+        ("import fastnode.testing", HEAVY | LOOP | FOR_TESTS),
+        ("import fastnode.testing.pytest_plugin", HEAVY | {"fastnode.node.node"}),
+        ("from fastnode.testing import *", FOR_TESTS),
     ],
 )
 def test_what_is_not_loaded(code: str, never: set[str]) -> None:

@@ -24,6 +24,7 @@ PACKAGE = ROOT / "src" / "fastnode"
 
 #: The modules of rank 0 count as one package: `names` raises `errors`.
 RANKS = {
+    "backoff": 0,
     "errors": 0,
     "groups": 0,
     "limits": 0,
@@ -41,12 +42,14 @@ RANKS = {
     "sending": 4,
     "dispatch": 5,
     "link": 6,
-    "node": 7,
-    "blocking": 8,
-    "testing": 8,
-    "workers": 8,
-    "cli": 9,
-    "__main__": 9,
+    "discovery": 6,
+    "service": 7,
+    "node": 8,
+    "blocking": 9,
+    "testing": 9,
+    "workers": 9,
+    "cli": 10,
+    "__main__": 10,
 }
 #: What is above it may import the public names, as users do.
 TOP = RANKS["node"]
@@ -57,6 +60,10 @@ ONLY_IN = {
     "ssl": {"certs", "openssl", "tls"},
     # `peer` only pickles certificates.
     "cryptography": {"certs", "peer", "tls"},
+    "aiohttp": {"discovery"},
+    "dns": {"discovery"},
+    "pytest": {"testing"},
+    "pytest_asyncio": {"testing"},
 }
 #: Memory and bytes only: no socket, no loop, no clock.
 SANS_IO = {"buffers", "wire", "tls"}

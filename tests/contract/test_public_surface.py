@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import fastnode
+from fastnode import testing
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
@@ -31,12 +32,15 @@ API = {
     "NodeStats",
     "Peer",
     "Reply",
+    "Retry",
     "Route",
+    "Service",
     "SpiffeId",
     "SpiffeRule",
     "WorkerGroup",
     "current_message",
     "run",
+    "run_node",
     "serve",
     "start_node",
     "tls_engine",
@@ -69,6 +73,7 @@ ERRORS: dict[str, tuple[str | type[BaseException], ...]] = {
     "NoSuchEndpoint": ("FastnodeError",),
     "MessageTooLarge": ("FastnodeError",),
     "SendQueueFull": ("FastnodeError",),
+    "NoInstance": ("NoRoute",),
     "NoRoute": ("FastnodeError",),
     "OutOfResources": ("FastnodeError",),
     "WorkerFailed": ("FastnodeError",),
@@ -77,19 +82,26 @@ ERRORS: dict[str, tuple[str | type[BaseException], ...]] = {
 SUPPORT = {
     "Acceptor",
     "AcceptorStats",
+    "BroadcastResult",
     "CertificateWatch",
+    "CheckResult",
     "CloseReason",
     "DialStats",
     "Distribution",
     "EndpointStats",
+    "InstanceStatus",
     "Keeper",
     "LinkStats",
     "Listener",
+    "NodeHealth",
     "Refusal",
+    "RenewalStats",
     "Resolver",
+    "ServiceStats",
     "Side",
     "TlsEngineInfo",
     "Undelivered",
+    "WatchUpdate",
     "WorkerStatus",
 }
 
@@ -110,6 +122,26 @@ def test_errors_are_caught_as_promised(name: str) -> None:
     for base in ERRORS[name]:
         expected = getattr(fastnode, base) if isinstance(base, str) else base
         assert issubclass(error, expected)
+
+
+def test_all_of_testing_is_the_contract() -> None:
+    """`pair`, `cluster` and `authority`, and what they are used with."""
+    assert set(testing.__all__) == {
+        "CertificateFiles",
+        "FakeClock",
+        "Network",
+        "ThrowawayAuthority",
+        "authority",
+        "cluster",
+        "pair",
+    }
+    assert set(testing.__all__) <= set(dir(testing))
+    for name in testing.__all__:
+        value = getattr(testing, name)
+        assert value.__name__ == name
+        assert value.__doc__
+    with pytest.raises(AttributeError, match="no attribute 'cluter'"):
+        testing.cluter  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_the_package_is_typed() -> None:

@@ -19,8 +19,7 @@ from fastnode import (
     Node,
     Route,
 )
-from fastnode.certs.authority import Authority
-from fastnode.names import NodeName
+from fastnode.testing import authority
 from helpers.nodes import WAIT_SECONDS
 
 __all__ = ["Child", "manager_of", "write_certificates"]
@@ -28,11 +27,9 @@ __all__ = ["Child", "manager_of", "write_certificates"]
 
 def write_certificates(folder: Path, *names: str) -> None:
     """An authority, and a certificate for each node, as files."""
-    authority = Authority.create("test CA")
-    authority.save(folder)
+    ca = authority("test CA")
     for name in names:
-        issued = authority.issue(NodeName.parse(name))
-        issued.save(folder / f"{name}.pem", folder / f"{name}-key.pem")
+        ca.write(folder, name)
 
 
 def manager_of(folder: Path, name: str) -> CertAuthManager:

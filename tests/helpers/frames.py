@@ -12,7 +12,7 @@ PAUSE, RESUME, DROPPED, LEAVING = range(18, 22)
 #: Types of fields in an extension block.
 DEADLINE, REQUEST, METADATA, STATUS = range(1, 5)
 #: Types of features.
-HANDOVER, SUCCEEDS, EXTENSIONS = 1, 2, 3
+HANDOVER, SUCCEEDS, EXTENSIONS, WORKERS, ADDITIONAL = range(1, 6)
 MORE, NESTED, EXTENDED = 1, 16, 32
 DATA, CONTROL, HIGH, BULK, INNER, REPLIES, BULK_REPLIES = range(7)
 #: Lanes in which the receiver grants credit.

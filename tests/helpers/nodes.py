@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -15,11 +15,28 @@ from fastnode import (
     NetworkOptions,
     Node,
     NodeOptions,
-    Route,
     start_node,
+    testing,
 )
 from fastnode.node.maintenance import ExpiryCheck
+from fastnode.testing.routes import introduce
 from helpers.pki import manager as make_manager
+
+__all__ = [
+    "WAIT_SECONDS",
+    "A",
+    "B",
+    "all_at_once",
+    "forget",
+    "introduce",
+    "options_of",
+    "pair",
+    "refusing",
+    "running",
+    "start",
+    "started_in_time",
+    "until",
+]
 
 A = "alpha@127.0.0.1"
 B = "beta@127.0.0.1"
@@ -29,21 +46,32 @@ B = "beta@127.0.0.1"
 WAIT_SECONDS = 45.0
 
 
-async def start(
+async def start(name: str, *, refuses_expired: bool = False, **details: Any) -> Node:
+    """A node on a free port, with the options of `options_of`.
+
+    Args:
+        refuses_expired: False: as if it had been started before its certificate
+            expired, so that tests see what handshakes say of it.
+    """
+    options = options_of(name, **details)
+    if refuses_expired:
+        return await start_node(name, options)
+    with started_in_time():
+        return await start_node(name, options)
+
+
+def options_of(
     name: str,
     *,
     manager: CertManager | None = None,
     listens: bool = True,
     shutdown_timeout: float = 5.0,
-    refuses_expired: bool = False,
     node_options: dict[str, Any] | None = None,
     **network: Any,
-) -> Node:
-    """A node on a free port; `network` as `NetworkOptions`.
+) -> NodeOptions:
+    """Options for a node on a free port; `network` as `NetworkOptions`.
 
     Args:
-        refuses_expired: False: as if it had been started before its certificate
-            expired, so that tests see what handshakes say of it.
         node_options: further `NodeOptions`.
     """
     if manager is None and not network.get("plaintext"):
@@ -53,21 +81,23 @@ async def start(
     network.setdefault("acceptors", (AcceptorOptions(port=0),))
     # A busy machine leaves a handler waiting for a processor; no test is about that.
     network.setdefault("slow_callback_seconds", 60.0)
-    options = NodeOptions(
+    return NodeOptions(
         cert_manager=manager,
         network=NetworkOptions(**network),
         shutdown_timeout=shutdown_timeout,
         **(node_options or {}),
     )
-    if refuses_expired:
-        return await start_node(name, options)
-    with started_in_time():
-        return await start_node(name, options)
 
 
 #: One entry for each open block of `started_in_time`. Those of several tasks overlap.
 _open_blocks: list[None] = []
-_refusing = mock.patch.object(ExpiryCheck, "refuse")
+
+
+def _refuse_nothing(*_: object) -> None:
+    """Stand for `ExpiryCheck.refuse`. A `Mock` would take as long to make as a node."""
+
+
+_refusing = mock.patch.object(ExpiryCheck, "refuse", new=_refuse_nothing)
 
 
 @contextmanager
@@ -104,10 +134,10 @@ async def all_at_once(
             group.create_task(run(case))
 
 
-def introduce(node: Node, other: Node) -> None:
-    """Tell a node where another one is."""
-    host, port = other.acceptors[0].address
-    node.add_route(Route(f"^{other.name}$", host, port))
+def forget(node: Node, name: str) -> None:
+    """Remove the routes for a name, as `introduce` added them."""
+    for route in node.routes(name):
+        node.remove_route(route.match)
 
 
 @asynccontextmanager
@@ -122,13 +152,16 @@ async def running(name: str, **options: Any) -> AsyncIterator[Node]:
 async def pair(
     first: dict[str, Any] | None = None, second: dict[str, Any] | None = None
 ) -> AsyncIterator[tuple[Node, Node]]:
-    """Two nodes, alpha and beta, that know where the other is."""
-    async with running(A, **(first or {})) as a, running(B, **(second or {})) as b:
-        if a.acceptors:
-            introduce(b, a)
-        if b.acceptors:
-            introduce(a, b)
-        yield a, b
+    """Two nodes, alpha and beta, that know where the other is.
+
+    Args:
+        first, second: as of `options_of`.
+    """
+    options = (options_of(A, **(first or {})), options_of(B, **(second or {})))
+    async with AsyncExitStack() as stack:
+        with started_in_time():
+            nodes = await stack.enter_async_context(testing.pair(A, B, options=options))
+        yield nodes
 
 
 @contextmanager

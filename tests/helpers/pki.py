@@ -7,29 +7,29 @@ from functools import cache
 from typing import Any
 
 from fastnode import CertAuthManager, Certificate, CertPool, ClientAuth
-from fastnode.certs.authority import Authority
-from fastnode.names import NodeName
+from fastnode.testing import ThrowawayAuthority
+from fastnode.testing import authority as new_authority
 
 
-def authority(name: str = "test CA") -> Authority:
+def authority(name: str = "test CA") -> ThrowawayAuthority:
     """The authority of that name; the same one for all tests."""
     return _authority(name)
 
 
 @cache  # which tells authority() from authority("test CA")
-def _authority(name: str) -> Authority:
-    return Authority.create(name)
+def _authority(name: str) -> ThrowawayAuthority:
+    return new_authority(name)
 
 
 @cache
 def certificate(name: str, ca: str = "test CA") -> Certificate:
     """A good certificate for a node; the same one for all tests."""
-    return authority(ca).issue(NodeName.parse(name)).certificate()
+    return authority(ca).certificate(name)
 
 
 def odd_certificate(name: str, ca: str = "test CA", **details: Any) -> Certificate:
     """A certificate that differs from a good one as `Authority.issue` allows."""
-    return authority(ca).issue(NodeName.parse(name), **details).certificate()
+    return authority(ca).certificate(name, **details)
 
 
 def expired_certificate(name: str) -> Certificate:
@@ -57,11 +57,9 @@ def manager(
     **options: Any,
 ) -> CertAuthManager:
     """A manager for a node: by default mutual TLS under the test CA."""
-    shown = None if anonymous else shows or certificate(name)
-    return CertAuthManager(
-        shown,
-        client_cas=pool(trusts),
+    return authority(trusts).manager(
+        None if anonymous else name,
+        certificate=None if anonymous else shows or certificate(name),
         client_auth=client_auth,
-        root_cas=pool(trusts),
         **options,
     )

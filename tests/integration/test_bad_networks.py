@@ -18,6 +18,7 @@ from helpers.nodes import (
     A,
     B,
     all_at_once,
+    forget,
     introduce,
     pair,
     running,
@@ -81,7 +82,7 @@ async def test_a_peer_dials_again_while_its_old_link_is_half_dead() -> None:
 async def half_dead(way: str) -> None:
     options = {"keepalive_interval": 0.2}
     async with pair(options, {}) as (a, b), Proxy() as proxy:
-        a.remove_route(f"^{B}$")
+        forget(a, B)
         await proxy.start(b.acceptors[0].address)
         proxy.up.delay = proxy.down.delay = 0.005
         a.add_route(Route("^beta@", *proxy.address))

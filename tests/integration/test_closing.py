@@ -16,7 +16,7 @@ from fastnode import (
     Route,
     Side,
 )
-from helpers.nodes import WAIT_SECONDS, B, pair, until
+from helpers.nodes import WAIT_SECONDS, B, forget, pair, until
 from helpers.proxy import Proxy
 
 
@@ -206,7 +206,7 @@ async def test_stop_is_bounded_and_says_what_was_not_sent(
 
 
 async def behind_a_proxy(a: Node, b: Node, proxy: Proxy) -> None:
-    a.remove_route(f"^{B}$")
+    forget(a, B)
     await proxy.start(b.acceptors[0].address)
     a.add_route(Route("beta", *proxy.address))
 

@@ -19,6 +19,7 @@ from fastnode import (
     HandshakeError,
     HandshakeTimeout,
     Link,
+    LinkLost,
     Node,
     NoRoute,
     Refusal,
@@ -38,6 +39,7 @@ from helpers.nodes import (
     until,
 )
 from helpers.pki import certificate, manager
+from helpers.proxy import Proxy
 
 
 def free_ports(count: int) -> int:
@@ -392,22 +394,31 @@ async def test_five_nodes_connect_to_each_other_all_at_once() -> None:
         await until(lambda: all(len(node.links) == 4 for node in nodes))
 
 
-async def test_a_restarted_peer_takes_its_name_over() -> None:
-    async with running(A) as a:
+async def test_a_restarted_peer_takes_its_name_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fastnode.node.links.CHECK_SECONDS", 0.2)
+    async with running(A) as a, Proxy() as proxy:
+        await proxy.start(a.acceptors[0].address)
         first = await start(B, listens=False)
-        introduce(first, a)
-        old = await first.connect(A)
+        first.add_route(Route("^alpha@", *proxy.address))
+        await first.connect(A)
         await until(lambda: a.links)
         seen = a.links[0]
-        # As after a crash: the old instance is still thought to be there.
+        # As after a power cut: nothing more comes of the old instance.
+        proxy.stall(proxy.writers)
         async with running(B, listens=False) as second:
             introduce(second, a)
             await second.connect(A)
             await until(lambda: seen.closed)
             await until(lambda: len(a.links) == 1)
             assert a.links[0].peer.instance == second.instance
-            await until(lambda: old.closed)
-        await first.stop()
+            assert isinstance(seen.error, LinkLost)
+            assert "another instance" in str(seen.error)
+        await first.stop(timeout=0.1)
+    (said,) = [each for each in caplog.messages if "restarted" in each]
+    assert first.instance in said
+    assert "what to do: " in said
 
 
 async def test_stopping_while_dialing() -> None:

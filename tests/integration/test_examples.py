@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import fastnode
+from fastnode.testing import pytest_plugin
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 #: The package under test, wherever this process has it from.
@@ -43,10 +45,12 @@ PRINTED = {
         "customer: deadline_exceeded begun: maybe",
     ),
     "rotate_certs.py": (
-        "the old link lives: hello, True",
+        "taken from tls.crt: True",
         "the new link sees the new one: True",
+        "no call was lost: hello",
+        "renewed by the server: 1",
         "refused: the new certificate expired",
-        "the new one is still in use: True",
+        "the good one is still in use: True",
         "refused: client_auth cannot be changed",
     ),
     "blocking_client.py": (
@@ -54,6 +58,12 @@ PRINTED = {
         "from 4 threads: 3 4 3 4",
         "melon: KeyError: b'melon'",
         "the shop has noted: ['web is closing']",
+    ),
+    "service.py": (
+        "customer: there are 6 apples",
+        "customer: the stock is ready, ok: True",
+        "customer: there are 5 pears\nstock: the database is closed",
+        "exit code of the service: 0",
     ),
     "workers.py": (
         "customers of each worker: [4, 4]",
@@ -70,10 +80,14 @@ PRINTED = {
 
 
 FIRST = "first.py"
+#: A service with its own tests.
+SERVICE = EXAMPLES / "testing_a_service"
 
 
 def test_every_example_is_tested() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {*PRINTED, FIRST}
+    folders = {path.parent for path in EXAMPLES.glob("*/*.py")}
+    assert folders == {SERVICE}
 
 
 def block(text: str, language: str) -> str:
@@ -136,3 +150,26 @@ def test_example(name: str, tmp_path: Path) -> None:
     # Nothing is left on the disk, keys least of all.
     assert list(tmp_path.iterdir()) == []
     assert len(done.stdout.splitlines()) < 20
+
+
+def test_the_tests_of_the_example_s_service(tmp_path: Path) -> None:
+    folder = shutil.copytree(SERVICE, tmp_path / "service")
+    options = ["-q", "-p", "no:cacheprovider", "-p", pytest_plugin.__name__]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-B", "-m", "pytest", *options],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": PACKAGE,
+            # The plugins that the example needs, and no other.
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTEST_PLUGINS": "pytest_asyncio.plugin",
+        },
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = (SERVICE / "test_service.py").read_text().count("async def test_")
+    assert f"{written} passed" in done.stdout

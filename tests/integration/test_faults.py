@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fastnode import Link, LinkClosed, LinkLost, Message, Node, Route
-from helpers.nodes import WAIT_SECONDS, B, pair, until
+from helpers.nodes import WAIT_SECONDS, B, forget, pair, until
 from helpers.proxy import Proxy
 
 #: Three of these intervals are the silence after which a peer is dead.
@@ -27,7 +27,7 @@ async def through_a_proxy(
 ) -> AsyncIterator[tuple[Node, Node, Proxy]]:
     """alpha dials beta through a proxy."""
     async with pair(options, options) as (a, b), Proxy() as proxy:
-        a.remove_route(f"^{B}$")
+        forget(a, B)
         await proxy.start(b.acceptors[0].address)
         a.add_route(Route("^beta@", *proxy.address))
         yield a, b, proxy

@@ -25,8 +25,8 @@ from fastnode import (
     Peer,
     Route,
 )
-from fastnode.node.keeper import Backoff
-from helpers.nodes import A, B, introduce, pair, running, start, until
+from fastnode.backoff import Backoff
+from helpers.nodes import A, B, forget, introduce, pair, running, start, until
 from helpers.pki import manager, odd_certificate
 from helpers.proxy import Proxy
 
@@ -54,7 +54,7 @@ async def kept(
 ) -> AsyncIterator[tuple[Node, Node, Proxy, Keeper]]:
     """alpha keeps a link with beta, through a proxy."""
     async with pair(options, options) as (a, b), Proxy() as proxy:
-        a.remove_route(f"^{B}$")
+        forget(a, B)
         await proxy.start(b.acceptors[0].address)
         a.add_route(Route("^beta@", *proxy.address))
         async with a.keep_connected(B) as keeper, asyncio.timeout(20):
@@ -218,9 +218,8 @@ async def test_stop_ends_it() -> None:
 
 async def test_what_can_never_work_is_said_at_once() -> None:
     async with running(A, listens=False) as a:
-        for name in (A, "no name"):
-            with pytest.raises(ConfigError):
-                a.keep_connected(name)
+        with pytest.raises(ConfigError):
+            a.keep_connected("no name")
 
 
 async def test_a_refusal_waits_long_and_goes_on(
@@ -250,7 +249,7 @@ async def test_a_refusal_waits_long_and_goes_on(
 async def test_both_sides_keep_one_link() -> None:
     async with pair() as (a, b), Proxy() as proxy, Proxy() as back:
         for node, peer, name, way in ((a, b, B, proxy), (b, a, A, back)):
-            node.remove_route(f"^{name}$")
+            forget(node, name)
             await way.start(peer.acceptors[0].address)
             node.add_route(Route(name, *way.address))
         events = Events(a), Events(b)

@@ -16,7 +16,7 @@ import pytest
 
 from fastnode import LinkLost, Node, Route
 from helpers.child import Child, manager_of, write_certificates
-from helpers.nodes import WAIT_SECONDS, A, B, all_at_once, pair, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, all_at_once, forget, pair, running, until
 from helpers.proxy import Proxy
 
 #: What a busy machine adds to a time. The exact times: unit/link/test_keepalive.py.
@@ -28,7 +28,7 @@ def received(node: Node) -> int:
 
 
 async def behind_a_proxy(a: Node, b: Node, proxy: Proxy) -> None:
-    a.remove_route(f"^{B}$")
+    forget(a, B)
     await proxy.start(b.acceptors[0].address)
     a.add_route(Route("^beta@", *proxy.address))
 

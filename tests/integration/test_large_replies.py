@@ -15,7 +15,7 @@ import pytest
 from fastnode import Link, LinkLost, Message, Node, Route
 from fastnode.limits import RECEIVE_BUFFER_BYTES
 from helpers import frames
-from helpers.nodes import WAIT_SECONDS, B, pair, running, until
+from helpers.nodes import WAIT_SECONDS, B, forget, pair, running, until
 from helpers.proxy import Proxy
 from helpers.raw import raw_peer
 
@@ -38,7 +38,7 @@ async def slow_line(
     async with pair(options) as (a, b), Proxy() as proxy:
         serve(b)
         await proxy.start(b.acceptors[0].address)
-        a.remove_route(f"^{B}$")
+        forget(a, B)
         a.add_route(Route("^beta@", *proxy.address))
         proxy.down.bandwidth = speed
         yield a, await a.connect(B), proxy

@@ -16,7 +16,7 @@ from fastnode import (
     SettingsFrozenError,
     UnknownAuthority,
 )
-from helpers.nodes import A, B, introduce, pair, running, until
+from helpers.nodes import A, B, forget, introduce, pair, running, until
 from helpers.pki import authority, certificate, manager, pool
 
 C = "gamma@127.0.0.1"
@@ -73,7 +73,7 @@ async def test_guarantee_5_rolling_an_authority() -> None:
         with pytest.raises(UnknownAuthority):
             await dial(late, b)
         async with running(C, manager=late) as c:
-            a.remove_route(f"^{C}$")
+            forget(a, C)
             introduce(a, c)
             with pytest.raises(UnknownAuthority):
                 await a.connect(C)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -87,24 +88,54 @@ async def test_who_was_admitted_and_never_comes_up_leaves_its_place() -> None:
             other.close()
 
 
-async def test_a_restarted_peer_takes_its_own_place() -> None:
-    async with running(B, acceptors=room_for(1)) as b:
+@asynccontextmanager
+async def dead(b: Node) -> AsyncIterator[Link]:
+    """The link with an instance of alpha, as after a power cut: nothing comes of it."""
+    async with Proxy() as proxy:
+        await proxy.start(b.acceptors[0].address)
         first = await start(A, listens=False)
-        introduce(first, b)
-        old = await first.connect(B)
+        first.add_route(Route("^beta@", *proxy.address))
+        await first.connect(B)
         await until(lambda: b.links)
-        # As after a crash: the old instance is still thought to be there.
+        proxy.stall(proxy.writers)
+        yield b.links[0]
+        await first.stop(timeout=0.1)
+
+
+async def test_a_restarted_peer_takes_its_own_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fastnode.node.links.CHECK_SECONDS", 0.2)
+    async with running(B, acceptors=room_for(1)) as b, dead(b) as old:
         async with running(A, listens=False) as second:
             introduce(second, b)
-            assert not (await second.connect(B)).closed
+            # The old instance may be alive. The refusal has it looked at.
+            with pytest.raises(TooManyConnections, match="maximum"):
+                await second.connect(B)
             await until(lambda: old.closed)
+            assert not (await second.connect(B)).closed
             await until(lambda: len(b.links) == 1)
             assert b.links[0].peer.instance == second.instance
             async with running("gamma@127.0.0.1", listens=False) as c:
                 introduce(c, b)
                 with pytest.raises(TooManyConnections, match="maximum"):
                     await c.connect(B)
-        await first.stop()
+
+
+async def test_whoever_waits_for_a_place_ends_no_link_that_is_alive() -> None:
+    async with running(B, acceptors=room_for(1)) as b:
+        async with running(A, listens=False) as first, running(A, listens=False) as two:
+            for node in (first, two):
+                introduce(node, b)
+            link = await first.connect(B)
+            for _ in range(3):
+                with pytest.raises(TooManyConnections):
+                    await two.connect(B)
+            await link.ping()
+            assert len(b.links) == 1
+            await link.close()
+            await until(lambda: not b.links)
+            await two.connect(B)
 
 
 async def test_a_link_that_only_one_side_has_lost_is_replaced() -> None:
@@ -154,14 +185,13 @@ async def test_a_hook_that_swallows_its_cancellation_takes_no_place() -> None:
             assert not b._links.welcomed(A)
 
 
-async def test_two_restarts_at_once_share_one_place() -> None:
+async def test_dials_of_one_instance_at_once_share_one_place() -> None:
     async with running(B, acceptors=room_for(1), plaintext=True) as b:
         address = b.acceptors[0].address
         peers = [Raw(*await asyncio.open_connection(*address)) for _ in range(3)]
         try:
-            for number, peer in enumerate(peers):
-                # Each is another run of alpha.
-                peer.writer.write(frames.hello(A, instance=bytes([number + 1]) * 16))
+            for peer in peers:
+                peer.writer.write(frames.hello(A))
                 await peer.hello()
             for peer in peers:
                 peer.send(frames.ACCEPT)
@@ -254,17 +284,38 @@ async def test_certificates_that_nobody_verified_are_no_others_identity() -> Non
         assert isinstance(await outcome(stack, b, "n4", nobody), Link)
 
 
-async def test_a_restarted_peer_takes_its_own_place_of_its_identity() -> None:
+async def test_other_instances_need_places_of_their_own() -> None:
+    async with running(B, acceptors=room_for(2), plaintext=True) as b:
+        address = b.acceptors[0].address
+        peers = [Raw(*await asyncio.open_connection(*address)) for _ in range(3)]
+        try:
+            for number, peer in enumerate(peers):
+                peer.writer.write(frames.hello(A, instance=bytes([number + 1]) * 16))
+                kind, body = await peer.frame()
+                if number < 2:
+                    assert kind == frames.HELLO
+                    peer.send(frames.ACCEPT)
+                    await until(lambda n=number: len(b.links) == n + 1)  # type: ignore[misc]
+                else:
+                    assert kind == frames.GOODBYE
+                    assert int.from_bytes(body[:2]) == CloseReason.TOO_MANY_LINKS
+        finally:
+            for peer in peers:
+                peer.close()
+
+
+async def test_a_restarted_peer_takes_its_own_place_of_its_identity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fastnode.node.links.CHECK_SECONDS", 0.2)
     room = [AcceptorOptions(port=0, max_links=4, max_links_per_peer=1)]
-    async with running(B, acceptors=room) as b:
-        first = await start(A, listens=False)
-        introduce(first, b)
-        old = await first.connect(B)
+    async with running(B, acceptors=room) as b, dead(b) as old:
         async with running(A, listens=False) as second:
             introduce(second, b)
-            assert not (await second.connect(B)).closed
+            with pytest.raises(TooManyConnections, match="max_links_per_peer"):
+                await second.connect(B)
             await until(lambda: old.closed)
+            assert not (await second.connect(B)).closed
             await until(lambda: len(b.links) == 1)
         await until(lambda: not b.links)
         assert len(b.acceptors[0]._quota) == 0
-        await first.stop()

@@ -1,4 +1,4 @@
-"""A peer that does not announce EXTENSIONS: everything works that worked before.
+"""A peer of an older version, that knows fewer features: what worked before works.
 
 `tests/soak/versions.py` does the same with the wheel of an older commit.
 """
@@ -14,8 +14,10 @@ from unittest import mock
 import pytest
 
 from fastnode import CallError, CallTimeout, Message, Node, RemoteError, Reply
+from fastnode.errors import DuplicateLink
+from fastnode.node.membership import Membership
 from fastnode.wire.hello import Hello
-from helpers.nodes import WAIT_SECONDS, B, pair, until
+from helpers.nodes import WAIT_SECONDS, A, B, pair, until
 
 decode = Hello.decode.__func__  # type: ignore[attr-defined]
 
@@ -26,7 +28,7 @@ def older() -> Iterator[None]:
 
     def without(body: bytes) -> Hello:
         found: Hello = decode(Hello, body)
-        return replace(found, extensions=None)
+        return replace(found, extensions=None, group_workers=None, wants_another=None)
 
     with mock.patch.object(Hello, "decode", without):
         yield
@@ -101,3 +103,21 @@ async def test_deadlines_hold_on_the_side_of_the_caller(
     await link.ping()
     assert link.stats.messages_dropped_by_peer == 0
     assert not link.closed
+
+
+async def test_dials_by_address(nodes: tuple[Node, Node]) -> None:
+    """An acceptor that does not know ADDITIONAL may not tell who it is."""
+    a, b = nodes
+    beta, address = Membership.of("beta"), b.acceptors[0].address
+    link = await a._instances.connect(address, beta)
+    assert await a._instances.connect(address, beta) is link
+    assert link.link is not None
+    await link.link.close()
+    await until(lambda: not b.links)
+    await b.connect(A)
+    await until(lambda: a.links)
+    with pytest.raises(DuplicateLink):
+        await a._instances.connect(address, beta)
+    (linked,) = a._instances.links_of(beta)
+    assert not linked.dialer
+    await a.links[0].ping()

@@ -28,7 +28,7 @@ from fastnode.certs.authority import IssuedCertificate
 from fastnode.cli.main import cli
 from fastnode.errors import CloseReason
 from fastnode.names import NodeName
-from helpers.nodes import WAIT_SECONDS, A, B, pair, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, forget, pair, running, until
 from helpers.pki import authority
 
 Address = tuple[str, int]
@@ -338,7 +338,7 @@ async def test_a_goodbye_is_read_although_a_write_fails() -> None:
     """The peer says why it ends the link, and resets the connection. This node writes
     before it reads."""
     async with pair() as (a, b):
-        a.remove_route(f"^{B}$")
+        forget(a, B)
         relay = Relay(b.acceptors[0].address)
         try:
             a.add_route(Route("^beta@", *relay.address))

@@ -1,4 +1,7 @@
-"""Workers of one group: nodes of one name side by side, in one process here."""
+"""Workers of one group: nodes of one name side by side, in one process here.
+
+`test_instances.py` has instances of one name that are in no group.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,9 @@ from fastnode import (
 )
 from fastnode.errors import FastnodeError
 from fastnode.limits import GROUP_BYTES
-from helpers.nodes import A, B, introduce, running, until
+from helpers.nodes import A, B, forget, introduce, running, until
 from helpers.pki import manager
+from helpers.proxy import Proxy
 
 
 @asynccontextmanager
@@ -142,13 +146,19 @@ async def test_a_worker_that_dials_again_replaces_its_own_link_only() -> None:
         assert await a.call(B, "who", b"") == b"one"
 
 
-async def test_a_new_group_ends_the_links_of_the_old_one() -> None:
-    async with running(A) as a, siblings() as (one, two):
+async def test_a_new_group_ends_the_links_of_the_old_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fastnode.node.links.CHECK_SECONDS", 0.2)
+    async with running(A) as a, siblings() as (one, two), Proxy() as proxy:
+        await proxy.start(a.acceptors[0].address)
         for node in (one, two):
-            introduce(node, a)
+            node.add_route(Route("^alpha@", *proxy.address))
             await node.connect(A)
         await until(lambda: len(a.links) == 2)
         events = Events(a)
+        # As after a power cut: nothing more comes of the old group.
+        proxy.stall(proxy.writers)
         async with siblings() as (three, four):
             introduce(three, a)
             introduce(four, a)
@@ -158,6 +168,7 @@ async def test_a_new_group_ends_the_links_of_the_old_one() -> None:
             assert {type(error) for error in events.down} == {LinkLost}
             alive = {link.peer.instance for link in a.links}
             assert alive == {three.instance, four.instance}
+        proxy.cut()
 
 
 @pytest.mark.parametrize("own", [A, "zeta@127.0.0.1"])
@@ -178,7 +189,7 @@ async def test_an_acceptor_s_reconnect_that_meets_another_worker() -> None:
     async with running(A) as a, siblings() as (one, two):
         introduce(a, one)
         await a.connect(B)
-        a.remove_route(f"^{B}$")
+        forget(a, B)
         a.add_route(Route("^beta@", *two.acceptors[0].address))
         await until(lambda: one.links)
         # The link that this worker had is over, and the peer has one with the other.
@@ -202,7 +213,7 @@ async def test_reconnect_that_meets_another_worker() -> None:
         old = await a.connect(B)
         call = asyncio.create_task(old.call("slow", b""))
         await began.wait()
-        a.remove_route(f"^{B}$")
+        forget(a, B)
         a.add_route(Route("^beta@", *two.acceptors[0].address))
         replacing = asyncio.create_task(a.reconnect(B))
         await until(lambda: old.closed or len(a.links) == 2)

@@ -20,7 +20,7 @@ from fastnode import (
     Route,
 )
 from helpers.collector import without_collector
-from helpers.nodes import WAIT_SECONDS, B, pair, running, until
+from helpers.nodes import WAIT_SECONDS, B, forget, pair, running, until
 from helpers.pki import manager
 from helpers.proxy import Proxy
 
@@ -81,7 +81,7 @@ async def test_a_link_that_is_gone_is_freed_without_the_collector(
     end: Callable[[Node, Proxy], object],
 ) -> None:
     async with pair() as (a, b), Proxy() as proxy:
-        a.remove_route(f"^{B}$")
+        forget(a, B)
         await proxy.start(b.acceptors[0].address)
         a.add_route(Route("^beta@", *proxy.address))
 

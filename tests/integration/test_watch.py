@@ -22,6 +22,7 @@ from fastnode import (
     CertPool,
     ConfigError,
     UnknownAuthority,
+    WatchUpdate,
 )
 from fastnode.certs import file_changes
 from fastnode.certs import watch as certificate_watch
@@ -506,6 +507,112 @@ def test_trust_goes_first_and_keeps_what_was_revoked(
         assert made.client_cas.pem == both.pem
         assert "the trust in use stays" in records.warnings[-1]
     assert len(records.warnings) == 1
+
+
+# --- on_update ------------------------------------------------------------------------
+
+
+def test_on_update_is_told_what_is_in_use(
+    files: Files, records: Records, slowly: float
+) -> None:
+    made = manager(B, live_trust=True)
+    told: list[tuple[WatchUpdate, int]] = []
+
+    def on_update(update: WatchUpdate) -> None:
+        told.append((update, serial(made)))
+
+    with made.watch(
+        files.cert, files.key, files.ca, interval=slowly, on_update=on_update
+    ) as followed:
+        assert not followed.check()
+        assert told == []
+        number = files.write(issue())
+        assert followed.check()
+        assert not followed.check()
+        assert told == [
+            (WatchUpdate(made.certificate, False, (files.cert, files.key)), number)
+        ]
+        files.ca.write_text(authority().pool().pem + authority("new CA").pool().pem)
+        assert followed.check()
+        assert told[1:] == [(WatchUpdate(None, True, (files.ca,)), number)]
+        files.ca.write_bytes(authority("new CA").cert_pem)
+        number = files.write(authority("new CA").issue(NAME))
+        assert followed.check()
+        paths = (files.ca, files.cert, files.key)
+        assert told[2:] == [(WatchUpdate(made.certificate, True, paths), number)]
+        # Nothing is told of what is not taken.
+        files.cert.write_bytes(b"half a certificate")
+        assert not followed.check()
+        assert len(told) == 3
+    assert len(records.warnings) == 1
+
+
+def test_on_update_that_raises_stops_nothing(
+    files: Files, records: Records, interval: float
+) -> None:
+    made = CertManager(certificate(B))
+    told: list[WatchUpdate] = []
+
+    def broken(update: WatchUpdate) -> None:
+        told.append(update)
+        raise (RuntimeError, SystemExit)[len(told) % 2]
+
+    with made.watch(files.cert, files.key, interval=interval, on_update=broken):
+        for turn in range(3):
+            number = files.write(issue())
+            wait_for(made, number, records)
+            records.wait(lambda turn=turn: len(told) > turn)  # type: ignore[misc]
+    errors = [r for r in records.all if r.levelname == "ERROR"]
+    assert [vars(r)["event"] for r in errors] == ["hook_failed"] * 3
+    assert {vars(r)["hook"] for r in errors} == {"on_update"}
+
+
+def test_on_update_may_close_the_watch_and_look_again(
+    files: Files, records: Records, slowly: float
+) -> None:
+    made = CertManager(certificate(B))
+    seen: list[bool] = []
+
+    def on_update(_: WatchUpdate) -> None:
+        seen.append(followed.check())
+        followed.close()
+
+    followed = made.watch(files.cert, files.key, interval=slowly, on_update=on_update)
+    files.write(issue())
+    assert followed.check()
+    assert seen == [False]
+    assert followed.closed
+    assert records.warnings == []
+
+
+def test_ctrl_c_in_on_update_ends_the_program(
+    files: Files, records: Records, slowly: float
+) -> None:
+    """It comes in the main thread, where `check` is called there."""
+    made = CertManager(certificate(B))
+
+    def on_update(_: WatchUpdate) -> None:
+        raise KeyboardInterrupt
+
+    with made.watch(
+        files.cert, files.key, interval=slowly, on_update=on_update
+    ) as followed:
+        number = files.write(issue())
+        with pytest.raises(KeyboardInterrupt):
+            followed.check()
+        assert serial(made) == number
+        assert not followed.check()
+
+
+async def _later(_: WatchUpdate) -> None: ...
+
+
+@pytest.mark.parametrize("value", [7, "x", _later])
+def test_an_on_update_that_cannot_be_called(value: Any, files: Files) -> None:
+    with pytest.raises(ConfigError, match="on_update") as caught:
+        CertManager(certificate(B)).watch(files.cert, files.key, on_update=value)
+    assert caught.value.hint
+    assert not [t for t in threading.enumerate() if t.name == THREAD]
 
 
 # --- nodes ----------------------------------------------------------------------------

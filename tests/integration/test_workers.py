@@ -30,6 +30,8 @@ from fastnode import (
     WorkerFailed,
     WorkerGroup,
 )
+from fastnode.link.instances import workers_of
+from fastnode.node.membership import Membership
 from helpers import group as program
 from helpers.group import NAME, kept, make_group, make_options, set_up
 from helpers.nodes import WAIT_SECONDS, until
@@ -87,6 +89,17 @@ async def test_links_spread_and_a_crash_is_nobody_elses(folder: Path) -> None:
             links = [await keeper.connected() for keeper in keepers]
             of = await whom(nodes)
             assert Counter(of) == dict.fromkeys(pids(group), DIALERS // 2)
+            await until(lambda: [s.links for s in group.status()] == [4, 4])
+
+            # A service has a link with each worker. It is told how many there are.
+            wanted = Membership.of(NAME.partition("@")[0])
+            (linked,) = nodes[0]._instances.links_of(wanted)
+            assert workers_of(linked.peer_hello) == 2
+            address = group.addresses[0]
+            other = await nodes[0]._instances.connect(address, wanted, additional=True)
+            assert other.link is not None
+            assert int(await other.link.call("who", b"")) in pids(group) - {of[0]}
+            await other.link.close()
             await until(lambda: [s.links for s in group.status()] == [4, 4])
 
             victim = of[0]

@@ -3,13 +3,12 @@ lies in a file, and it keeps no record of what it issued or revoked."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -106,14 +105,15 @@ class Authority:
     @classmethod
     def create(
         cls, common_name: str = "fastnode development CA", *, days: float = 3650.0
-    ) -> Authority:
+    ) -> Self:
         """A new root with a new P-256 key.
 
         Raises:
-            ConfigError: there is no common name, or `days` is no number of days.
+            ConfigError: the common name does not have 1 to 64 characters, or `days` is
+                no number of days.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        name = signing.common_name_only(common_name)
+        name = signing.common_name_only(signing.check_common_name(common_name))
         lifetime = signing.lifetime_of(days)
         now = datetime.now(UTC)
         certificate = signing.sign(
@@ -124,7 +124,7 @@ class Authority:
         return cls(certificate, key)
 
     @classmethod
-    def load(cls, directory: Path) -> Authority:
+    def load(cls, directory: Path) -> Self:
         """Load what `save` wrote.
 
         Raises:
@@ -194,7 +194,7 @@ class Authority:
         now = datetime.now(UTC)
         certificate = signing.sign(
             signing.ca_builder(
-                signing.common_name_only(common_name),
+                signing.common_name_only(signing.check_common_name(common_name)),
                 self._certificate.subject,
                 self._key,
                 now - signing.BACKDATE,
@@ -208,7 +208,7 @@ class Authority:
 
     def issue(
         self,
-        name: NodeName | None = None,
+        name: NodeName | str | None = None,
         *,
         dns: Iterable[str] = (),
         ips: Iterable[str] = (),
@@ -225,19 +225,24 @@ class Authority:
         """Issue a certificate.
 
         Args:
-            name: the node it is for: its URI and its host become SANs.
-            dns, ips: further SANs.
+            name: the name of the node that it is for. Its URI and its host become
+                SANs.
+            dns, ips: further SANs. `dns` is not checked, so that tests can make
+                certificates with odd names; the command checks it.
             not_before, not_after: aware; default: now, and `days` later.
             uri, host: whether the node's URI, and its host, become SANs.
             key: the key that it is for; default: a new one, P-256.
 
         Raises:
-            ConfigError: no SAN would be in it, or an address is none.
+            ConfigError: `name` is not a node name, no SAN would be in it, or an
+                address is not an IP address.
         """
+        if name is not None and not isinstance(name, NodeName):
+            name = NodeName.parse(name)
         sans = [f"{name.uri}"] if name is not None and uri else []
         if name is not None and host:
             sans.append(name.host)
-        sans += [*dns, *(_address(text) for text in ips)]
+        sans += [*dns, *map(signing.ip_address, ips)]
         if not sans:
             raise ConfigError(
                 "a certificate without a subject alternative name covers nothing",
@@ -308,10 +313,3 @@ def write_new(files: dict[Path, tuple[bytes, int]]) -> None:
         for path in written:
             path.unlink(missing_ok=True)
         raise ConfigError(f"{error.filename}: {error.strerror}") from error
-
-
-def _address(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise ConfigError(f"{text!r} is no IP address") from None

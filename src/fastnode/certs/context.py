@@ -100,14 +100,16 @@ def make_client_context(
     insecure_skip_verify: bool,
     verify_server_name: bool = True,
     groups: tuple[str, ...] | None = None,
+    alpn: str = ALPN_PROTOCOL,
 ) -> ssl.SSLContext:
     """Make a context for dialed connections.
 
     Args:
         root_cas: None means the system's authorities.
         groups: as for `make_server_context`.
+        alpn: the protocol that is spoken on the connections.
     """
-    context, hook = _bare(ssl.PROTOCOL_TLS_CLIENT, minimum_version, groups)
+    context, hook = _bare(ssl.PROTOCOL_TLS_CLIENT, minimum_version, groups, alpn)
     if certificate is not None:
         certificate.load_into(context)
     if hook is not None:
@@ -146,7 +148,10 @@ def resumes(minimum_version: ssl.TLSVersion) -> bool:
 
 
 def _bare(
-    protocol: int, minimum_version: ssl.TLSVersion, groups: tuple[str, ...] | None
+    protocol: int,
+    minimum_version: ssl.TLSVersion,
+    groups: tuple[str, ...] | None,
+    alpn: str = ALPN_PROTOCOL,
 ) -> tuple[ssl.SSLContext, HookedContext | None]:
     hook = HookedContext(protocol) if why_unavailable() is None else None
     context = ssl.SSLContext(protocol) if hook is None else hook.context
@@ -159,7 +164,7 @@ def _bare(
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     # RFC 9525, 6.3: only SANs name a server.
     context.hostname_checks_common_name = False
-    context.set_alpn_protocols([ALPN_PROTOCOL])
+    context.set_alpn_protocols([alpn])
     if hook is not None:
         context.options |= NO_COMPRESSED_CERTIFICATES
         hook.no_auto_chain()

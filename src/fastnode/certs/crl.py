@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fastnode.certs.expiry import when_ended
 from fastnode.errors import CertificateLoadError
+from fastnode.loggers import fields
 
 if TYPE_CHECKING:
     from cryptography.x509 import CertificateRevocationList as Crl
@@ -148,6 +149,7 @@ def warn_if_outdated(crl: Crl, source: str, now: datetime | None = None) -> None
             source,
             name,
             when_ended(end, now),
+            extra=fields("crl_expired", file=source, issuer=name),
         )
     elif crl.last_update_utc > now:
         log.warning(
@@ -156,6 +158,7 @@ def warn_if_outdated(crl: Crl, source: str, now: datetime | None = None) -> None
             source,
             name,
             f"{crl.last_update_utc:%Y-%m-%d %H:%M}",
+            extra=fields("crl_not_valid_yet", file=source, issuer=name),
         )
 
 

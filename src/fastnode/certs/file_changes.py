@@ -16,6 +16,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from fastnode.loggers import fields
+
 __all__ = ["changes", "find_watcher", "places"]
 
 log = logging.getLogger("fastnode.certs")
@@ -60,6 +62,7 @@ def changes(
                         "(%s): looking at them every %g s",
                         warned,
                         interval,
+                        extra=fields("changes_not_told", error=error),
                     )
         if not stop.wait(interval):
             yield

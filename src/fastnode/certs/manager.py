@@ -16,17 +16,20 @@ from typing import Final, TypeAlias
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.client_auth import ClientAuth
 from fastnode.certs.context import (
+    ALPN_PROTOCOL,
     cannot_accept_any,
     make_client_context,
     make_server_context,
     resumes,
 )
 from fastnode.certs.expiry import when_ended
+from fastnode.certs.on_update import OnUpdate
 from fastnode.certs.pool import CertPool
 from fastnode.certs.private_key import Password
 from fastnode.certs.watch import CertificateWatch
 from fastnode.errors import CertificateError, ConfigError, SettingsFrozenError
 from fastnode.groups import check_groups
+from fastnode.loggers import fields
 from fastnode.names import check_flag, check_host, verified_host
 
 __all__ = ["CertAuthManager", "CertManager"]
@@ -48,8 +51,9 @@ def _generation(pool: CertPool | None) -> int:
     return 0 if pool is None else pool.generation
 
 
-#: Side, `insecure_skip_verify`, the state of the pool, and the groups.
-_Key: TypeAlias = tuple[str, bool, int, tuple[str, ...] | None]
+#: Side and protocol, `insecure_skip_verify`, the state of the pool, the groups, and
+#: whether TLS verifies the name of the server.
+_Key: TypeAlias = tuple[str, bool, int, tuple[str, ...] | None, bool]
 
 
 class CertManager:
@@ -96,6 +100,7 @@ class CertManager:
         self._rotations = 0
         self._failed_rotations = 0
         self._trust_watchers: list[Callable[[CertManager], object]] = []
+        self._certificate_watchers: list[Callable[[CertManager], object]] = []
         self._contexts: dict[_Key, ssl.SSLContext] = {}
 
     @staticmethod
@@ -122,7 +127,8 @@ class CertManager:
 
     def update(self, certificate: Certificate) -> None:
         """Replace the certificate. The next handshake uses it, inbound and outbound.
-        Links that are up keep the old one.
+        Links that are up keep the old one, unless their node renews them
+        (``NodeOptions(renew_links="reconnect")``).
 
         Raises:
             ConfigError: `certificate` is not a `Certificate`.
@@ -139,13 +145,20 @@ class CertManager:
             self._rotations += in_use
             self._certificate = new
             self._contexts = {}
+            watchers = tuple(self._certificate_watchers)
         log.info(
             "certificate replaced: %r, SHA-256 %s; links that are up keep the old one, "
-            "node.reconnect() replaces them"
+            'until node.reconnect() or NodeOptions(renew_links="reconnect") replaces '
+            "them"
             if in_use
             else "certificate loaded: %r, SHA-256 %s",
             new,
             new.fingerprint,
+            extra=fields(
+                "certificate_replaced" if in_use else "certificate_loaded",
+                certificate=new,
+                fingerprint=new.fingerprint,
+            ),
         )
         if new.not_valid_before > datetime.now(UTC):
             log.warning(
@@ -153,7 +166,25 @@ class CertManager:
                 "then; check the clocks",
                 new,
                 f"{new.not_valid_before:%Y-%m-%d %H:%M}",
+                extra=fields("certificate_not_valid_yet", certificate=new),
             )
+        for callback in watchers:
+            callback(self)
+
+    def watch_certificate(self, callback: Callable[[CertManager], object]) -> None:
+        """Call a function after each `update`, in the thread that calls `update`.
+
+        Args:
+            callback: takes this manager; must not raise.
+        """
+        with self._lock:
+            self._certificate_watchers.append(callback)
+
+    def unwatch_certificate(self, callback: Callable[[CertManager], object]) -> None:
+        """Take back `watch_certificate`."""
+        with self._lock:
+            if callback in self._certificate_watchers:
+                self._certificate_watchers.remove(callback)
 
     @property
     def rotations(self) -> int:
@@ -196,6 +227,7 @@ class CertManager:
         *,
         password: Password = None,
         interval: float = 1.0,
+        on_update: OnUpdate | None = None,
     ) -> CertificateWatch:
         """Load a pair from files now, and follow the files from then on.
 
@@ -207,13 +239,23 @@ class CertManager:
         Args:
             cert_file, key_file, password: as for `Certificate.load`.
             interval: seconds, from 0.01 to 86400.
+            on_update: a plain function. It is called with a `WatchUpdate` each time
+                something new is in use, but not for what is loaded now. It runs in the
+                thread of the watch, or of the caller of `CertificateWatch.check`, and
+                holds up the watch until it returns. What it raises is logged.
 
         Raises:
             CertificateError: the files cannot be used now; nothing is followed.
-            ConfigError: `interval` is out of range.
+            ConfigError: `interval` is out of range, or `on_update` is no plain
+                function.
         """
         return CertificateWatch(
-            self, cert_file, key_file, password=password, interval=interval
+            self,
+            cert_file,
+            key_file,
+            password=password,
+            interval=interval,
+            on_update=on_update,
         )
 
     # --- contexts --------------------------------------------------------------
@@ -241,7 +283,7 @@ class CertManager:
                 # A context for each connection (1 ms, 24 KiB) has no session to resume.
                 return self._make_server(insecure_skip_verify, names)
             pool = self._client_cas
-            key = ("server", insecure_skip_verify, _generation(pool), names)
+            key = ("server", insecure_skip_verify, _generation(pool), names, False)
             context = self._contexts.get(key)
             if context is None:
                 context = self._make_server(insecure_skip_verify, names)
@@ -253,19 +295,44 @@ class CertManager:
         *,
         insecure_skip_verify: bool = False,
         groups: Sequence[str] | None = None,
+        verify_server_name: bool = True,
     ) -> ssl.SSLContext:
         """Return the context for connections that are dialed now. Do not change it.
 
         Args:
             insecure_skip_verify: do not verify the server.
             groups: as for `server_context`.
+            verify_server_name: False: TLS verifies the chain and no name. The caller
+                has to compare another name with the certificate.
 
         Raises: ConfigError, where a group cannot be used.
         """
         names = check_groups("groups", groups)
+        named = self._verify_server_name and verify_server_name
+        return self._client_context(ALPN_PROTOCOL, insecure_skip_verify, names, named)
+
+    def https_context(self) -> ssl.SSLContext:
+        """Return the context for connections to HTTPS servers, such as those of etcd.
+        Do not change it.
+
+        It has the certificate and the trust of connections to peers. It always verifies
+        the name of the server. Ask for it anew for each connection, so that rotation
+        takes effect.
+        """
+        return self._client_context("http/1.1", False, None, True)
+
+    def _client_context(
+        self,
+        alpn: str,
+        insecure_skip_verify: bool,
+        groups: tuple[str, ...] | None,
+        named: bool,
+    ) -> ssl.SSLContext:
         with self._lock:
             pool = self._root_cas
-            key = ("client", insecure_skip_verify, _generation(pool), names)
+            side = f"client {alpn}"
+            state = _generation(pool)
+            key = (side, insecure_skip_verify, state, groups, named)
             context = self._contexts.get(key)
             if context is None:
                 context = make_client_context(
@@ -273,8 +340,9 @@ class CertManager:
                     root_cas=pool,
                     minimum_version=self._minimum_version,
                     insecure_skip_verify=insecure_skip_verify,
-                    verify_server_name=self._verify_server_name,
-                    groups=names,
+                    verify_server_name=named,
+                    groups=groups,
+                    alpn=alpn,
                 )
                 self._contexts[key] = context
             return context
@@ -513,6 +581,7 @@ class CertAuthManager(CertManager):
         *,
         password: Password = None,
         interval: float = 1.0,
+        on_update: OnUpdate | None = None,
     ) -> CertificateWatch:
         """Follow files as `CertManager.watch` does, and also authorities in `ca_file`.
 
@@ -539,6 +608,7 @@ class CertAuthManager(CertManager):
             password=password,
             interval=interval,
             trust=None if ca_file is None else (self, ca_file),
+            on_update=on_update,
         )
 
     @staticmethod
@@ -561,7 +631,11 @@ class CertAuthManager(CertManager):
             if self._frozen:
                 self._rotations += 1
                 self._trust_changed_at = time.monotonic()
-                log.info("%s replaced", " and ".join(settings))
+                log.info(
+                    "%s replaced",
+                    " and ".join(settings),
+                    extra=fields("trust_replaced", settings=", ".join(settings)),
+                )
             watchers = tuple(self._trust_watchers)
         for callback in watchers:
             callback(self)

@@ -15,6 +15,7 @@ from fastnode.certs.crl import CrlSet, check_crl, parse_crls, warn_if_outdated
 from fastnode.certs.defects import calls_itself_authority, defect_of
 from fastnode.certs.pem import parse_authorities
 from fastnode.errors import CertificateLoadError, SettingsFrozenError
+from fastnode.loggers import fields
 from fastnode.names import check_flag
 
 if TYPE_CHECKING:
@@ -239,6 +240,7 @@ class CertPool:
                 "partial_chains=True",
                 _named(alone),
                 _text(alone[0].issuer),
+                extra=fields("issuer_missing", certificate=alone[0]),
             )
 
     @property
@@ -311,6 +313,7 @@ def _warn_of_defects(
         more,
         rule.broken,
         rule.remedy,
+        extra=fields("authority_unusable", certificate=first, file=source),
     )
 
 

@@ -24,7 +24,11 @@ from fastnode.names import verified_host
 __all__ = [
     "BACKDATE",
     "ca_builder",
+    "check_certifiable",
+    "check_common_name",
     "common_name_only",
+    "dns_name",
+    "ip_address",
     "key_pem",
     "leaf_builder",
     "lifetime_of",
@@ -68,6 +72,84 @@ def lifetime_of(days: object) -> timedelta:
     ):
         raise ConfigError(f"days is {days!r}", hint=f"above 0, up to {MAX_DAYS}")
     return timedelta(days=days)
+
+
+def check_common_name(text: object) -> str:
+    """Return the Common Name of an authority, checked.
+
+    Raises:
+        ConfigError: it is no text, or empty, or longer than 64 characters, or it has
+            characters that cannot be shown.
+    """
+    if not isinstance(text, str) or not text.strip():
+        what = "is empty" if isinstance(text, str) else "is not a str"
+    elif len(text) > MAX_NAME:
+        what = f"has {len(text)} characters"
+    elif not text.isprintable():
+        what = "has characters that cannot be shown"
+    else:
+        return text
+    raise ConfigError(
+        f"the common name of an authority {what}",
+        hint=f"use a name of 1 to {MAX_NAME} characters",
+    )
+
+
+def dns_name(text: str) -> str:
+    """Return a DNS name as certificates hold it: in ASCII and in lower case.
+
+    Args:
+        text: a DNS name; its first label may be ``*``.
+
+    Raises:
+        ConfigError: it is an IP address, or not a DNS name.
+    """
+    star = "*." if text.startswith("*.") else ""
+    try:
+        normal = verified_host(text.removeprefix(star))
+    except ConfigError as error:
+        raise ConfigError(
+            error.message.replace(" is no host", " is not a DNS name", 1),
+            hint="use letters, digits, '-' and '_'; dots separate the labels",
+        ) from None
+    # No top-level domain is a number (RFC 3696, 2), so 10.0.0.300 is a wrong address.
+    if ":" in normal or normal.rpartition(".")[2].isdigit():
+        raise ConfigError(
+            f"{text!r} is not a DNS name",
+            hint="give an address as an IP address, not as a DNS name",
+        )
+    return star + normal
+
+
+def ip_address(text: str) -> str:
+    """Return an IP address as certificates hold it.
+
+    Raises:
+        ConfigError: it is not an IP address, or it has an IPv6 zone.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ConfigError(
+            f"{text!r} is not an IP address",
+            hint="write it as in 10.0.0.5 or fd00::5",
+        ) from None
+    if "%" in text:
+        raise ConfigError(
+            f"{text!r} has a zone, which certificates cannot hold",
+            hint=f"write {text.partition('%')[0]}",
+        )
+    return str(address)
+
+
+def check_certifiable(host: str) -> None:
+    """Raise `ConfigError` unless a host is a URI, an IP address or a DNS name."""
+    if "://" in host:
+        return
+    try:
+        ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        dns_name(host)
 
 
 def common_name_only(common_name: str) -> x509.Name:
@@ -179,6 +261,8 @@ def self_signed(
         )
     if not hosts:
         raise ConfigError("a certificate without hosts covers nothing")
+    for host in hosts:
+        check_certifiable(host)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name(
         [

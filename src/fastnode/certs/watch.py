@@ -29,11 +29,13 @@ from typing import Final, Protocol, Self, TypeAlias
 
 from fastnode.certs.certificate import Certificate
 from fastnode.certs.file_changes import changes
+from fastnode.certs.on_update import OnUpdate, WatchUpdate, check_on_update, tell
 from fastnode.certs.pool import CertPool
 from fastnode.certs.private_key import Password
 from fastnode.errors import CertificateLoadError, ConfigError, FastnodeError
+from fastnode.loggers import fields
 
-__all__ = ["CertificateWatch"]
+__all__ = ["CertificateWatch", "reread_all"]
 
 log = logging.getLogger("fastnode.certs")
 
@@ -112,6 +114,7 @@ class CertificateWatch:
         password: Password = None,
         interval: float = 1.0,
         trust: tuple[TrustHolder, _File] | None = None,
+        on_update: OnUpdate | None = None,
     ) -> None:
         if (
             isinstance(interval, bool)
@@ -122,7 +125,10 @@ class CertificateWatch:
             raise ConfigError(
                 f"interval is {interval!r}", hint="seconds, from 0.01 to 86400"
             )
+        check_on_update(on_update)
         self._interval = interval
+        self._manager = manager
+        self._on_update = on_update
         sources: list[Source] = [
             PairSource(
                 manager,
@@ -145,7 +151,11 @@ class CertificateWatch:
         self._load()
         _running.add(self)
         self._thread = self._start()
-        log.info("following %s", ", ".join(map(str, self._files)))
+        log.info(
+            "following %s",
+            names_of(self._files),
+            extra=fields("files_followed", file=names_of(self._files)),
+        )
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -163,14 +173,36 @@ class CertificateWatch:
         Problems with the files are logged and never raised. May be called from any
         thread.
         """
+        return self._check(own_thread=False)
+
+    def _check(self, *, own_thread: bool) -> bool:
         with self._lock:
             contents = read_files(self._files)
-            taken = False
+            taken: list[FollowedFiles] = []
             for part in self._parts:
                 if self._stop.is_set():
                     break
-                taken = part.follow(contents) or taken
-            return taken
+                if part.follow(contents):
+                    taken.append(part)
+            certificate = self._manager.certificate
+        # Not under the lock: a fork waits for the lock, and the callback may take long.
+        if taken and self._on_update is not None:
+            what = {part.what for part in taken}
+            update = WatchUpdate(
+                certificate if PairSource.what in what else None,
+                TrustSource.what in what,
+                tuple(dict.fromkeys(file for part in taken for file in part.files)),
+            )
+            tell(self._on_update, update, own_thread=own_thread)
+        return bool(taken)
+
+    def reread(self) -> bool:
+        """Look at the files now, as `check` does, and try content again that was
+        refused before. If it is refused again, a further warning says why."""
+        with self._lock:
+            for part in self._parts:
+                part.forget_refused()
+            return self.check()
 
     def close(self) -> None:
         """Stop following the files. The manager keeps what it has."""
@@ -232,18 +264,26 @@ class CertificateWatch:
         except RuntimeError as error:
             log.error(
                 "%s: not followed in the forked process %d: %s",
-                ", ".join(map(str, self._files)),
+                names_of(self._files),
                 os.getpid(),
                 error,
+                extra=fields(
+                    "files_not_followed", file=names_of(self._files), error=error
+                ),
             )
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
                 for _change in changes(self._files, self._interval, self._stop):
-                    self.check()
-            except Exception:
-                log.exception("certificate files could not be followed; going on")
+                    self._check(own_thread=True)
+            except Exception as error:
+                log.exception(
+                    "certificate files could not be followed; going on",
+                    extra=fields(
+                        "files_not_followed", file=names_of(self._files), error=error
+                    ),
+                )
                 self._stop.wait(self._interval)
 
 
@@ -279,6 +319,7 @@ class FollowedFiles:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.files = source.files
+        self.what = source.what
         self._taken = b""
         self._prepared = b""
         self._warned: deque[bytes] = deque(maxlen=REMEMBERED)
@@ -309,27 +350,36 @@ class FollowedFiles:
         self._warned.clear()
         return new
 
+    def forget_refused(self) -> None:
+        """Try content that was refused as if it were new."""
+        self._warned.clear()
+
     def follow(self, contents: dict[Path, Content]) -> bool:
         """Take changed content, if it is good; return whether it was new."""
         digest = _digest(contents[file] for file in self.files)
         if digest == self._taken:
             if self._warned:
-                log.info("%s: as before again", self._names())
+                log.info(
+                    "%s: as before again",
+                    names_of(self.files),
+                    extra=fields("files_as_before", file=names_of(self.files)),
+                )
                 self._warned.clear()
             return False
         known = digest in self._warned
         if known and time.monotonic() < self._retry_at:
             return False
         prepared = False
+        raised: Exception
         try:
             self.prepare(contents)
             prepared = True
             return self.install()
         except FastnodeError as error:
-            said, unexpected = str(error), False
+            said, raised, unexpected = str(error), error, False
         except Exception as error:
             # Its text may quote a key or a password.
-            said, unexpected = type(error).__name__, True
+            said, raised, unexpected = type(error).__name__, error, True
         self._retry_at = time.monotonic() + RETRY_SECONDS
         if not known:
             if not prepared:
@@ -339,14 +389,14 @@ class FollowedFiles:
             log.log(
                 logging.ERROR if unexpected else logging.WARNING,
                 "%s: not taken, %s in use stays until the files are in order: %s",
-                self._names(),
-                self._source.what,
+                names_of(self.files),
+                self.what,
                 said,
+                extra=fields(
+                    "files_not_taken", file=names_of(self.files), error=raised
+                ),
             )
         return False
-
-    def _names(self) -> str:
-        return ", ".join(map(str, self.files))
 
 
 class PairSource:
@@ -428,6 +478,11 @@ class TrustSource:
         self._manager.count_failed_rotation()
 
 
+def names_of(files: Iterable[Path]) -> str:
+    """Return the names of files, for log lines."""
+    return ", ".join(map(str, files))
+
+
 def read_files(files: tuple[Path, ...]) -> dict[Path, Content]:
     """Read files that belong together.
 
@@ -469,6 +524,19 @@ def _absolute(file: _File) -> Path:
 #: A daemon thread that returns from a library while the interpreter ends can crash the
 #: interpreter. So threads that still run are ended before.
 _running: weakref.WeakSet[CertificateWatch] = weakref.WeakSet()
+
+
+def reread_all() -> tuple[int, int]:
+    """Read the files of all watches of this process again; see
+    `CertificateWatch.reread`.
+
+    Blocks as long as that takes. Problems are logged and never raised.
+
+    Returns:
+        How many watches there are, and how many of them have taken something.
+    """
+    watches = [watch for watch in list(_running) if not watch.closed]
+    return len(watches), sum(watch.reread() for watch in watches)
 
 
 #: Of the thread that forks: the watches whose lock it holds.

@@ -1,6 +1,8 @@
-"""The exit codes of the command; its help lists them."""
+"""The exit codes of the command; its help and docs/command.md list them."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from fastnode.errors import (
     CallTimeout,
@@ -12,13 +14,23 @@ from fastnode.errors import (
     NoRoute,
 )
 
-__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "exit_code"]
+__all__ = ["EXIT_CODES", "EXIT_FAILED", "EXIT_INTERRUPTED", "exit_code"]
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_REFUSED = 3
-EXIT_UNREACHABLE = 4
-EXIT_INTERRUPTED = 130
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_REFUSED: Final = 3
+EXIT_UNREACHABLE: Final = 4
+EXIT_INTERRUPTED: Final = 130
+
+#: What each code means, for the help.
+EXIT_CODES: Final = {
+    0: "success",
+    EXIT_FAILED: "the operation failed",
+    EXIT_USAGE: "wrong usage, configuration or certificate files",
+    EXIT_REFUSED: "one of the two nodes refused the other",
+    EXIT_UNREACHABLE: "the node is not reachable, or did not answer in time",
+    EXIT_INTERRUPTED: "interrupted by Ctrl-C",
+}
 
 
 def exit_code(error: FastnodeError) -> int:

@@ -1,4 +1,4 @@
-"""FILE or standard input, as the commands that send read it."""
+"""Read FILE or standard input for the commands that send it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from typing import IO
 
 __all__ = ["Input"]
 
-#: What is read at once where input comes in a stream.
+#: Bytes that are read at once from a pipe or a terminal.
 READ_BYTES = 1 << 16
 
 
 class Input:
-    """Reads while the loop goes on: a pipe or terminal that is silent holds up neither
-    keepalives nor the timeout nor Ctrl-C.
+    """Reads a file without blocking the event loop.
+
+    A pipe or a terminal may be silent for long. Keepalives, the timeout and Ctrl-C work
+    meanwhile.
 
     Attributes:
-        size: bytes in all, where that is known.
+        size: bytes in all; None if this is not known.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -29,7 +31,7 @@ class Input:
         self._descriptor: int | None = None
         try:
             descriptor = file.fileno()
-        except (OSError, ValueError):  # in memory
+        except (OSError, ValueError):  # the file is in memory
             return
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode):
@@ -38,7 +40,7 @@ class Input:
             self._descriptor = descriptor
 
     async def read(self, size: int) -> bytes:
-        """The next `size` bytes; fewer at the end."""
+        """Return the next `size` bytes, or fewer at the end."""
         if self._descriptor is None:
             return self._file.read(size)
         loop = asyncio.get_running_loop()
@@ -62,13 +64,14 @@ class Input:
             with suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(tell, result)
 
-        # A daemon, on the bare descriptor: the program can end while it waits.
+        # The thread is a daemon, so that the program can end while the thread waits. It
+        # reads the descriptor, because a file object would hold a lock.
         threading.Thread(target=work, daemon=True).start()
         return await done
 
 
 def read_all(descriptor: int, size: int) -> bytes:
-    """Read `size` bytes; fewer at the end."""
+    """Read `size` bytes, or fewer at the end."""
     parts = []
     while size and (part := os.read(descriptor, min(size, READ_BYTES))):
         parts.append(part)

@@ -1,9 +1,8 @@
-"""Options that several commands share: identity, trust, and ranges of numbers."""
+"""Options that say who we are and whom we trust; several commands share them."""
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,34 +10,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from fastnode.cli.files import files_of
 from fastnode.errors import ConfigError
+from fastnode.names import NodeName
 
 if TYPE_CHECKING:
-    from fastnode import CertAuthManager
+    from fastnode import CertAuthManager, Certificate
 
-__all__ = ["DAYS", "SECONDS", "Identity", "identity_options"]
+__all__ = ["FILE", "FOLDER", "Identity", "identity_options", "name_in", "pair_of"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-_file = click.Path(path_type=Path, dir_okay=False)
 
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
-class FiniteRange(click.FloatRange):
-    """A `click.FloatRange` that refuses NaN, which would be in every range."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
-        """Convert a value, or fail as click does."""
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is no number.", param, ctx)
-        return number
-
-
-#: How long a certificate is valid, days.
-DAYS = FiniteRange(0.01, 36500)
-#: How long a command may take, seconds.
-SECONDS = FiniteRange(0, 86400, min_open=True)
+_URI = "fastnode://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +60,55 @@ class Identity:
             server_name=server_name,
         )
 
-    def node_name(self, chosen: str | None) -> str:
-        """Return the chosen node name, or else the one in the certificate."""
+    def node_name(self, chosen: NodeName | None) -> NodeName:
+        """Return the chosen node name, or else the one in the certificate.
+
+        Raises:
+            ConfigError: none was chosen, and the certificate has none.
+        """
         from fastnode import Certificate
 
-        if chosen:
-            return chosen
-        prefix = "fastnode://"
-        for san in Certificate.load(self.cert, self.key).sans:
-            if san.startswith(prefix):
-                return san.removeprefix(prefix)
-        raise ConfigError(
-            f"{self.cert} holds no fastnode:// name",
-            hint="say who you are with --as NAME@HOST",
-        )
+        found = chosen or name_in(Certificate.load(self.cert, self.key))
+        if found is None:
+            raise ConfigError(
+                f"{self.cert} holds no fastnode:// name",
+                hint="say who you are with --as NAME@HOST",
+            )
+        return found
+
+
+def name_in(certificate: Certificate | None) -> NodeName | None:
+    """Return the first node name in a certificate, or None."""
+    for san in certificate.sans if certificate is not None else ():
+        if san.startswith(_URI):
+            return NodeName.parse(san.removeprefix(_URI))
+    return None
+
+
+def pair_of(
+    directory: Path | None, name: NodeName | None, cert: Path | None, key: Path | None
+) -> tuple[Path | None, Path | None]:
+    """Return the files of certificate and key: --cert and --key, or those of a node in
+    a directory that ``fastnode ca`` made."""
+    if directory is None or name is None or cert is not None:
+        return cert, key
+    files = files_of(directory, name)
+    return files.cert, key or files.key
 
 
 def identity_options(command: Command) -> Command:
     """Add --cert, --key, --ca and --dir. The command gets them as `identity`."""
 
-    @click.option("--cert", type=_file, help="Certificate chain, PEM.")
+    @click.option("--cert", type=FILE, help="The certificate chain to show, PEM.")
     @click.option(
-        "--key", type=_file, help="Its private key, PEM.  [default: in --cert]"
+        "--key", type=FILE, help="The private key, PEM.  [default: in --cert]"
     )
-    @click.option("--ca", type=_file, help="Authorities to trust, PEM.")
+    @click.option("--ca", type=FILE, help="The authorities to trust, PEM.")
     @click.option(
         "--dir",
         "directory",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="A directory made by 'fastnode ca': stands for --cert, --key and --ca.",
+        type=FOLDER,
+        help="A directory made by 'fastnode ca'. It replaces --cert, --key and --ca.",
     )
     @functools.wraps(command)
     def wrapper(
@@ -114,18 +120,13 @@ def identity_options(command: Command) -> Command:
         **kwargs: Any,
     ) -> Any:
         name = kwargs.get("own") or kwargs.get("own_name")
-        if directory is not None and name and cert is None:
-            cert = directory / f"{name}.pem"
-            key = key or directory / f"{name}-key.pem"
+        cert, key = pair_of(directory, name, cert, key)
         if directory is not None:
             ca = ca or directory / "ca.pem"
         for option, value in (("--cert", cert), ("--ca", ca)):
             if value is None:
-                raise click.UsageError(
-                    f"{option} is missing (or --dir"
-                    + ("" if name else " and --as")
-                    + ")."
-                )
+                instead = "--dir" if name else "--dir and --as"
+                raise click.UsageError(f"{option} is missing. Give it, or {instead}.")
         assert cert is not None
         assert ca is not None
         return command(*args, identity=Identity(cert, key, ca), **kwargs)

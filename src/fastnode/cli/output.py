@@ -4,43 +4,41 @@ from __future__ import annotations
 
 import select
 import sys
-from typing import IO, Final
+from typing import IO, Any
 
-__all__ = ["by_options", "printable", "write_whole"]
+__all__ = ["joined", "printable", "write_whole"]
 
 
-#: Words of the library's hints, and the options that do the same.
-_OPTIONS: Final = (
-    ("set server_name or a SAN", "give --name, or issue it with --dns or --ip"),
-    ("this dialer's root_cas", "--ca"),
-    ("give this node's cert manager a certificate", "give --cert and --key"),
-)
+def joined(address: tuple[Any, ...]) -> str:
+    """Return an address as HOST:PORT, an IPv6 address in brackets."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def printable(text: str) -> str:
-    """Return a text on one line. Characters that would move the cursor or change
-    colours are escaped."""
+    """Return a text on one line.
+
+    Characters that move the cursor or change colours are escaped.
+    """
     return text if text.isprintable() else repr(text)[1:-1]
 
 
-def by_options(hint: str | None) -> str:
-    """Return a hint that names options of commands instead of settings of the
-    library."""
-    said = hint or ""
-    for setting, option in _OPTIONS:
-        said = said.replace(setting, option)
-    return said
-
-
 def write_whole(data: bytes, file: IO[bytes] | None = None) -> None:
-    """Write all data; `file` None: to standard output.
+    """Write all data.
 
     With PYTHONUNBUFFERED, standard output has no buffer. A write is then one system
-    call, which may take only a part: into a full pipe, once libuv has used io_uring. If
-    the descriptor is non-blocking, because of this process or another one that shares
-    it, this waits until there is room.
+    call, which may take only a part of the data. The descriptor may also be
+    non-blocking, because of this process or of another one that shares it. This
+    function then waits until there is room.
+
+    Args:
+        data: what to write.
+        file: where to write; None: standard output.
     """
-    file = sys.stdout.buffer if file is None else file
+    if file is None:
+        if sys.stdout is None:
+            return  # the program was started with standard output closed
+        file = sys.stdout.buffer
     rest = memoryview(data)
     while rest:
         try:

@@ -167,8 +167,12 @@ cdef class Dispatcher:
         if self.calls_refused:
             # The goodbye in flight tells the caller that nobody will reply.
             return 0
-        if self.registry.lag is not None and not flags & NESTED and (
-            not self.outbox.crowded() and self.registry.lag.over()
+        if (
+            self.registry.lag is not None
+            and not flags & NESTED
+            and not endpoint.reserved
+            and not self.outbox.crowded()
+            and self.registry.lag.over()
         ):
             # Not while the peer leaves its replies unread: refusals are replies too.
             self.early_cancels.pop(call, None)

@@ -32,6 +32,8 @@ cdef class Endpoint:
     cdef Py_ssize_t batches
     # Nobody registered it: a peer made the name up.
     cdef readonly bint invented
+    # It belongs to fastnode itself. Its calls are not refused while the loop is late.
+    cdef readonly bint reserved
     # Deliveries of all links that wait for their turn, and calls of the peers' handlers,
     # whose turn may come sooner; None where there is no bound.
     cdef object waiting
@@ -47,6 +49,8 @@ cdef class Endpoint:
 
 cdef class EndpointRegistry:
     cdef dict by_name
+    # The name of the node, for log records.
+    cdef readonly str node
     # For what its handlers raise: of all links together.
     cdef readonly object limited
     # In which all handlers of the node run.
@@ -57,6 +61,8 @@ cdef class EndpointRegistry:
     cdef readonly Py_ssize_t max_waiting
     # What the node counts beside the counters of its links.
     cdef readonly NodeCounters counters
+    # How many endpoints have counters of their own.
+    cdef Py_ssize_t counted_alone
     # Refuses calls while the loop is late; None: nothing does.
     cdef LoopLag lag
     # Grows with every registration: an Endpoint without handler that was looked up

@@ -22,6 +22,7 @@ from fastnode.limits import (
     MAX_WAITING,
 )
 from fastnode.log_limit import LogLimit
+from fastnode.names import RESERVED_PREFIX, check_not_reserved
 from fastnode.sending.codes import OTHER
 
 log = logging.getLogger("fastnode.link")
@@ -50,6 +51,7 @@ cdef class Endpoint:
         *,
         bint batch=False,
         bint invented=False,
+        bint reserved=False,
         Py_ssize_t max_waiting=-1,
     ):
         self.max_waiting = max_waiting
@@ -58,6 +60,7 @@ cdef class Endpoint:
         self.handler = handler
         self.batch = batch
         self.invented = invented
+        self.reserved = reserved
         if batch:
             self.batches = most
             self.turns = deque()
@@ -96,11 +99,16 @@ cdef class Endpoint:
 
 @cython.final
 cdef class EndpointRegistry:
-    """The endpoints of one node, shared by its links."""
+    """The endpoints of one node, shared by its links.
 
-    def __init__(self):
+    Args:
+        node: the name of the node, for the log.
+    """
+
+    def __init__(self, str node=None):
         self.by_name = {}
-        self.limited = LogLimit(log)
+        self.node = node
+        self.limited = LogLimit(log, node=node)
         self.counters = NodeCounters()
         self.context = HandlerContext()
         self.max_waiting = -1
@@ -125,11 +133,12 @@ cdef class EndpointRegistry:
         lists of messages.
 
         Raises:
-            ConfigError: the name has one, is empty or longer than 255 bytes, the
-                handler cannot be called, or `concurrency` is not a number from 1 to
+            ConfigError: the name has one, is empty, longer than 255 bytes or reserved,
+                the handler cannot be called, or `concurrency` is not a number from 1 to
                 MAX_CONCURRENCY, or the handler not asynchronous; or `max_waiting` is
                 not a number from 0 to MAX_WAITING, or has no `concurrency`.
         """
+        check_not_reserved(name)
         if max_waiting is not None:
             if type(max_waiting) is not int or not 0 <= max_waiting <= MAX_WAITING:
                 raise ConfigError(
@@ -171,9 +180,10 @@ cdef class EndpointRegistry:
 
     cdef EndpointCounters new_counters(self, str name):
         """Return counters for one more endpoint. Beyond a bound all have the same."""
-        if name != OTHER and len(self.by_name) < MAX_COUNTED:
-            return EndpointCounters()
-        return self.counters.others
+        if name == OTHER or self.counted_alone >= MAX_COUNTED:
+            return self.counters.others
+        self.counted_alone += 1
+        return EndpointCounters()
 
     def counted(self):
         """Return what is counted of each endpoint, by name.
@@ -196,8 +206,20 @@ cdef class EndpointRegistry:
         found[OTHER] = others, running, waiting
         return found
 
+    def add_reserved(self, str name not None, handler):
+        """Register a plain handler of fastnode itself.
+
+        Args:
+            name: begins with the reserved prefix.
+        """
+        self.by_name[name] = Endpoint(
+            name, handler, self.counters.others, reserved=True
+        )
+        self.generation += 1
+
     def set_fallback(self, handler):
-        """The handler of all names that have none of their own; None: no handler."""
+        """The handler of all names that have none of their own; None: no handler. Names
+        that are reserved never reach it."""
         if handler is not None and not callable(handler):
             raise ConfigError("the default handler is not callable")
         self.fallback = handler
@@ -221,8 +243,13 @@ cdef class EndpointRegistry:
         that peers invent are not kept here."""
         cdef object found = self.by_name.get(name)
         if found is None:
+            # A peer of a newer version may ask for what this version does not have.
+            reserved = name.startswith(RESERVED_PREFIX)
             return Endpoint(
-                name, self.fallback, self.counters.others, invented=True
+                name,
+                None if reserved else self.fallback,
+                self.counters.others,
+                invented=True,
             )
         return <Endpoint>found
 

@@ -176,6 +176,7 @@ cdef class Handlers:
     cdef bint cancel(self, uint32_t call, bint late) except? True
     cdef int close(self) except -1
     cdef int begin_failed(self, object error) except -1
+    cdef dict log_fields(self, str event, str endpoint)
     cdef int log_error(self, Endpoint endpoint, object error) except -1
 
 

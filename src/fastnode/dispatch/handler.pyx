@@ -60,6 +60,7 @@ from fastnode.dispatch.user_code import (
     awaited, end_program, is_cancelled, name_of, text_of
 )
 from fastnode.errors import CallError
+from fastnode.loggers import fields
 from fastnode.wire.call_error import (
     BUSY,
     DEADLINE_OVER,
@@ -533,6 +534,9 @@ cdef class Handlers:
             "a message from %s to %r was dropped: no such endpoint here",
             self.peer.name,
             endpoint.name,
+            event="message_dropped",
+            peer=self.peer,
+            endpoint=endpoint.name,
         )
         return 0
 
@@ -567,7 +571,11 @@ cdef class Handlers:
                 text = str(error.message)
             except Exception:
                 # Its attributes were changed into something that cannot be sent.
-                log.warning("a CallError cannot be sent as it is", exc_info=True)
+                log.warning(
+                    "a CallError cannot be sent as it is",
+                    exc_info=True,
+                    extra=self.log_fields("call_error_unusable", None),
+                )
             else:
                 self.outbox.count_error(error.code)
                 return self.outbox.refuse_with(
@@ -783,6 +791,11 @@ cdef class Handlers:
             self.on_error(error)
         return 0
 
+    cdef dict log_fields(self, str event, str endpoint):
+        """Return the fields of a log record about a handler."""
+        node = self.registry.node
+        return fields(event, node=node, peer=self.peer, endpoint=endpoint)
+
     cdef int log_error(self, Endpoint endpoint, object error) except -1:
         """Log and count what a handler raised, but not each of the many errors that a
         peer can cause. Ends the program if the error asks for that."""
@@ -790,7 +803,13 @@ cdef class Handlers:
         cdef str kind = name_of(error)
         if isinstance(error, CallError):
             # An answer that the handler chose, and no fault of it.
-            log.debug("the handler of %r refused: %s", endpoint.name, kind)
+            if log.isEnabledFor(logging.DEBUG):  # the fields cost more than the call
+                log.debug(
+                    "the handler of %r refused: %s",
+                    endpoint.name,
+                    kind,
+                    extra=self.log_fields("handler_refused", endpoint.name),
+                )
             return 0
         self.errors += 1
         endpoint.counters.errors += 1
@@ -801,10 +820,18 @@ cdef class Handlers:
                 "the handler of %r raised on a message from %s",
                 endpoint.name,
                 self.peer.name,
-                error=error,
+                event="handler_failed",
+                peer=self.peer,
+                endpoint=endpoint.name,
+                traceback=error,
             )
         except BaseException:
             # What shows the exception calls code of the user too.
-            log.error("the handler of %r raised %s", endpoint.name, kind)
+            log.error(
+                "the handler of %r raised %s",
+                endpoint.name,
+                kind,
+                extra=self.log_fields("handler_failed", endpoint.name),
+            )
         end_program(error)
         return 0

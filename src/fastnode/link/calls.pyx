@@ -31,6 +31,7 @@ from fastnode.errors import (
     Side,
 )
 from fastnode.limits import BUSY_POLL_CALLS
+from fastnode.loggers import fields
 from fastnode.names import check_timeout
 from fastnode.dispatch.current import inherited_timeout
 from fastnode.dispatch.reply import Reply
@@ -226,6 +227,7 @@ cdef class CallTable:
             log.warning(
                 "%s runs a version that takes no metadata: it is left out",
                 self.peer.name,
+                extra=fields("metadata_left_out", peer=self.peer),
             )
 
     def expire(self, uint32_t number, str endpoint, timeout):

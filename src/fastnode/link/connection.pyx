@@ -30,6 +30,7 @@ from fastnode.limits import (
     MAX_HELLO_BYTES,
     TRANSPORT_HIGH_WATER_BYTES,
 )
+from fastnode.loggers import fields
 
 log = logging.getLogger("fastnode.link")
 
@@ -198,7 +199,9 @@ cdef class Connection:
                 protocol.buffer_updated(got)
         except (AttributeError, OSError):
             # Nothing is left: EAGAIN, or the reset. Or it is a transport of a test.
-            log.debug("no more can be read", exc_info=True)
+            log.debug(
+                "no more can be read", exc_info=True, extra=fields("socket_not_read")
+            )
         return 0
 
     cdef int filled(self) except -1:
@@ -335,7 +338,11 @@ cdef class Connection:
                 socket.IPPROTO_TCP, USER_TIMEOUT, max(int(seconds * 1000), 1)
             )
         except OSError:
-            log.debug("no TCP_USER_TIMEOUT", exc_info=True)
+            log.debug(
+                "no TCP_USER_TIMEOUT",
+                exc_info=True,
+                extra=fields("socket_option_refused", option="TCP_USER_TIMEOUT"),
+            )
         return 0
 
     # --- the end --------------------------------------------------------------

@@ -93,6 +93,11 @@ cdef class Extensions:
             self.protocol.peer_text(),
             count,
             name,
+            event="messages_dropped_by_peer",
+            peer=self.protocol.peer,
+            link=self.protocol.number,
+            endpoint=name,
+            messages=count,
         )
 
     # --- leaving ------------------------------------------------------------------

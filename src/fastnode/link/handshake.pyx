@@ -22,9 +22,10 @@ from fastnode.limits import (
     MAX_CLIENT_HELLO_BYTES,
     MAX_INTRODUCTION_BYTES,
 )
-from fastnode.link import endings
+from fastnode.link import endings, instances
 from fastnode.link.machine import Event, State
 from fastnode.link.transport_protocol import TransportProtocol
+from fastnode.loggers import fields
 from fastnode.tls.alerts import ILLEGAL_PARAMETER, RECORD_OVERFLOW, alert
 from fastnode.wire.hello import Hello
 
@@ -84,7 +85,14 @@ cdef class Handshake:
     cdef int say_hello(self) except -1:
         self.spoke_at = perf_counter()
         self.hello = self.protocol.extensions.introduce(
-            self.protocol.succession.introduce(self.settings.hello, self.dialer)
+            self.protocol.succession.introduce(
+                instances.introduce(
+                    self.settings.hello,
+                    self.settings.workers,
+                    additional=self.protocol.additional,
+                ),
+                self.dialer,
+            )
         )
         return self.connection.outbox.frame(HELLO, 0, self.hello.encode())
 
@@ -125,7 +133,18 @@ cdef class Handshake:
             # without an answer, and the handshake with its slot.
             if is_cancelled(error) or isinstance(error, GeneratorExit):
                 raise
-            log.exception("judging %s failed", protocol.peer_text())
+            log.exception(
+                "judging %s failed",
+                protocol.peer_text(),
+                extra=fields(
+                    "internal_error",
+                    node=self.settings.hello.name,
+                    peer=protocol.peer_text(),
+                    link=protocol.number,
+                    address=protocol.address,
+                    error=error,
+                ),
+            )
             protocol.refuse(endings.no_verdict(protocol.peer_text(), error))
             end_program(error)
         if protocol.state is not State.DECIDING:
@@ -291,7 +310,11 @@ cdef class StrangerReader:
         except (AttributeError, OSError, RuntimeError):
             # Not again: after a reset it fails each time on macOS and BSD.
             self.deaf = True
-            log.debug("a large record is read as it comes", exc_info=True)
+            log.debug(
+                "a large record is read as it comes",
+                exc_info=True,
+                extra=fields("socket_option_refused", option="SO_RCVLOWAT"),
+            )
         return 0
 
     def resume(self):

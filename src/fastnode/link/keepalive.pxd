@@ -21,8 +21,11 @@ cdef class Keepalive:
     # Probes sent since the last sign of life. The next look is the last.
     cdef unsigned int probes
     cdef bint doubting
-    # Of `check`, while one is under way.
+    # Of `check`, while one is under way: its timer, what it calls in place of
+    # `on_dead`, and whether somebody has asked for a check meanwhile.
     cdef object check_timer
+    cdef object on_silent
+    cdef bint check_again
 
     # Pings that users wait for: body -> Future.
     cdef dict pings

@@ -73,7 +73,7 @@ cdef class Keepalive:
         for timer in (self.timer, self.check_timer):
             if timer is not None:
                 timer.cancel()
-        self.timer = self.check_timer = None
+        self.timer = self.check_timer = self.on_silent = None
 
     cdef int heard(self) except -1:
         """Something was received."""
@@ -120,10 +120,22 @@ cdef class Keepalive:
         else:
             self.on_dead(silence)
 
-    def check(self, double seconds):
-        """There is reason to think that the peer is dead: unless something is heard
-        of it within `seconds`, it is."""
-        if self.check_timer is not None or self.outbox.ended:
+    def check(self, double seconds, on_silent=None):
+        """Take the peer for dead unless something is heard of it within `seconds`.
+
+        If a check is under way, another one follows: what was heard before this call
+        says nothing about now. So however often this is called, there is one ping in
+        `seconds`.
+
+        Args:
+            on_silent: called without arguments if the peer is dead; None: `on_dead`.
+        """
+        if self.outbox.ended:
+            return
+        if on_silent is not None:
+            self.on_silent = on_silent
+        if self.check_timer is not None:
+            self.check_again = True
             return
         self.outbox.frame(PING, 0, NUMBER.pack(0))
         self.check_timer = self.loop.call_later(
@@ -133,11 +145,18 @@ cdef class Keepalive:
     def checked(self, double began, double seconds):
         """The time of `check` is over."""
         cdef double now = monotonic()
-        self.check_timer = None
-        if self.heard_at > began:
+        cdef bint alive = self.heard_at > began
+        cdef bint late = now - began > seconds + LATE_SECONDS
+        cdef bint again = self.check_again if alive else late
+        cdef object on_silent = self.on_silent
+        self.check_timer = self.on_silent = None
+        self.check_again = False
+        if again:
+            self.check(seconds, on_silent)
+        elif alive:
             return
-        if now - began > seconds + LATE_SECONDS:
-            self.check(seconds)
+        elif on_silent is not None:
+            on_silent()
         else:
             self.on_dead(now - began)
 

@@ -12,3 +12,6 @@ cdef class Link:
     cdef int send_with(
         self, str endpoint, object payload, int priority, object metadata
     ) except -1
+
+
+cdef int lane_of(object priority) except -1

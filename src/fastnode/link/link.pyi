@@ -3,6 +3,7 @@ from typing import Any, TypeAlias, final
 
 from fastnode.dispatch.reply import Reply
 from fastnode.errors import FastnodeError
+from fastnode.link.protocol import LinkProtocol
 from fastnode.link.stats import LinkStats
 from fastnode.options import Priority
 from fastnode.peer import Peer
@@ -67,3 +68,4 @@ class Link:
     async def wait_closed(self) -> None: ...
 
 async def room(link: Link, size: int) -> None: ...
+def protocol_of(link: Link) -> LinkProtocol: ...

@@ -273,6 +273,11 @@ cdef class Link:
         return f"<Link to {self.peer}, {state}>"
 
 
+def protocol_of(Link link not None):
+    """Return the `LinkProtocol` of a link. For nodes and services, not for users."""
+    return link.protocol
+
+
 async def room(Link link not None, size_t size):
     """Wait until a payload of `size` bytes may be queued, and the node is not so full
     that whoever can wait should. Holds until the loop turns.

@@ -21,6 +21,9 @@ cdef class LinkProtocol(FrameTaker):
     cdef Outbox outbox
     cdef Decoder decoder
 
+    # Identifies the connection in log records of this process.
+    cdef readonly object number
+
     cdef readonly object loop
     cdef readonly object owner
     cdef readonly object settings
@@ -32,6 +35,11 @@ cdef class LinkProtocol(FrameTaker):
 
     # Who is at the other end, once the peer was accepted.
     cdef public object peer
+    # The certificates whose name constraints bind that of the peer, DER. The engine
+    # forgets them when the peer has been judged.
+    cdef public tuple authorities
+    # This dial wants an instance that is not linked; see `fastnode.link.instances`.
+    cdef public bint additional
     # A future: the link, once it is up. What users hold then.
     cdef readonly object established
     cdef readonly object link

@@ -41,6 +41,7 @@ from fastnode.wire.frame cimport (
 )
 
 import logging
+from itertools import count
 
 from fastnode.dispatch.current import handler_peer
 from fastnode.errors import (
@@ -60,6 +61,7 @@ from fastnode.link import endings
 from fastnode.link.link import Link
 from fastnode.link.machine import Event, State, frame_mask, next_state
 from fastnode.link.stats import LinkStats, Undelivered
+from fastnode.loggers import fields
 from fastnode.tls.engine import TLS_ERRORS
 from fastnode.wire.goodbye import decode_goodbye, encode_goodbye
 from fastnode.wire.kinds import mask
@@ -76,6 +78,10 @@ cdef enum:
     FIRST_REFUSAL = 16
     # The parts of the end of a link.
     END_PARTS = 8
+
+
+#: The numbers of connections, for log records. No two of a process are the same.
+numbers = count(1)
 
 
 @cython.final
@@ -106,6 +112,7 @@ cdef class LinkProtocol(FrameTaker):
         cdef Connection connection = Connection(
             self, engine, pool, receive_buffer, registry.context
         )
+        self.number = next(numbers)
         self.connection = connection
         self.loop = connection.loop
         self.outbox = connection.outbox
@@ -114,6 +121,7 @@ cdef class LinkProtocol(FrameTaker):
         self.settings = settings
         self.dialer = dialer
         self.state_ = State.TLS
+        self.authorities = ()
         self.established = self.loop.create_future()
         self.outbox.high_water = settings.high_water
         self.outbox.low_water = settings.low_water
@@ -216,6 +224,17 @@ cdef class LinkProtocol(FrameTaker):
             return f"{self.connection.address[0]}:{self.connection.address[1]}"
         return "the peer"
 
+    def log_fields(self, str event, error):
+        """Return the fields of a log record about this link."""
+        return fields(
+            event,
+            node=self.settings.hello.name,
+            peer=self.peer,
+            link=self.number,
+            address=self.address,
+            error=error,
+        )
+
     def watch_callbacks(self, double limit, on_slow, on_slow_handler):
         """Tell of callbacks that block the loop for `limit` seconds.
 
@@ -301,7 +320,10 @@ cdef class LinkProtocol(FrameTaker):
             self.terminate(error, CloseReason.PROTOCOL_ERROR, error.message)
         else:
             log.error(
-                "internal error on the link with %s", self.peer_text(), exc_info=error
+                "internal error on the link with %s",
+                self.peer_text(),
+                exc_info=error,
+                extra=self.log_fields("internal_error", error),
             )
             self.internal_error(error)
         return 0
@@ -416,9 +438,13 @@ cdef class LinkProtocol(FrameTaker):
         """See `Link.ping`."""
         return self.keepalive.ping(True)
 
-    def check(self, seconds):
-        """Take the peer for dead unless something is heard of it within `seconds`."""
-        self.keepalive.check(seconds)
+    def check(self, seconds, on_silent=None):
+        """Take the peer for dead unless something is heard of it within `seconds`.
+
+        Args:
+            on_silent: called if the peer is dead; None: the link is lost.
+        """
+        self.keepalive.check(seconds, on_silent)
 
     def peer_silent(self, seconds):
         """The keepalive takes the peer for dead."""
@@ -597,7 +623,7 @@ cdef class LinkProtocol(FrameTaker):
         queued = self.outbox.size()
         if queued:
             error = endings.cut_off(self.peer, queued)
-            log.warning("%s", error)
+            log.warning("%s", error, extra=self.log_fields("close_timeout", error))
         self.terminate(
             error,
             CloseReason.CLOSE_TIMEOUT,

@@ -26,6 +26,7 @@ class LinkSettings:
         hello: what we tell the peer.
         budget: what all links of the node may queue; shared by them.
         poll: keeps the node's loop awake for replies; shared by them.
+        workers: how many workers the group of the node has; 1: it is in no group.
     """
 
     hello: Hello
@@ -37,10 +38,17 @@ class LinkSettings:
     max_window: int
     budget: QueueBudget = field(default_factory=QueueBudget)
     poll: BusyPoll = field(default_factory=BusyPoll)
+    workers: int = 1
 
     @classmethod
-    def of(cls, network: NetworkOptions, name: NodeName, instance: bytes) -> Self:
-        """What the options of a node say of its links."""
+    def of(
+        cls,
+        network: NetworkOptions,
+        name: NodeName,
+        instance: bytes,
+        workers: int = 1,
+    ) -> Self:
+        """Return what the options of a node say of its links."""
         return cls(
             hello=Hello(
                 name=name,
@@ -59,6 +67,7 @@ class LinkSettings:
             max_window=network.max_window,
             budget=QueueBudget(network.max_node_queued),
             poll=BusyPoll(network.busy_poll),
+            workers=workers,
         )
 
     def interval_with(self, peer: Hello) -> float:

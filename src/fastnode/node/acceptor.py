@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import math
 import resource
@@ -15,6 +16,7 @@ from fastnode.certs.context import ALPN_PROTOCOL
 from fastnode.dispatch.user_code import HookFailed
 from fastnode.errors import (
     ConfigError,
+    DialedItself,
     DuplicateLink,
     FastnodeError,
     Side,
@@ -26,10 +28,12 @@ from fastnode.limits import (
     WAITING_SHARE_OF_DESCRIPTORS,
 )
 from fastnode.link import endings
+from fastnode.link.instances import is_additional
 from fastnode.link.machine import State
 from fastnode.link.protocol import LinkProtocol
 from fastnode.link.transport_protocol import TransportProtocol
 from fastnode.log_limit import LogLimit
+from fastnode.loggers import fields
 from fastnode.node.limiter import HandshakeLimiter
 from fastnode.node.pending import PendingConnection, PendingConnections, text_of
 from fastnode.node.port import open_port
@@ -94,7 +98,7 @@ class Acceptor:
         self._on_refused = options.on_refused or context.on_refused
         self._sockets: list[Listener] = []
         self._address: Address | None = None
-        self._limit = LogLimit(log)
+        self._limit = LogLimit(log, node=str(context.name))
         self._limiter = HandshakeLimiter(
             options.max_handshakes, options.max_handshakes_per_address, self._serve
         )
@@ -124,6 +128,32 @@ class Acceptor:
         return self._address
 
     @property
+    def advertised(self) -> Address:
+        """Host and port where peers reach it, as a discovery announces them.
+
+        They are ``AcceptorOptions.advertise``, with the port that it listens on in the
+        place of 0. Without that option they are its address. A host that stands for all
+        addresses, such as ``0.0.0.0``, is replaced by the host of the node name.
+
+        Raises:
+            ConfigError: that host stands for all addresses too.
+        """
+        host, port = self.address
+        if self._options.advertise is not None:
+            host, given = self._options.advertise
+            return host, given or port
+        if _is_wildcard(host):
+            host = self._context.name.host
+            if _is_wildcard(host):
+                raise ConfigError(
+                    f"nobody can connect with {host}, so {self._context.name} cannot "
+                    "be announced",
+                    hint="say where peers reach it: AcceptorOptions(advertise=(host, "
+                    "port)), with port 0 for the port that it listens on",
+                )
+        return host, port
+
+    @property
     def cert_manager(self) -> CertManager | None:
         """Where its certificate comes from; None in plaintext."""
         return self._manager
@@ -136,7 +166,8 @@ class Acceptor:
     # --- listening -------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listen on the first free port of the range.
+        """Listen on the first free port of the range. Connections wait in the kernel's
+        queue until `accept`.
 
         Raises:
             ConfigError: no port of the range is free, or the host is not ours.
@@ -149,8 +180,16 @@ class Acceptor:
             host = options.host or self._context.name.host
             self._sockets = [*await open_port(host, options.port, options.port_range)]
             self._address = (host, self._sockets[0].getsockname()[1])
+        log.info(
+            "%s listens on %s:%d",
+            self._context.name,
+            *self.address,
+            extra=fields("listening", node=self._context.name, address=self.address),
+        )
+
+    def accept(self) -> None:
+        """Accept connections from now on."""
         self._resume()
-        log.info("%s listens on %s:%d", self._context.name, *self.address)
 
     def _use(self, listener: Listener) -> None:
         hint = "give it a TCP socket that listens, to one acceptor only"
@@ -257,6 +296,9 @@ class Acceptor:
             self._context.name,
             PAUSE_SECONDS,
             error,
+            event="accepting_paused",
+            address=self.address,
+            error=error,
         )
         self._pause()
         self._retry = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._resume)
@@ -280,6 +322,8 @@ class Acceptor:
             return None
         connection.detach()
         connection = untyped
+        manager = self._manager
+        shown = None if manager is None else manager.certificate
         try:
             protocol = self._context.protocol(self._engine(), self, dialer=False)
         except (FastnodeError, OSError) as error:
@@ -290,8 +334,12 @@ class Acceptor:
                 "a connection from %s:%d was dropped: %s",
                 *pending.address,
                 error,
+                event="connection_dropped",
+                address=pending.address,
+                error=error,
             )
             return None
+        self._context.follow(protocol, manager, shown)
         protocol.began, protocol.address = pending.began, pending.address
         protocol.gone.add_done_callback(lambda _: self._limiter.release(protocol))
         task = asyncio.get_running_loop().create_task(self._open(connection, protocol))
@@ -347,6 +395,7 @@ class Acceptor:
         identity = identity_of(protocol.presented.certificate, verified=peer.verified)
         full = self._quota.acquire(protocol, old, identity)
         if full is not None:
+            links.check_others(peer)
             raise no_room(full, peer)
         if not succeeds:
             await links.admit_inbound(protocol, peer)
@@ -388,7 +437,15 @@ class Acceptor:
         except Exception as raised:
             # What a stranger shows must not keep the acceptor from going on.
             reason, text = type(error).__name__, "a refusal was not told of: %s"
-            self._limit.say(logging.ERROR, "untold of", text, reason, error=raised)
+            self._limit.say(
+                logging.ERROR,
+                "untold of",
+                text,
+                reason,
+                event="internal_error",
+                link=protocol.number,
+                traceback=raised,
+            )
         finally:
             self._limiter.wake()
 
@@ -399,8 +456,26 @@ class Acceptor:
 
     def _handshake_failed(self, protocol: LinkProtocol, error: FastnodeError) -> None:
         host, port = protocol.address
-        if isinstance(error, DuplicateLink):
-            log.debug("%s:%d: %s", host, port, error)
+        if isinstance(error, (DuplicateLink, DialedItself)):
+            # A dial of an address cannot know who answers there. The dialer is told.
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug(
+                    "%s:%d: %s",
+                    host,
+                    port,
+                    error,
+                    extra=fields(
+                        "link_duplicate",
+                        node=self._context.name,
+                        peer=protocol.peer,
+                        link=protocol.number,
+                        address=protocol.address,
+                        error=error,
+                    ),
+                )
+            on_duplicate = self._context.links.on_duplicate
+            if on_duplicate is not None and is_additional(protocol.peer_hello):
+                on_duplicate(protocol.address)
             return
         self._refused(Refusal.of(protocol, error))
 
@@ -418,6 +493,11 @@ class Acceptor:
             self._context.name,
             "refused" if ours else "has no link with",
             refusal,
+            event="connection_refused" if told else "connection_ended",
+            peer=refusal.name,
+            address=refusal.address,
+            certificate=refusal.certificate,
+            error=error,
         )
         if told and self._on_refused is not None:
             try:
@@ -425,7 +505,14 @@ class Acceptor:
             except HookFailed as failed:
                 text = "on_refused raised on %s"
                 self._limit.say(
-                    logging.ERROR, "on_refused", text, refusal, error=failed.error
+                    logging.ERROR,
+                    "on_refused",
+                    text,
+                    refusal,
+                    event="hook_failed",
+                    hook="on_refused",
+                    address=refusal.address,
+                    traceback=failed.error,
                 )
 
 
@@ -441,6 +528,14 @@ def is_listening(listener: Listener) -> bool:
     except OSError:
         # Some systems know the name only.
         return True
+
+
+def _is_wildcard(host: str) -> bool:
+    """Whether a host stands for all addresses of this machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def most_pending(most: int) -> int:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Final
 from fastnode.certs.name_constraints import violation_of
 from fastnode.dispatch.user_code import HookFailed
 from fastnode.errors import (
+    DialedItself,
     HandshakeError,
     HostnameMismatch,
     NotAuthorized,
     PeerNameMismatch,
     Side,
 )
-from fastnode.limits import GROUP_BYTES
+from fastnode.link.instances import is_additional
 from fastnode.log_limit import LogLimit
 from fastnode.names import NodeName
+from fastnode.node.membership import Membership, belongs
 from fastnode.peer import Peer
 from fastnode.tls.identity import (
     covers_again,
@@ -64,13 +66,17 @@ class Admission:
     limit: LogLimit = field(default_factory=lambda: LogLimit(log))
 
     async def judge(
-        self, protocol: LinkProtocol, *, verified: bool, expected: NodeName | None
+        self,
+        protocol: LinkProtocol,
+        *,
+        verified: bool,
+        expected: NodeName | Membership | None,
     ) -> Peer:
         """Return the peer if it is admitted.
 
         Args:
             verified: whether TLS verified the certificate that was presented.
-            expected: the name that was dialed; None for an inbound link.
+            expected: the name or the service that was dialed; None for an inbound link.
 
         Raises:
             HostnameMismatch, PeerNameMismatch, NotAuthorized: refused.
@@ -86,33 +92,41 @@ class Admission:
                 side=Side.LOCAL,
                 hint="it is not as RFC 5280 says; issue another one",
             )
-        own = protocol.settings.hello.instance[:GROUP_BYTES]
-        if name == self.own and protocol.peer_hello.instance[:GROUP_BYTES] == own:
-            raise PeerNameMismatch(
+        own = protocol.settings.hello.instance
+        if name == self.own and protocol.peer_hello.instance == own:
+            # Discovery lists this node too, which is no mistake of anybody.
+            by_address = is_additional(protocol.peer_hello)
+            raise (DialedItself if by_address else PeerNameMismatch)(
                 ITSELF,
                 peer=str(name),
                 side=Side.LOCAL,
                 hint="the node that was meant does not run there; or mend its route",
             )
-        if expected is not None and name != expected:
+        if isinstance(expected, NodeName) and name != expected:
             raise PeerNameMismatch(
                 f"{expected} was dialed, {name} answered",
                 peer=str(name),
                 side=Side.LOCAL,
                 hint="correct the route or the name",
             )
-        if name == self.own:
-            raise PeerNameMismatch(
-                f"the peer calls itself {name}, which is this node's own name",
-                peer=str(name),
-                side=Side.LOCAL,
-                hint="give every node a name of its own",
-            )
         verified = verified and certificate is not None
         # A certificate that nobody verified covers nothing: such a peer is admitted
         # as what it is, and never takes the place of a verified one.
         if verified and certificate is not None:
             self._check_names(protocol, certificate, der)
+            protocol.authorities = engine.constrained_by or ()
+        if isinstance(expected, Membership):
+            shown = certificate if verified else None
+            reason = self._why_no_member(name, shown, protocol.authorities, expected)
+            if reason is not None:
+                host, port = protocol.address
+                raise PeerNameMismatch(
+                    f"the node at {host}:{port} does not belong to {expected}: "
+                    f"{reason}",
+                    peer=str(name),
+                    side=Side.LOCAL,
+                    hint=expected.remedy,
+                )
         peer = Peer(
             name=str(name),
             address=protocol.address,
@@ -125,6 +139,37 @@ class Admission:
         )
         await self._ask(peer)
         return peer
+
+    def why_no_member(self, protocol: LinkProtocol, wanted: Membership) -> str | None:
+        """Return why the peer of a link does not belong to a service; None if it does.
+
+        Args:
+            protocol: a link that is up, whoever dialed it.
+        """
+        peer = protocol.peer
+        assert peer is not None
+        shown = peer.certificate if peer.verified else None
+        name = NodeName.parse(peer.name)
+        return self._why_no_member(name, shown, protocol.authorities, wanted)
+
+    def _why_no_member(
+        self,
+        name: NodeName,
+        certificate: x509.Certificate | None,
+        authorities: tuple[bytes, ...],
+        wanted: Membership,
+    ) -> str | None:
+        """As `belongs`. Only the name part counts without a verified certificate, and
+        where nothing is to be compared with certificates (`verify_peer_name=False`).
+
+        A node that verifies its peers uses no link of a peer that is not verified.
+        """
+        compared = self.verify_peer_name or wanted.server_name is not None
+        if certificate is not None and compared:
+            return belongs(certificate, authorities, name, wanted)
+        if name.name != wanted.service:
+            return f"{name} is not a node name of {wanted}"
+        return None
 
     def _check_names(
         self, protocol: LinkProtocol, certificate: x509.Certificate, der: bytes | None
@@ -206,7 +251,17 @@ class Admission:
             answer = await self.slow.ask("authorize", self.authorize, peer)
         except HookFailed as failed:
             text = "the authorize hook raised on %s"
-            self.limit.say(logging.ERROR, "authorize", text, peer, error=failed.error)
+            self.limit.say(
+                logging.ERROR,
+                "authorize",
+                text,
+                peer,
+                event="hook_failed",
+                node=self.own,
+                hook="authorize",
+                peer=peer,
+                traceback=failed.error,
+            )
             answer = False
         if answer is not True:
             raise NotAuthorized(

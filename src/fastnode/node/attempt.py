@@ -12,6 +12,7 @@ from fastnode.certs.context import ALPN_PROTOCOL
 from fastnode.dispatch.user_code import name_of, text_of
 from fastnode.errors import (
     ConfigError,
+    DialedItself,
     DialGivenUp,
     DuplicateLink,
     FastnodeError,
@@ -23,7 +24,9 @@ from fastnode.errors import (
 )
 from fastnode.link.machine import State
 from fastnode.link.transport_protocol import TransportProtocol
+from fastnode.loggers import fields
 from fastnode.node.admission import ITSELF
+from fastnode.node.membership import Membership
 from fastnode.node.targets import NOTHING_MATCHED
 from fastnode.tls.choice import make_engine
 from fastnode.tls.evidence import Evidence
@@ -64,7 +67,7 @@ class Attempt:
     Args:
         context: of the node.
         rules: of the dial.
-        name: the node that is dialed.
+        wanted: the node, or the service, that is dialed.
         candidate: where to connect.
 
     Attributes:
@@ -77,11 +80,15 @@ class Attempt:
     """
 
     def __init__(
-        self, context: NodeContext, rules: Rules, name: NodeName, candidate: Candidate
+        self,
+        context: NodeContext,
+        rules: Rules,
+        wanted: NodeName | Membership,
+        candidate: Candidate,
     ) -> None:
         self._context = context
         self._rules = rules
-        self._name = name
+        self._wanted = wanted
         self._target = candidate.target
         self.candidate = candidate
         self.protocol: LinkProtocol | None = None
@@ -89,6 +96,16 @@ class Attempt:
         self.error: Exception | None = None
         self._heard = False
         self.began = asyncio.get_running_loop().time()
+
+    @property
+    def wanted(self) -> NodeName | Membership:
+        """The node, or the service, that was dialed."""
+        return self._wanted
+
+    @property
+    def target(self) -> Target:
+        """Where it connects, and by which trust."""
+        return self._target
 
     @property
     def heard(self) -> bool:
@@ -123,27 +140,42 @@ class Attempt:
             return self._found_itself(error)
         if isinstance(error, FastnodeError):
             if not error.peer or isinstance(error.peer, str):
-                error.peer = str(self._name)
+                error.peer = str(self._wanted)
             return error
         if isinstance(error, OSError):
             return error
-        log.error("dialing %s at %s failed", self._name, self.candidate, exc_info=error)
+        log.error(
+            "dialing %s at %s failed",
+            self._wanted,
+            self.candidate,
+            exc_info=error,
+            extra=fields(
+                "internal_error",
+                node=self._context.name,
+                peer=str(self._wanted),
+                address=self.candidate.address,
+                error=error,
+            ),
+        )
         return HandshakeError(
-            f"dialing {self._name} at {self.candidate} failed: {name_of(error)}: "
+            f"dialing {self._wanted} at {self.candidate} failed: {name_of(error)}: "
             f"{text_of(error)}",
-            peer=str(self._name),
+            peer=str(self._wanted),
             side=Side.LOCAL,
             hint="see the traceback in the log",
         )
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
+        manager = self._target.cert_manager
+        shown = None if manager is None else manager.certificate
         engine = self._engine(self._target)
         made: list[LinkProtocol] = []
 
         def factory() -> TransportProtocol:
             made.append(self._context.protocol(engine, self, dialer=True))
             made[0].began = self.began
+            self._context.follow(made[0], manager, shown)
             return TransportProtocol(made[0].connection)
 
         try:
@@ -178,7 +210,9 @@ class Attempt:
             return  # too late: callbacks have been told of the link
         self._heard = protocol.heard
         protocol.terminate(
-            DialGivenUp("the dial was given up", peer=str(self._name), side=Side.LOCAL)
+            DialGivenUp(
+                "the dial was given up", peer=str(self._wanted), side=Side.LOCAL
+            )
         )
 
     @property
@@ -195,12 +229,17 @@ class Attempt:
         remedy = "add a Route"
         if target.found != NOTHING_MATCHED:
             remedy = f"correct {target.found.removeprefix('by ')}"
-        found = PeerNameMismatch(
-            f"{self._name} was looked for at {self.candidate} ({target.found}), which "
-            "is this node itself",
-            peer=str(self._name),
+        if self._wanted == self._context.name:
+            hint = f"call the handler directly; for another instance, {remedy}"
+        else:
+            hint = f"start {self._wanted} there, or {remedy}"
+        by_address = isinstance(self._wanted, Membership)
+        found = (DialedItself if by_address else PeerNameMismatch)(
+            f"{self._wanted} was looked for at {self.candidate} ({target.found}), "
+            "which is this node itself",
+            peer=str(self._wanted),
             side=Side.LOCAL,
-            hint=f"start {self._name} there, or {remedy}",
+            hint=hint,
         )
         found.__cause__ = error.with_traceback(None)
         return found
@@ -210,22 +249,28 @@ class Attempt:
             return PlaintextEngine()
         if target.cert_manager is None:
             raise ConfigError("there is no cert manager to dial with")
+        wanted = self._wanted
+        fixed = isinstance(wanted, Membership) and wanted.server_name is not None
         if not (
             target.insecure
-            or target.cert_manager.verifies_server_name
+            or (target.cert_manager.verifies_server_name and target.verifies_name)
+            or fixed
             or self._context.admission.verify_peer_name
             or self._context.admission.authorize is not None
         ):
             raise ConfigError(
-                f"{self._name} would be taken for verified though no name is: the "
+                f"{self._wanted} would be taken for verified though no name is: the "
                 "cert manager has verify_server_name=False, the node "
                 "verify_peer_name=False and no authorize hook",
                 side=Side.LOCAL,
                 hint="leave one of the two at True, pass authorize (a SpiffeRule, for "
                 "example), or say insecure_skip_verify=True",
             )
+        options: dict[str, Any] = dict(self._context.wanted())
+        if not target.verifies_name:
+            options["verify_server_name"] = False
         context = target.cert_manager.client_context(
-            insecure_skip_verify=target.insecure, **self._context.wanted()
+            insecure_skip_verify=target.insecure, **options
         )
         return make_engine(context, server_side=False, server_name=target.server_name)
 
@@ -260,11 +305,12 @@ class Attempt:
     async def admit(self, protocol: LinkProtocol) -> Peer:
         """See `LinkOwner`."""
         peer = await self._context.admission.judge(
-            protocol, verified=self.verifies, expected=self._name
+            protocol, verified=self.verifies, expected=self._wanted
         )
         target, recheck = self._target, self._context.recheck
         if recheck is not None and target.cert_manager is not None:
-            recheck.remember(protocol, peer, target.cert_manager, target.server_name)
+            name = target.server_name if target.verifies_name else None
+            recheck.remember(protocol, peer, target.cert_manager, name)
         self._rules.compare(protocol, peer)
         return peer
 
@@ -296,10 +342,15 @@ class Attempt:
             "%s %s %s at %s: %s: %s",
             self._context.name,
             "refused" if ours else "was not linked with",
-            self._name,
+            self._wanted,
             self.candidate,
             reason,
             error,
+            event="dial_failed",
+            peer=str(self._wanted),
+            address=self.candidate.address,
+            link=protocol.number,
+            error=error,
         )
 
 

@@ -12,6 +12,7 @@ from fastnode.node.addresses import FailedAddresses
 
 if TYPE_CHECKING:
     from fastnode.buffers.pool import BufferPool
+    from fastnode.certs.certificate import Certificate
     from fastnode.certs.manager import CertManager
     from fastnode.dispatch.endpoint import EndpointRegistry
     from fastnode.link.owner import LinkOwner
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fastnode.node.admission import Admission
     from fastnode.node.links import LinkRegistry
     from fastnode.node.recheck import Recheck
+    from fastnode.node.renewal import Renewal
     from fastnode.node.slow import SlowCallbacks
     from fastnode.node.targets import Targets
     from fastnode.options import NetworkOptions, OnRefused
@@ -85,6 +87,7 @@ class NodeContext:
         slow: warns about callbacks that block the loop.
         failed: addresses that dials could not reach.
         recheck: closes links whose peer would be refused today; None: they stay.
+        renewal: renews links; None: they last.
     """
 
     name: NodeName
@@ -105,6 +108,18 @@ class NodeContext:
     unreached: Counter[str] = field(default_factory=Counter)
     failed: FailedAddresses = field(default_factory=FailedAddresses)
     recheck: Recheck | None = None
+    renewal: Renewal | None = None
+
+    def follow(
+        self,
+        protocol: LinkProtocol,
+        manager: CertManager | None,
+        shown: Certificate | None,
+    ) -> None:
+        """Renew the link of a new connection when it is due; see `Renewal.follow`."""
+        if self.renewal is not None:
+            manager = None if self.plaintext else manager
+            self.renewal.follow(protocol, manager, shown)
 
     def wanted(self) -> dict[str, tuple[str, ...]]:
         """Return the arguments with which this node asks cert managers for contexts.

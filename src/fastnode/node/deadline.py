@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastnode.dispatch.current import inherited_timeout
 from fastnode.errors import Begun, CallTimeout, ConfigError, Side
 from fastnode.limits import CANCEL_SECONDS
+from fastnode.loggers import fields
 from fastnode.names import check_timeout
 
 if TYPE_CHECKING:
@@ -193,4 +194,5 @@ async def wait_cancelled(name: str, tasks: Collection[asyncio.Task[Any]]) -> Non
             "CancelledError",
             name,
             len(left),
+            extra=fields("handlers_go_on", node=name, handlers=len(left)),
         )

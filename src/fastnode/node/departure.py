@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from fastnode.limits import HANDSHAKE_PATIENCE_SECONDS
 from fastnode.link.machine import State
+from fastnode.loggers import fields
 from fastnode.node.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Departure:
                 self._name,
                 len(self._waits),
                 self._grace.left,
+                extra=fields("leaving", node=self._name, peers=len(self._waits)),
             )
         await self._turned_away()
         await stop_dialing()

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastnode.dispatch.user_code import is_cancelled
 from fastnode.errors import (
-    ConfigError,
     DuplicateLink,
     HandshakeError,
     HandshakeTimeout,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
     from fastnode.node.attempt import Attempt
     from fastnode.node.context import NodeContext
+    from fastnode.node.membership import Membership
+    from fastnode.node.targets import Target
     from fastnode.peer import Peer
 
 __all__ = ["Dial", "Dialer", "cancelled"]
@@ -137,8 +139,14 @@ class Dial:
     # --- what a race asks, see fastnode.node.race ---------------------------------
 
     async def _try_targets(self) -> Attempt:
-        targets = await self._context.targets.find(self._name)
-        self._race = Race(self._context, self, self._name, targets)
+        return await self._run_race(
+            self._name, await self._context.targets.find(self._name)
+        )
+
+    async def _run_race(
+        self, wanted: NodeName | Membership, targets: Sequence[Target]
+    ) -> Attempt:
+        self._race = Race(self._context, self, wanted, targets)
         try:
             return await self._race.run()
         finally:
@@ -199,16 +207,10 @@ class Dialer:
         """Parse the name of a node that is going to be dialed.
 
         Raises:
-            ConfigError: `name` is no node name, or it is the name of this node.
+            ConfigError: `name` is no node name.
             LinkClosed: this node stops.
         """
         parsed = NodeName.parse(name)
-        if parsed == self._context.name:
-            raise ConfigError(
-                f"{name} is this node itself",
-                side=Side.LOCAL,
-                hint="call the handler directly",
-            )
         if self._closed:
             raise self.stopped()
         return parsed

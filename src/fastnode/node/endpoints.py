@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 from fastnode.dispatch.endpoint import EndpointRegistry
 from fastnode.errors import ConfigError, Side
+from fastnode.names import check_not_reserved
 
 if TYPE_CHECKING:
     from fastnode.dispatch.message import Message
@@ -26,7 +27,7 @@ class Endpoints:
     """What a `Node` handles, and the thread that it does so in."""
 
     def __init__(self, node: str) -> None:
-        self._endpoints = EndpointRegistry()
+        self._endpoints = EndpointRegistry(node)
         self._of = node
         self._thread: int | None = None
 
@@ -87,7 +88,8 @@ class Endpoints:
                 fails with `RemoteError`, which says so.
 
         Raises:
-            ConfigError: the endpoint has a handler already; `concurrency` is no number
+            ConfigError: the endpoint has a handler already, or its name begins with
+                ``fastnode.``, which is reserved; `concurrency` is no number
                 from 1 upward; `max_waiting` is no number from 0 upward, or was given
                 without `concurrency` or with `batch`; there is no name
                 (``@node.handler`` without parentheses); or this is another thread than
@@ -100,6 +102,7 @@ class Endpoints:
                 side=Side.LOCAL,
                 hint='write @node.handler("name")',
             )
+        check_not_reserved(name)
         self._check_thread()
 
         def register(handler: AnyHandler) -> AnyHandler:

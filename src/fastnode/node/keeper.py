@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random as random_numbers
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from fastnode.backoff import Backoff
 from fastnode.dispatch.user_code import end_program, is_cancelled, name_of, text_of
 from fastnode.errors import (
     CloseReason,
@@ -20,17 +20,13 @@ from fastnode.errors import (
     OutOfResources,
     Side,
 )
-from fastnode.limits import (
-    REDIAL_FIRST_SECONDS,
-    REDIAL_MOST_SECONDS,
-    REDIAL_STABLE_SECONDS,
-)
+from fastnode.loggers import fields
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
     from fastnode.node.links import LinkRegistry
 
-__all__ = ["Backoff", "Keeper"]
+__all__ = ["Keeper"]
 
 log = logging.getLogger("fastnode.node")
 
@@ -46,66 +42,11 @@ _PASSING = frozenset(
 )
 
 
-class Backoff:
-    """Exponential backoff with full jitter. It has no clock and no loop.
-
-    Each pause is a random part of a ceiling, and the ceiling doubles with each pause.
-    So nodes that lost the same peer at the same time do not all dial it at the same
-    time.
-
-    Args:
-        first: the ceiling of the first pause, seconds.
-        most: the highest ceiling, seconds.
-        stable: a link that was up for so many seconds resets the ceiling.
-        random: returns numbers from 0 to 1.
-    """
-
-    def __init__(
-        self,
-        *,
-        first: float = REDIAL_FIRST_SECONDS,
-        most: float = REDIAL_MOST_SECONDS,
-        stable: float = REDIAL_STABLE_SECONDS,
-        random: Callable[[], float] = random_numbers.random,
-    ) -> None:
-        self._first = first
-        self._most = most
-        self._stable = stable
-        self._random = random
-        self._ceiling = first
-
-    @property
-    def ceiling(self) -> float:
-        """The longest time that the next pause can take, seconds."""
-        return self._ceiling
-
-    def pause(self, least: float = 0.0) -> float:
-        """Return the pause before the next attempt, seconds, and raise the ceiling.
-
-        Args:
-            least: the peer asked for a pause of so many seconds. It asks many at once,
-                so the pause is up to twice as long.
-        """
-        part = self._random()
-        pause = max(self._ceiling * part, least * (1 + part))
-        self._ceiling = min(self._ceiling * 2, self._most)
-        return pause
-
-    def give_time(self) -> None:
-        """Raise the ceiling to its highest value: only a change of settings can
-        help."""
-        self._ceiling = self._most
-
-    def was_up(self, seconds: float) -> None:
-        """Reset the ceiling if a link was up for long enough. A short link does not
-        reset it: a peer that accepts and then breaks links must not be dialed without
-        a pause."""
-        if seconds >= self._stable:
-            self._ceiling = self._first
-
-
 class Keeper:
     """Keeps a link with a peer. Made by `Node.keep_connected`.
+
+    Args:
+        node: the name of this node, for the log.
 
     Attributes:
         peer: the node name of the peer.
@@ -118,8 +59,10 @@ class Keeper:
         connect: Callable[[str], Awaitable[Link]],
         *,
         backoff: Backoff | None = None,
+        node: str | None = None,
     ) -> None:
         self.peer = peer
+        self._node = node
         self._links = links
         self._connect = connect
         self._backoff = backoff if backoff is not None else Backoff()
@@ -201,9 +144,20 @@ class Keeper:
 
     def _over(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("internal error: %r ended", self, exc_info=error)
+            log.error(
+                "internal error: %r ended",
+                self,
+                exc_info=error,
+                extra=fields(
+                    "keeper_ended", node=self._node, peer=self.peer, error=error
+                ),
+            )
         elif not self._closing:
-            log.error("%r ended: its task was cancelled by something else", self)
+            log.error(
+                "%r ended: its task was cancelled by something else",
+                self,
+                extra=fields("keeper_ended", node=self._node, peer=self.peer),
+            )
         if not self._ended.done():
             self._ended.set_result(None)
 
@@ -234,6 +188,9 @@ class Keeper:
                 self.peer,
                 self._backoff.ceiling,
                 error,
+                extra=fields(
+                    "no_link_kept", node=self._node, peer=self.peer, error=error
+                ),
             )
             return False
         except BaseException as error:
@@ -248,7 +205,14 @@ class Keeper:
                 side=Side.LOCAL,
                 hint="see the traceback in the log; a later attempt follows",
             )
-            log.error("connecting with %s failed", self.peer, exc_info=error)
+            log.error(
+                "connecting with %s failed",
+                self.peer,
+                exc_info=error,
+                extra=fields(
+                    "internal_error", node=self._node, peer=self.peer, error=error
+                ),
+            )
             end_program(error)
             return False
         self._error = None

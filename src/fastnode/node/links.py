@@ -1,41 +1,53 @@
 """The links of a node: which of two links with one peer stays, and who hears of links.
 
-How it works. A node reaches a peer through at most one link. It is called addressable:
-messages to the peer's name take it. Two nodes that dial each other at the same time
-must keep the same link. The rule is by name: the dial of the node whose name sorts
-first wins.
+How it works. Several instances may run under one node name: the pods of a Deployment,
+or the workers of a group. So a link belongs to a node name and an instance id, and a
+node may have one link with each instance of a name. All these links can be used. One
+of them is *addressable*: messages to the node name take it. It is the one that came up
+first. When it closes, the next one becomes addressable.
 
-An inbound HELLO comes from a peer that this node is dialing:
+Two instances that dial each other at the same time must keep the same link. The rule:
+the dial of the instance with the smaller pair (node name, instance id) wins.
 
-- The own dial has not sent its HELLO. The peer has not judged it yet, so the own dial
-  is dropped, and the inbound link is admitted.
-- The own dial has sent its HELLO, and the own name sorts first. The inbound link waits
-  for the result of the own dial. If the own dial comes up, the inbound link is refused
-  as a duplicate. Otherwise it is admitted.
-- The own dial has sent its HELLO, and the peer's name sorts first. The inbound link is
-  admitted. The peer refuses the own dial by the same rule.
+An inbound HELLO comes while this node is dialing the name of the peer, and no link with
+this instance is up:
 
-An inbound HELLO comes from a peer whose link is up:
+- The own dial has not sent its HELLO. Nobody has judged it yet, so the own dial is
+  dropped, and the inbound link is admitted.
+- The own dial has sent its HELLO, and the own pair is smaller. The own dial may lead to
+  the same instance or to another one, so the inbound link waits for its result. If the
+  own dial comes up with the same instance, the inbound link is refused as a duplicate.
+  Otherwise the inbound link is admitted.
+- The own dial has sent its HELLO, and the pair of the peer is smaller. The inbound link
+  is admitted. If the own dial leads to the same instance, the peer refuses it by the
+  same rule.
 
-- It comes from another instance. The peer was restarted, and the old link is dead. The
-  new link replaces it.
-- It comes from the same instance, and that instance dialed the old link too. It has
-  lost the old link, and the new link replaces it.
-- It comes from the same instance, but this node dialed the old link. The peer may not
-  know yet that the old link is up, because ACCEPT is late. The inbound link is refused,
-  and the old link is checked: if nothing comes on it within CHECK_SECONDS, it is lost,
-  and the next attempt of the peer is admitted.
+A wait of this kind always leads from an instance to one with a smaller pair. So
+instances never wait for each other in a circle.
+
+An inbound HELLO comes from an instance whose link is up:
+
+- The peer dialed the old link too. It has lost the old link, and the new link replaces
+  it.
+- This node dialed the old link. The peer may not know yet that the old link is up,
+  because ACCEPT is late. The inbound link is refused, and the old link is checked: if
+  nothing comes on it within CHECK_SECONDS, it is lost, and the next attempt of the peer
+  is admitted.
+- A dial that is marked ADDITIONAL is not refused, because its dialer needs our HELLO to
+  learn which instance has answered. The dialer refuses the link if it knows the old one
+  (`fastnode.node.instances`).
 
 After this node has accepted an inbound link, the peer has to confirm it. For as long as
-that should take, this node does not dial the peer. If two links come up at once
-nevertheless, because frames were late, the dial of the node whose name sorts first wins
-on both sides.
+that should take, this node does not dial the name of the peer. If two links with one
+instance come up at once nevertheless, because frames were late, both sides apply the
+rule above.
 
-The workers of one group (fastnode.workers) are nodes of one name that run side by side.
-The first half of their instance ids is the same. Another worker of a group is no
-restart: its link comes up beside the first one, as its sibling. One of the siblings has
-the name. When it closes, the next one takes the name. The rules above are for links
-with one worker. A new group ends all links with the group before it.
+Another instance of a name comes up. It may run beside the instances that are linked, or
+it may be one of them, restarted. The new link comes up at once, and the older links are
+checked. If nothing comes on an older link within CHECK_SECONDS, its instance is gone:
+the link is replaced, and a warning says so. If all of them answer, all links stay. The
+workers of one group (fastnode.workers) need no check. The first half of their instance
+ids is the same, so another one is no restart.
 
 An inbound HELLO may show the ticket of a link that is up. Then the new link succeeds
 that link (fastnode.node.succession), if it comes from the same instance of the peer and
@@ -49,7 +61,8 @@ under way on it. Until then it is kept for callers that cannot get another link.
 
 Only links of verified peers are addressable, unless this node verifies nobody. So an
 unverified peer can send to this node, but nothing that is meant for a name is sent to
-it.
+it. Where this node verifies nobody, a verified peer ends the links of unverified peers
+under its name, and an unverified peer never ends the link of a verified one.
 """
 
 from __future__ import annotations
@@ -70,8 +83,11 @@ from fastnode.errors import (
     Side,
 )
 from fastnode.limits import CHECK_SECONDS, LINGER_SECONDS, MAX_RETIRING_LINKS
+from fastnode.link.instances import is_additional
 from fastnode.link.machine import State
 from fastnode.link.stats import LinkTotals
+from fastnode.log_limit import LogLimit
+from fastnode.loggers import fields
 from fastnode.node.deadline import wait_cancelled
 from fastnode.options import check_plain
 
@@ -84,7 +100,7 @@ if TYPE_CHECKING:
     from fastnode.node.pending import PendingConnections
     from fastnode.node.slow import SlowCallbacks
     from fastnode.options import OnLinkDown, OnLinkUp
-    from fastnode.peer import Peer
+    from fastnode.peer import Address, Peer
 
 __all__ = ["LinkEvents", "LinkRegistry", "older"]
 
@@ -102,6 +118,15 @@ class PendingDial(Protocol):
     @property
     def verifies(self) -> bool: ...
     def supersede(self) -> None: ...
+    async def attempt_over(self) -> None: ...
+
+
+class InstanceDial(Protocol):
+    """A dial of one address that has not ended; see `fastnode.node.instances`."""
+
+    def may_reach(self, peer: Peer) -> bool:
+        """Whether an instance may be judging this dial at this moment."""
+
     async def attempt_over(self) -> None: ...
 
 
@@ -158,21 +183,28 @@ class LinkEvents:
             self._slow.call(hook, callback, *what)
         except HookFailed as failed:
             log.error(
-                "a callback for links raised: %r", callback, exc_info=failed.error
+                "a callback for links raised: %r",
+                callback,
+                exc_info=failed.error,
+                extra=fields("hook_failed", hook=hook, error=failed.error),
             )
 
 
 class LinkRegistry:
     """Every connection of a node, from its first byte to its last."""
 
-    def __init__(self, own: str, events: LinkEvents, *, verifies: bool) -> None:
+    def __init__(
+        self, own: str, instance: str, events: LinkEvents, *, verifies: bool
+    ) -> None:
         self._own = own
+        self._own_pair = (own, instance)
         self.events = events
         self._verifies = verifies
+        # The addressable link of each node name.
         self._by_name: dict[str, LinkProtocol] = {}
-        # Further links with workers of one group, beside the link in _by_name. By the
+        # Links with further instances of a name, beside the link in _by_name. By the
         # peer's name and instance, in the order in which they came up.
-        self._siblings: dict[str, dict[str, LinkProtocol]] = {}
+        self._others: dict[str, dict[str, LinkProtocol]] = {}
         self._up: dict[LinkProtocol, Link] = {}
         self._all: set[LinkProtocol] = set()
         self._finishing: set[LinkProtocol] = set()
@@ -190,6 +222,14 @@ class LinkRegistry:
         #: Called with each link that comes up while this node stops.
         self.on_late: Callable[[LinkProtocol], None] | None = None
         self.dials: dict[str, PendingDial] = {}
+        self.instance_dials: set[InstanceDial] = set()
+        #: Called with the address of each dialer that wants another instance, because
+        #: it is linked with this one.
+        self.on_duplicate: Callable[[Address], None] | None = None
+        #: Called with each link that new messages may take from now on and True, and
+        #: with each link that they may not take any more and False.
+        self.watchers: list[Callable[[LinkProtocol, bool], None]] = []
+        self._limit = LogLimit(log, node=own)
         self.on_asked: Callable[[LinkProtocol], None] | None = None
         #: The connections of each acceptor that have not begun their handshake.
         self.pending: list[PendingConnections] = []
@@ -216,9 +256,9 @@ class LinkRegistry:
         return tuple(self._up.values())
 
     def in_use(self, name: str | None = None) -> list[LinkProtocol]:
-        """Return the links that new messages may take: those of a peer, or all."""
+        """Return the links that new messages may take: those of a name, or all."""
         if name is not None:
-            return self._links_of(name)
+            return self.links_of(name)
         return [
             each
             for each in self._up
@@ -228,17 +268,41 @@ class LinkRegistry:
     def __iter__(self) -> Iterator[LinkProtocol]:
         return iter(self._all | self._finishing)
 
-    def _links_of(self, name: str) -> list[LinkProtocol]:
-        """Return the addressable link of a peer, then its siblings."""
+    def links_of(self, name: str) -> list[LinkProtocol]:
+        """Return the links with all instances of a node name, the addressable one
+        first. Links whose peer is not verified are missing, unless this node verifies
+        nobody."""
         known = self._by_name.get(name)
         if known is None:
             return []
-        return [known, *self._siblings.get(name, {}).values()]
+        return [known, *self._others.get(name, {}).values()]
 
-    def _link_with(self, peer: Peer) -> LinkProtocol | None:
-        """Return the link with this worker of a peer, or else the addressable one."""
-        sibling = self._siblings.get(peer.name, {}).get(peer.instance)
-        return sibling or self._by_name.get(peer.name)
+    def names(self) -> list[str]:
+        """Return the node names that have an addressable link."""
+        return list(self._by_name)
+
+    def link_with(self, peer: Peer) -> LinkProtocol | None:
+        """Return the link with this instance, if it is up and no worse verified."""
+        known = self._by_name.get(peer.name)
+        if known is not None and not is_same(peer, known):
+            known = self._others.get(peer.name, {}).get(peer.instance)
+        return known if known is not None and is_as_good(known, peer) else None
+
+    def rival_of(self, peer: Peer) -> LinkProtocol | None:
+        """Return the link with an instance that stays, if this node has dialed it once
+        more: a link that is up, or an inbound link that is about to come up and whose
+        dial wins."""
+        known = self.link_with(peer)
+        if known is not None or self._wins_over(peer):
+            return known
+        for welcomed in self._welcomed.get(peer.name, ()):
+            if is_same(peer, welcomed) and is_as_good(welcomed, peer):
+                return welcomed
+        return None
+
+    def _wins_over(self, peer: Peer) -> bool:
+        """Whether a dial of this node wins over one of the peer."""
+        return self._own_pair < (peer.name, peer.instance)
 
     async def wait_for(self, name: str, timeout: float) -> Link | None:
         """Wait until a peer has an addressable link; None after `timeout` seconds."""
@@ -297,37 +361,54 @@ class LinkRegistry:
         inbound links that the peer has not confirmed yet."""
         if not self.addressable(peer):
             return []
-        olds = self._links_of(peer.name) + self._welcomed.get(peer.name, [])
+        olds = self.links_of(peer.name) + self._welcomed.get(peer.name, [])
         return [old for old in olds if not is_beside(peer, old)]
+
+    def check_others(self, peer: Peer) -> None:
+        """Check the links with other instances of a name, because there is no room for
+        this one. A link that is dead gives its room up."""
+        if self.addressable(peer):
+            for old in self.links_of(peer.name):
+                self._check_if_restarted(old, peer)
 
     async def admit_inbound(self, protocol: LinkProtocol, peer: Peer) -> None:
         """Admit a further inbound link with this peer, or raise.
 
         Raises:
-            DuplicateLink: another link with the peer stays.
+            DuplicateLink: another link with this instance stays.
         """
         if not self.addressable(peer):
             return
+        awaited: set[PendingDial | InstanceDial] = set()
         while True:
-            known = self._link_with(peer)
-            if known is not None and known.peer is not None:
-                same = known.peer.instance == peer.instance
-                as_good = known.peer.verified or not peer.verified
-                if same and as_good and known.dialer:
-                    settings = known.settings
-                    known.check(min(CHECK_SECONDS, settings.handshake_timeout / 3))
-                    raise self._duplicate(peer.name)
+            known = self.link_with(peer)
+            if known is not None:
+                if known.dialer:
+                    self._check(known)
+                    if not is_additional(protocol.peer_hello):
+                        raise self.duplicate(peer)
                 break
             dial = self.dials.get(peer.name)
-            if dial is None:
-                break
-            if not dial.hello_sent:
+            if dial is not None and not dial.hello_sent:
                 dial.supersede()
                 break
-            if peer.name < self._own:
+            if not self._wins_over(peer):
                 break
-            await dial.attempt_over()
+            waits = [each for each in self._judged_by(peer) if each not in awaited]
+            if not waits:
+                break
+            awaited.add(waits[0])
+            await waits[0].attempt_over()
         self._welcomed.setdefault(peer.name, []).append(protocol)
+
+    def _judged_by(self, peer: Peer) -> list[PendingDial | InstanceDial]:
+        """Return the dials of this node that a peer may be judging."""
+        found: list[PendingDial | InstanceDial] = []
+        dial = self.dials.get(peer.name)
+        if dial is not None and dial.hello_sent:
+            found.append(dial)
+        found += [each for each in self.instance_dials if each.may_reach(peer)]
+        return found
 
     def welcomed(self, name: str) -> bool:
         """Whether an inbound link was accepted that this peer has not confirmed yet."""
@@ -359,7 +440,11 @@ class LinkRegistry:
             or old.peer.verified != peer.verified
             or len(older(old)) >= MAX_RETIRING_LINKS
         ):
-            log.info("a link from %s does not succeed the one it names", peer)
+            log.info(
+                "a link from %s does not succeed the one it names",
+                peer,
+                extra=self._fields("succession_refused", protocol, peer),
+            )
             return False
         protocol.succession.predecessor = old
         return True
@@ -370,19 +455,32 @@ class LinkRegistry:
         Raises:
             DuplicateLink: an inbound link with the peer came up meanwhile.
         """
-        known = self._link_with(peer)
-        if (
-            known is not None
-            and known.peer is not None
-            and known.peer.instance == peer.instance
-            and (known.peer.verified or not peer.verified)
-        ):
-            raise self._duplicate(peer.name)
+        if self.link_with(peer) is not None:
+            raise self.duplicate(peer)
 
-    def _duplicate(self, name: str) -> DuplicateLink:
+    def duplicate(self, peer: Peer) -> DuplicateLink:
+        """Return the error for a second link with one instance."""
         return DuplicateLink(
-            "another link between the two nodes stays", peer=name, side=Side.LOCAL
+            "another link between the two instances stays",
+            peer=peer,
+            side=Side.LOCAL,
+            hint="use the link that is up",
         )
+
+    def _check(
+        self, protocol: LinkProtocol, on_silent: Callable[[], object] | None = None
+    ) -> None:
+        """See `LinkProtocol.check`."""
+        seconds = min(CHECK_SECONDS, protocol.settings.handshake_timeout / 3)
+        protocol.check(seconds, on_silent)
+
+    def _check_if_restarted(self, old: LinkProtocol, peer: Peer) -> None:
+        """Find out whether an instance of a name runs, when another one connects."""
+        if not is_beside(peer, old):
+            return
+        assert old.peer is not None
+        if not peer.is_sibling_of(old.peer):
+            self._check(old, partial(self._end_restarted, old))
 
     # --- the life of a link ----------------------------------------------------
 
@@ -399,7 +497,9 @@ class LinkRegistry:
         assert peer is not None
         self._confirmed(protocol)
         self._up[protocol] = link
-        log.info("link up: %s", peer)
+        # Many nodes do not log at INFO, and each link would pay for the fields.
+        if log.isEnabledFor(logging.INFO):
+            log.info("link up: %s", peer, extra=self._fields("link_up", protocol, peer))
         succession = protocol.succession
         succession.on_asked = self.on_asked
         protocol.extensions.on_leaving = self.peer_leaves
@@ -409,13 +509,18 @@ class LinkRegistry:
         if predecessor is not None and not self._succeed(predecessor, protocol):
             return
         if self.addressable(peer):
-            for old in self._links_of(peer.name):
-                if old is predecessor or is_beside(peer, old):
+            for old in self.links_of(peer.name):
+                if old is predecessor:
                     continue
-                if self._stays(old, peer):
+                if is_beside(peer, old):
+                    self._check_if_restarted(old, peer)
+                elif self._stays(old, peer):
+                    # If the old link is dead, the next dial of the peer is admitted.
+                    self._check(old)
                     self._end_loser(protocol)
                     return
-                self._end_older(old)
+                else:
+                    self._end_older(old, peer)
             self._name(protocol, peer, predecessor)
         if predecessor is not None and predecessor in self._told:
             # For callbacks it is the same link on a new connection.
@@ -429,57 +534,70 @@ class LinkRegistry:
     def _name(
         self, protocol: LinkProtocol, peer: Peer, predecessor: LinkProtocol | None
     ) -> None:
-        """Make a link addressable, or a sibling of the one that is."""
+        """Let new messages take a link. It becomes addressable if no other one is."""
         known = self._by_name.get(peer.name)
         if known is not None and known is not predecessor:
-            self._siblings.setdefault(peer.name, {})[peer.instance] = protocol
-            return
-        self._by_name[peer.name] = protocol
-        assert protocol.link is not None
-        for waiter in self._waiters.pop(peer.name, ()):
-            if not waiter.done():
-                waiter.set_result(protocol.link)
-        self._changed(peer.name)
+            self._others.setdefault(peer.name, {})[peer.instance] = protocol
+        else:
+            self._by_name[peer.name] = protocol
+            assert protocol.link is not None
+            for waiter in self._waiters.pop(peer.name, ()):
+                if not waiter.done():
+                    waiter.set_result(protocol.link)
+            self._changed(peer.name)
+        for watcher in self.watchers:
+            watcher(protocol, True)
+            if predecessor is not None:
+                watcher(predecessor, False)
 
     def _unname(self, protocol: LinkProtocol, peer: Peer) -> None:
-        """Make a link unreachable. If it was addressable, a sibling takes the name."""
-        siblings = self._siblings.get(peer.name, {})
+        """Let new messages take a link no more. If it was addressable, the link with
+        the next instance takes its place."""
+        others = self._others.get(peer.name, {})
         if self._by_name.get(peer.name) is protocol:
-            if siblings:
-                self._by_name[peer.name] = siblings.pop(next(iter(siblings)))
+            if others:
+                self._by_name[peer.name] = others.pop(next(iter(others)))
             else:
                 del self._by_name[peer.name]
             self._changed(peer.name)
-        elif siblings.get(peer.instance) is protocol:
-            del siblings[peer.instance]
-        if not siblings:
-            self._siblings.pop(peer.name, None)
+        elif others.get(peer.instance) is protocol:
+            del others[peer.instance]
+        else:
+            return
+        if not others:
+            self._others.pop(peer.name, None)
+        for watcher in self.watchers:
+            watcher(protocol, False)
 
     def peer_leaves(self, protocol: LinkProtocol) -> None:
         """Register that a peer has said that it stops."""
         if protocol.link is None or protocol.link.closed:
             return
-        log.info("%s stops: new messages and calls take another link", protocol.peer)
+        log.info(
+            "%s stops: new messages and calls take another link",
+            protocol.peer,
+            extra=self._fields("peer_leaves", protocol, protocol.peer),
+        )
         self.turn_away(protocol)
 
     def turn_away(self, protocol: LinkProtocol) -> None:
         """Make a link unreachable because either side stops. It stays up."""
         peer = protocol.peer
         assert peer is not None
-        if protocol in self._links_of(peer.name):
+        if protocol in self.links_of(peer.name):
             self._unname(protocol, peer)
             self._leaving.setdefault(peer.name, []).append(protocol)
 
     def prefer(self, protocol: LinkProtocol) -> None:
-        """Make a link addressable, and the one that was its sibling."""
+        """Make a link addressable in place of the one with another instance."""
         peer = protocol.peer
         assert peer is not None
-        siblings = self._siblings.get(peer.name, {})
-        if siblings.get(peer.instance) is protocol:
+        others = self._others.get(peer.name, {})
+        if others.get(peer.instance) is protocol:
             known = self._by_name[peer.name]
             assert known.peer is not None
-            del siblings[peer.instance]
-            siblings[known.peer.instance] = known
+            del others[peer.instance]
+            others[known.peer.instance] = known
             self._by_name[peer.name] = protocol
             self._changed(peer.name)
 
@@ -488,24 +606,81 @@ class LinkRegistry:
         is up. Both came up at once, and the dial of this node wins."""
         return (
             old.dialer
-            and old.peer is not None
-            and old.peer.instance == peer.instance
-            and (old.peer.verified or not peer.verified)
-            and self._own < peer.name
+            and is_same(peer, old)
+            and is_as_good(old, peer)
+            and self._wins_over(peer)
         )
 
     def _end_loser(self, protocol: LinkProtocol) -> None:
-        text = "another link between the two nodes stays"
+        text = "another link between the two instances stays"
         error = LinkClosed(text, peer=protocol.peer, side=Side.LOCAL)
         protocol.terminate(error, CloseReason.DUPLICATE_LINK, text)
 
-    def _end_older(self, old: LinkProtocol) -> None:
+    def _end_older(self, old: LinkProtocol, peer: Peer) -> None:
+        """Replace a link, because a newer one with `peer` is up in its place."""
         text = "a newer link took the place of this one"
-        error = LinkLost(
-            f"a newer link with {old.peer_text()} took the place of this one",
-            peer=old.peer,
-            side=Side.LOCAL,
+        if not is_same(peer, old):
+            self._warn_of(
+                old,
+                f"{text}: the peer was not verified, and one that is uses its name",
+                "give each of the two nodes a name of its own",
+            )
+        elif old.dialer:
+            # Both sides have dialed at once, which is nobody's fault.
+            log.info(
+                "%s: both sides had dialed: %s",
+                text,
+                peer,
+                extra=self._fields("dials_crossed", old, peer),
+            )
+        else:
+            self._warn_of(
+                old,
+                f"{text}: the peer has lost it, and has connected again",
+                "see whether a proxy, a firewall or NAT cuts idle connections",
+            )
+        self._replace(
+            old, f"a newer link with {old.peer_text()} took the place of this one", text
         )
+
+    def _end_restarted(self, old: LinkProtocol) -> None:
+        """Replace a link that has not answered since another instance of its name has
+        connected."""
+        if old.state is State.CLOSED:
+            return
+        self._warn_of(
+            old,
+            "another instance of the node has connected and this one does not answer, "
+            "so the node counts as restarted and the link is replaced",
+            "nothing, if the node was restarted; if both instances run, see what "
+            "blocks the event loop of this one, or use NodeOptions.group",
+        )
+        self._replace(
+            old,
+            f"{old.peer_text()} has connected as another instance, and this one does "
+            "not answer",
+            "another instance of the node has connected, and this one did not answer",
+        )
+
+    def _warn_of(self, old: LinkProtocol, what: str, remedy: str) -> None:
+        """Log that a link is replaced, and what to do."""
+        instance = old.peer.instance if old.peer is not None else ""
+        self._limit.say(
+            logging.WARNING,
+            what,
+            "the link with %s, instance %s: %s; what to do: %s",
+            old.peer,
+            instance,
+            what,
+            remedy,
+            event="link_replaced",
+            peer=old.peer,
+            link=old.number,
+            instance=instance,
+        )
+
+    def _replace(self, old: LinkProtocol, why: str, text: str) -> None:
+        error = LinkLost(why, peer=old.peer, side=Side.LOCAL)
         old.terminate(error, CloseReason.REPLACED, text)
 
     def _succeed(self, old: LinkProtocol, new: LinkProtocol) -> bool:
@@ -575,13 +750,28 @@ class LinkRegistry:
         ticket = protocol.succession.ticket
         if ticket is not None and self._by_ticket.get(ticket) is protocol:
             del self._by_ticket[ticket]
-        if self._up.pop(protocol, None) is not None:
+        was_up = self._up.pop(protocol, None) is not None
+        if was_up and log.isEnabledFor(logging.INFO):
             error = protocol.error
             # The usual hint is to connect again, which an acceptor cannot do.
-            if error is not None and error.hint == type(error).usual_hint:
-                log.info("link down: %s", error.message)
-            else:
-                log.info("link down: %s", error)
+            usual = error is not None and error.hint == type(error).usual_hint
+            log.info(
+                "link down: %s",
+                error.message if error is not None and usual else error,
+                extra=self._fields("link_down", protocol, protocol.peer, error),
+            )
+
+    def _fields(
+        self,
+        event: str,
+        protocol: LinkProtocol,
+        peer: Peer | None,
+        error: FastnodeError | None = None,
+    ) -> dict[str, Any]:
+        """Return the fields of a log record about a link."""
+        return fields(
+            event, node=self._own, peer=peer, link=protocol.number, error=error
+        )
 
     def gone(self, protocol: LinkProtocol) -> None:
         """Forget a link whose socket is closed, when its handlers have finished."""
@@ -600,7 +790,7 @@ class LinkRegistry:
 
     def disown(self) -> None:
         """Forget all links: they belong to another process."""
-        for known in (self._by_name, self._siblings, self._up, self._by_ticket):
+        for known in (self._by_name, self._others, self._up, self._by_ticket):
             known.clear()
         self._all.clear()
         self._finishing.clear()
@@ -610,11 +800,17 @@ class LinkRegistry:
 def is_beside(peer: Peer, old: LinkProtocol) -> bool:
     """Whether a link with this peer comes up beside an older one and does not replace
     it."""
-    return (
-        old.peer is not None
-        and peer.is_sibling_of(old.peer)
-        and (old.peer.verified or not peer.verified)
-    )
+    return not is_same(peer, old) and is_as_good(old, peer)
+
+
+def is_same(peer: Peer, old: LinkProtocol) -> bool:
+    """Whether a peer is the instance at the other end of a link with its name."""
+    return old.peer is not None and old.peer.instance == peer.instance
+
+
+def is_as_good(old: LinkProtocol, peer: Peer) -> bool:
+    """Whether the peer of a link is verified, if this peer is."""
+    return old.peer is not None and (old.peer.verified or not peer.verified)
 
 
 def older(protocol: LinkProtocol) -> list[LinkProtocol]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastnode.certs.expiry import Notice, due_notice, refuse_expired
 from fastnode.limits import SPARE_SECONDS
+from fastnode.loggers import fields
 
 if TYPE_CHECKING:
     import asyncio
@@ -67,7 +68,15 @@ class ExpiryCheck:
             notice = due_notice(certificate, now, self._last.get(manager))
             if notice is not None:
                 self._last[manager] = notice
-                certs_log.log(notice.level, "%s: %s", self._node, notice.text)
+                certs_log.log(
+                    notice.level,
+                    "%s: %s",
+                    self._node,
+                    notice.text,
+                    extra=fields(
+                        "certificate_expiry", node=self._node, certificate=certificate
+                    ),
+                )
 
 
 class Maintenance:

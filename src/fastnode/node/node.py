@@ -25,25 +25,32 @@ from fastnode.errors import (
 from fastnode.link.link import Link
 from fastnode.link.settings import LinkSettings
 from fastnode.log_limit import LogLimit
+from fastnode.loggers import fields
 from fastnode.names import NodeName, check_timeout
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
+from fastnode.node.announcer import Announcer
+from fastnode.node.condition import Condition
 from fastnode.node.context import DialStats, NodeContext, groups_of, wanted_of
 from fastnode.node.deadline import (
     connect_with_deadline,
     inherited,
     timed_out,
+    wait_cancelled,
     with_deadline,
 )
 from fastnode.node.departure import Departure
 from fastnode.node.dial import Dialer
 from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.fork import ForkGuard
+from fastnode.node.instances import Instances
 from fastnode.node.keeper import Keeper
 from fastnode.node.links import LinkEvents, LinkRegistry
 from fastnode.node.maintenance import Maintenance
 from fastnode.node.recheck import Recheck
+from fastnode.node.renewal import Renewal, RenewalStats
 from fastnode.node.sending import CLOSED_TRIES, Sending, untouched
+from fastnode.node.services import Services
 from fastnode.node.slow import SlowCallbacks
 from fastnode.node.snapshot import Snapshot
 from fastnode.node.startup_warnings import warn_at_start
@@ -55,10 +62,15 @@ from fastnode.wire.hello import new_instance
 
 if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
+    from fastnode.discovery.protocol import Discovery
     from fastnode.dispatch.reply import Reply
+    from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
     from fastnode.node.stats import NodeStats
     from fastnode.options import OnLinkDown, OnLinkUp, Priority
+    from fastnode.service.retry import Retry
+    from fastnode.service.service import Service
+    from fastnode.service.status import Policy
 
 __all__ = ["Node", "start_node"]
 
@@ -69,7 +81,7 @@ Result = TypeVar("Result")
 log = logging.getLogger("fastnode.node")
 
 
-class Node(Endpoints):
+class Node(Endpoints, Condition):
     """One running node. Made by `start_node`; belongs to the loop it was started on.
 
     Args:
@@ -108,9 +120,13 @@ class Node(Endpoints):
         )
         self._instance = new_instance(self._options.group)
         verifies = not network.plaintext and not network.insecure_skip_verify
-        slow = SlowCallbacks(network.slow_callback_seconds, self._endpoints.context)
+        slow = SlowCallbacks(
+            network.slow_callback_seconds, self._endpoints.context, str(self._name)
+        )
         events = LinkEvents(slow, network.on_link_up, network.on_link_down)
-        self._links = LinkRegistry(str(self._name), events, verifies=verifies)
+        self._links = LinkRegistry(
+            str(self._name), self._instance.hex(), events, verifies=verifies
+        )
         groups = groups_of(network)
         admission = Admission(
             own=self._name,
@@ -126,12 +142,23 @@ class Node(Endpoints):
                 wanted_of(groups),
                 2 * network.handshake_timeout,
             )
+        self._renewal: Renewal | None = None
+        renews = self._options.renew_links == "reconnect" and not network.plaintext
+        if renews or self._options.max_link_age is not None:
+            self._renewal = Renewal(
+                str(self._name),
+                self._renew,
+                certificates=renews,
+                max_age=self._options.max_link_age,
+            )
         self._context = NodeContext(
             name=self._name,
             plaintext=network.plaintext,
             cert_manager=manager,
             groups=groups,
-            settings=LinkSettings.of(network, self._name, self._instance),
+            settings=LinkSettings.of(
+                network, self._name, self._instance, self._options.group_size or 1
+            ),
             registry=self._endpoints,
             admission=admission,
             targets=Targets(
@@ -146,16 +173,20 @@ class Node(Endpoints):
             pool=BufferPool(),
             receive_buffer=bytearray(limits.RECEIVE_BUFFER_BYTES),
             dial_stats=DialStats(),
-            dial_limit=LogLimit(log),
+            dial_limit=LogLimit(log, node=str(self._name)),
             on_refused=network.on_refused,
             slow=slow,
             recheck=self._recheck,
+            renewal=self._renewal,
         )
         self._budget = self._context.settings.budget
         self._sending = Sending(self._links, self._budget)
         self._successions = Successions(self._context)
         self._acceptors: tuple[Acceptor, ...] = ()
         self._dialer = Dialer(self._context)
+        # For services: links with single instances, by address.
+        self._instances = Instances(self._context)
+        self._services = Services(self._context, self._instances, network.discovery)
         self._keepers: set[Keeper] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._departure: Departure | None = None
@@ -170,6 +201,22 @@ class Node(Endpoints):
             self._maintenance.cert_managers,
         )
         self._fork = ForkGuard(str(self._name), self._links, self._dialer)
+        Condition.__init__(
+            self,
+            self.name,
+            self.instance,
+            self._endpoints,
+            slow,
+            self._check_here,
+            ready=self._options.ready,
+        )
+        self._announcer: Announcer | None = None
+        announce = getattr(network.discovery, "announce", None)
+        if callable(announce) and network.acceptors:
+            self._announcer = Announcer(
+                self, [self._name.name], announce, self._endpoints.context
+            )
+            self.on_ready_change(self._announcer.ready_changed)
 
     # --- what it is ------------------------------------------------------------
 
@@ -212,13 +259,24 @@ class Node(Endpoints):
         """
         return self._snapshot.take(self._acceptors)
 
+    @property
+    def renewal_stats(self) -> RenewalStats:
+        """Counts of the links that this node renewed by itself, and of attempts that
+        failed."""
+        return RenewalStats() if self._renewal is None else self._renewal.stats
+
     def __repr__(self) -> str:
         return f"<Node {self.name}, {len(self.links)} links>"
 
     # --- starting and stopping ---------------------------------------------------
 
-    async def start(self) -> Self:
+    async def start(self, *, accept: bool = True) -> Self:
         """Open the acceptors; usually called by `start_node`.
+
+        Args:
+            accept: False: listen, but take no connection before `accept` is called.
+                Connections wait meanwhile, for example until all handlers are
+                registered, and the node is not ready. It may dial.
 
         Raises:
             ConfigError: an acceptor cannot listen or has no certificate, or the
@@ -251,6 +309,8 @@ class Node(Endpoints):
                 acceptors.append(acceptor)
                 self._freeze(acceptor.cert_manager)
                 await acceptor.start()
+                if self._announcer is not None:
+                    _ = acceptor.advertised  # raises now where nobody could connect
         except BaseException:
             # The node can be started again, when what was wrong has been put right.
             for acceptor in acceptors:
@@ -266,7 +326,23 @@ class Node(Endpoints):
             self._freeze(route.cert_manager)
         self._maintenance.start(self._loop, self._acceptors)
         warn_at_start(self._name, self._options, self._acceptors)
+        self._checks.start()
+        if accept:
+            self.accept()
         return self
+
+    def accept(self) -> None:
+        """Take connections from now on, after ``start(accept=False)``. The node is up,
+        and ready unless the program has said something else.
+
+        Raises:
+            ConfigError: the node was not started, or belongs to another loop.
+        """
+        self._check_loop()
+        if self._stopping is None:
+            for acceptor in self._acceptors:
+                acceptor.accept()
+            self._enter("up")
 
     def _freeze(self, manager: CertManager | None) -> None:
         if manager is not None:
@@ -305,6 +381,8 @@ class Node(Endpoints):
             return ()
         self._check_loop()
         if self._departure is None or self._stopping is None:
+            # First of all, because others may look for another instance now.
+            self._enter("leaving")
             self._departure = Departure(
                 self.name,
                 self._links,
@@ -324,24 +402,44 @@ class Node(Endpoints):
 
     async def _stop(self, departure: Departure) -> tuple[Undelivered, ...]:
         self._maintenance.stop()
+        checks = self._checks.stop()
         if self._recheck is not None:
             self._recheck.stop()
+        if self._renewal is not None:
+            self._renewal.stop()
         # All of them at once: a task that ignores its cancellation holds up no other.
         keepers = [keeper.close() for keeper in self._keepers]
         successions = asyncio.ensure_future(self._successions.close())
-        await departure.leave(self._dialer.close)
+        withdrawn = None
+        if self._announcer is not None:
+            withdrawn = asyncio.ensure_future(self._announcer.close())
+        await departure.leave(self._stop_dialing)
         for acceptor in self._acceptors:
             acceptor.close()
         for keeper in keepers:
             await keeper
-        await self._dialer.close()
+        await self._stop_dialing()
         await successions
+        await self._services.close()
         left = await departure.close()
+        if withdrawn is not None:
+            await withdrawn
+        await wait_cancelled(self.name, checks)
         for each in left:
-            log.warning("%s stopped before all was done with %s", self.name, each)
+            log.warning(
+                "%s stopped before all was done with %s",
+                self.name,
+                each,
+                extra=fields("undelivered", node=self.name, peer=each.peer),
+            )
         self._maintenance.free_memory()
         self._lag.stop()
+        self._enter("stopped")
         return left
+
+    async def _stop_dialing(self) -> None:
+        """Cancel all dials, and begin no more."""
+        await asyncio.gather(self._dialer.close(), self._instances.close())
 
     async def __aenter__(self) -> Self:
         return self
@@ -399,8 +497,9 @@ class Node(Endpoints):
         ``handshake_timeout``, and all addresses together four times that.
 
         Raises:
-            ConfigError: `name` is no node name, or this node's own.
-            HandshakeError: refused, by either side; a subclass says why.
+            ConfigError: `name` is no node name.
+            HandshakeError: refused, by either side; a subclass says why. It is a
+                `PeerNameMismatch` if the address leads to this node itself.
             NoRoute: no address is known, or none could be reached.
             OutOfResources: this process has no descriptors or memory left.
             LinkClosed: this node stops.
@@ -427,6 +526,10 @@ class Node(Endpoints):
                 raise
             return link
 
+    async def _renew(self, old: LinkProtocol) -> LinkProtocol:
+        """Replace a link that is due; see `Renewal`."""
+        return await self._successions.renew(old)
+
     async def _keep(self, name: str) -> Link:
         """As `connect`, but a link whose peer stops does not count, and the dial ends
         with its keeper if nobody else waits."""
@@ -450,14 +553,14 @@ class Node(Endpoints):
                 link = await kept.connected()
 
         Raises:
-            ConfigError: `name` is no node name, or this node's own.
+            ConfigError: `name` is no node name.
             LinkClosed: this node stops.
         """
         self._check_loop()
         self._dialer.check(name)
         if self._stopping is not None:
             raise self._dialer.stopped()
-        keeper = Keeper(name, self._links, self._keep)
+        keeper = Keeper(name, self._links, self._keep, node=self.name)
         self._keepers.add(keeper)
         keeper.on_end(self._keepers.discard)
         return keeper
@@ -679,6 +782,62 @@ class Node(Endpoints):
                     raise
             if timeout is not None:
                 left = max(began + check_timeout(timeout) - monotonic(), 0.0)
+
+    # --- services ----------------------------------------------------------------
+
+    def service(
+        self,
+        name: str,
+        *,
+        server_name: str | None = None,
+        policy: Policy = "least_outstanding",
+        max_instances: int = limits.MAX_INSTANCES,
+        retry: Retry | None = None,
+        discovery: Discovery | None = None,
+    ) -> Service:
+        """Return all instances of a service as one thing to call.
+
+        The service follows the discovery and dials the instances from now on, until it
+        is closed or this node stops. The same arguments give the same `Service`. See
+        docs/services.md. ::
+
+            billing = node.service("billing")
+            await billing.wait_ready(timeout=10)
+            reply = await billing.call("invoice", b"order 7", timeout=2.0)
+
+        Args:
+            name: the part before the @ in the node names of all instances.
+            server_name: a DNS name or IP address that the certificates of all instances
+                cover. Without it, an instance belongs to the service only if its
+                certificate has a URI SAN ``fastnode://name@host``. A discovery never
+                says what to verify.
+            policy: how an instance is chosen for a call without a key:
+                "least_outstanding", "round_robin" or "weighted".
+            max_instances: links with so many targets at most. If the discovery names
+                more, this node takes a random part of them, which stays the same.
+            retry: how calls are sent again; None: ``Retry()``.
+            discovery: names the targets; None: ``NetworkOptions.discovery``.
+
+        Raises:
+            ConfigError: an argument cannot work, or there is no discovery.
+            LinkClosed: this node stops.
+        """
+        self._check_loop()
+        if self._stopping is not None:
+            raise self._dialer.stopped()
+        return self._services.get(
+            name,
+            server_name=server_name,
+            policy=policy,
+            max_instances=max_instances,
+            retry=retry,
+            discovery=discovery,
+        )
+
+    def _check_here(self) -> None:
+        """Raise `ConfigError` in another process or thread than those of the node."""
+        self._fork.check()
+        self._check_thread()
 
     def _check_loop(self) -> None:
         self._fork.check()

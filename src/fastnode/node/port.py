@@ -16,6 +16,7 @@ from fastnode.errors import (
     out_of_resources,
 )
 from fastnode.limits import ANY_PORT_TRIES, DEFAULT_PORT, LISTEN_BACKLOG
+from fastnode.loggers import fields
 
 __all__ = ["open_port", "warn_of_other_port"]
 
@@ -82,7 +83,14 @@ def _listen(
             if error.errno in NOT_HERE:
                 # The name has good addresses beside it, as localhost has on a machine
                 # without IPv6.
-                log.debug("not listening on %s: %s", address[0], error)
+                log.debug(
+                    "not listening on %s: %s",
+                    address[0],
+                    error,
+                    extra=fields(
+                        "address_skipped", address=(address[0], port), error=error
+                    ),
+                )
                 failed = error
                 continue
             _close(opened)
@@ -140,4 +148,5 @@ def warn_of_other_port(name: str, wanted: int, port: int) -> None:
         wanted,
         port,
         "without a route" if wanted == DEFAULT_PORT else f"whose route says {wanted}",
+        extra=fields("other_port", node=name, wanted=wanted, port=port),
     )

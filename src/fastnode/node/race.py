@@ -37,6 +37,7 @@ from fastnode.limits import (
     MAX_DIAL_ATTEMPTS,
     RESOLUTION_DELAY_SECONDS,
 )
+from fastnode.loggers import fields
 from fastnode.node.addresses import Candidate, in_order, look_up, read_literal
 from fastnode.node.attempt import Attempt, describe_os
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
     from fastnode.names import NodeName
     from fastnode.node.context import NodeContext
+    from fastnode.node.membership import Membership
     from fastnode.node.targets import Target
     from fastnode.peer import Peer
 
@@ -68,7 +70,7 @@ class Race:
     Args:
         context: of the node.
         dial: whose race it is.
-        name: the node that is dialed.
+        wanted: the node, or the service, that is dialed.
         targets: where it may be, the best first.
 
     Attributes:
@@ -79,12 +81,12 @@ class Race:
         self,
         context: NodeContext,
         dial: Dialing,
-        name: NodeName,
+        wanted: NodeName | Membership,
         targets: Sequence[Target],
     ) -> None:
         self._context = context
         self._dial = dial
-        self._name = name
+        self._wanted = wanted
         self._targets = targets[:MAX_DIAL_ADDRESSES]
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -106,7 +108,13 @@ class Race:
         self.winner: Attempt | None = None
         if len(targets) > MAX_DIAL_ADDRESSES:
             text = "%d addresses of %s are known, of which a dial tries the first %d"
-            log.warning(text, len(targets), name, MAX_DIAL_ADDRESSES)
+            log.warning(
+                text,
+                len(targets),
+                wanted,
+                MAX_DIAL_ADDRESSES,
+                extra=fields("too_many_addresses", node=context.name, peer=str(wanted)),
+            )
 
     @property
     def _timeout(self) -> float:
@@ -255,7 +263,7 @@ class Race:
         for again in (self._beaten, self._silent):
             if candidate in again:
                 again.remove(candidate)
-        attempt = Attempt(self._context, self, self._name, candidate)
+        attempt = Attempt(self._context, self, self._wanted, candidate)
         task = self._loop.create_task(attempt.run())
         task.add_done_callback(lambda _: self._news.set())
         self._running[attempt] = task
@@ -289,7 +297,20 @@ class Race:
     def _failed(self, attempt: Attempt) -> None:
         unreached = attempt.unreached
         error = attempt.take_error()
-        log.debug("%s through %s: %s", self._name, attempt.candidate, error)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "%s through %s: %s",
+                self._wanted,
+                attempt.candidate,
+                error,
+                extra=fields(
+                    "dial_attempt_failed",
+                    node=self._context.name,
+                    peer=str(self._wanted),
+                    address=attempt.candidate.address,
+                    error=error,
+                ),
+            )
         if attempt is self.winner:
             self.winner = None
         if isinstance(error, DuplicateLink):
@@ -307,7 +328,7 @@ class Race:
     def _verdict(self) -> FastnodeError:
         """Return the error of the whole dial."""
         failures = sorted(self._failures.values(), key=lambda each: each[0])
-        name = str(self._name)
+        name = str(self._wanted)
         refusals = [e for _, _, e in failures if isinstance(e, FastnodeError)]
         if not refusals and not failures:
             return HandshakeTimeout(

@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from fastnode.errors import (
     CloseReason,
@@ -37,6 +37,7 @@ from fastnode.errors import (
 )
 from fastnode.link import endings
 from fastnode.link.machine import State
+from fastnode.loggers import fields
 from fastnode.names import NodeName
 from fastnode.openssl.again import judge_again
 from fastnode.openssl.handle import Handle, why_unreachable, wrap
@@ -295,6 +296,12 @@ class Recheck:
             "%s: trust or the time has changed: %s",
             self._node,
             report,
+            extra=fields(
+                "peers_rechecked",
+                node=self._node,
+                judged=report.judged,
+                closed=len(report.closed),
+            ),
         )
 
     def _next(self) -> Batch:
@@ -319,12 +326,20 @@ class Recheck:
         manager, dialer, name = rules
         try:
             make = manager.client_context if dialer else manager.server_context
-            context = make(insecure_skip_verify=False, **self._wanted)
+            wanted: dict[str, Any] = dict(self._wanted)
+            if dialer and name is None:
+                # The dial compared the certificate with a service, not with a host.
+                wanted["verify_server_name"] = False
+            context = make(insecure_skip_verify=False, **wanted)
             found = handles.get((context, name))
             if found is None:
                 found = wrap(context, server_side=not dialer, server_name=name)
-        except Exception:
-            log.exception("%s: peers cannot be judged again", self._node)
+        except Exception as error:
+            log.exception(
+                "%s: peers cannot be judged again",
+                self._node,
+                extra=fields("recheck_failed", node=self._node, error=error),
+            )
             return None
         if found is not None:
             handles[context, name] = found
@@ -334,8 +349,12 @@ class Recheck:
         """Verify chains; runs in the thread."""
         try:
             return judge_again(pairs)
-        except Exception:
-            log.exception("%s: peers cannot be judged again", self._node)
+        except Exception as error:
+            log.exception(
+                "%s: peers cannot be judged again",
+                self._node,
+                extra=fields("recheck_failed", node=self._node, error=error),
+            )
             return []
 
     async def _conclude(self, batch: Batch, report: Report) -> None:

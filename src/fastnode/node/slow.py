@@ -32,12 +32,15 @@ class SlowCallbacks:
     Args:
         seconds: from which on a callback is slow; None: none is.
         context: in which handlers run; hooks run there too.
+        node: the name of the node, for the log.
     """
 
-    def __init__(self, seconds: float | None, context: HandlerContext) -> None:
+    def __init__(
+        self, seconds: float | None, context: HandlerContext, node: str
+    ) -> None:
         self._seconds = seconds
         self._context = context
-        self._limit = LogLimit(log)
+        self._limit = LogLimit(log, node=node)
 
     def watch(self, protocol: LinkProtocol) -> None:
         """Time what the handlers of a link take."""
@@ -90,16 +93,22 @@ class SlowCallbacks:
             text = f"the handler of {which}"
         else:
             text = f"handlers, of {which}{', ...' if len(names) > MOST_NAMED else ''}"
-        self._warn(which, f"{text}, on what {peer} sent,", took)
+        self._warn(which, f"{text}, on what {peer} sent,", took, peer)
 
     def _handler(self, endpoint: str, took: float) -> None:
         self._warn(repr(endpoint), f"the handler of {endpoint!r}", took)
 
-    def _warn(self, reason: str, what: str, took: float) -> None:
+    def _warn(
+        self, reason: str, what: str, took: float, peer: str | None = None
+    ) -> None:
         self._limit.say(
             logging.WARNING,
             reason,
             "%s blocked the loop for %.2f s: await what takes so long, or use a thread",
             what,
             took,
+            event="callback_slow",
+            peer=peer,
+            callback=what,
+            seconds=round(took, 3),
         )

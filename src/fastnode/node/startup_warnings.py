@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastnode.limits import MAX_CLIENT_CHAIN_BYTES, MAX_SERVER_CHAIN_BYTES
+from fastnode.loggers import fields
 from fastnode.node.port import warn_of_other_port
 from fastnode.tls.choice import tls_engine
 from fastnode.tls.identity import (
@@ -39,7 +40,12 @@ def warn_at_start(
             warn_of_other_port(str(name), wanted.port, acceptor.address[1])
     if network.plaintext:
         return
-    log.info("%s uses TLS of %s", name, tls_engine())
+    log.info(
+        "%s uses TLS of %s",
+        name,
+        tls_engine(),
+        extra=fields("tls_engine", node=name),
+    )
     for manager in _judging(network, acceptors):
         _warn_if_open(name, manager)
     shown = [options.cert_manager, *(each.cert_manager for each in acceptors)]
@@ -72,6 +78,7 @@ def _warn_if_open(name: NodeName, manager: CertManager) -> None:
         "leave client_cas out",
         name,
         manager.client_auth.name,
+        extra=fields("clients_not_verified", node=name),
     )
 
 
@@ -86,6 +93,7 @@ def _warn_if_too_large(name: NodeName, manager: CertManager | None) -> None:
             name,
             shown.size,
             most,
+            extra=fields("certificate_too_large", node=name, certificate=shown),
         )
 
 
@@ -101,6 +109,7 @@ def _warn_if_not_covered(name: NodeName, manager: CertManager | None) -> None:
             name,
             describe_violation(violation),
             remedy_of(violation),
+            extra=fields("name_not_covered", node=name, certificate=shown),
         )
         return
     log.warning(
@@ -109,4 +118,5 @@ def _warn_if_not_covered(name: NodeName, manager: CertManager | None) -> None:
         name,
         names_text(shown.x509) or "no name at all",
         remedy_for(shown.x509, name),
+        extra=fields("name_not_covered", node=name, certificate=shown),
     )

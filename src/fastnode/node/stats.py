@@ -131,7 +131,8 @@ class NodeStats:
             the peer no more, because handlers had not finished.
         windows_full: receive windows that are at their limit now.
         links_without_credit: links now with bytes to send, whose peer takes no more.
-        loop_lag_seconds: how late the event loop was, measured every 0.25 s.
+        loop_lag_seconds: how late the event loop was, measured every 0.25 s, or more
+            often with `shed_above`.
         loop_late_seconds: how late the event loop is now, or was when it was last
             measured.
         rotations: how often certificate or trust were replaced while this node used

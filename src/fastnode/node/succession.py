@@ -23,9 +23,10 @@ on them are under way.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fastnode.dispatch.user_code import is_cancelled
 from fastnode.errors import (
@@ -42,9 +43,11 @@ from fastnode.errors import (
 from fastnode.limits import MAX_HANDSHAKES, MAX_RETIRING_LINKS
 from fastnode.link.machine import State
 from fastnode.names import NodeName
+from fastnode.node.attempt import Attempt
 from fastnode.node.deadline import wait_cancelled
-from fastnode.node.dial import Dial, cancelled
+from fastnode.node.dial import RETRY_SECONDS, Dial, cancelled
 from fastnode.node.links import older
+from fastnode.node.membership import Membership
 
 if TYPE_CHECKING:
     from fastnode.link.link import Link
@@ -54,37 +57,66 @@ if TYPE_CHECKING:
 
 __all__ = ["Successions"]
 
+#: How often the successor of a link is dialed, if instances answer that are linked with
+#: this node by another link.
+SUCCESSOR_DIALS: Final = 4
+
 
 class Successor(Dial):
     """Dials a link that succeeds another one.
 
-    It checks more than a plain dial: the peer must be the same instance, be as well
-    verified, and know the old link.
+    It checks more than a plain dial: the peer must be as well verified, and if it is
+    the same instance, it must know the old link.
     """
 
     def __init__(self, context: NodeContext, old: LinkProtocol) -> None:
         assert old.peer is not None
         super().__init__(context, NodeName.parse(old.peer.name))
         self._old = old
+        # The attempt that has dialed the old link.
+        self._before = old.owner
 
     async def succeed(self) -> LinkProtocol:
         """Dial, and return the new link when it is up.
 
+        Another instance may answer, for example another worker of a group. If that one
+        is linked already, the instance of the old link may answer the next dial.
+
         Raises:
             As `Dial.run`. The old link stays.
         """
-        try:
-            attempt = await self._try_targets()
-        except DuplicateLink as error:
-            raise HandshakeError(
-                error.message, hint=error.hint, peer=error.peer, side=error.side
-            ) from error
-        assert attempt.protocol is not None
-        return attempt.protocol
+        number = 0
+        while True:
+            number += 1
+            try:
+                attempt = await self._try_targets()
+            except DuplicateLink as error:
+                duplicate = error.with_traceback(None)
+            else:
+                assert attempt.protocol is not None
+                return attempt.protocol
+            if number == SUCCESSOR_DIALS or self._old.state is not State.UP:
+                raise HandshakeError(
+                    duplicate.message,
+                    hint="try again later",
+                    peer=duplicate.peer,
+                    side=duplicate.side,
+                ) from duplicate
+            await asyncio.sleep(RETRY_SECONDS * number * (0.5 + random.random()))
+
+    async def _try_targets(self) -> Attempt:
+        before = self._before
+        if isinstance(before, Attempt) and isinstance(before.wanted, Membership):
+            # The link leads to an instance of a service at one address, which no route
+            # knows.
+            return await self._run_race(before.wanted, [before.target])
+        return await super()._try_targets()
 
     def introducing(self, protocol: LinkProtocol) -> None:
-        """Show the ticket of the old link in the HELLO."""
+        """Show the ticket of the old link in the HELLO. Another instance that answers
+        must tell who it is."""
         protocol.succession.predecessor = self._old
+        protocol.additional = True
 
     def compare(self, protocol: LinkProtocol, peer: Peer) -> None:
         """Raise if the new link cannot succeed the old one."""
@@ -99,19 +131,18 @@ class Successor(Dial):
             # new one until it does. A link that is dialed again replaces the old one at
             # once.
             raise self._unfit(peer, "that was lost meanwhile", "connect again")
-        elif peer.is_sibling_of(old.peer) and peer.verified == old.peer.verified:
-            # Another worker of its group answers. It cannot know the old link, and the
-            # new one comes up beside it.
-            protocol.succession.predecessor = None
-            super().compare(protocol, peer)
-        elif peer.instance != old.peer.instance:
-            raise self._unfit(peer, "another run of it answered", "it was restarted?")
         elif peer.verified != old.peer.verified:
             raise self._unfit(
                 peer,
                 "one of the two certificates was verified and the other not",
                 "is there another route to it by now?",
             )
+        elif peer.instance != old.peer.instance:
+            # Another instance of the node answers: another worker, another pod, or the
+            # node after a restart. It does not know the old link, so the new one comes
+            # up beside it.
+            protocol.succession.predecessor = None
+            super().compare(protocol, peer)
         elif protocol.succession.claimed != old.succession.ticket:
             raise self._unfit(
                 peer,
@@ -198,6 +229,20 @@ class Successions:
             return_exceptions=True,
         )
         raise_first(each for each in outcomes if each is not None)
+
+    async def renew(self, old: LinkProtocol) -> LinkProtocol:
+        """Replace one link, and return its successor as soon as that is up. The old
+        link ends by itself, when what was begun there is finished.
+
+        Raises:
+            As `Node.reconnect`. The old link stays.
+        """
+        async with self._turn:
+            if old.dialer:
+                _, new = await self._dialed(old)
+            else:
+                _, new = await self._accepted(old, frozenset(), frozenset())
+        return new
 
     async def _within(self, timeout: float, made: Awaitable[Link], name: str) -> None:
         try:
@@ -339,11 +384,11 @@ class Successions:
             raise
 
     def _part(self, old: LinkProtocol, new: LinkProtocol) -> None:
-        """If another worker answered, there is no succession. Close the old link in
+        """If another instance answered, there is no succession. Close the old link in
         order; new messages take the new one."""
         assert old.peer is not None
         assert new.peer is not None
-        if new.peer.is_sibling_of(old.peer):
+        if new.peer.instance != old.peer.instance:
             self._links.prefer(new)
             old.begin_close(CloseReason.REPLACED)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from fastnode.dispatch.user_code import HookFailed, text_of
 from fastnode.errors import FastnodeError, NoRoute, Side
 from fastnode.limits import DEFAULT_PORT
+from fastnode.loggers import fields
 from fastnode.names import check_address, verified_host
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Target:
 
     Attributes:
         weight: of the route; targets of the same weight are equals.
+        verifies_name: whether TLS compares `server_name` with the certificate.
     """
 
     host: str
@@ -44,6 +46,7 @@ class Target:
     insecure: bool
     found: str
     weight: int = 0
+    verifies_name: bool = True
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -94,6 +97,23 @@ class Targets:
             return [self._target((name.host, DEFAULT_PORT), NOTHING_MATCHED)]
         addresses = await self._resolve(self.resolver, str(name))
         return [self._target(address, "by the resolver") for address in addresses]
+
+    def at(self, address: Address, server_name: str | None) -> Target:
+        """Return the target for one address of a service.
+
+        Nobody but a discovery vouches for the host of the address, so TLS does not
+        compare the host with the certificate. `fastnode.node.membership` says what is
+        compared in its place. Only the server name of the cert manager is verified by
+        TLS too, if there is one.
+
+        Args:
+            server_name: the host that the caller has fixed for the service, which is
+                sent as SNI.
+        """
+        target = self._target(address, "by its address", server_name=server_name)
+        manager = self.cert_manager
+        fixed = manager is not None and manager.server_name is not None
+        return replace(target, verifies_name=fixed and server_name is None)
 
     def _target(
         self,
@@ -147,7 +167,14 @@ class Targets:
         good, bad = self._sorted(entries)
         if bad:
             text = "%d of %d addresses that the resolver returned for %s are unusable: "
-            log.warning(text + "%s", len(bad), len(entries), name, bad[0])
+            log.warning(
+                text + "%s",
+                len(bad),
+                len(entries),
+                name,
+                bad[0],
+                extra=fields("addresses_unusable", peer=name),
+            )
         if good:
             return good
         if bad:

@@ -56,6 +56,7 @@ from fastnode.limits import (
     NODE_QUEUE_BYTES,
     WINDOW_LIMIT_BYTES,
 )
+from fastnode.loggers import fields
 from fastnode.tls.engine import TLS_ERRORS
 from fastnode.wire.call_error import CODES, REPLY_TOO_LARGE, encode_call_error
 from fastnode.wire.kinds import mask
@@ -566,7 +567,9 @@ cdef class Outbox:
             self.pump(FLUSH_AT)
         except TLS_ERRORS:
             # TLS is beyond saying anything; the FIN will have to do.
-            log.debug("no goodbye", exc_info=True)
+            log.debug(
+                "no goodbye", exc_info=True, extra=fields("goodbye_not_sent")
+            )
         except MemoryError:
             # The end goes on without it.
             pass

@@ -103,5 +103,6 @@ def make_engine(
             "unproven",
             "a connection uses ssl.MemoryBIO: which SSL object of OpenSSL is its own "
             "could not be proven",
+            event="slower_engine",
         )
     return MemoryBioEngine(context, server_side=server_side, server_name=server_name)

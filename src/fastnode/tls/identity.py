@@ -15,6 +15,7 @@ from fastnode.certs.name_constraints import Violation, violation_of
 from fastnode.certs.sans import read_sans, sans_of, why_unreadable
 from fastnode.errors import ConfigError
 from fastnode.limits import READ_CERTIFICATES
+from fastnode.loggers import escaped
 from fastnode.names import NodeName
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "address_as_dns",
     "covers",
     "covers_again",
+    "covers_host",
     "describe",
     "describe_violation",
     "forbidding",
@@ -31,6 +33,7 @@ __all__ = [
     "issuer_text",
     "listed",
     "names_text",
+    "node_uris",
     "parse",
     "printable",
     "read_again",
@@ -73,6 +76,48 @@ def covers(
     return (by_host and violation_of(authorities, host, by_uri=False) is None) or (
         by_uri and violation_of(authorities, host, by_uri=True) is None
     )
+
+
+def covers_host(
+    certificate: x509.Certificate, host: str, authorities: Sequence[bytes]
+) -> bool:
+    """Tell whether a DNS or IP SAN of a certificate covers a host, and the name
+    constraints of its chain allow the host.
+
+    Args:
+        host: as `fastnode.names.verified_host` writes it.
+        authorities: as for `covers`.
+    """
+    sans = read_sans(certificate)
+    if sans is None or not _covers_host(sans, host):
+        return False
+    return violation_of(authorities, host, by_uri=False) is None
+
+
+def node_uris(
+    certificate: x509.Certificate, authorities: Sequence[bytes]
+) -> tuple[NodeName, ...]:
+    """Return the node names that a certificate has as URI SANs, if the name constraints
+    of its chain allow their hosts. Other URIs are skipped.
+
+    Args:
+        authorities: as for `covers`.
+    """
+    from cryptography import x509
+
+    sans = read_sans(certificate)
+    if sans is None:
+        return ()
+    found = []
+    for uri in sans.get_values_for_type(x509.UniformResourceIdentifier):
+        try:
+            name = NodeName.parse(uri.removeprefix(NODE_URI))
+        except ConfigError:
+            continue
+        allowed = violation_of(authorities, name.host, by_uri=True) is None
+        if uri.startswith(NODE_URI) and allowed:
+            found.append(name)
+    return tuple(found)
 
 
 def forbidding(
@@ -295,7 +340,5 @@ def listed(names: Sequence[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """Words that strangers chose, for a log: in one line, and not too many."""
-    if len(text) > MOST_CHARACTERS:
-        text = text[:MOST_CHARACTERS] + "..."
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Return words that strangers chose, for a log: on one line, and not too many."""
+    return escaped(text, MOST_CHARACTERS)

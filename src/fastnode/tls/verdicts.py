@@ -21,6 +21,7 @@ from fastnode.errors import (
     Side,
     UnknownAuthority,
 )
+from fastnode.loggers import fields
 from fastnode.openssl.verdict import BURDENS, Verdict
 from fastnode.tls.evidence import Evidence
 from fastnode.tls.identity import (
@@ -51,10 +52,14 @@ def explain(evidence: Evidence, verdict: Verdict) -> FastnodeError:
     describe = _DESCRIPTIONS.get(verdict.code, _strictly)
     try:
         error = describe(evidence, verdict)
-    except Exception:
+    except Exception as raised:
         # Strangers make certificates of whatever they like; that they are refused
         # does not depend on finding words for it.
-        log.exception("no words for a refusal: %s", verdict.text)
+        log.exception(
+            "no words for a refusal: %s",
+            verdict.text,
+            extra=fields("refusal_not_explained", error=raised),
+        )
         error = describe(evidence._replace(verdict=None), bare(verdict))
     error.side = Side.LOCAL
     return error

@@ -40,6 +40,7 @@ TICKET_BYTES: Final = 16
 # window, endpoints, keepalive in ms, length of the name
 _FIXED: Final = struct.Struct(f">8sBBH{INSTANCE_BYTES}sQIIIIH")
 _FEATURE: Final = struct.Struct(">HH")
+_COUNT: Final = struct.Struct(">I")
 
 #: A peer whose limits are below these could not be served.
 LEAST_FRAME_BYTES: Final = 16 * 1024
@@ -73,6 +74,14 @@ def _feature(**values: Any) -> Any:
     return field(default=None, metadata={"feature": Feature(**values)})
 
 
+def _decode_count(value: bytes) -> int:
+    """Return a count, which is at least 1."""
+    (count,) = _COUNT.unpack(value)
+    if count == 0:
+        raise _bad("a count of zero")
+    return int(count)
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """What one side tells the other about itself.
@@ -94,6 +103,10 @@ class Hello:
             None: it replaces no link.
         extensions: the feature EXTENSIONS, b"": this side takes extension blocks and
             the kinds that came with them. None: it does not.
+        group_workers: the feature WORKERS: how many workers the group of this side has.
+            None: this side does not say.
+        wants_another: the feature ADDITIONAL, b"": this dial wants an instance that the
+            dialer has no link with. None: any instance will do.
     """
 
     name: NodeName
@@ -122,6 +135,20 @@ class Hello:
         number=3,
         sizes=(0,),
         used_by="fastnode.link.extensions",
+    )
+    group_workers: int | None = _feature(
+        name="WORKERS",
+        number=4,
+        sizes=(4,),
+        used_by="fastnode.link.instances",
+        encode=_COUNT.pack,
+        decode=_decode_count,
+    )
+    wants_another: bytes | None = _feature(
+        name="ADDITIONAL",
+        number=5,
+        sizes=(0,),
+        used_by="fastnode.link.instances",
     )
 
     def encode(self) -> bytes:

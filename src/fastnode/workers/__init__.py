@@ -1,6 +1,7 @@
-"""More than one core: one node name, several processes, one port."""
+"""Nodes as programs: `run_node` in one process, `serve` in several."""
 
 from fastnode.workers.group import WorkerGroup, WorkerStatus
 from fastnode.workers.serving import serve
+from fastnode.workers.single import run_node
 
-__all__ = ["WorkerGroup", "WorkerStatus", "serve"]
+__all__ = ["WorkerGroup", "WorkerStatus", "run_node", "serve"]

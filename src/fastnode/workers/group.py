@@ -33,8 +33,9 @@ import os
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from fastnode.backoff import Backoff
 from fastnode.errors import ConfigError, FastnodeError, Side, WorkerFailed
 from fastnode.limits import (
     GROUP_BYTES,
@@ -43,9 +44,9 @@ from fastnode.limits import (
     WORKER_HANG_SECONDS,
     WORKER_START_SECONDS,
 )
+from fastnode.loggers import fields
 from fastnode.names import check_timeout
 from fastnode.node.fork import plug, renew_selector, watch_forks
-from fastnode.node.keeper import Backoff
 from fastnode.node.port import open_port, warn_of_other_port
 from fastnode.workers.application import Application
 from fastnode.workers.handout import Handout
@@ -346,6 +347,7 @@ class WorkerGroup:
                     "the restart waits: %s; trying again within %g s",
                     error,
                     backoff.ceiling,
+                    extra=self._fields("restart_waits", place, error),
                 )
                 await asyncio.sleep(backoff.pause())
             else:
@@ -373,13 +375,15 @@ class WorkerGroup:
             self._processes.add(new)
             new.ended.add_done_callback(lambda _: self._processes.discard(new))
             await new.up(self._start_timeout)
-            log.info("%s is up", new)
+            log.info("%s is up", new, extra=new.log_fields("worker_up"))
             place.worker = new
             self._hand_out()
             if old is not None and old.state is not State.ENDED:
                 old.stop(self._shutdown_timeout)
                 await asyncio.wait([old.ended])
-                log.info("%s %s", old, old.end_text())
+                log.info(
+                    "%s %s", old, old.end_text(), extra=old.log_fields("worker_ended")
+                )
 
     async def _keep(self, place: Place) -> None:
         """Fill the place again whenever its worker ends."""
@@ -395,6 +399,7 @@ class WorkerGroup:
                     worker,
                     worker.end_text(),
                     place.backoff.ceiling,
+                    extra=worker.log_fields("worker_failed"),
                 )
                 await self._revive(place, worker)
 
@@ -404,10 +409,21 @@ class WorkerGroup:
             try:
                 await self._fill(place, ended)
             except FastnodeError as error:
-                log.error("%s; trying again within %g s", error, place.backoff.ceiling)
+                log.error(
+                    "%s; trying again within %g s",
+                    error,
+                    place.backoff.ceiling,
+                    extra=self._fields("worker_not_started", place, error),
+                )
             else:
                 place.restarts += 1
                 return
+
+    def _fields(self, event: str, place: Place, error: FastnodeError) -> dict[str, Any]:
+        """Return the fields of a log record about a place."""
+        return fields(
+            event, node=self._application.name, worker=place.number, error=error
+        )
 
     def _hand_out(self) -> None:
         """There may be somebody new to hand to. At the start nobody is until all are
@@ -445,7 +461,7 @@ class WorkerGroup:
                 worker.fail(WorkerFailed(error.message, side=Side.LOCAL))
                 return
         if wanted == self._wanted:
-            worker.listen(list(self.addresses))
+            worker.listen(list(self.addresses), self._count)
         else:
             worker.fail(
                 WorkerFailed(
@@ -469,7 +485,14 @@ class WorkerGroup:
                 handout.close()
             raise
         for handout in handouts:
-            log.info("%s listens on %s:%d", self._application.name, *handout.address)
+            log.info(
+                "%s listens on %s:%d",
+                self._application.name,
+                *handout.address,
+                extra=fields(
+                    "listening", node=self._application.name, address=handout.address
+                ),
+            )
         for (_, port, _), handout in zip(wanted, handouts, strict=True):
             warn_of_other_port(self._application.name, port, handout.address[1])
         self._handouts = handouts

@@ -1,4 +1,9 @@
-"""A port of the group: its connections go to the workers, to the idlest first."""
+"""A port of the group: its connections go to the workers, to the idlest first.
+
+A service of a peer wants a link with each worker. If its dial reaches a worker that it
+is linked with, the worker says so, and the next connections from that host go to the
+other workers for LINKED_SECONDS.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from fastnode.log_limit import LogLimit
 if TYPE_CHECKING:
     from fastnode.peer import Address
 
-__all__ = ["Handout", "Taker"]
+__all__ = ["Handout", "LinkedHosts", "Taker"]
 
 log = logging.getLogger("fastnode.workers")
 
@@ -21,6 +26,11 @@ log = logging.getLogger("fastnode.workers")
 #: process is out of file descriptors.
 ACCEPTS_PER_TURN = 64
 PAUSE_SECONDS = 1.0
+#: How long connections from a host go to other workers than one that it is linked with:
+#: as long as a service dials again and again, see `fastnode.node.instances`.
+LINKED_SECONDS = 2.0
+#: Hosts that are remembered for one worker: a peer may have many addresses.
+MAX_LINKED_HOSTS = 1024
 #: The pause when no worker takes another one: each has hundreds that it has not looked
 #: at. The queue of the kernel holds what comes meanwhile.
 FULL_SECONDS = 0.02
@@ -32,6 +42,10 @@ class Taker(Protocol):
     @property
     def load(self) -> int:
         """Its connections."""
+
+    def linked_with(self, host: str) -> bool:
+        """Whether a dialer at this host has just told that it is linked with this
+        worker and wants another one."""
 
     def take(self, port: int, connection: socket.socket) -> bool:
         """Whether it has the connection now: a copy, the caller's stays open."""
@@ -120,6 +134,9 @@ class Handout:
                     *self.address,
                     PAUSE_SECONDS,
                     error,
+                    event="accepting_paused",
+                    address=self.address,
+                    error=error,
                 )
                 self._pause(PAUSE_SECONDS)
                 return
@@ -128,7 +145,8 @@ class Handout:
 
     def _give(self, connection: socket.socket) -> bool:
         """Hand it to the idlest worker that takes it; False: none, for now."""
-        takers = sorted(self._takers(), key=load)
+        host = host_of(connection)
+        takers = sorted(self._takers(), key=lambda each: rank(each, host))
         for taker in takers:
             if taker.take(self._index, connection):
                 connection.close()
@@ -138,6 +156,45 @@ class Handout:
         return False
 
 
-def load(taker: Taker) -> int:
-    """By what workers are compared."""
-    return taker.load
+def host_of(connection: socket.socket) -> str:
+    """Return the host of the dialer; empty if the connection has ended."""
+    try:
+        return str(connection.getpeername()[0])
+    except OSError:
+        return ""
+
+
+def rank(taker: Taker, host: str) -> tuple[bool, int]:
+    """Return by what workers are compared; the lowest gets the connection."""
+    return taker.linked_with(host), taker.load
+
+
+class LinkedHosts:
+    """Hosts with a dialer that is linked with one worker and wants another one.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until: dict[str, float] = {}
+
+    def add(self, host: str) -> None:
+        """Remember a host from now on."""
+        self._until.pop(host, None)
+        while len(self._until) >= MAX_LINKED_HOSTS:
+            del self._until[next(iter(self._until))]
+        self._until[host] = self._clock() + LINKED_SECONDS
+
+    def __contains__(self, host: str) -> bool:
+        until = self._until.get(host)
+        if until is None:
+            return False
+        if until > self._clock():
+            return True
+        del self._until[host]
+        return False
+
+    def __len__(self) -> int:
+        return len(self._until)

@@ -33,6 +33,9 @@ class Beating(Protocol):
     def listen_to_it(self) -> None:
         """Read what it has said already."""
 
+    def log_fields(self, event: str) -> dict[str, Any]:
+        """Return the fields of a log record about the worker."""
+
     def signal(self, number: int) -> None:
         """Send its process a signal."""
 
@@ -65,7 +68,9 @@ class Heartbeat:
             self._stacks = memory_file()
         except OSError as error:
             log.warning(
-                "a worker that hangs will be replaced without a stack: %s", error
+                "a worker that hangs will be replaced without a stack: %s",
+                error,
+                extra=self._worker.log_fields("stack_not_available"),
             )
         else:
             self._worker.say({"do": "write stacks"}, [self._stacks.fileno()])
@@ -106,6 +111,7 @@ class Heartbeat:
             "%s has not answered for %g s: its loop is blocked, and it will be killed",
             self._worker,
             self._timeout,
+            extra=self._worker.log_fields("worker_hangs"),
         )
         stacks, self._stacks = self._stacks, None
         self._worker.leave()  # which stops this object
@@ -122,6 +128,7 @@ class Heartbeat:
                 "stacks of %s:\n%s",
                 self._worker,
                 text or "none: it is stopped, or hangs in the kernel",
+                extra=self._worker.log_fields("worker_stacks"),
             )
         self._worker.kill()
 

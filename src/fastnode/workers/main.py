@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from inspect import isawaitable
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -23,17 +22,18 @@ from fastnode.limits import (
     WORKER_SETTLE_SECONDS,
     WORKER_STATS_SECONDS,
 )
+from fastnode.loggers import fields
 from fastnode.names import NodeName
 from fastnode.node.fork import handled_signals, plug, renew_selector, watch_forks
 from fastnode.node.node import Node
 from fastnode.node.runner import run
-from fastnode.options import NodeOptions
 from fastnode.workers.channel import Channel
 from fastnode.workers.inlet import Inlet
 from fastnode.workers.leash import Leash
 from fastnode.workers.totals import parts_of
 
 if TYPE_CHECKING:
+    from fastnode.peer import Address
     from fastnode.workers.application import Application
 
 __all__ = ["STACK_SIGNAL", "run_worker"]
@@ -101,7 +101,12 @@ async def work(
             worker.failed(error)
             told.cancel()
         else:
-            log.info("worker %d of %s is up", number, application.name)
+            log.info(
+                "worker %d of %s is up",
+                number,
+                application.name,
+                extra=fields("worker_up", node=application.name, worker=number),
+            )
             await told
         await worker.stop()
         return 0 if error is None else 1
@@ -172,7 +177,10 @@ class Worker:
 
     def _orphaned(self) -> None:
         """The group is gone: nobody would restart or end this process."""
-        log.error("the process that started this worker is gone: it stops")
+        log.error(
+            "the process that started this worker is gone: it stops",
+            extra=fields("worker_orphaned", node=self._application.name),
+        )
         # However long handlers and threads of the application take.
         self._leash.pull()
         self.told_to_stop.set()
@@ -235,6 +243,10 @@ class Worker:
                 return
             await asyncio.sleep(LOOK_SECONDS)
 
+    def _linked(self, address: Address) -> None:
+        """A dialer wants another worker: it is linked with this one."""
+        self.channel.send({"say": "linked", "host": address[0]})
+
     def _took(self) -> None:
         self._taken += 1
         self._changed()
@@ -247,11 +259,7 @@ class Worker:
 
     async def start(self) -> None:
         """Make the node and say so."""
-        options = await ready(self._application.make_options())
-        if not isinstance(options, NodeOptions):
-            raise ConfigError(
-                f"options returned {options!r}, no NodeOptions", side=Side.LOCAL
-            )
+        options = await self._application.finished_options()
         network = options.network
         if any(each.listener is not None for each in network.acceptors):
             raise ConfigError(
@@ -279,17 +287,18 @@ class Worker:
             for each, inlet in zip(network.acceptors, self._inlets, strict=True)
         ]
         options = replace(
-            options, group=self._group, network=replace(network, acceptors=acceptors)
+            options,
+            group=self._group,
+            group_size=answer["workers"],
+            network=replace(network, acceptors=acceptors),
         )
         self._node = node = Node(self._application.name, options)
         node.on_link_up(self._changed)
         node.on_link_down(self._changed)
-        await node.start()
-        done = self._application.set_up(node)
-        if hasattr(done, "__aenter__"):
-            await self._cleanup.enter_async_context(done)
-        else:
-            await ready(done)
+        node._links.on_duplicate = self._linked
+        await node.start(accept=False)
+        await self._application.set_up(node, self._cleanup)
+        node.accept()
         self.channel.send({"say": "up", "pid": os.getpid()})
         self._tell_stats_regularly()
 
@@ -308,8 +317,13 @@ class Worker:
         try:
             async with asyncio.timeout(WORKER_GRACE_SECONDS):
                 await self._cleanup.aclose()
-        except Exception:
-            log.exception("what %s does at its end failed", self._application.name)
+        except Exception as error:
+            name = self._application.name
+            log.exception(
+                "what %s does at its end failed",
+                name,
+                extra=fields("cleanup_failed", node=name, error=error),
+            )
 
     async def _settle(self, node: Node, timeout: float) -> None:
         """Let those who are connecting have their links, which then end in order: a
@@ -326,8 +340,3 @@ class Worker:
 def limit_of(timeout: float) -> float:
     """Seconds after which a worker that has so many for its links has to be gone."""
     return timeout + 2 * WORKER_GRACE_SECONDS
-
-
-async def ready(value: Any) -> Any:
-    """A value that may have to be awaited."""
-    return await value if isawaitable(value) else value

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastnode.errors import Side, WorkerFailed
 from fastnode.limits import WORKER_GRACE_SECONDS
+from fastnode.loggers import fields
 from fastnode.workers.channel import Channel
 from fastnode.workers.child import ChildProcess
+from fastnode.workers.handout import LinkedHosts
 from fastnode.workers.heartbeat import Heartbeat
 from fastnode.workers.main import run_worker
 from fastnode.workers.totals import GroupTotals, Report
@@ -91,6 +93,7 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         self._outlets: list[socket.socket] = []
         self._handed = self._taken = self._open = 0
+        self._linked = LinkedHosts(self._loop.time)
         self._failure: WorkerFailed | None = None
         self._up: asyncio.Future[None] = self._loop.create_future()
         self._killer: asyncio.TimerHandle | None = None
@@ -124,6 +127,10 @@ class WorkerProcess:
     def __str__(self) -> str:
         return f"worker {self._number} of {self._name} (pid {self.pid})"
 
+    def log_fields(self, event: str) -> dict[str, Any]:
+        """Return the fields of a log record about this worker."""
+        return fields(event, node=self._name, worker=self._number, pid=self.pid)
+
     @property
     def pid(self) -> int:
         """Of the process."""
@@ -146,6 +153,10 @@ class WorkerProcess:
         """Links and connections on their way, those included that it has not seen."""
         return self.links + self._open + self._handed - self._taken
 
+    def linked_with(self, host: str) -> bool:
+        """See `Taker`."""
+        return host in self._linked
+
     def take(self, port: int, connection: socket.socket) -> bool:
         """See `Taker`."""
         try:
@@ -155,8 +166,12 @@ class WorkerProcess:
         self._handed += 1
         return True
 
-    def listen(self, addresses: list[tuple[str, int]]) -> None:
-        """It gets the connections to these from now on, when it is up."""
+    def listen(self, addresses: list[tuple[str, int]], workers: int) -> None:
+        """Tell the worker what the group listens on. It gets connections when it is up.
+
+        Args:
+            workers: how many workers the group has.
+        """
         if self.state is not State.STARTING:
             return  # it has been stopped while the ports were opened
         inlets: list[socket.socket] = []
@@ -166,7 +181,7 @@ class WorkerProcess:
             self._outlets.append(ours)
             inlets.append(theirs)
         self._channel.send(
-            {"do": "listen", "addresses": addresses},
+            {"do": "listen", "addresses": addresses, "workers": workers},
             [inlet.fileno() for inlet in inlets],
         )
         for inlet in inlets:
@@ -231,7 +246,12 @@ class WorkerProcess:
         self._killer = self._loop.call_later(limit, self._overdue, limit)
 
     def _overdue(self, limit: float) -> None:
-        log.error("%s has not ended within %g s: it is killed", self, limit)
+        log.error(
+            "%s has not ended within %g s: it is killed",
+            self,
+            limit,
+            extra=self.log_fields("worker_killed"),
+        )
         self.kill()
 
     def say(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
@@ -256,6 +276,14 @@ class WorkerProcess:
         self._channel.send({"do": "report", "number": number})
         await asyncio.wait([asker], timeout=timeout)
         self._askers.pop(number, None)
+
+    def _take_part(self, message: dict[str, Any]) -> None:
+        """A part of a report has come."""
+        stats = self._report.add(message)
+        if stats is not None:
+            self._totals.report(self, stats)
+            self._channel.send({"do": "go on reporting"})
+            self._answer_askers(message["asked"])
 
     def _answer_askers(self, number: int) -> None:
         """A report has come that answers this request and all before it."""
@@ -282,6 +310,7 @@ class WorkerProcess:
             "a process that hangs in the kernel, on a disk for example, ends later",
             self,
             WORKER_GRACE_SECONDS,
+            extra=self.log_fields("worker_not_ended"),
         )
         self._process.give_up()
 
@@ -307,11 +336,7 @@ class WorkerProcess:
             if self._heartbeat is not None:
                 self._heartbeat.start()
         elif what == "stats":
-            stats = self._report.add(message)
-            if stats is not None:
-                self._totals.report(self, stats)
-                self._channel.send({"do": "go on reporting"})
-                self._answer_askers(message["asked"])
+            self._take_part(message)
         elif what == "pong" and self._heartbeat is not None:
             self._heartbeat.answered()
         elif what == "failed":
@@ -321,6 +346,8 @@ class WorkerProcess:
             )
             error.add_note(message["traceback"])
             self.fail(error)
+        elif what == "linked":
+            self._linked.add(message["host"])
         elif what == "leaving":
             self.stop(self._timeout)
 

@@ -13,9 +13,11 @@ from fastnode.limits import (
     WORKER_HANG_SECONDS,
     WORKER_START_SECONDS,
 )
+from fastnode.loggers import fields
 from fastnode.node.fork import handled_signals
 from fastnode.node.runner import run
 from fastnode.workers.group import WorkerGroup
+from fastnode.workers.systemd import ServiceManager
 
 if TYPE_CHECKING:
     from fastnode.workers.application import MakeOptions, Setup
@@ -38,8 +40,8 @@ def serve(
     """Run a node in several processes, until a signal ends it.
 
     SIGTERM and SIGINT (Ctrl-C) stop all workers in order. SIGHUP replaces them, one
-    after the other; see `WorkerGroup.restart`. Call it in the main thread, of a script
-    under ``if __name__ == "__main__":``. ::
+    after the other; see `WorkerGroup.restart`. systemd is told as by `run_node`. Call
+    it in the main thread, of a script under ``if __name__ == "__main__":``. ::
 
         def options() -> NodeOptions:
             return NodeOptions(cert_manager=...)
@@ -81,9 +83,17 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._told_to_stop = asyncio.Event()
         self._told_to_restart = asyncio.Event()
+        self._manager = ServiceManager()
 
     async def run(self) -> None:
         """Serve until a signal ends it."""
+        self._manager.start()
+        try:
+            await self._run()
+        finally:
+            self._manager.close()
+
+    async def _run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._told_to_stop.set)
         # Workers that are just being started need no restart.
@@ -100,10 +110,12 @@ class Server:
         except BaseException:
             stopping.cancel()
             raise
+        self._manager.ready(f"{len(self._group.status())} workers are up")
         self._loop.add_signal_handler(signal.SIGHUP, self._told_to_restart.set)
         restarting = self._loop.create_task(self._restart_when_told())
         await stopping
         restarting.cancel()
+        self._manager.stopping("the workers stop")
         await self._group.stop()
 
     async def _restart_when_told(self) -> None:
@@ -111,12 +123,21 @@ class Server:
         while True:
             await self._told_to_restart.wait()
             self._told_to_restart.clear()
+            self._manager.reloading("the workers are replaced")
+            text = "all workers were replaced"
             try:
                 await self._group.restart()
             except FastnodeError as error:
-                log.error("the restart went no further: %s", error)
-            except Exception:
-                log.exception("the restart went no further")
+                text = "the restart went no further"
+                log.error(
+                    "the restart went no further: %s",
+                    error,
+                    extra=fields("restart_failed", error=error),
+                )
+            except Exception as error:
+                text = "the restart went no further"
+                log.exception(text, extra=fields("restart_failed", error=error))
+            self._manager.reloaded(text)
 
 
 async def _serve(group: WorkerGroup) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -238,6 +239,46 @@ def test_a_link_in_doubt_that_answers_goes_on(loop: TurnLoop) -> None:
     woke = at.now
     at.pass_to(woke + 100.0, 0.1)
     assert at.now - woke == pytest.approx(3.0, abs=0.1 + TICK)
+    at.finish()
+
+
+def test_a_doubt_during_a_check_has_its_own_check(loop: TurnLoop) -> None:
+    """What was heard before the second doubt says nothing about it."""
+    at = Watched(loop, 1000.0)
+    told: list[str] = []
+    at.end.protocol.check(3.0)
+    at.pass_to(0.1, 0.1)
+    at.end.feed(PONG)
+    for number in range(100):
+        at.end.protocol.check(3.0, partial(told.append, "dead"))
+        at.pass_to(1.0 + number / 100, 0.01)
+    assert len(at.pings) == 1
+    at.pass_to(5.5, 0.1)
+    assert len(at.pings) == 2
+    assert not told
+    at.pass_to(7.0, 0.1)
+    # Whoever asked decides what becomes of the link.
+    assert told == ["dead"]
+    assert at.alive
+    # Nobody is told of a later check, which is another one's.
+    at.end.protocol.check(3.0)
+    at.pass_to(20.0, 0.1)
+    assert told == ["dead"]
+    assert type(at.end.error) is LinkLost
+    at.finish()
+
+
+def test_nobody_is_told_of_a_link_that_answers(loop: TurnLoop) -> None:
+    at = Watched(loop, 1000.0)
+    told: list[str] = []
+    at.end.protocol.check(3.0, partial(told.append, "dead"))
+    at.pass_to(1.0, 0.1)
+    at.end.feed(PONG)
+    at.pass_to(9.0, 0.1)
+    at.end.protocol.check(3.0)
+    at.pass_to(30.0, 0.1)
+    assert not told
+    assert type(at.end.error) is LinkLost
     at.finish()
 
 

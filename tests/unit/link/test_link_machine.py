@@ -128,6 +128,8 @@ class StatesMachine(RuleBasedStateMachine):
     def hello(self) -> None:
         taken = self.end.state is State.HELLO
         offer = frames.feature(frames.HANDOVER, TICKET if self.dialer else b"")
+        # Without this one, PAUSE, RESUME, DROPPED and LEAVING break the protocol.
+        offer += frames.feature(frames.EXTENSIONS)
         self.end.feed(frames.hello(A, features=offer))
         if not taken:
             assert isinstance(self.end.error, ProtocolError)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from fastnode.backoff import Backoff
 from fastnode.errors import (
     CloseReason,
     ConfigError,
@@ -19,7 +20,7 @@ from fastnode.errors import (
     refusal_from_wire,
 )
 from fastnode.limits import REDIAL_FIRST_SECONDS, REDIAL_MOST_SECONDS
-from fastnode.node.keeper import Backoff, needs_somebody
+from fastnode.node.keeper import needs_somebody
 
 
 def fixed(number: float) -> Callable[[], float]:

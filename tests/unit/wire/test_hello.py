@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastnode import ProtocolError
+from fastnode.limits import MAX_WORKERS
+from fastnode.link.instances import introduce, is_additional, workers_of
 from fastnode.names import NodeName
 from fastnode.wire.hello import Hello
 from helpers import frames
@@ -45,6 +47,8 @@ def test_encoded_as_the_document_says() -> None:
             "keepalive_ms": st.integers(0, 2**32 - 1),
             "ticket": st.none() | st.just(b"") | st.binary(min_size=16, max_size=16),
             "succeeds": st.none() | st.binary(min_size=16, max_size=16),
+            "group_workers": st.none() | st.integers(1, 2**32 - 1),
+            "wants_another": st.none() | st.just(b""),
         }
     )
 )
@@ -76,6 +80,20 @@ def test_known_features_are_encoded_as_the_document_says() -> None:
     # The order of features means nothing.
     swapped = frames.feature(2, other) + frames.feature(1, ticket)
     assert Hello.decode(make().encode() + swapped) == hello
+
+
+def test_what_a_hello_says_of_several_instances() -> None:
+    alone = introduce(make(), 1, additional=False)
+    assert alone == make()
+    assert workers_of(alone) == 1
+    assert not is_additional(alone)
+    told = Hello.decode(introduce(make(), 8, additional=True).encode())
+    features = frames.feature(4, b"\0\0\0\x08") + frames.feature(5)
+    assert told.encode() == make().encode() + features
+    assert workers_of(told) == 8
+    assert is_additional(told)
+    # Nobody makes us dial without an end.
+    assert workers_of(make(group_workers=2**32 - 1)) == MAX_WORKERS
 
 
 @given(st.integers(0, 100))
@@ -113,6 +131,9 @@ def test_guarantee_10_a_hello_that_is_cut(size: int) -> None:
         frames.hello("a@b", features=frames.feature(1, bytes(17)))[8:],
         frames.hello("a@b", features=frames.feature(2))[8:],
         frames.hello("a@b", features=frames.feature(2, bytes(16)) * 2)[8:],
+        frames.hello("a@b", features=frames.feature(4, bytes(4)))[8:],
+        frames.hello("a@b", features=frames.feature(4, b"\1"))[8:],
+        frames.hello("a@b", features=frames.feature(5, b"\1"))[8:],
         frames.hello("a@b", features=struct.pack(">HH", 1, 5) + b"abc")[8:],
     ],
 )

@@ -11,7 +11,12 @@ import pytest
 import pytest_asyncio
 
 from fastnode.node.port import open_port
-from fastnode.workers.handout import Handout
+from fastnode.workers.handout import (
+    LINKED_SECONDS,
+    MAX_LINKED_HOSTS,
+    Handout,
+    LinkedHosts,
+)
 from fastnode.workers.inlet import Inlet
 from helpers.nodes import until
 
@@ -22,10 +27,14 @@ class Worker:
     def __init__(self, room: int = 100) -> None:
         self.room = room
         self.taken: list[socket.socket] = []
+        self.linked: set[str] = set()
 
     @property
     def load(self) -> int:
         return len(self.taken)
+
+    def linked_with(self, host: str) -> bool:
+        return host in self.linked
 
     def take(self, port: int, connection: socket.socket) -> bool:
         assert port == 3
@@ -74,6 +83,39 @@ async def test_the_idlest_gets_it(port: Port) -> None:
         port.dial()
     await until(lambda: sum(port.loads) == 40)
     assert port.loads == [10, 10, 10, 10]
+
+
+async def test_who_is_linked_with_one_worker_gets_another(port: Port) -> None:
+    first, second = port.workers = [Worker(), Worker()]
+    port.handout.resume()
+    first.linked.add("127.0.0.1")
+    for _ in range(4):
+        port.dial()
+    await until(lambda: sum(port.loads) == 4)
+    assert port.loads == [0, 4]
+    # The others are better than none, and other hosts are not concerned.
+    second.linked.add("127.0.0.1")
+    first.linked.add("127.0.0.9")
+    for _ in range(4):
+        port.dial()
+    await until(lambda: sum(port.loads) == 8)
+    assert port.loads == [4, 4]
+
+
+def test_linked_hosts_are_bounded_and_forgotten() -> None:
+    now = 0.0
+    hosts = LinkedHosts(lambda: now)
+    for number in range(MAX_LINKED_HOSTS + 5):
+        hosts.add(f"h{number}")
+    assert len(hosts) == MAX_LINKED_HOSTS
+    assert "h4" not in hosts
+    assert "h5" in hosts
+    now = LINKED_SECONDS
+    assert "h5" not in hosts
+    assert len(hosts) == MAX_LINKED_HOSTS - 1
+    hosts.add("h6")
+    now += LINKED_SECONDS / 2
+    assert "h6" in hosts
 
 
 async def test_one_that_is_full_is_passed_over(port: Port) -> None:

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from fastnode.cli.exit_code import exit_code
-from fastnode.cli.output import by_options
+from fastnode.cli.hints import by_options
+from fastnode.cli.options import FILE, FOLDER, name_in, pair_of
+from fastnode.cli.records import json_option
+from fastnode.cli.values import ADDRESS, HOST, NODE_NAME, SECONDS
 from fastnode.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,81 +25,89 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
-_file = click.Path(path_type=Path, dir_okay=False)
-
 
 @click.command()
-@click.argument("address", metavar="HOST:PORT")
-@click.option("--cert", type=_file, help="The certificate chain to show, PEM.")
-@click.option("--key", type=_file, help="Its private key.  [default: in --cert]")
-@click.option("--ca", type=_file, help="Authorities to trust.  [default: the system's]")
+@click.argument("address", type=ADDRESS, metavar="HOST:PORT")
+@click.option("--cert", type=FILE, help="The certificate chain to show, PEM.")
+@click.option("--key", type=FILE, help="The private key, PEM.  [default: in --cert]")
+@click.option(
+    "--ca",
+    type=FILE,
+    help="The authorities to trust, PEM.  [default: those of the system]",
+)
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="A directory made by 'fastnode ca': stands for --ca, and with --as for --cert "
-    "and --key.",
+    type=FOLDER,
+    help="A directory made by 'fastnode ca'. It replaces --ca, and with --as also "
+    "--cert and --key.",
 )
-@click.option("--name", help="Name to verify in its certificate.  [default: HOST]")
+@click.option(
+    "--name",
+    type=HOST,
+    help="The name to verify in the acceptor's certificate.  [default: HOST]",
+)
 @click.option(
     "--as",
     "own_name",
-    metavar="NAME@HOST",
-    help="Who you are.  [default: the fastnode:// name in the certificate]",
+    type=NODE_NAME,
+    help="Your own node name.  [default: the fastnode:// name in --cert]",
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     default=10.0,
     show_default=True,
-    help="Seconds for each wait.",
+    metavar="SECONDS",
+    help="The time for each wait.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option("Print one JSON object when the check is done.")
 @click.pass_context
 def check(
     ctx: click.Context,
-    address: str,
+    address: tuple[str, int],
     cert: Path | None,
     key: Path | None,
     ca: Path | None,
     directory: Path | None,
     name: str | None,
-    own_name: str | None,
+    own_name: NodeName | None,
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Shake hands with the acceptor at HOST:PORT, step by step, and say what is wrong.
+    """Find out why a node at HOST:PORT does not connect.
+
+    The command makes one handshake and shows the result of each step. The exit code
+    is 0 if a link would come up, and 1 if the server is not a fastnode acceptor.
+    'fastnode --help' explains the other exit codes.
 
     \b
-    Example:  fastnode check 127.0.0.1:15000 --dir certs --as me@127.0.0.1
-
-    \b
-    Exit codes: 0 a link would come up, 1 the server is no fastnode acceptor,
-    2 wrong usage or files, 3 one side refuses the other, 4 not reachable or no
-    answer in time, 130 interrupted.
+    Example:
+      fastnode check 127.0.0.1:15000 --dir certs --as me@127.0.0.1
     """
     from fastnode.cli.check.examination import Examination
     from fastnode.names import verified_host
 
-    host, port = _parse(address)
+    host, port = address
     if directory is not None:
         ca = ca or directory / "ca.pem"
-    if directory is not None and own_name is not None:
-        cert = cert or directory / f"{own_name}.pem"
-        key = key or directory / f"{own_name}-key.pem"
+    cert, key = pair_of(directory, own_name, cert, key)
     shown = _certificate(cert, key)
     examination = Examination(
         host,
         port,
         _manager(shown, ca),
         server_name=verified_host(name or host),
-        own=_own_name(own_name, shown),
+        own=own_name or name_in(shown),
         timeout=timeout,
     )
     findings: list[Finding] = []
     console = None if as_json else _console()
     for finding in examination.run():
-        finding.hint = by_options(finding.hint) or None
+        # The hint is for a bad result only.
+        hint = finding.hint if finding.ok is False else None
+        finding.hint = by_options(hint) or None
+        finding.found = by_options(finding.found)
         findings.append(finding)
         if console is not None:
             _show(console, finding)
@@ -105,9 +116,7 @@ def check(
         report = {
             "ok": error is None,
             "error": None if error is None else type(error).__name__,
-            "hint": by_options(error.hint)
-            if error is not None and error.hint
-            else None,
+            "hint": None if error is None else by_options(error.hint) or None,
             "findings": [asdict(finding) for finding in findings],
         }
         click.echo(json.dumps(report, indent=2))
@@ -118,22 +127,12 @@ def check(
     ctx.exit(0 if error is None else exit_code(error))
 
 
-def _parse(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigError(
-            f"{address!r} is no address", hint="write it as HOST:PORT, [::1]:15000"
-        )
-    return host, int(port)
-
-
 def _certificate(cert: Path | None, key: Path | None) -> Certificate | None:
     from fastnode import Certificate
 
     if cert is None:
         if key is not None:
-            raise ConfigError("--key without --cert", hint="name both files")
+            raise ConfigError("--key was given without --cert", hint="give both")
         return None
     return Certificate.load(cert, key)
 
@@ -145,18 +144,6 @@ def _manager(shown: Certificate | None, ca: Path | None) -> CertAuthManager:
     return CertAuthManager(shown, root_cas=pool)
 
 
-def _own_name(chosen: str | None, shown: Certificate | None) -> NodeName | None:
-    from fastnode.names import NodeName
-
-    if chosen is not None:
-        return NodeName.parse(chosen)
-    prefix = "fastnode://"
-    for san in shown.sans if shown is not None else ():
-        if san.startswith(prefix):
-            return NodeName.parse(san.removeprefix(prefix))
-    return None
-
-
 def _console() -> Console:
     from rich.console import Console
 
@@ -164,18 +151,20 @@ def _console() -> Console:
 
 
 def _show(console: Console, finding: Finding) -> None:
-    from rich.padding import Padding
     from rich.text import Text
+
+    from fastnode.cli.console import print_indented
 
     words, style = {
         True: ("pass", "green"),
         False: ("FAIL", "bold red"),
         None: ("info", "cyan"),
     }[finding.ok]
-    console.print(
-        Text.assemble((words, style), "  ", (finding.name, "bold"), ": ", finding.found)
+    found = Text.assemble(
+        (words, style), "  ", (finding.name, "bold"), ": ", finding.found
     )
+    print_indented(console, found, 6, first=0)
     for line in finding.details:
-        console.print(Padding(Text(line, "dim"), (0, 0, 0, 8)))
-    if finding.hint and finding.ok is False:
-        console.print(Padding(Text(f"-> {finding.hint}", "yellow"), (0, 0, 0, 6)))
+        print_indented(console, Text(line, "dim"), 8)
+    if finding.hint:
+        print_indented(console, Text(f"-> {finding.hint}", "yellow"), 6)

@@ -171,7 +171,7 @@ class Examination:
             )
         except OSError as error:
             why = error.strerror or str(error)
-            hint = "is it running, and does a firewall let us through?"
+            hint = "start the node, or check the firewall between the two"
             yield Finding("connection", False, why, hint=hint)
             raise NoRoute(f"{self._host}:{self._port}: {why}") from error
         stack.enter_context(self._socket)
@@ -243,7 +243,7 @@ class Examination:
             "protocol (ALPN)",
             alpn == ALPN_PROTOCOL,
             f"{alpn}" if alpn else "the server agreed on none",
-            hint="it is no fastnode acceptor: check host and port",
+            hint="this is not a fastnode acceptor: check host and port",
         )
         if alpn != ALPN_PROTOCOL:
             self.error = HandshakeError(
@@ -335,7 +335,7 @@ class Examination:
         names = self._verdict.authorities if self._verdict is not None else ()
         shown = self._manager.certificate
         if not names:
-            text = "the server names none (or speaks TLS 1.2, where it is not seen)"
+            text = "the server names none, or speaks TLS 1.2, where they are not seen"
             yield Finding("client authorities", None, text)
             return
         text, known = listed([name.text for name in names]), None
@@ -350,7 +350,8 @@ class Examination:
     def _our_certificate(self) -> Finding:
         shown = self._manager.certificate
         if shown is None:
-            return Finding("our certificate", None, "none is shown (--cert, --key)")
+            found = "none is shown; --cert and --key show one"
+            return Finding("our certificate", None, found)
         now = datetime.now(UTC)
         return Finding(
             "our certificate",
@@ -395,7 +396,7 @@ class Examination:
             return Finding(
                 "acceptance",
                 None,
-                "no objection from the acceptor; with --as NAME@HOST it would be asked",
+                "the acceptor did not object; it is asked only with --as NAME@HOST",
             )
         raise HandshakeError(
             "the server closed the connection", side=Side.REMOTE, hint="see its log"
@@ -491,7 +492,7 @@ class Examination:
             return HandshakeTimeout(
                 f"no answer within {self._timeout:g} s",
                 side=Side.REMOTE,
-                hint="it is overloaded, or no TLS server",
+                hint="it is overloaded, or it is not a TLS server",
             )
         return HandshakeError(
             f"the connection broke: {error.strerror or error}",

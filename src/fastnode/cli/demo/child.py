@@ -1,4 +1,4 @@
-"""The second process, as the first one sees it."""
+"""The second process of the demo: how the first one starts it and asks it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastnode.errors import FastnodeError
 
 __all__ = ["ChildNode"]
 
-#: Starting an interpreter and a node; a request.
+#: Time for an answer, and for the start of an interpreter and a node, seconds.
 ANSWER_SECONDS = 30.0
 EXIT_SECONDS = 10.0
 
@@ -36,7 +36,7 @@ class ChildNode:
             self._name,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            # Ctrl-C is for the first process, which then ends this one.
+            # Ctrl-C in a terminal reaches the first process only, which ends this one.
             start_new_session=True,
         )
         try:
@@ -78,7 +78,7 @@ class ChildNode:
         return answer
 
     async def _end(self) -> None:
-        """The end of its standard input stops it; else it is killed."""
+        """Close its standard input, which stops it. Kill it if it does not stop."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.close()

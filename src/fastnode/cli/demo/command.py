@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fastnode.cli.records import json_option
+
 if TYPE_CHECKING:
     from fastnode.cli.demo.report import Report
 
@@ -16,21 +18,35 @@ __all__ = ["demo"]
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option("Print one JSON object when the demo is done.")
 @click.option(
-    "--messages", type=click.IntRange(1000), default=1_000_000, show_default=True
+    "--messages",
+    type=click.IntRange(1000),
+    default=1_000_000,
+    show_default=True,
+    metavar="N",
+    help="The number of messages to send one way.",
 )
-@click.option("--calls", type=click.IntRange(100), default=20_000, show_default=True)
+@click.option(
+    "--calls",
+    type=click.IntRange(100),
+    default=20_000,
+    show_default=True,
+    metavar="N",
+    help="The number of calls to make, 64 at a time.",
+)
 @click.pass_context
 def demo(ctx: click.Context, *, as_json: bool, messages: int, calls: int) -> None:
-    """Show two nodes in two processes over mutual TLS on this machine.
+    """Show two nodes in two processes with mutual TLS on this machine.
 
-    Makes a CA and certificates in a temporary folder, sends messages and calls,
-    rotates a certificate while traffic flows, and lets intruders try. Exits with 0
-    only if every step did what it should.
+    The demo makes an authority and certificates in a temporary directory. It sends
+    messages and calls, rotates a certificate while messages are sent, and lets
+    intruders try to connect. The exit code is 0 only if every step has the right
+    result.
 
     \b
-    Example:  fastnode demo --messages 100000
+    Example:
+      fastnode demo --messages 100000
     """
     from fastnode.node.runner import run
 
@@ -65,6 +81,5 @@ async def _tour(directory: Path, messages: int, calls: int, *, as_json: bool) ->
             report.show_step(console, step)
 
         await Tour(directory, messages, calls, progress).run(report, done)
-    console.print()
-    report.show_table(console)
+    report.show_verdict(console)
     return report

@@ -1,4 +1,4 @@
-"""What the demo found, for people and for programs."""
+"""The results of the demo, for people and for programs."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console  # noqa: TC002 - beside its siblings
-from rich.table import Table
 from rich.text import Text
+
+from fastnode.cli.console import print_indented
 
 __all__ = ["Report", "Step"]
 
-INDENT = "  "
+#: Blanks before what a step found.
+INDENT = 2
 
 
 @dataclass(slots=True)
 class Step:
-    """One thing that was shown.
+    """One step of the demo.
 
     Attributes:
         name: what was done.
-        ok: whether it came out as it should.
-        found: in a sentence.
+        ok: whether the result is right.
+        found: the result, in a sentence.
         details: numbers and names, for --json.
         quotes: what the two sides said, word for word.
     """
@@ -41,38 +43,30 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every step came out as it should."""
+        """Whether every step has the right result."""
         return bool(self.steps) and all(step.ok for step in self.steps)
 
     def as_json(self) -> dict[str, Any]:
-        """One JSON object."""
+        """Return the object of --json."""
         return {"ok": self.ok, "steps": [asdict(step) for step in self.steps]}
 
     def show_step(self, console: Console, step: Step) -> None:
-        """A step as it is done, with what was said."""
+        """Print a step and what the two sides said."""
         console.print(Text.assemble(mark(ok=step.ok), " ", (step.name, "bold")))
-        print_indented(console, Text(step.found))
+        print_indented(console, Text(step.found), INDENT)
         for who, words in step.quotes:
             quote = Text.assemble((f"{who}: ", "cyan"), (words, "dim"))
-            print_indented(console, quote)
+            print_indented(console, quote, INDENT)
 
-    def show_table(self, console: Console) -> None:
-        """The end: all steps in a table."""
-        console.print(Text("fastnode demo", "bold"))
-        table = Table(expand=True)
-        table.add_column("", width=4)
-        table.add_column("step", ratio=2)
-        table.add_column("result", ratio=5)
-        for step in self.steps:
-            table.add_row(mark(ok=step.ok), step.name, step.found)
-        console.print(table)
-
-
-def print_indented(console: Console, text: Text) -> None:
-    """Wrapped, and without the blanks that `rich.padding.Padding` ends lines with."""
-    for line in text.wrap(console, console.width - len(INDENT)):
-        line.rstrip()
-        console.print(Text(INDENT) + line)
+    def show_verdict(self, console: Console) -> None:
+        """Print one line at the end, which repeats no result."""
+        total = len(self.steps)
+        failed = [step.name for step in self.steps if not step.ok]
+        if failed:
+            text = f"{len(failed)} of {total} steps failed: {', '.join(failed)}"
+            console.print(Text(text, "bold red"))
+        else:
+            console.print(Text(f"all {total} steps are as they should be", "bold"))
 
 
 def mark(*, ok: bool) -> Text:

@@ -20,7 +20,9 @@ from fastnode import (
     run,
     start_node,
 )
+from fastnode.cli.files import file_stem
 from fastnode.cli.options import Identity
+from fastnode.names import NodeName
 
 SEQUENCE_BYTES = 8
 
@@ -84,8 +86,13 @@ def described(peer: Peer) -> dict[str, Any]:
     }
 
 
+def stem_of(name: str) -> str:
+    """Return what the names of the files of a node begin with."""
+    return file_stem(NodeName.parse(name))
+
+
 def identity(directory: Path, stem: str) -> Identity:
-    """The files of one certificate."""
+    """Return the files of one certificate."""
     return Identity(
         directory / f"{stem}.pem",
         directory / f"{stem}-key.pem",
@@ -102,7 +109,7 @@ async def serve(directory: Path, name: str) -> None:
     logger = logging.getLogger("fastnode.acceptor")
     logger.addHandler(log)
     logger.propagate = False
-    manager = identity(directory, name).manager()
+    manager = identity(directory, stem_of(name)).manager()
     network = NetworkOptions(acceptors=[AcceptorOptions(port=0)])
     options = NodeOptions(cert_manager=manager, network=network, shutdown_timeout=5.0)
     loop = asyncio.get_running_loop()

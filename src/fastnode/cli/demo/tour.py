@@ -24,7 +24,7 @@ from fastnode import (
 from fastnode.certs.authority import Authority
 from fastnode.cli.demo.child import ChildNode
 from fastnode.cli.demo.report import Report, Step
-from fastnode.cli.demo.second import SEQUENCE_BYTES, described, identity
+from fastnode.cli.demo.second import SEQUENCE_BYTES, described, identity, stem_of
 from fastnode.groups import described_group
 from fastnode.names import NodeName
 
@@ -84,7 +84,7 @@ class Tour:
     def _make_certificates(self) -> Step:
         self._authority.save(self._directory)
         for name in (FIRST, SECOND, THIRD):
-            self._issue(name, name)
+            self._issue(name, stem_of(name))
         return Step(
             "certificates",
             ok=True,
@@ -266,7 +266,7 @@ class Tour:
 
     async def _start(self, name: str, manager: CertAuthManager | None = None) -> Node:
         if manager is None:
-            manager = identity(self._directory, name).manager()
+            manager = identity(self._directory, stem_of(name)).manager()
             assert manager.client_auth is ClientAuth.REQUIRE_AND_VERIFY_CLIENT_CERT
         network = NetworkOptions(
             acceptors=(), routes=[Route(f"^{SECOND}$", *self._address)]
