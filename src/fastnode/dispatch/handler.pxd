@@ -164,8 +164,6 @@ cdef class Handlers:
     ) except -1
     cdef int confirm(self, Batch batch) except -1
     cdef int nobody(self, Endpoint endpoint, uint32_t call, int flags) except -1
-    cdef int reply(self, uint32_t call, object result) except -1
-    cdef int refuse_for(self, uint32_t call, object error) except -1
     cdef int start(self, object awaitable, Delivery delivery) except -1
     cdef int handler_ended(self, Delivery delivery, object result, object error) except -1
     cdef int answer(

@@ -42,11 +42,12 @@ from fastnode.dispatch.endpoint cimport Endpoint, EndpointNumbers, EndpointRegis
 from fastnode.dispatch.histogram cimport seconds_now
 from fastnode.dispatch.message cimport Message, make_message
 from fastnode.dispatch.paused cimport PausedEndpoints
+from fastnode.dispatch.replies cimport send_error, send_reply
 from fastnode.dispatch.stopwatch cimport Stopwatch, reach
 from fastnode.dispatch.windows cimport Windows
-from fastnode.sending.outbox cimport Outbox, as_bytes
+from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.decoder cimport Decoder
-from fastnode.wire.extension cimport Extension, make_block, status_block
+from fastnode.wire.extension cimport Extension
 from fastnode.wire.frame cimport DATA_LANE
 
 import logging
@@ -55,10 +56,7 @@ from collections.abc import Coroutine
 from contextvars import ContextVar
 from inspect import isawaitable
 
-from fastnode.dispatch.reply import Reply
-from fastnode.dispatch.user_code import (
-    awaited, end_program, is_cancelled, name_of, text_of
-)
+from fastnode.dispatch.user_code import awaited, end_program, is_cancelled, name_of
 from fastnode.errors import CallError
 from fastnode.loggers import fields
 from fastnode.wire.call_error import (
@@ -473,7 +471,7 @@ cdef class Handlers:
                     delivery.batch = batch
                 goes_on = self.start(result, delivery)
             elif call and not confirmed:
-                self.reply(call, result)
+                send_reply(self.outbox, call, result)
         except BaseException as error:
             self.failed(endpoint, call, batch, error)
             has_failed = True
@@ -502,10 +500,10 @@ cdef class Handlers:
         cdef Delivery each
         self.log_error(endpoint, error)
         if call:
-            self.refuse_for(call, error)
+            send_error(self.outbox, call, error, self.registry.node)
         if batch is not None and batch.confirms is not None:
             for each in batch.confirms:
-                self.refuse_for(each.call, error)
+                send_error(self.outbox, each.call, error, self.registry.node)
             batch.confirms = None
         return 0
 
@@ -539,49 +537,6 @@ cdef class Handlers:
             endpoint=endpoint.name,
         )
         return 0
-
-    # --- replies ----------------------------------------------------------------
-
-    cdef int reply(self, uint32_t call, object result) except -1:
-        """Send what a handler returned; None is an empty reply."""
-        cdef bytes block = None
-        if isinstance(result, Reply):
-            if self.outbox.extensions:
-                block = make_block(False, None, 1, result.metadata)
-            result = result.payload
-            if block is not None:
-                return self.outbox.reply_with(call, as_bytes(result), block)
-        if result is None:
-            return self.outbox.reply(call, b"")
-        if isinstance(result, (bytes, bytearray, memoryview)):
-            return self.outbox.reply(call, as_bytes(result))
-        raise TypeError(
-            f"the handler returned {type(result).__name__}; a reply is bytes, a Reply "
-            f"or None"
-        )
-
-    cdef int refuse_for(self, uint32_t call, object error) except -1:
-        """Answer a call with what its handler raised: the type's name and the text."""
-        cdef str text = text_of(error)
-        if not text and isinstance(error, CancelledError):
-            text = "it was cancelled"
-        if self.outbox.extensions and isinstance(error, CallError):
-            try:
-                block = status_block(error.code, error.details)
-                text = str(error.message)
-            except Exception:
-                # Its attributes were changed into something that cannot be sent.
-                log.warning(
-                    "a CallError cannot be sent as it is",
-                    exc_info=True,
-                    extra=self.log_fields("call_error_unusable", None),
-                )
-            else:
-                self.outbox.count_error(error.code)
-                return self.outbox.refuse_with(
-                    call, HANDLER_RAISED, name_of(error), text, block
-                )
-        return self.outbox.refuse(call, HANDLER_RAISED, name_of(error), text)
 
     cdef int refuse_busy(self, Endpoint endpoint, uint32_t call, str text) except -1:
         """Refuse a call or confirmed message; `text` says what is full."""
@@ -698,12 +653,12 @@ cdef class Handlers:
             try:
                 if PyBytes_CheckExact(result):
                     return self.outbox.reply(call, <bytes>result)
-                return self.reply(call, result)
+                return send_reply(self.outbox, call, result)
             except BaseException as wrong:
                 error = wrong
         if not is_cancelled(error):
             self.log_error(endpoint, error)
-        return self.refuse_for(call, error)
+        return send_error(self.outbox, call, error, self.registry.node)
 
     cdef int finish(self, Delivery delivery) except -1:
         """A handler has ended: what it held is free.
