@@ -246,6 +246,13 @@ MAX_WAITING: Final = 1_000_000_000
 LAG_PARTS: Final = 4
 LAG_LEAST_SECONDS: Final = 0.005
 LAG_MOST_SECONDS: Final = 0.25
+#: `Node.stats`: endpoints that have counters of their own. Each takes 2 KiB.
+MAX_COUNTED_ENDPOINTS: Final = 100
+#: Codes of errors that are counted one by one. Peers choose codes.
+MAX_COUNTED_CODES: Final = 100
+#: How often a worker tells its group what it has counted: what it counted since then is
+#: lost when it is killed. A report takes a millisecond with 100 endpoints.
+WORKER_STATS_SECONDS: Final = 1.0
 #: Handlers of one endpoint that may be allowed at once; more is as good as no bound.
 MAX_CONCURRENCY: Final = 1_000_000
 #: Cancellations that may wait for their calls, which they can overtake on a link.

@@ -3,7 +3,9 @@
 cimport cython
 from libc.stdint cimport uint32_t
 
+from fastnode.dispatch.counters cimport NodeCounters
 from fastnode.dispatch.handler cimport Delivery, current
+from fastnode.dispatch.histogram cimport seconds_now
 from fastnode.link.busy_poll cimport BusyPoll, PolledReply
 from fastnode.sending.outbox cimport Outbox, fail
 from fastnode.wire.decoder cimport Decoder
@@ -16,11 +18,13 @@ from fastnode.wire.extension cimport (
 from fastnode.wire.frame cimport CALL, CANCEL, CONFIRM, DATA_LANE
 
 import logging
+from asyncio import CancelledError
 from struct import Struct
 
 from fastnode.errors import (
     Busy,
     CallTimeout,
+    FastnodeError,
     MessageTooLarge,
     NoSuchEndpoint,
     RemoteError,
@@ -59,7 +63,14 @@ cdef object NUMBER = Struct(">I")
 cdef class CallTable:
     """Gives calls their numbers and replies their callers."""
 
-    def __init__(self, loop, Outbox outbox not None, BusyPoll poll not None):
+    def __init__(
+        self,
+        loop,
+        Outbox outbox not None,
+        BusyPoll poll not None,
+        NodeCounters counters not None,
+    ):
+        self.counters = counters
         self.loop = loop
         self.outbox = outbox
         self.polled = PolledReply(poll)
@@ -101,6 +112,7 @@ cdef class CallTable:
         # After that step the peer sees the call, so it is abandoned.
         cdef bint is_queued = False
         cdef bint handler_waits = False
+        cdef double began = seconds_now()
         timer = None
         # Most are checked without a call of Python.
         if timeout is not None and not (
@@ -166,6 +178,7 @@ cdef class CallTable:
             if under_way <= FEW:
                 self.polled.begin(self.loop, number)
             payload = await future
+            self.counters.calls.record(seconds_now() - began)
             if request_id is None:
                 return payload
             return Reply(payload, self.found[key], self.peer, attempt)
@@ -178,6 +191,7 @@ cdef class CallTable:
                 if isinstance(error, TypeError):
                     # What `await` raises where there is no memory for its iterator.
                     raise MemoryError() from error
+            self.count_failed(error)
             raise
         finally:
             if request_id is not None:
@@ -191,6 +205,22 @@ cdef class CallTable:
                 handling.go_on()
             if self.on_idle is not None and not self.waiting:
                 self.on_idle()
+
+    cdef int count_failed(self, error) except -1:
+        """Count a call or confirmed message of this node that failed."""
+        cdef object code = "unknown"
+        if isinstance(error, CallTimeout):
+            self.counters.timed_out += 1
+        if isinstance(error, FastnodeError):
+            code = error.code
+        elif isinstance(error, CancelledError):
+            code = "cancelled"
+        try:
+            self.counters.call_errors.add(code)
+        except MemoryError:
+            # The caller is told of its own error nevertheless.
+            pass
+        return 0
 
     def say_no_metadata(self):
         """The peer does not take metadata: say so, once."""

@@ -84,6 +84,7 @@ from fastnode.errors import (
 from fastnode.limits import CHECK_SECONDS, LINGER_SECONDS, MAX_RETIRING_LINKS
 from fastnode.link.instances import is_additional
 from fastnode.link.machine import State
+from fastnode.link.stats import LinkTotals
 from fastnode.log_limit import LogLimit
 from fastnode.loggers import fields
 from fastnode.node.deadline import wait_cancelled
@@ -144,6 +145,8 @@ class LinkRegistry:
         self._up: dict[LinkProtocol, Link] = {}
         self._all: set[LinkProtocol] = set()
         self._finishing: set[LinkProtocol] = set()
+        #: Counts what the links did that are not registered any more.
+        self.totals = LinkTotals()
         self._waiters: dict[str, set[asyncio.Future[Link]]] = {}
         self._changes: dict[str, asyncio.Future[None]] = {}
         # Links that were reported to be up, and successors of such links.
@@ -718,11 +721,14 @@ class LinkRegistry:
         if protocol.running:
             self._finishing.add(protocol)
             protocol.when_idle(partial(self._finished, protocol))
+        else:
+            self.totals.add(protocol)
 
     def _finished(self, protocol: LinkProtocol) -> None:
         """Forget a link whose socket is closed and whose last handler has finished."""
         protocol.when_idle(None)
         self._finishing.discard(protocol)
+        self.totals.add(protocol)
 
     def disown(self) -> None:
         """Forget all links: they belong to another process."""

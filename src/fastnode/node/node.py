@@ -53,6 +53,7 @@ from fastnode.node.renewal import Renewal, RenewalStats
 from fastnode.node.sending import CLOSED_TRIES, Sending, untouched
 from fastnode.node.services import Services
 from fastnode.node.slow import SlowCallbacks
+from fastnode.node.snapshot import Snapshot
 from fastnode.node.startup_warnings import warn_at_start
 from fastnode.node.succession import Successions
 from fastnode.node.targets import Targets
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from fastnode.dispatch.reply import Reply
     from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
+    from fastnode.node.stats import NodeStats
     from fastnode.options import OnLinkDown, OnLinkUp, Priority
     from fastnode.service.retry import Retry
     from fastnode.service.service import Service
@@ -113,8 +115,10 @@ class Node(Endpoints, Condition):
         self._routes = RouteTable(network.routes)
         Endpoints.__init__(self, str(self._name))
         shed_above = self._options.shed_above
-        self._lag = None if shed_above is None else LoopLag(shed_above)
-        self._endpoints.limit(self._options.max_waiting, self._lag)
+        self._lag = LoopLag(shed_above)
+        self._endpoints.limit(
+            self._options.max_waiting, None if shed_above is None else self._lag
+        )
         self._instance = new_instance(self._options.group)
         verifies = not network.plaintext and not network.insecure_skip_verify
         slow = SlowCallbacks(
@@ -183,6 +187,12 @@ class Node(Endpoints, Condition):
         self._maintenance = Maintenance(
             self.name, self._options, self._context.pool, self._routes
         )
+        self._snapshot = Snapshot(
+            self._context,
+            self._endpoints,
+            self._lag,
+            self._maintenance.cert_managers,
+        )
         self._fork = ForkGuard(str(self._name), self._links, self._dialer)
         Condition.__init__(
             self,
@@ -232,6 +242,15 @@ class Node(Endpoints, Condition):
     def dial_stats(self) -> DialStats:
         """Counts of the links that this node dialed, and why others came to nothing."""
         return self._context.dial_stats
+
+    @property
+    def stats(self) -> NodeStats:
+        """What this node did since it was made, over all links that it ever had, and
+        how things are now. Each access takes a new snapshot.
+
+        Use it in the thread of the node's loop. docs/stats.md has all fields.
+        """
+        return self._snapshot.take(self._acceptors)
 
     @property
     def renewal_stats(self) -> RenewalStats:
@@ -293,8 +312,7 @@ class Node(Endpoints, Condition):
             self._loop = None
             raise
         self._acceptors = tuple(acceptors)
-        if self._lag is not None:
-            self._lag.start(self._loop)
+        self._lag.start(self._loop)
         self._fork.watch(self._loop, self._acceptors)
         self._freeze(self._options.cert_manager)
         for route in network.routes:
@@ -322,6 +340,7 @@ class Node(Endpoints, Condition):
     def _freeze(self, manager: CertManager | None) -> None:
         if manager is not None:
             manager.freeze()
+            self._snapshot.rotations.add(manager)
             if self._recheck is not None:
                 manager.keep_chains()
 
@@ -407,8 +426,7 @@ class Node(Endpoints, Condition):
                 extra=fields("undelivered", node=self.name, peer=each.peer),
             )
         self._maintenance.free_memory()
-        if self._lag is not None:
-            self._lag.stop()
+        self._lag.stop()
         self._enter("stopped")
         return left
 

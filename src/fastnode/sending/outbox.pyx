@@ -58,7 +58,7 @@ from fastnode.limits import (
 )
 from fastnode.loggers import fields
 from fastnode.tls.engine import TLS_ERRORS
-from fastnode.wire.call_error import REPLY_TOO_LARGE, encode_call_error
+from fastnode.wire.call_error import CODES, REPLY_TOO_LARGE, encode_call_error
 from fastnode.wire.kinds import mask
 
 log = logging.getLogger("fastnode.link")
@@ -225,7 +225,14 @@ cdef class Outbox:
 
     cdef int refuse(self, uint32_t number, int code, str name, str text) except -1:
         """Queue an error in the place of a reply."""
+        self.count_error(CODES[code])
         return self.refuse_with(number, code, name, text, None)
+
+    cdef int count_error(self, str code) except -1:
+        """Count an error that is sent in the place of a reply."""
+        if self.errors is not None and not self.ended:
+            self.errors.add(code)
+        return 0
 
     cdef int refuse_with(
         self, uint32_t number, int code, str name, str text, bytes block
