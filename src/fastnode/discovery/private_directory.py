@@ -23,7 +23,7 @@ def default_directory() -> Path:
     """Return the directory of this user for the nodes of this host.
 
     It is ``$XDG_RUNTIME_DIR/fastnode``. If that variable does not name a directory of
-    this user, it is ``/run/user/UID/fastnode``, and where that does not exist
+    of this user, it is ``/run/user/UID/fastnode``, and where that does not exist
     ``fastnode-UID`` in the directory for temporary files.
     """
     user = os.geteuid()

@@ -444,18 +444,8 @@ class LinkRegistry:
         if predecessor is not None and not self._succeed(predecessor, protocol):
             return
         if self.addressable(peer):
-            for old in self.links_of(peer.name):
-                if old is predecessor:
-                    continue
-                if is_beside(peer, old):
-                    self._check_if_restarted(old, peer)
-                elif self._stays(old, peer):
-                    # If the old link is dead, the next dial of the peer is admitted.
-                    self._check(old)
-                    self._end_loser(protocol)
-                    return
-                else:
-                    self._end_older(old, peer)
+            if not self._outlasts_others(protocol, peer, predecessor):
+                return
             self._name(protocol, peer, predecessor)
         if predecessor is not None and predecessor in self._told:
             # For callbacks it is the same link on a new connection.
@@ -465,6 +455,25 @@ class LinkRegistry:
         self._told.add(protocol)
         if self.on_late is not None:
             self.on_late(protocol)
+
+    def _outlasts_others(
+        self, protocol: LinkProtocol, peer: Peer, predecessor: LinkProtocol | None
+    ) -> bool:
+        """Settle which links of a node name stay, now that one has come up. Return
+        whether this one does; otherwise it was ended."""
+        for old in self.links_of(peer.name):
+            if old is predecessor:
+                continue
+            if is_beside(peer, old):
+                self._check_if_restarted(old, peer)
+            elif self._stays(old, peer):
+                # If the old link is dead, the next dial of the peer is admitted.
+                self._check(old)
+                self._end_loser(protocol)
+                return False
+            else:
+                self._end_older(old, peer)
+        return True
 
     def _name(
         self, protocol: LinkProtocol, peer: Peer, predecessor: LinkProtocol | None
