@@ -68,7 +68,6 @@ NEVER = {
         "AcceptorOptions.listener does not listen",
         "AcceptorOptions.listener cannot be used: {}",
         "start a task in it: asyncio.get_running_loop().create_task(...)",
-        "pass a function without arguments, plain or async",
         "on_refused raised on %s",
         "the callback of on_link_up",
         "the callback of on_link_down",
