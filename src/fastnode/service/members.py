@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -31,6 +32,7 @@ from fastnode.errors import (
     DuplicateLink,
     FastnodeError,
     HandshakeError,
+    LinkClosed,
     NoInstance,
     Side,
 )
@@ -172,7 +174,8 @@ class Place:
                 self._complete_since = None
                 self._next_dial = now + self._backoff.pause()
             elif now < self._next_dial:
-                await self._sleep(self._next_dial - now)
+                pause = self._next_dial - now
+                await self._sleep(None if math.isinf(pause) else pause)
             else:
                 await self._dial()
         self._members.removed(self)
@@ -216,6 +219,10 @@ class Place:
             async with members.turn:
                 members.dials += 1
                 link = await members.node.dial(self.target, additional=additional)
+        except LinkClosed:
+            # The node stops, and will close this service.
+            self._next_dial = math.inf
+            return
         except FastnodeError as error:
             self.error = error.with_traceback(None)
             least = getattr(error, "retry_after", 0.0)
