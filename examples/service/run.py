@@ -17,25 +17,13 @@ import tempfile
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
+from certificates import make_certificates
 from fastnode import run
-from fastnode.certs.authority import Authority
 
 HERE = Path(__file__).parent
 INSTANCES = 3
 #: Generous: a program starts in less than a second.
 WAIT_SECONDS = 30.0
-
-
-def make_certificates(folder: Path) -> None:
-    """Make a directory for each service, with the files that a Secret would have."""
-    authority = Authority.create()
-    for service in ("billing", "gateway", "client"):
-        (folder / service).mkdir()
-        # Only the URI names the node. So a program cannot use the name of another
-        # program on the same host.
-        issued = authority.issue(f"{service}@127.0.0.1", host=False)
-        issued.save(folder / service / "tls.crt", folder / service / "tls.key")
-        (folder / service / "ca.crt").write_bytes(authority.cert_pem)
 
 
 class Program:
@@ -119,7 +107,10 @@ async def main() -> None:
     programs: list[Program] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_certificates(folder)
+        names = [f"{each}@127.0.0.1" for each in ("billing", "gateway", "client")]
+        # Only the URI names the node. So a program cannot use the name of another
+        # program on this host.
+        make_certificates(folder, names, host=False)
         try:
             await play(folder, programs)
         finally:
