@@ -59,7 +59,8 @@ class MemoryTransport(asyncio.Transport):
         self.loop = loop
         self.written = bytearray()
         self.other: MemoryTransport | None = None
-        self.protocol: Any = None
+        #: The protocol of the other side. The link there may change it.
+        self.receiver: Any = None
         self.closed = False
 
     def write(self, data: Any) -> None:
@@ -72,23 +73,22 @@ class MemoryTransport(asyncio.Transport):
 
     def deliver(self) -> None:
         """A loop turn is over."""
-        assert self.other is not None
         data, self.written = self.written, bytearray()
         at = 0
         while at < len(data):
-            # The link may change the protocol while it receives.
-            protocol = self.other.protocol
-            buffer = memoryview(protocol.get_buffer(-1))
+            receiver = self.receiver
+            buffer = memoryview(receiver.get_buffer(-1))
             size = min(len(buffer), len(data) - at)
             buffer[:size] = data[at : at + size]
-            protocol.buffer_updated(size)
+            receiver.buffer_updated(size)
             at += size
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("127.0.0.1", 1) if name == "peername" else default
 
     def set_protocol(self, protocol: Any) -> None:
-        self.protocol = protocol
+        assert self.other is not None
+        self.other.receiver = protocol
 
     def set_write_buffer_limits(
         self, high: int | None = None, low: int | None = None
@@ -152,8 +152,9 @@ class LinkPair:
         transports = [MemoryTransport(loop) for _ in sides]
         transports[0].other, transports[1].other = transports[1], transports[0]
         for side, transport in zip(sides, transports, strict=True):
-            transport.set_protocol(TransportProtocol(side.connection))
-            transport.protocol.connection_made(transport)
+            protocol = TransportProtocol(side.connection)
+            transport.set_protocol(protocol)
+            protocol.connection_made(transport)
         await self._acceptor.established
         return await self._dialer.established
 

@@ -70,12 +70,14 @@ if TYPE_CHECKING:
     from fastnode.link.stats import LinkStats, Undelivered
     from fastnode.node.acceptor import Acceptor, AcceptorStats
     from fastnode.node.context import DialStats
+    from fastnode.node.distribution import Distribution
     from fastnode.node.health import CheckResult, NodeHealth
     from fastnode.node.keeper import Keeper
     from fastnode.node.node import Node, start_node
     from fastnode.node.refusal import Refusal
     from fastnode.node.renewal import RenewalStats
     from fastnode.node.runner import run
+    from fastnode.node.stats import EndpointStats, NodeStats
     from fastnode.options import (
         AcceptorOptions,
         Listener,
@@ -118,6 +120,8 @@ __all__ = [
     "CloseReason",
     "ConfigError",
     "DialStats",
+    "Distribution",
+    "EndpointStats",
     "FastnodeError",
     "HandshakeError",
     "HandshakeTimeout",
@@ -138,6 +142,7 @@ __all__ = [
     "Node",
     "NodeHealth",
     "NodeOptions",
+    "NodeStats",
     "NotAuthorized",
     "OutOfResources",
     "Peer",
@@ -188,6 +193,8 @@ _MODULES = {
     "CheckResult": "fastnode.node.health",
     "ClientAuth": "fastnode.certs.client_auth",
     "DialStats": "fastnode.node.context",
+    "Distribution": "fastnode.node.distribution",
+    "EndpointStats": "fastnode.node.stats",
     "InstanceStatus": "fastnode.service.status",
     "Keeper": "fastnode.node.keeper",
     "Link": "fastnode.link.link",
@@ -198,6 +205,7 @@ _MODULES = {
     "Node": "fastnode.node.node",
     "NodeHealth": "fastnode.node.health",
     "NodeOptions": "fastnode.options",
+    "NodeStats": "fastnode.node.stats",
     "Peer": "fastnode.peer",
     "Refusal": "fastnode.node.refusal",
     "RenewalStats": "fastnode.node.renewal",

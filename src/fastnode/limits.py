@@ -246,6 +246,13 @@ MAX_WAITING: Final = 1_000_000_000
 LAG_PARTS: Final = 4
 LAG_LEAST_SECONDS: Final = 0.005
 LAG_MOST_SECONDS: Final = 0.25
+#: `Node.stats`: endpoints that have counters of their own. Each takes 2 KiB.
+MAX_COUNTED_ENDPOINTS: Final = 100
+#: Codes of errors that are counted one by one. Peers choose codes.
+MAX_COUNTED_CODES: Final = 100
+#: How often a worker tells its group what it has counted: what it counted since then is
+#: lost when it is killed. A report takes a millisecond with 100 endpoints.
+WORKER_STATS_SECONDS: Final = 1.0
 #: Handlers of one endpoint that may be allowed at once; more is as good as no bound.
 MAX_CONCURRENCY: Final = 1_000_000
 #: Cancellations that may wait for their calls, which they can overtake on a link.
@@ -391,6 +398,38 @@ SERVICE_DIALS: Final = 8
 #: A link with an instance that the discovery does not name any more is closed after so
 #: long. A wrong answer that is corrected soon costs no links then.
 FORGET_SECONDS: Final = 10.0
+
+# --- discovery ---------------------------------------------------------------
+
+#: Targets of one service. A set takes 100 bytes for each, and a directory that somebody
+#: poisoned could name any number.
+MAX_TARGETS: Final = 4096
+#: What a node writes into a directory. 64 acceptors with usual names take a tenth.
+MAX_ENTRY_BYTES: Final = 32 * KIB
+#: The pause before a directory that could not be asked is asked again. The first
+#: ceiling is a short disturbance, and the highest one is two questions a minute.
+DISCOVERY_FIRST_PAUSE_SECONDS: Final = 0.1
+DISCOVERY_MOST_PAUSE_SECONDS: Final = 30.0
+#: How long a discovery may take to announce a node: all members of a cluster have their
+#: turn meanwhile.
+ANNOUNCE_SECONDS: Final = 30.0
+#: How long a discovery may take to withdraw a node. A node that stops waits for it,
+#: while its peers turn away.
+WITHDRAW_SECONDS: Final = 5.0
+#: An answer of the DNS without a TTL is asked for again after so long.
+DNS_LEAST_TTL_SECONDS: Final = 1.0
+#: A change in the DNS is seen within this time, whatever the TTL says.
+DNS_MOST_TTL_SECONDS: Final = 30.0
+#: The same for an answer without records. Zones often allow to remember those for an
+#: hour, and then a new service would not be found.
+DNS_MOST_EMPTY_TTL_SECONDS: Final = 5.0
+#: One question to all name servers together. Programs of the system take the same.
+DNS_TIMEOUT_SECONDS: Final = 5.0
+#: How long a lease in etcd lives after its process was killed. It has to outlast an
+#: election, and two keepalives that are lost.
+ETCD_TTL_SECONDS: Final = 10.0
+#: A call to one endpoint of etcd. Three endpoints have their turn within the TTL.
+ETCD_TIMEOUT_SECONDS: Final = 2.0
 
 # --- health ------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from fastnode.errors import refusal_from_wire
 from fastnode.link.machine import FRAMES, State
 from fastnode.loggers import LOGGERS
 from fastnode.names import NodeName
+from fastnode.node.stats import is_total
 from fastnode.wire.decoder import Decoder, Frame
 from fastnode.wire.encoder import Encoder
 from fastnode.wire.goodbye import encode_goodbye
@@ -756,3 +757,24 @@ def test_pictures_have_the_syntax_of_mermaid(picture: str) -> None:
     }
     for line in lines:
         assert re.fullmatch(forms[first], line.strip(), re.IGNORECASE), line
+
+
+# --- counters ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("heading", "of"),
+    [("node field", fastnode.NodeStats), ("endpoint field", fastnode.EndpointStats)],
+)
+def test_every_counter_is_written_down(
+    heading: str, of: type[fastnode.NodeStats | fastnode.EndpointStats]
+) -> None:
+    rows = table((ROOT / "docs/stats.md").read_text(), heading)
+    kinds = {row[0].strip("`"): row[1] for row in rows}
+    fields = [each.name for each in dataclasses.fields(of)]
+    assert list(kinds) == fields
+    for name in fields:
+        assert kinds[name] == ("total" if is_total(of, name) else "now"), name
+    assert all(row[2] and row[3] for row in rows)
+    described = of.__doc__ or ""
+    assert all(re.search(rf"\b{name}\b", described) for name in fields)

@@ -25,7 +25,8 @@ ORDERS_FILES = "orders_127.0.0.1"
 MY_FILES = "me_127.0.0.1"
 #: Every command; "" is the program itself.
 COMMANDS = [
-    "", "ca", "ca init", "ca issue", "listen", "send", "call", "ping", "check", "demo"
+    "", "ca", "ca init", "ca issue", "listen", "send", "call", "ping", "health",
+    "check", "demo",
 ]  # fmt: skip
 
 

@@ -63,6 +63,8 @@ def make_options(folder: Path, port: int = 0) -> NodeOptions:
 
 def set_up(folder: Path, node: Node) -> None:
     """Handlers that tell who they are, and keep what they get."""
+    # Nobody is served before this function has returned.
+    assert node.health.state == "starting"
     mine = folder / f"kept-{os.getpid()}"
 
     def keep(message: Message) -> None:

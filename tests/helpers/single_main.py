@@ -119,6 +119,8 @@ def main(folder: Path, how: str) -> None:
         vars(stop_signals)["WORKER_GRACE_SECONDS"] = 0.25
     # The system would report changes of files before SIGHUP comes.
     sys.modules["watchfiles"] = None  # type: ignore[assignment]
+    if how == "asyncio":
+        sys.modules["uvloop"] = None  # type: ignore[assignment]
     application = Application(folder, how)
     options: Any = application.options
     setup: Any = application.setup

@@ -55,8 +55,21 @@ async def one_link_comes_up(a: Node, b: Node, proxy: Proxy) -> None:
     assert await a.connect(B) is a.links[0]
 
 
-@pytest.mark.parametrize("state", [State.TLS, State.ACCEPTED])
-async def test_cancelled_in_the_middle_of_a_handshake(state: State) -> None:
+async def test_dials_that_take_long() -> None:
+    await all_at_once(
+        lambda dial, *case: dial(*case),
+        (a_link_that_is_up_stays, False),
+        (a_link_that_is_up_stays, True),
+        (cancelled_in_the_middle_of_a_handshake, State.TLS),
+        (cancelled_in_the_middle_of_a_handshake, State.ACCEPTED),
+        (the_next_dial_after_a_closed_keeper_is_a_new_one,),
+        (the_next_caller_finds_the_same_dial,),
+        (every_wait_that_ends_leaves_its_dial,),
+        (others_go_on_waiting,),
+    )
+
+
+async def cancelled_in_the_middle_of_a_handshake(state: State) -> None:
     async with far_pair() as (a, b, proxy):
         dial = asyncio.ensure_future(a.connect(B))
         await until(lambda: [link.state for link in b._links] == [state])
@@ -92,7 +105,7 @@ async def with_many(a: Node) -> None:
     await asyncio.gather(*(with_timeout(a) for _ in range(5)), with_call(a))
 
 
-async def test_every_wait_that_ends_leaves_its_dial() -> None:
+async def every_wait_that_ends_leaves_its_dial() -> None:
     await all_at_once(
         leaves, (with_timeout,), (with_call,), (with_send,), (with_reconnect,),
         (with_many,),
@@ -114,7 +127,7 @@ async def test_a_keeper_that_is_closed_gives_its_dial_up() -> None:
         await nothing_is_left(a, b)
 
 
-async def test_others_go_on_waiting() -> None:
+async def others_go_on_waiting() -> None:
     async with far_pair() as (a, b, proxy):
         keeper = a.keep_connected(B)
         kept = asyncio.ensure_future(keeper.connected())
@@ -125,7 +138,7 @@ async def test_others_go_on_waiting() -> None:
         await keeper.close()
 
 
-async def test_the_next_caller_finds_the_same_dial() -> None:
+async def the_next_caller_finds_the_same_dial() -> None:
     async with far_pair() as (a, b, proxy):
         dial = asyncio.ensure_future(a.connect(B))
         await until(lambda: [link.state for link in b._links] == [State.TLS])
@@ -137,7 +150,7 @@ async def test_the_next_caller_finds_the_same_dial() -> None:
         assert dial.cancelled()
 
 
-async def test_the_next_dial_after_a_closed_keeper_is_a_new_one() -> None:
+async def the_next_dial_after_a_closed_keeper_is_a_new_one() -> None:
     async with far_pair() as (a, b, proxy):
         keeper = a.keep_connected(B)
         await until(lambda: [link.state for link in b._links] == [State.TLS])
@@ -151,8 +164,7 @@ async def test_the_next_dial_after_a_closed_keeper_is_a_new_one() -> None:
         await until(lambda: b.acceptors[0].stats.failed == {"HandshakeError": 1})
 
 
-@pytest.mark.parametrize("all_dials", [False, True])
-async def test_a_link_that_is_up_stays(all_dials: bool) -> None:
+async def a_link_that_is_up_stays(all_dials: bool) -> None:
     async with far_pair() as (a, _, _):
         dial = asyncio.ensure_future(a.connect(B))
 

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -42,7 +43,7 @@ from fastnode.names import NodeName
 from fastnode.openssl.verification import why_unavailable
 from helpers import frames
 from helpers.frames import hello
-from helpers.nodes import WAIT_SECONDS, A, B, introduce, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, all_at_once, introduce, running, until
 from helpers.pki import authority, certificate, pool
 from helpers.pki import manager as strict
 
@@ -350,17 +351,20 @@ def rendered(outcomes: dict[tuple[ClientAuth, str], set[str]]) -> str:
 async def test_matrix(tmp_path: Path, through: str) -> None:
     outcomes: dict[tuple[ClientAuth, str], set[str]] = {}
 
-    dialers: list[Dial] = [dial_as_node, dial_with_ssl]
-    if shutil.which("openssl") and through == "node":
-        dialers.append(partial(dial_with_openssl, folder=tmp_path))
-    for mode in ClientAuth:
-        for version in (TLS12, TLS13):
-            async with acceptor(mode, version, through) as seen:
-                for kind in shown():
-                    for dial in dialers:
-                        outcomes.setdefault((mode, kind), set()).add(
-                            await cell(seen, mode, kind, version, dial)
-                        )
+    async def dial_all(mode: ClientAuth, version: ssl.TLSVersion) -> None:
+        folder = tmp_path / f"{mode.name}-{version.name}"
+        folder.mkdir()
+        dialers: list[Dial] = [dial_as_node, dial_with_ssl]
+        if shutil.which("openssl") and through == "node":
+            dialers.append(partial(dial_with_openssl, folder=folder))
+        async with acceptor(mode, version, through) as seen:
+            for kind in shown():
+                for dial in dialers:
+                    outcomes.setdefault((mode, kind), set()).add(
+                        await cell(seen, mode, kind, version, dial)
+                    )
+
+    await all_at_once(dial_all, *product(ClientAuth, (TLS12, TLS13)))
     # Dialers and versions agree.
     assert all(len(found) == 1 for found in outcomes.values()), outcomes
     text = DOCS.read_text()

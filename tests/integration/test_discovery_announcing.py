@@ -219,6 +219,18 @@ async def test_a_discovery_that_hangs_does_not_hold_up_the_end(
     assert (goes_on in caplog.text) is (where == "swallowing")
 
 
+async def test_a_stop_with_little_time_does_not_wait_for_the_discovery(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(announcer_module, "WITHDRAW_SECONDS", 2 * WAIT_SECONDS)
+    async with running(A, discovery=Hanging("leaving")) as node:
+        await until(lambda: the_announcer(node).announced)
+        async with asyncio.timeout(WAIT_SECONDS):
+            await node.stop(timeout=0.01)
+        assert not the_announcer(node).announced
+    assert f"{A} was not withdrawn by Hanging in time" in caplog.text
+
+
 async def test_an_announcement_that_takes_too_long_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

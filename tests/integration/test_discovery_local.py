@@ -270,7 +270,7 @@ def test_links_files_and_missing_parents_are_refused(tmp_path: Path) -> None:
     for name in ("link", "file", "no/where"):
         with pytest.raises(ConfigError, match="cannot be used"):
             LocalDiscovery(tmp_path / name)
-    for wrong in ("", 3):
+    for wrong in ("", "a\0b", b"bytes", 3):
         with pytest.raises(ConfigError, match="give a path"):
             LocalDiscovery(wrong)  # type: ignore[arg-type]
 

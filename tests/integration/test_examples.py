@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -150,11 +151,20 @@ def test_the_readme_s_program_runs_by_the_commands_beside_it(tmp_path: Path) -> 
     assert said == f"b'order 7, invoiced to orders@{host}'\n"
 
 
-@pytest.mark.parametrize("name", PRINTED)
-def test_example(name: str, tmp_path: Path) -> None:
+@pytest.mark.timeout(120)
+def test_examples(tmp_path: Path) -> None:
+    """At the same time, because each mostly waits."""
+    with ThreadPoolExecutor(len(PRINTED)) as pool:
+        runs = [pool.submit(run_example, name, tmp_path / name) for name in PRINTED]
+        for run in runs:
+            run.result()
+
+
+def run_example(name: str, folder: Path) -> None:
+    folder.mkdir(parents=True)
     done = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLES / name)],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": PACKAGE},
         capture_output=True,
         text=True,
@@ -167,11 +177,11 @@ def test_example(name: str, tmp_path: Path) -> None:
         for line in done.stderr.splitlines()
         if SLOW not in line and not line.startswith(STOPPED)
     ]
-    assert (done.returncode, told) == (0, [])
+    assert (done.returncode, told) == (0, []), name
     for text in PRINTED[name]:
         assert text in done.stdout
     # Nothing is left on the disk, keys least of all.
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
     assert len(done.stdout.splitlines()) < 20
 
 

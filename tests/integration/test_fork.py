@@ -10,12 +10,15 @@ import sys
 
 import pytest
 
+from helpers.nodes import all_at_once
+
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.parametrize("how", ["own", "same", "collect"])
-async def test_guarantee_11_a_forked_child_has_no_part_in_its_parent_s_node(
-    how: str,
-) -> None:
+async def test_guarantee_11_a_forked_child_has_no_part_in_its_parent_s_node() -> None:
+    await all_at_once(fork, ("own",), ("same",), ("collect",))
+
+
+async def fork(how: str) -> None:
     loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
     done = await asyncio.to_thread(
         subprocess.run,

@@ -383,3 +383,24 @@ async def test_reconnect_of_a_link_by_address_goes_to_its_address() -> None:
         assert {(peer_of(x).instance, peer_of(x).address) for x in after} == ours
         for pod in pods:
             assert len(pod.links) == 1
+
+
+async def test_reconnect_dials_again_if_another_instance_answers() -> None:
+    """One that is linked by another link, as another worker of a group."""
+    async with running(A) as a, several(2) as (one, two), Proxy() as proxy:
+        await proxy.start(address(one))
+        old = await a._instances.connect(proxy.address, BETA)
+        other = await a._instances.connect(address(two), BETA)
+        proxy.retarget(address(two))
+        replacing = asyncio.ensure_future(a.reconnect(B))
+        # The links are replaced at the same time: one dial for each of them.
+        await until(lambda: two.acceptors[0].stats.connections >= 3)
+        proxy.retarget(address(one))
+        await replacing
+        for link in (old, other):
+            assert link.error is not None
+            assert not isinstance(link.error, LinkLost)
+        assert {peer_of(link).instance for link in a._instances.links_of(BETA)} == {
+            one.instance,
+            two.instance,
+        }

@@ -14,6 +14,8 @@ from fastnode.buffers.spares import Spares
 from fastnode.limits import MAX_SPARES, MIB, SPARE_LEAST_BYTES
 from helpers.nodes import B, pair, until
 
+# 200 MiB each; the loop has no part in whose memory a payload is.
+pytestmark = pytest.mark.one_loop
 #: A sanitizer keeps what was freed.
 SANITIZED = "LD_PRELOAD" in os.environ
 SIZE = SPARE_LEAST_BYTES + MIB
@@ -37,8 +39,6 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-# 200 MiB each; the loop has no part in whose memory a payload is.
-@pytest.mark.one_loop
 @pytest.mark.parametrize("kind", ["plain", "async", "call", "async call"])
 async def test_it_is_used_again_and_goes_back(kind: str) -> None:
     async with pair() as (a, b):

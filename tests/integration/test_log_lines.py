@@ -65,6 +65,7 @@ async def test_authorize_that_raises(caplog: pytest.LogCaptureFixture) -> None:
         assert "the hook is broken" in caplog.text
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("refuses", ["dialer", "acceptor"])
 async def test_a_dialer_that_has_no_success(
     refuses: str, caplog: pytest.LogCaptureFixture

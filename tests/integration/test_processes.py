@@ -17,7 +17,7 @@ import pytest
 
 from fastnode import LinkLost, Message, Node, Side
 from helpers.child import Child, manager_of, write_certificates
-from helpers.nodes import WAIT_SECONDS, A, B, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, all_at_once, running, until
 from helpers.traffic import SEQUENCE_BYTES, Traffic
 
 #: Messages between two drains.
@@ -206,11 +206,22 @@ async def test_a_sender_killed_in_mid_traffic_ends_its_link_and_nothing_else(
 # --- stopped ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "the end of its input"])
+@pytest.mark.timeout(120)
 async def test_guarantee_8_a_process_that_stops_delivers_what_is_queued(
-    how: str, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    async with node_and_child(tmp_path) as (a, b):
+    ways = ("SIGTERM", "SIGINT", "the end of its input")
+    await all_at_once(stop_process, *((way, folder_of(tmp_path, way)) for way in ways))
+
+
+def folder_of(parent: Path, name: str) -> Path:
+    folder = parent / name
+    folder.mkdir()
+    return folder
+
+
+async def stop_process(how: str, folder: Path) -> None:
+    async with node_and_child(folder) as (a, b):
         gate = asyncio.Event()
         receiver = Receiver()
 

@@ -33,7 +33,7 @@ from fastnode.limits import (
 )
 from fastnode.node.addresses import Candidate, FailedAddresses, in_order
 from fastnode.node.targets import Target
-from helpers.nodes import WAIT_SECONDS, A, B, refusing, running, until
+from helpers.nodes import WAIT_SECONDS, A, B, all_at_once, refusing, running, until
 from helpers.pki import certificate, manager
 from helpers.proxy import Proxy
 
@@ -147,8 +147,11 @@ def test_failures_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- silent and dead addresses ------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [silent, dead])
-async def test_a_first_address_that_does_not_answer(kind: Any) -> None:
+async def test_a_first_address_that_does_not_answer() -> None:
+    await all_at_once(a_first_address_is, (silent,), (dead,))
+
+
+async def a_first_address_is(kind: Any) -> None:
     """Four callers with a timeout that is shorter than that of the address."""
     with kind() as bad:
         first = bad.address if isinstance(bad, Silent) else bad
@@ -247,7 +250,18 @@ async def test_the_second_dial_begins_with_the_address_that_was_good() -> None:
                 assert bad.taken() == 0
 
 
-async def test_all_are_silent() -> None:
+async def test_races_that_take_long() -> None:
+    await all_at_once(
+        lambda race: race(),
+        (all_are_silent,),
+        (a_loser_is_tried_again_when_the_winner_is_refused,),
+        (a_dial_without_callers_fails_quietly,),
+        (stop_ends_a_race,),
+        (dials_that_nobody_waits_for_are_bounded,),
+    )
+
+
+async def all_are_silent() -> None:
     with silent() as one, silent() as two:
         resolver = known(one.address, two.address)
         async with running(
@@ -325,7 +339,7 @@ async def test_the_next_address_when_the_winner_is_refused() -> None:
                 await a.connect(B)
 
 
-async def test_a_loser_is_tried_again_when_the_winner_is_refused() -> None:
+async def a_loser_is_tried_again_when_the_winner_is_refused() -> None:
     stranger = manager(B, shows=certificate(B), trusts="Other CA")
     async with (
         running(B, manager=stranger) as wrong,
@@ -406,7 +420,7 @@ async def test_a_dial_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
             assert 0.5 < time.monotonic() - began < SOON_SECONDS
 
 
-async def test_dials_that_nobody_waits_for_are_bounded() -> None:
+async def dials_that_nobody_waits_for_are_bounded() -> None:
     with silent() as bad:
         async with running(A, listens=False, resolver=known(bad.address)) as a:
             for number in range(MAX_UNAWAITED_DIALS + 3):
@@ -439,7 +453,7 @@ async def test_callers_with_short_timeouts_get_a_link_at_last() -> None:
             assert proxy.connections == 1
 
 
-async def test_a_dial_without_callers_fails_quietly() -> None:
+async def a_dial_without_callers_fails_quietly() -> None:
     with silent() as bad:
         options = {"resolver": known(bad.address), "handshake_timeout": 0.3}
         async with running(A, listens=False, **options) as a:
@@ -449,7 +463,7 @@ async def test_a_dial_without_callers_fails_quietly() -> None:
             assert a.dial_stats.failed == {"HandshakeTimeout": 1}
 
 
-async def test_stop_ends_a_race() -> None:
+async def stop_ends_a_race() -> None:
     with silent() as one, silent() as two:
         resolver = known(one.address, two.address)
         async with running(A, listens=False, resolver=resolver) as a:

@@ -27,11 +27,10 @@ from fastnode import (
     run_node,
     start_node,
 )
-from fastnode.certs.authority import Authority
-from fastnode.names import NodeName
 from helpers import served
-from helpers.child import manager_of, write_certificates
+from helpers.child import manager_of
 from helpers.nodes import WAIT_SECONDS, until
+from helpers.pki import authority
 from helpers.served import certificates_of_a_group
 from helpers.single_main import NAME
 
@@ -43,7 +42,8 @@ pytestmark = pytest.mark.one_loop
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("certs")
-    write_certificates(found, NAME, ME)
+    for name in (NAME, ME):
+        authority().write(found, name)
     return found
 
 
@@ -209,11 +209,19 @@ async def test_a_program_that_does_not_end_in_time(folder: Path, how: str) -> No
         assert "cleans up, stopped, 0 links" in program.lines
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_during_the_start(folder: Path, number: signal.Signals) -> None:
+async def test_without_uvloop(folder: Path) -> None:
+    async with started(folder, "asyncio") as program, client(folder, program) as node:
+        assert await node.call(NAME, "work", b"x", timeout=WAIT_SECONDS) == b"x"
+        assert program.find("log: the loop of asyncio is used")
+        program.signal(signal.SIGTERM)
+        assert await program.ended() == 0
+    assert program.lines[-1] == "returned"
+
+
+async def test_a_signal_during_the_start(folder: Path) -> None:
     async with started(folder, "slow start") as program:
         await program.said("listens on ")
-        program.signal(number)
+        program.signal(signal.SIGTERM)
         assert await program.ended() == 0
     assert program.lines[-1] == "returned"
     assert not program.find("ready")
@@ -271,15 +279,12 @@ def child_of(pid: int) -> int:
     sys.platform != "linux" or os.geteuid() != 0 or shutil.which("unshare") is None,
     reason="needs a PID namespace: root on Linux, and unshare",
 )
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_as_the_first_process_of_a_container(
-    folder: Path, number: signal.Signals
-) -> None:
+async def test_as_the_first_process_of_a_container(folder: Path) -> None:
     """The kernel ignores signals to process 1 that have no handler."""
     wrapper = ("unshare", "--pid", "--fork", "--kill-child")
     async with started(folder, wrapper=wrapper) as program:
         await program.said("ready: True")
-        os.kill(child_of(program.process.pid), number)
+        os.kill(child_of(program.process.pid), signal.SIGTERM)
         assert await program.ended() == 0
     assert program.lines[-1] == "returned"
 
@@ -291,9 +296,7 @@ async def test_sighup_reads_certificate_files_again(folder: Path) -> None:
     async with started(folder, "watch") as program, client(folder, program) as node:
         await program.said("ready: True")
         before = (await node.connect(NAME)).peer.certificate
-        issued = Authority.load(folder).issue(NodeName.parse(NAME))
-        (folder / f"{NAME}-key.pem").write_bytes(issued.key_pem)
-        (folder / f"{NAME}.pem").write_bytes(issued.cert_pem)
+        authority().write(folder, NAME)
         program.signal(signal.SIGHUP)
         said = await program.said("log: SIGHUP: ")
         assert said == "1 of 1 certificate watches have taken new files"
@@ -333,7 +336,7 @@ class Systemd:
     def __init__(self, address: str) -> None:
         self.address = address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(address.replace("@", "\0", 1))
+        self._socket.bind(address)
         self._socket.setblocking(False)
         self.told: list[dict[str, str]] = []
 
@@ -368,15 +371,8 @@ def systemd(address: str) -> Iterator[Systemd]:
         found.close()
 
 
-def addresses(folder: Path) -> list[str]:
-    return [str(folder / "notify"), f"@fastnode-test-{os.getpid()}"]
-
-
-@pytest.mark.parametrize("kind", [0, 1], ids=["path", "abstract"])
-async def test_systemd_is_told(folder: Path, tmp_path: Path, kind: int) -> None:
-    if kind == 1 and sys.platform != "linux":
-        pytest.skip("abstract sockets are Linux's")
-    with systemd(addresses(tmp_path)[kind]) as manager:
+async def test_systemd_is_told(folder: Path, tmp_path: Path) -> None:
+    with systemd(str(tmp_path / "notify")) as manager:
         async with started(folder, "watch", NOTIFY_SOCKET=manager.address) as program:
             ready = await manager.wait("READY")
             assert ready == {"READY": "1", "STATUS": f"{NAME} is ready"}
@@ -403,7 +399,7 @@ def time_us() -> int:
 async def test_ready_is_told_when_the_program_says_so(
     folder: Path, tmp_path: Path
 ) -> None:
-    with systemd(addresses(tmp_path)[0]) as manager:
+    with systemd(str(tmp_path / "notify")) as manager:
         async with (
             started(folder, "unready", NOTIFY_SOCKET=manager.address) as program,
             client(folder, program) as node,
@@ -425,7 +421,7 @@ async def test_ready_is_told_when_the_program_says_so(
 
 
 async def test_a_hung_loop_is_not_alive(folder: Path, tmp_path: Path) -> None:
-    with systemd(addresses(tmp_path)[0]) as manager:
+    with systemd(str(tmp_path / "notify")) as manager:
         address = manager.address
         async with (
             started(folder, NOTIFY_SOCKET=address, WATCHDOG_USEC="100000") as program,
@@ -451,7 +447,7 @@ async def test_systemd_is_told_by_a_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificates_of_a_group(tmp_path)
-    with systemd(addresses(tmp_path)[0]) as manager:
+    with systemd(str(tmp_path / "notify")) as manager:
         monkeypatch.setenv("NOTIFY_SOCKET", manager.address)
         monkeypatch.setenv("WATCHDOG_USEC", "60000000")
         with served.started(tmp_path) as process:

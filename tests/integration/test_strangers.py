@@ -69,6 +69,7 @@ async def test_guarantee_9_a_stranger_is_refused_and_counted(
         assert len(caplog.records) <= len(reasons) * (1 + seconds)
 
 
+@pytest.mark.one_loop
 async def test_the_next_line_says_how_many_were_left_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -32,6 +32,7 @@ from helpers.nodes import (
     WAIT_SECONDS,
     A,
     B,
+    all_at_once,
     forget,
     introduce,
     pair,
@@ -312,7 +313,16 @@ async def test_drain_of_the_old_link_waits_and_does_not_raise() -> None:
         await until(lambda: len(got) == 8)
 
 
-async def test_a_call_in_flight_keeps_the_old_link() -> None:
+async def test_successions_that_take_long() -> None:
+    await all_at_once(
+        lambda succession: succession(),
+        (more_older_links_than_may_be,),
+        (a_call_in_flight_keeps_the_old_link,),
+        (stopping_in_a_succession_that_cannot_be_cancelled,),
+    )
+
+
+async def a_call_in_flight_keeps_the_old_link() -> None:
     async with linked() as (a, b):
         gates = {A: asyncio.Event(), B: asyncio.Event()}
         for node in (a, b):
@@ -356,7 +366,7 @@ async def test_a_call_in_flight_keeps_the_old_link() -> None:
         assert "replaced" in str(old.error)
 
 
-async def test_more_older_links_than_may_be() -> None:
+async def more_older_links_than_may_be() -> None:
     async with linked() as (a, b):
         gate = asyncio.Event()
 
@@ -706,7 +716,7 @@ async def test_an_old_link_that_lives_is_waited_for(
         assert got == [b"%d" % number for number in range(6)]
 
 
-async def test_stopping_in_a_succession_that_cannot_be_cancelled() -> None:
+async def stopping_in_a_succession_that_cannot_be_cancelled() -> None:
     asked, gate = asyncio.Event(), asyncio.Event()
 
     async def resolve(name: str) -> list[tuple[str, int]]:

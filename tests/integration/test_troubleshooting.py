@@ -25,6 +25,7 @@ from fastnode import (
 )
 from fastnode.certs.authority import Authority
 from fastnode.names import NodeName
+from fastnode.node.membership import Membership
 from fastnode.openssl.verification import why_unavailable
 from helpers.constraints import constrained
 from helpers.flawed import FLAWS, flawed
@@ -208,6 +209,15 @@ async def _(*_: object) -> str:
     async with running(B) as b, running(A, listens=False) as a:
         a.add_route(Route("gamma", *b.acceptors[0].address))
         return await fails(a, "gamma@127.0.0.1")
+
+
+@row("does not belong to service")
+async def _(*_: object) -> str:
+    async with running(B) as b, running(A) as a:
+        with pytest.raises(FastnodeError) as caught:
+            address = b.acceptors[0].address
+            await a._instances.connect(address, Membership.of("gamma"))
+        return said(caught.value)
 
 
 @row("which is this node itself")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from helpers.group import children
-from helpers.nodes import WAIT_SECONDS, until
+from helpers.nodes import WAIT_SECONDS, all_at_once, until
 from helpers.served import (
     Program,
     certificates_of_a_group,
@@ -35,7 +36,11 @@ NAME = "orders@127.0.0.1"
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Whatever the workers of a test have started ends with the test."""
     yield certificates_of_a_group(tmp_path)
-    for pid in children(tmp_path):
+    kill_children(tmp_path)
+
+
+def kill_children(folder: Path) -> None:
+    for pid in children(folder):
         if lives(pid):
             os.kill(pid, signal.SIGKILL)
 
@@ -47,10 +52,30 @@ def serving(folder: Path) -> Iterator[Program]:
         yield Program(process)
 
 
-@pytest.mark.parametrize("how", ["system", "popen", "fork"])
+@pytest.mark.timeout(120)
 async def test_a_group_is_managed_whatever_its_workers_have_started(
-    folder: Path, serving: Program, how: str
+    folder: Path,
 ) -> None:
+    folders = [folder_of(folder, how) for how in ("system", "popen", "fork")]
+    try:
+        await all_at_once(manage, *((each, each.name) for each in folders))
+    finally:
+        for each in folders:
+            kill_children(each)
+
+
+def folder_of(parent: Path, name: str) -> Path:
+    folder = parent / name
+    folder.mkdir()
+    return certificates_of_a_group(folder)
+
+
+async def manage(folder: Path, how: str) -> None:
+    with started(folder, "children") as process:
+        await managed(folder, await asyncio.to_thread(Program, process), how)
+
+
+async def managed(folder: Path, serving: Program, how: str) -> None:
     group = serving.process.pid
     async with dialers(folder, serving.address, 2) as nodes:
         # Both workers have another child.

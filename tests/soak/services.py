@@ -4,10 +4,10 @@
     python tests/soak/services.py --only kill slow
 
 Five instances of a service run as processes. Twenty callers, in four processes, find
-them through a directory (`LocalDiscovery`) and call them all the time. Half of the calls
-are idempotent. Each scenario does something to the instances. The table says for each:
-how many calls were made and lost, the 99th percentile of the times before and during the
-event, and how long it took after the news until traffic was even again.
+them through a directory (`LocalDiscovery`) and call them all the time. Half of the
+calls are idempotent. Each scenario does something to the instances. The table says for
+each: how many calls were made and lost, the 99th percentile of the times before and
+during the event, and how long it took after the news until traffic was even again.
 
 A call that is idempotent must never be lost. Another call may be lost only if it was
 under way on an instance that died, and then with the documented error. The exit status
@@ -208,10 +208,22 @@ class World:
         self.instances.append(process)
         return process
 
+    def call(self, number: int) -> subprocess.Popen[bytes]:
+        """Start a process with callers."""
+        return subprocess.Popen(
+            [sys.executable, __file__, "callers", str(self.folder), str(number)]
+        )
+
+    def callers_ready(self) -> int:
+        """How many processes with callers have links with all instances."""
+        return len(list(self.folder.glob("ready-*")))
+
     async def up(self, count: int) -> None:
         """Wait until the directory has so many instances."""
         async with asyncio.timeout(60):
-            async for targets in LocalDiscovery(self.folder / "directory").watch("shop"):
+            async for targets in LocalDiscovery(self.folder / "directory").watch(
+                "shop"
+            ):
                 if len(targets) == count:
                     return
 
@@ -223,11 +235,8 @@ class World:
 
     def port(self, process: subprocess.Popen[bytes]) -> int:
         """The port on which an instance listens."""
-        inodes = {
-            os.readlink(f"/proc/{process.pid}/fd/{fd}")
-            for fd in os.listdir(f"/proc/{process.pid}/fd")
-            if os.path.exists(f"/proc/{process.pid}/fd/{fd}")
-        }
+        descriptors = Path(f"/proc/{process.pid}/fd").iterdir()
+        inodes = {str(each.readlink()) for each in descriptors if each.is_symlink()}
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             parts = line.split()
             if parts[3] == "0A" and f"socket:[{parts[9]}]" in inodes:
@@ -266,12 +275,16 @@ async def partition(world: World) -> None:
         ["INPUT", "-p", "tcp", flag, str(port), "-j", "DROP"]
         for flag in ("--dport", "--sport")
     ]
-    for rule in rules:
-        subprocess.run(["iptables", "-A", *rule], check=True)
+    filter_packets("-A", rules)
     await asyncio.sleep(3.0)
-    for rule in rules:
-        subprocess.run(["iptables", "-D", *rule], check=True)
+    filter_packets("-D", rules)
     world.news = time.monotonic() + 4.0  # pauses between dials have grown meanwhile
+
+
+def filter_packets(action: str, rules: Iterable[list[str]]) -> None:
+    """Add or delete rules of iptables."""
+    for rule in rules:
+        subprocess.run(["iptables", action, *rule], check=True)
 
 
 async def slow(world: World) -> None:
@@ -397,20 +410,15 @@ async def play(name: str, scenario: Scenario) -> tuple[dict[str, Any], list[str]
         authority = Authority.create("soak")
         prepare(folder, authority)
         world = World(folder)
-        calling = []
+        calling: list[subprocess.Popen[bytes]] = []
         try:
             for _ in range(INSTANCES):
                 world.start()
             await world.up(INSTANCES)
-            for number in range(CALLER_PROCESSES):
-                calling.append(
-                    subprocess.Popen(
-                        [sys.executable, __file__, "callers", temporary, str(number)]
-                    )
-                )
+            calling = [world.call(number) for number in range(CALLER_PROCESSES)]
             async with asyncio.timeout(60):
-                while len(list(folder.glob("ready-*"))) < CALLER_PROCESSES:
-                    await asyncio.sleep(0.05)
+                while world.callers_ready() < CALLER_PROCESSES:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)  # they are other processes
             await asyncio.sleep(1.0)
             quiet = time.monotonic()
             await asyncio.sleep(BEFORE)

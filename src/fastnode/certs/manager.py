@@ -97,6 +97,8 @@ class CertManager:
         self._frozen = False
         self._keeps_chains = False
         self._trust_changed_at = -math.inf
+        self._rotations = 0
+        self._failed_rotations = 0
         self._trust_watchers: list[Callable[[CertManager], object]] = []
         self._certificate_watchers: list[Callable[[CertManager], object]] = []
         self._contexts: dict[_Key, ssl.SSLContext] = {}
@@ -132,10 +134,15 @@ class CertManager:
             ConfigError: `certificate` is not a `Certificate`.
             CertificateError: the new certificate has expired. The old one stays in use.
         """
-        new = self._checked(certificate)
-        self.check_update(new)
+        try:
+            new = self._checked(certificate)
+            self.check_update(new)
+        except Exception:
+            self.count_failed_rotation()
+            raise
         with self._lock:
             in_use = self._frozen
+            self._rotations += in_use
             self._certificate = new
             self._contexts = {}
             watchers = tuple(self._certificate_watchers)
@@ -178,6 +185,23 @@ class CertManager:
         with self._lock:
             if callback in self._certificate_watchers:
                 self._certificate_watchers.remove(callback)
+
+    @property
+    def rotations(self) -> int:
+        """How often certificate or trust were replaced while nodes used this
+        manager."""
+        return self._rotations
+
+    @property
+    def failed_rotations(self) -> int:
+        """How often a new certificate or new trust was not taken while nodes used this
+        manager. The old one stayed in use."""
+        return self._failed_rotations
+
+    def count_failed_rotation(self) -> None:
+        """Count a certificate, or trust, that was not taken; see `failed_rotations`."""
+        with self._lock:
+            self._failed_rotations += self._frozen
 
     def check_update(self, new: Certificate) -> None:
         """Raise what `update` would raise for a certificate, and change nothing."""
@@ -598,9 +622,14 @@ class CertAuthManager(CertManager):
         with self._lock:
             if self._frozen:
                 _check_live(settings, live_trust=self._live_trust)
-            yield
+            try:
+                yield
+            except Exception:
+                self._failed_rotations += self._frozen
+                raise
             self._contexts = {}
             if self._frozen:
+                self._rotations += 1
                 self._trust_changed_at = time.monotonic()
                 log.info(
                     "%s replaced",

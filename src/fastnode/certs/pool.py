@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -58,6 +59,8 @@ class CertPool:
         self._frozen = False
         self._crls = CrlSet()
         self._generation = 0
+        # How many certificates there were, and when the first one ends.
+        self._expires: tuple[int, datetime | None] | None = None
 
     @classmethod
     def load(cls, *files: _File, partial_chains: bool = False) -> CertPool:
@@ -254,6 +257,15 @@ class CertPool:
     def certificates(self) -> tuple[x509.Certificate, ...]:
         """The certificates that were added."""
         return tuple(self._certificates.values())
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the first certificate of the pool ends, aware, UTC. None if there is
+        none, as in a pool of the system."""
+        if self._expires is None or self._expires[0] != len(self._certificates):
+            ends = [each.not_valid_after_utc for each in self._certificates.values()]
+            self._expires = len(ends), min(ends, default=None)
+        return self._expires[1]
 
     @property
     def encoded(self) -> tuple[bytes, ...]:

@@ -70,6 +70,9 @@ class CertificateHolder(Protocol):
     def update(self, certificate: Certificate) -> None:
         """Use this certificate from the next handshake on."""
 
+    def count_failed_rotation(self) -> None:
+        """Count a certificate that was not taken."""
+
 
 class TrustHolder(Protocol):
     """What takes authorities that have changed: a `CertAuthManager`."""
@@ -84,6 +87,9 @@ class TrustHolder(Protocol):
 
     def replace_trust(self, client_cas: CertPool, root_cas: CertPool) -> None:
         """Use these pools from the next handshake on."""
+
+    def count_failed_rotation(self) -> None:
+        """Count authorities that were not taken."""
 
 
 class CertificateWatch:
@@ -302,6 +308,9 @@ class Source(Protocol):
     def take(self) -> bool:
         """Give what was parsed to the manager; return whether it was new."""
 
+    def count_failure(self) -> None:
+        """Tell the manager that content was not taken."""
+
 
 class FollowedFiles:
     """Files that are only good together: what was taken of them, and what was
@@ -360,9 +369,11 @@ class FollowedFiles:
         known = digest in self._warned
         if known and time.monotonic() < self._retry_at:
             return False
+        prepared = False
         raised: Exception
         try:
             self.prepare(contents)
+            prepared = True
             return self.install()
         except FastnodeError as error:
             said, raised, unexpected = str(error), error, False
@@ -371,6 +382,9 @@ class FollowedFiles:
             said, raised, unexpected = type(error).__name__, error, True
         self._retry_at = time.monotonic() + RETRY_SECONDS
         if not known:
+            if not prepared:
+                # Otherwise the manager itself has refused the content, and counted it.
+                self._source.count_failure()
             self._warned.append(digest)
             log.log(
                 logging.ERROR if unexpected else logging.WARNING,
@@ -423,6 +437,10 @@ class PairSource:
         self._manager.update(new)
         return True
 
+    def count_failure(self) -> None:
+        """See `Source`."""
+        self._manager.count_failed_rotation()
+
 
 class TrustSource:
     """The authorities that a manager trusts, in both directions."""
@@ -454,6 +472,10 @@ class TrustSource:
         if changed:
             self._manager.replace_trust(*new)
         return changed
+
+    def count_failure(self) -> None:
+        """See `Source`."""
+        self._manager.count_failed_rotation()
 
 
 def names_of(files: Iterable[Path]) -> str:

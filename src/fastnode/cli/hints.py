@@ -56,6 +56,11 @@ _OPTIONS: Final = {
     "; renew it and give the new one to update(), or let watch() follow it": (
         "; renew it, and start the command with the new one"
     ),
+    # `fastnode listen` renews its links.
+    (
+        "; links that are up keep the old one, until node.reconnect() or "
+        'NodeOptions(renew_links="reconnect") replaces them'
+    ): "; links that are up are renewed",
     "use Certificate.load_pkcs12, or convert it with openssl": (
         "convert it: openssl pkcs12 -nodes -in FILE -out FILE.pem"
     ),

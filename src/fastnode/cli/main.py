@@ -22,6 +22,7 @@ from fastnode.cli.exit_code import (
     exit_code,
 )
 from fastnode.cli.group import Commands
+from fastnode.cli.health import health
 from fastnode.cli.hints import by_options
 from fastnode.cli.listen import listen
 from fastnode.cli.output import printable
@@ -129,5 +130,5 @@ def cli() -> None:
     """Run the command that was chosen."""
 
 
-for command in (ca, listen, send, call, ping, check, demo):
+for command in (ca, listen, send, call, ping, health, check, demo):
     cli.add_command(command)

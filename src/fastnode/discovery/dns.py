@@ -22,7 +22,13 @@ from fastnode.discovery.failure import DiscoveryError
 from fastnode.discovery.target import DEFAULT_WEIGHT, Target
 from fastnode.discovery.watch import Publish, Watch
 from fastnode.errors import ConfigError
-from fastnode.limits import DEFAULT_PORT
+from fastnode.limits import (
+    DEFAULT_PORT,
+    DNS_LEAST_TTL_SECONDS,
+    DNS_MOST_EMPTY_TTL_SECONDS,
+    DNS_MOST_TTL_SECONDS,
+    DNS_TIMEOUT_SECONDS,
+)
 from fastnode.log_limit import LogLimit
 from fastnode.names import check_port, check_service
 
@@ -30,15 +36,6 @@ __all__ = ["DnsDiscovery", "Lookup"]
 
 log = logging.getLogger("fastnode.discovery")
 
-#: An answer without a TTL, or with TTL 0, is asked for again after so many seconds.
-LEAST_TTL_SECONDS: Final = 1.0
-#: A change is seen within so many seconds, whatever the TTL says.
-MOST_TTL_SECONDS: Final = 30.0
-#: The same for an answer without records. Zones often allow to remember those for an
-#: hour, and then a new service would not be found.
-MOST_EMPTY_TTL_SECONDS: Final = 5.0
-#: One question to all name servers together, seconds.
-TIMEOUT_SECONDS: Final = 5.0
 #: The name of SRV records with ``srv=True`` (RFC 2782).
 SRV_NAME: Final = "_fastnode._tcp.{service}"
 PLACE: Final = "{service}"
@@ -94,9 +91,9 @@ class DnsDiscovery:
         suffix: str = "",
         search: Sequence[str] | None = None,
         nameservers: Sequence[str | tuple[str, int]] | None = None,
-        timeout: float = TIMEOUT_SECONDS,
-        min_ttl: float = LEAST_TTL_SECONDS,
-        max_ttl: float = MOST_TTL_SECONDS,
+        timeout: float = DNS_TIMEOUT_SECONDS,
+        min_ttl: float = DNS_LEAST_TTL_SECONDS,
+        max_ttl: float = DNS_MOST_TTL_SECONDS,
     ) -> None:
         check_port(port, "DnsDiscovery.port")
         if port == 0:
@@ -107,7 +104,9 @@ class DnsDiscovery:
         self._port = port
         self._srv = bool(srv)
         self._pattern = _pattern(srv, suffix)
-        if isinstance(search, str):
+        if search is not None and (
+            isinstance(search, (str, bytes)) or not isinstance(search, Sequence)
+        ):
             raise ConfigError(
                 f"DnsDiscovery.search is {search!r}", hint="write a list of domains"
             )
@@ -139,14 +138,18 @@ class DnsDiscovery:
                 else:
                     targets, ttl = await lookup.hosts(name, self._port)
                 publish(targets)
-                most = self._max_ttl
-                if not targets:
-                    most = min(most, max(MOST_EMPTY_TTL_SECONDS, self._min_ttl))
-                await asyncio.sleep(min(max(ttl, self._min_ttl), most))
+                await asyncio.sleep(self._pause(ttl, empty=not targets))
 
-        most = max(self._max_ttl, LEAST_TTL_SECONDS)
+        most = max(self._max_ttl, DNS_LEAST_TTL_SECONDS)
         where = f"({name} in the DNS)"
         return Watch(service, follow, where=where, most=most)
+
+    def _pause(self, ttl: float, *, empty: bool) -> float:
+        """Return for how many seconds an answer is used."""
+        most = self._max_ttl
+        if empty:
+            most = min(most, max(DNS_MOST_EMPTY_TTL_SECONDS, self._min_ttl))
+        return min(max(ttl, self._min_ttl), most)
 
     def __repr__(self) -> str:
         kind = "SRV" if self._srv else "A and AAAA"
@@ -323,11 +326,12 @@ def _nameservers(given: object) -> tuple[tuple[str, int], ...] | None:
     for each in given:
         host, port = each if isinstance(each, tuple) and len(each) == 2 else (each, 53)
         try:
-            ipaddress.ip_address(host)
+            # An int would be an address too.
+            ipaddress.ip_address(host if isinstance(host, str) else "")
         except ValueError:
             raise ConfigError(f"{each!r} is no name server", hint=hint) from None
         check_port(port, f"the port of the name server {host}")
-        found.append((str(host), port))
+        found.append((host, port))
     return tuple(found)
 
 

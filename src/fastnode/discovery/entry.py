@@ -14,14 +14,13 @@ from typing import Any, Final
 from fastnode.discovery.protocol import AnnouncedNode
 from fastnode.discovery.target import Target, normal_targets
 from fastnode.errors import ConfigError
+from fastnode.limits import MAX_ENTRY_BYTES
 from fastnode.names import NodeName, check_service
 
-__all__ = ["MAX_ENTRY_BYTES", "Entry", "decode_entry", "entry_of"]
+__all__ = ["Entry", "decode_entry", "entry_of"]
 
 #: The form of entries. A reader refuses entries with another number.
 VERSION: Final = 1
-#: One entry: 64 acceptors with the longest host names take less.
-MAX_ENTRY_BYTES: Final = 32 * 1024
 #: Acceptors of one node, and services that it belongs to.
 MAX_ENTRY_TARGETS: Final = 64
 MAX_ENTRY_SERVICES: Final = 64

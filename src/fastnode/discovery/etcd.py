@@ -28,8 +28,9 @@ from fastnode.discovery.etcd_gateway import EtcdGateway, Stream, check_aiohttp
 from fastnode.discovery.failure import DiscoveryError
 from fastnode.discovery.protocol import AnnouncedNode
 from fastnode.discovery.target import Target
-from fastnode.discovery.watch import MAX_TARGETS, Publish, Watch
+from fastnode.discovery.watch import Publish, Watch
 from fastnode.errors import ConfigError
+from fastnode.limits import ETCD_TIMEOUT_SECONDS, ETCD_TTL_SECONDS, MAX_TARGETS
 from fastnode.log_limit import LogLimit
 from fastnode.names import check_service
 
@@ -42,15 +43,10 @@ __all__ = ["EtcdDiscovery"]
 
 log = logging.getLogger("fastnode.discovery")
 
-#: Seconds that a lease lives after its process was killed. etcd rounds up to the time
-#: that it needs to elect a leader, which is 2 s with its usual settings.
-TTL_SECONDS: Final = 10.0
 #: A lease is kept alive so many times within its TTL: two of them may be lost.
 KEEPALIVES: Final = 3
 #: An announcement that failed is tried again after so many seconds, about.
 RETRY_SECONDS: Final = 0.5
-#: A call to one endpoint, seconds. Three endpoints have their turn within a TTL.
-TIMEOUT_SECONDS: Final = 2.0
 #: A node that stops waits for etcd so many seconds, and no longer.
 LEAVE_SECONDS: Final = 2.0
 #: Silence of a watch after which its endpoint is asked, seconds.
@@ -97,8 +93,8 @@ class EtcdDiscovery:
         cert_manager: CertManager | None = None,
         username: str | None = None,
         password: str | None = None,
-        ttl: float = TTL_SECONDS,
-        timeout: float = TIMEOUT_SECONDS,
+        ttl: float = ETCD_TTL_SECONDS,
+        timeout: float = ETCD_TIMEOUT_SECONDS,
     ) -> None:
         self._endpoints = _checked_endpoints(endpoints, secure=cert_manager is not None)
         self._prefix = _checked_prefix(prefix)
@@ -151,7 +147,7 @@ class EtcdDiscovery:
                     # Silent for long. The answer comes from a majority of the members.
                     found = await gateway.read(first, last, limit=1, count_only=True)
                     gone = gateway.endpoint != stream.endpoint
-                    if gone or found.count != len(entries):
+                    if gone or min(found.count, MAX_TARGETS) != len(entries):
                         return
                     continue
                 for key, data in changes.items():

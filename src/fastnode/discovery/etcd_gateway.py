@@ -309,7 +309,9 @@ class Stream:
             DiscoveryError: the stream has ended. etcd ends it when its revisions were
                 compacted, and when it has no leader.
         """
-        while (end := self._buffer.find(b"\n")) < 0:
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
             if len(self._buffer) > MAX_ANSWER_BYTES:
                 raise DiscoveryError(f"{self.endpoint} reports too much at once")
             with _translated(self.endpoint):

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from fastnode.discovery.entry import MAX_ENTRY_BYTES, Entry, decode_entry, entry_of
+from fastnode.discovery.entry import Entry, decode_entry, entry_of
 from fastnode.discovery.failure import DiscoveryError
 from fastnode.discovery.held_file import (
     NEW_SUFFIX,
@@ -25,6 +25,7 @@ from fastnode.discovery.protocol import AnnouncedNode
 from fastnode.discovery.target import Target
 from fastnode.discovery.watch import Publish, Watch
 from fastnode.errors import ConfigError, FastnodeError
+from fastnode.limits import MAX_ENTRY_BYTES
 from fastnode.log_limit import LogLimit
 from fastnode.names import check_service
 
@@ -66,7 +67,7 @@ class LocalDiscovery:
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
         if directory is None:
             path = default_directory()
-        elif isinstance(directory, (str, os.PathLike)) and str(directory):
+        elif isinstance(directory, (str, os.PathLike)) and _is_path(str(directory)):
             path = Path(directory)
         else:
             raise ConfigError(
@@ -194,6 +195,10 @@ class LocalDiscovery:
 
     def __repr__(self) -> str:
         return f"<LocalDiscovery in {self.directory}>"
+
+
+def _is_path(text: str) -> bool:
+    return bool(text) and "\0" not in text
 
 
 def _targets_of(service: str, entries: dict[str, Entry | None]) -> Iterator[Target]:

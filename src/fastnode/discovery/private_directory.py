@@ -22,8 +22,8 @@ __all__ = ["PrivateDirectory", "default_directory"]
 def default_directory() -> Path:
     """Return the directory of this user for the nodes of this host.
 
-    It is ``$XDG_RUNTIME_DIR/fastnode``. Where that variable does not name a directory of
-    this user, it is ``/run/user/UID/fastnode``, and where that does not exist
+    It is ``$XDG_RUNTIME_DIR/fastnode``. If that variable does not name a directory of
+    of this user, it is ``/run/user/UID/fastnode``, and where that does not exist
     ``fastnode-UID`` in the directory for temporary files.
     """
     user = os.geteuid()

@@ -21,22 +21,20 @@ from typing import Final, Self, TypeAlias
 from fastnode.backoff import Backoff
 from fastnode.discovery.target import Target, normal_targets
 from fastnode.dispatch.user_code import HookFailed, name_of, settle, text_of
-from fastnode.limits import CANCEL_SECONDS
+from fastnode.limits import (
+    CANCEL_SECONDS,
+    DISCOVERY_FIRST_PAUSE_SECONDS,
+    DISCOVERY_MOST_PAUSE_SECONDS,
+    MAX_TARGETS,
+)
 from fastnode.log_limit import LogLimit
 from fastnode.names import check_service
 
-__all__ = ["MAX_TARGETS", "Follow", "Publish", "Watch"]
+__all__ = ["Follow", "Publish", "Watch"]
 
 log = logging.getLogger("fastnode.discovery")
 
-#: Targets of one service. A set takes 100 bytes for each, and a directory that somebody
-#: poisoned could name any number.
-MAX_TARGETS: Final = 4096
 
-#: The pause before a directory that could not be asked is asked again: its first
-#: ceiling is a short disturbance, and the highest one is two questions a minute.
-FIRST_PAUSE_SECONDS: Final = 0.1
-MOST_PAUSE_SECONDS: Final = 30.0
 #: Following that worked for so long resets the pause.
 STABLE_SECONDS: Final = 10.0
 
@@ -109,8 +107,8 @@ class Watch:
         follow: Follow,
         *,
         where: str = "",
-        first: float = FIRST_PAUSE_SECONDS,
-        most: float = MOST_PAUSE_SECONDS,
+        first: float = DISCOVERY_FIRST_PAUSE_SECONDS,
+        most: float = DISCOVERY_MOST_PAUSE_SECONDS,
     ) -> None:
         self._service = check_service(service)
         self._what = f"service {service} {where}".strip()

@@ -13,9 +13,11 @@ for that very handler.
 
 cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_SIZE
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastnode.dispatch.batch cimport MESSAGE_BYTES, Batch, BatchLine
+from fastnode.dispatch.counters cimport SAMPLE, EndpointCounters
 from fastnode.dispatch.endpoint cimport Endpoint
 from fastnode.dispatch.handler cimport (
     DONE,
@@ -25,6 +27,7 @@ from fastnode.dispatch.handler cimport (
     Handlers,
     new_delivery,
 )
+from fastnode.dispatch.histogram cimport seconds_now
 from fastnode.dispatch.message cimport Message, make_message
 from fastnode.wire.extension cimport Extension
 from fastnode.wire.frame cimport LANES
@@ -139,18 +142,27 @@ cdef class Batches:
         """Give a batch to its handler."""
         cdef Endpoint endpoint = batch.endpoint
         cdef BatchLine line
+        cdef EndpointCounters counters = endpoint.counters
         cdef double began
+        cdef double exactly = 0
         if batch.confirms is not None:
             self.drop_cancelled(batch)
         if not batch.messages:
             return self.free(batch)
         began = self.handlers.watch.now()
+        if not counters.batches & SAMPLE:
+            exactly = seconds_now()
+        counters.batches += 1
+        counters.begun += <uint64_t>PyList_GET_SIZE(batch.messages)
         if self.handlers.begin_batch(endpoint, batch):
             line = self.lines.get(endpoint)
             if line is None:
                 line = self.lines[endpoint] = BatchLine()
             line.running += 1
         else:
+            if exactly > 0:
+                # A handler that goes on in a task is timed when it ends.
+                counters.times.record(seconds_now() - exactly)
             self.free(batch)
         return self.handlers.watch.tell(endpoint.name, began)
 

@@ -69,6 +69,7 @@ cdef class Dispatcher:
         self.queue = DeliveryQueue(self.handlers, self.batches)
         self.congestion = Congestion(self.handlers, self.queue, self.batches)
         self.early_cancels = {}
+        outbox.errors = registry.counters.reply_errors
         self.handlers.on_end = self.handler_ended
         self.batches.on_rest = self.queue.on_rest = self.rest
         self.queue.on_mark = self.come_through
@@ -175,7 +176,9 @@ cdef class Dispatcher:
         ):
             # Not while the peer leaves its replies unread: refusals are replies too.
             self.early_cancels.pop(call, None)
-            return self.handlers.refuse_busy(call, self.registry.lag.text())
+            return self.handlers.refuse_busy(
+                endpoint, call, self.registry.lag.text()
+            )
         if self.batches.gathered and not (flags & CONFIRMED and endpoint.batch):
             self.batches.hand_over()
             if self.queue.closed:

@@ -2,6 +2,7 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from libc.stdint cimport uint16_t
 
 from fastnode.dispatch.context cimport HandlerContext
+from fastnode.dispatch.counters cimport EndpointCounters, NodeCounters
 from fastnode.dispatch.lag cimport LoopLag
 
 
@@ -37,6 +38,8 @@ cdef class Endpoint:
     # whose turn may come sooner; None where there is no bound.
     cdef object waiting
     cdef object nested
+    # What is counted of it; endpoints beyond a bound share their counters.
+    cdef EndpointCounters counters
     # Of a batch endpoint: each `Batches` that has a batch for it and waits.
     cdef object turns
 
@@ -56,12 +59,17 @@ cdef class EndpointRegistry:
     # The same as of an endpoint, for all of them together.
     cdef Py_ssize_t queued
     cdef readonly Py_ssize_t max_waiting
+    # What the node counts beside the counters of its links.
+    cdef readonly NodeCounters counters
+    # How many endpoints have counters of their own.
+    cdef Py_ssize_t counted_alone
     # Refuses calls while the loop is late; None: nothing does.
     cdef LoopLag lag
     # Grows with every registration: an Endpoint without handler that was looked up
     # under an older generation is looked up again.
     cdef readonly unsigned long generation
 
+    cdef EndpointCounters new_counters(self, str name)
     cdef Endpoint find(self, str name)
 
 

@@ -5,6 +5,7 @@ cimport cython
 from libc.stdint cimport uint16_t
 
 from fastnode.dispatch.context cimport HandlerContext
+from fastnode.dispatch.counters cimport EndpointCounters, NodeCounters
 from fastnode.dispatch.lag cimport LoopLag
 from fastnode.wire.frame cimport LANES
 
@@ -16,15 +17,18 @@ from fastnode.errors import ConfigError, ProtocolError, Side
 from fastnode.limits import (
     ENDPOINT_DICTIONARY_SIZE,
     MAX_CONCURRENCY,
+    MAX_COUNTED_ENDPOINTS,
     MAX_ENDPOINT_NAME_BYTES,
     MAX_WAITING,
 )
 from fastnode.log_limit import LogLimit
 from fastnode.names import RESERVED_PREFIX, check_not_reserved
+from fastnode.sending.codes import OTHER
 
 log = logging.getLogger("fastnode.link")
 
 cdef Py_ssize_t BOOK_SIZE = ENDPOINT_DICTIONARY_SIZE
+cdef Py_ssize_t MAX_COUNTED = MAX_COUNTED_ENDPOINTS
 
 
 cdef bint is_async(object handler) except *:
@@ -42,6 +46,7 @@ cdef class Endpoint:
         self,
         str name not None,
         handler,
+        EndpointCounters counters not None,
         Py_ssize_t most=0,
         *,
         bint batch=False,
@@ -50,6 +55,7 @@ cdef class Endpoint:
         Py_ssize_t max_waiting=-1,
     ):
         self.max_waiting = max_waiting
+        self.counters = counters
         self.name = name
         self.handler = handler
         self.batch = batch
@@ -103,6 +109,7 @@ cdef class EndpointRegistry:
         self.by_name = {}
         self.node = node
         self.limited = LogLimit(log, node=node)
+        self.counters = NodeCounters()
         self.context = HandlerContext()
         self.max_waiting = -1
 
@@ -164,11 +171,40 @@ cdef class EndpointRegistry:
         self.by_name[name] = Endpoint(
             name,
             handler,
+            self.new_counters(name),
             concurrency or 0,
             batch=batch,
             max_waiting=-1 if max_waiting is None else max_waiting,
         )
         self.generation += 1
+
+    cdef EndpointCounters new_counters(self, str name):
+        """Return counters for one more endpoint. Beyond a bound all have the same."""
+        if name == OTHER or self.counted_alone >= MAX_COUNTED:
+            return self.counters.others
+        self.counted_alone += 1
+        return EndpointCounters()
+
+    def counted(self):
+        """Return what is counted of each endpoint, by name.
+
+        Endpoints that share their counters are one entry, "other". So are names that
+        peers made up. Each entry is the `EndpointCounters`, how many asynchronous
+        handlers are under way now, and how many messages and calls wait now.
+        """
+        cdef Endpoint each
+        cdef EndpointCounters others = self.counters.others
+        cdef dict found = {}
+        cdef Py_ssize_t running = 0
+        cdef Py_ssize_t waiting = 0
+        for name, each in self.by_name.items():
+            if each.counters is not others:
+                found[name] = each.counters, each.running, each.queued
+            else:
+                running += each.running
+                waiting += each.queued
+        found[OTHER] = others, running, waiting
+        return found
 
     def add_reserved(self, str name not None, handler):
         """Register a plain handler of fastnode itself.
@@ -176,7 +212,9 @@ cdef class EndpointRegistry:
         Args:
             name: begins with the reserved prefix.
         """
-        self.by_name[name] = Endpoint(name, handler, reserved=True)
+        self.by_name[name] = Endpoint(
+            name, handler, self.counters.others, reserved=True
+        )
         self.generation += 1
 
     def set_fallback(self, handler):
@@ -207,7 +245,12 @@ cdef class EndpointRegistry:
         if found is None:
             # A peer of a newer version may ask for what this version does not have.
             reserved = name.startswith(RESERVED_PREFIX)
-            return Endpoint(name, None if reserved else self.fallback, invented=True)
+            return Endpoint(
+                name,
+                None if reserved else self.fallback,
+                self.counters.others,
+                invented=True,
+            )
         return <Endpoint>found
 
 

@@ -54,6 +54,8 @@ cdef class Delivery:
     # given where they are more than one.
     cdef object coroutine
     cdef Batch batch
+    # When its handler began, see `seconds_now`.
+    cdef double began
     # Calls of its own that the handler waits for; whether `size` is not counted.
     cdef Py_ssize_t calls
     cdef bint excused
@@ -129,6 +131,15 @@ cdef class Handlers:
         int flags,
         Extension extension,
     ) except -1
+    cdef int run(
+        self,
+        Endpoint endpoint,
+        bytes payload,
+        int lane,
+        uint32_t call,
+        int flags,
+        Extension extension,
+    ) except -1
     cdef bint is_over(self, Extension extension) except? True
     cdef int refuse_late(self, Endpoint endpoint, uint32_t call) except -1
     cdef bytes begin_plain(self, Decoder decoder, EndpointNumbers numbers)
@@ -153,15 +164,13 @@ cdef class Handlers:
     ) except -1
     cdef int confirm(self, Batch batch) except -1
     cdef int nobody(self, Endpoint endpoint, uint32_t call, int flags) except -1
-    cdef int reply(self, uint32_t call, object result) except -1
-    cdef int refuse_for(self, uint32_t call, object error) except -1
     cdef int start(self, object awaitable, Delivery delivery) except -1
     cdef int handler_ended(self, Delivery delivery, object result, object error) except -1
     cdef int answer(
         self, Endpoint endpoint, uint32_t call, object result, object error
     ) except -1
     cdef int finish(self, Delivery delivery) except -1
-    cdef int refuse_busy(self, uint32_t call, str text) except -1
+    cdef int refuse_busy(self, Endpoint endpoint, uint32_t call, str text) except -1
     cdef bint cancel(self, uint32_t call, bint late) except? True
     cdef int close(self) except -1
     cdef int begin_failed(self, object error) except -1

@@ -7,6 +7,9 @@ loop that cannot keep up.
 
 cimport cython
 
+from fastnode.dispatch.histogram cimport Histogram
+
+from math import inf
 from time import monotonic
 
 from fastnode.limits import LAG_LEAST_SECONDS, LAG_MOST_SECONDS, LAG_PARTS
@@ -17,12 +20,15 @@ cdef class LoopLag:
     """Measures the lag of a loop.
 
     Args:
-        most: seconds that the loop may be late.
+        most: seconds that the loop may be late; None: there is no bound, and the lag is
+            only recorded.
     """
 
-    def __init__(self, double most):
-        self.most = most
-        self.interval = min(max(most / LAG_PARTS, LAG_LEAST_SECONDS), LAG_MOST_SECONDS)
+    def __init__(self, most):
+        self.most = inf if most is None else most
+        self.times = Histogram()
+        self.interval = max(self.most / LAG_PARTS, LAG_LEAST_SECONDS)
+        self.interval = min(self.interval, LAG_MOST_SECONDS)
 
     def start(self, loop):
         """Measure the lag of this loop, from now on until `stop`."""
@@ -41,8 +47,17 @@ cdef class LoopLag:
         """Take a measurement, and have the next one made."""
         cdef double now = monotonic()
         self.late = now - self.due
+        self.times.record(self.late)
         self.due = now + self.interval
         self.timer = self.loop.call_later(self.interval, self.tick)
+
+    @property
+    def seconds(self):
+        """How late the loop is, in seconds: at this moment, or when it was last
+        measured, whichever is more. 0 if nothing is measured."""
+        if self.timer is None:
+            return 0.0
+        return max(self.late, <double>monotonic() - self.due, 0.0)
 
     cdef bint over(self) noexcept:
         """Whether the loop is too late, at this moment or when it was last measured."""

@@ -302,7 +302,7 @@ cdef class DeliveryQueue:
             return 0
         delivery.state = DONE
         self.handlers.calls.pop(delivery.call, None)
-        return self.handlers.refuse_busy(delivery.call, text)
+        return self.handlers.refuse_busy(delivery.endpoint, delivery.call, text)
 
     cdef int wait_at_endpoint(self, Delivery delivery) except -1:
         """Wait for a full endpoint, in order over all links."""

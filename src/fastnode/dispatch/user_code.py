@@ -24,6 +24,7 @@ from fastnode.limits import MAX_REASON_BYTES
 
 __all__ = [
     "HookFailed",
+    "awaited",
     "contain",
     "end_program",
     "is_cancelled",
@@ -94,6 +95,11 @@ def contain(error: BaseException) -> HookFailed:
     """Return what is raised instead of an exception of user code."""
     end_program(error)
     return HookFailed(error)
+
+
+async def awaited(awaitable: Awaitable[Any]) -> Any:
+    """Return a coroutine for an awaitable that is none, such as a future."""
+    return await awaitable
 
 
 async def settle(awaitable: Awaitable[Any]) -> Any:

@@ -20,6 +20,11 @@ cdef class Windows:
     # Only calls of handlers, and replies, are granted: the link holds what it received.
     cdef bint shut
 
+    # The lanes where nothing is granted because too much is held, one bit each; and how
+    # often a lane came to that.
+    cdef unsigned int at_limit
+    cdef uint64_t limited
+
     # Called where nothing is granted because too much is held; None: the peer does not
     # take PAUSE.
     cdef object on_full

@@ -103,9 +103,13 @@ cdef class Windows:
         if self.owed[lane] < self.least_grant(lane):
             return 0
         if self.held[lane] > self.room:
+            if not self.at_limit >> lane & 1:
+                self.at_limit |= <unsigned int>1 << lane
+                self.limited += 1
             if self.on_full is not None and lane < INNER_LANE:
                 self.on_full()
             return 0
+        self.at_limit &= ~(<unsigned int>1 << lane)
         if (
             (not self.shut or lane == INNER_LANE or lane == BULK_REPLY_LANE)
             and not self.waits(lane)

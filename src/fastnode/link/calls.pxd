@@ -1,5 +1,6 @@
 from libc.stdint cimport uint32_t, uint64_t
 
+from fastnode.dispatch.counters cimport NodeCounters
 from fastnode.link.busy_poll cimport PolledReply
 from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.decoder cimport Decoder
@@ -16,6 +17,8 @@ cdef class CallTable:
     cdef dict waiting
     # The metadata of the replies to requests: number -> mapping.
     cdef dict found
+    # What the node counts of its calls.
+    cdef NodeCounters counters
     # Calls that the peer did not begin, because their time was over.
     cdef uint64_t expired_there
     # It was said that the peer takes no metadata.
@@ -30,6 +33,7 @@ cdef class CallTable:
     # Called when no call waits any more.
     cdef object on_idle
 
+    cdef int count_failed(self, error) except -1
     cdef uint32_t free_number(self) except 0
     cdef int replied(self, Decoder decoder, bytes payload) except -1
     cdef int take_metadata(self, uint32_t number, bytes block) except -1

@@ -3,7 +3,9 @@
 cimport cython
 from libc.stdint cimport uint32_t
 
+from fastnode.dispatch.counters cimport NodeCounters
 from fastnode.dispatch.handler cimport Delivery, current
+from fastnode.dispatch.histogram cimport seconds_now
 from fastnode.link.busy_poll cimport BusyPoll, PolledReply
 from fastnode.sending.outbox cimport Outbox, fail
 from fastnode.wire.decoder cimport Decoder
@@ -16,11 +18,13 @@ from fastnode.wire.extension cimport (
 from fastnode.wire.frame cimport CALL, CANCEL, CONFIRM, DATA_LANE
 
 import logging
+from asyncio import CancelledError
 from struct import Struct
 
 from fastnode.errors import (
     Busy,
     CallTimeout,
+    FastnodeError,
     MessageTooLarge,
     NoSuchEndpoint,
     RemoteError,
@@ -59,7 +63,14 @@ cdef object NUMBER = Struct(">I")
 cdef class CallTable:
     """Gives calls their numbers and replies their callers."""
 
-    def __init__(self, loop, Outbox outbox not None, BusyPoll poll not None):
+    def __init__(
+        self,
+        loop,
+        Outbox outbox not None,
+        BusyPoll poll not None,
+        NodeCounters counters not None,
+    ):
+        self.counters = counters
         self.loop = loop
         self.outbox = outbox
         self.polled = PolledReply(poll)
@@ -101,6 +112,7 @@ cdef class CallTable:
         # After that step the peer sees the call, so it is abandoned.
         cdef bint is_queued = False
         cdef bint handler_waits = False
+        cdef double began = seconds_now()
         timer = None
         # Most are checked without a call of Python.
         if timeout is not None and not (
@@ -122,6 +134,8 @@ cdef class CallTable:
             make_block(False, None, 1, metadata)
             self.say_no_metadata()
         number = self.free_number()
+        # The key of the dicts, made once: `number` would be converted at each use.
+        key = number
         future = self.loop.create_future()
         under_way = len(self.waiting) + 1
         at_once = under_way == 1 or (
@@ -134,9 +148,9 @@ cdef class CallTable:
                 )
             if not at_once:
                 self.outbox.schedule()
-            self.waiting[number] = future
+            self.waiting[key] = future
             if request_id is not None:
-                self.found[number] = NO_METADATA
+                self.found[key] = NO_METADATA
             self.outbox.call(
                 CONFIRM if confirm else CALL,
                 endpoint,
@@ -164,9 +178,10 @@ cdef class CallTable:
             if under_way <= FEW:
                 self.polled.begin(self.loop, number)
             payload = await future
+            self.counters.calls.record(seconds_now() - began)
             if request_id is None:
                 return payload
-            return Reply(payload, self.found[number], self.peer, attempt)
+            return Reply(payload, self.found[key], self.peer, attempt)
         except BaseException as error:
             # Cancelled, or out of memory. Otherwise the reply or error has come.
             if is_queued and (future.cancelled() or not future.done()):
@@ -176,19 +191,36 @@ cdef class CallTable:
                 if isinstance(error, TypeError):
                     # What `await` raises where there is no memory for its iterator.
                     raise MemoryError() from error
+            self.count_failed(error)
             raise
         finally:
             if request_id is not None:
-                self.found.pop(number, None)
+                self.found.pop(key, None)
             if timer is not None:
                 timer.cancel()
-            self.waiting.pop(number, None)
+            self.waiting.pop(key, None)
             if self.polled.number == number:
                 self.polled.stop_polling(False)
             if handler_waits:
                 handling.go_on()
             if self.on_idle is not None and not self.waiting:
                 self.on_idle()
+
+    cdef int count_failed(self, error) except -1:
+        """Count a call or confirmed message of this node that failed."""
+        cdef object code = "unknown"
+        if isinstance(error, CallTimeout):
+            self.counters.timed_out += 1
+        if isinstance(error, FastnodeError):
+            code = error.code
+        elif isinstance(error, CancelledError):
+            code = "cancelled"
+        try:
+            self.counters.call_errors.add(code)
+        except MemoryError:
+            # The caller is told of its own error nevertheless.
+            pass
+        return 0
 
     def say_no_metadata(self):
         """The peer does not take metadata: say so, once."""
@@ -307,12 +339,17 @@ cdef class CallTable:
         return 0
 
     cdef int close(self, error) except -1:
-        """Every call that still waits fails with this."""
+        """Every call that still waits fails with this error.
+
+        A call that the peer has certainly not begun does not count as unanswered. It
+        may be sent on another link, as `Node.call` does.
+        """
         cdef dict waiting = self.waiting
+        cdef bint may_have_begun = error.begun != "no"
         self.on_idle = None
         for future in waiting.values():
             if not future.done():
-                self.unanswered += 1
+                self.unanswered += may_have_begun
                 fail(future, error)
         waiting.clear()
         return 0

@@ -56,6 +56,7 @@ cdef class Connection:
     cdef bint may_read(self) except? True
     cdef int take_in(self, Py_ssize_t nbytes, bint eof) except -1
     cdef int receive_guarded(self, Py_ssize_t nbytes, bint eof) except -1
+    cdef int keep_after_failure(self) except -1
     cdef int advance(self) except -1
     cdef int read_frames(self) except -1
     cdef int stop_timer(self) except -1

@@ -234,6 +234,7 @@ cdef class Connection:
                 self.context.leave()
 
     cdef int receive_guarded(self, Py_ssize_t nbytes, bint eof) except -1:
+        cdef bint kept = False
         self.taker.on_bytes()
         self.watch.start()
         self.outbox.in_read = True
@@ -244,20 +245,28 @@ cdef class Connection:
             if eof:
                 self.engine.feed_eof()
             self.advance()
+            # The buffer is that of all links.
+            self.engine.keep()
+            kept = True
         except Exception as error:
             self.failed(error)
         finally:
             self.outbox.in_read = False
-            # The buffer is that of all links.
-            try:
-                self.engine.keep()
-            except Exception as error:
-                self.failed(error)
+            if not kept:
+                self.keep_after_failure()
         if self.outbox.scheduled:
             self.outbox.scheduled = False
             self.outbox.flush()
         if nbytes == self.receive.shape[0]:
             self.filled()
+        return 0
+
+    cdef int keep_after_failure(self) except -1:
+        """Have the engine copy what it still needs of the receive buffer."""
+        try:
+            self.engine.keep()
+        except Exception as error:
+            self.failed(error)
         return 0
 
     def failed(self, error):

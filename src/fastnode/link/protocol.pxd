@@ -48,6 +48,9 @@ cdef class LinkProtocol(FrameTaker):
     # receive callback was slow.
     cdef object on_slow
 
+    # When the connection was there, see `seconds_now`.
+    cdef double made
+
     # The orderly end.
     cdef bint goodbye_received
     cdef object close_reason

@@ -14,6 +14,7 @@ cimport cython
 from fastnode.buffers.pool cimport BufferPool
 from fastnode.dispatch.dispatcher cimport Dispatcher
 from fastnode.dispatch.endpoint cimport EndpointRegistry
+from fastnode.dispatch.histogram cimport seconds_now
 from fastnode.link.calls cimport LATE, CallTable
 from fastnode.link.connection cimport Connection, FrameTaker
 from fastnode.link.extensions cimport Extensions
@@ -135,7 +136,9 @@ cdef class LinkProtocol(FrameTaker):
             connection.failed,
             settings.hello.window,
         )
-        self.calls = CallTable(self.loop, self.outbox, settings.poll)
+        self.calls = CallTable(
+            self.loop, self.outbox, settings.poll, registry.counters
+        )
         self.succession = Succession(self, self.outbox, self.dispatcher, self.calls)
         self.extensions = Extensions(
             self, self.decoder, self.outbox, self.dispatcher
@@ -276,6 +279,7 @@ cdef class LinkProtocol(FrameTaker):
     # --- what the connection tells -------------------------------------------
 
     cdef int on_made(self) except -1:
+        self.made = seconds_now()
         return self.handshake.begin()
 
     cdef int on_secure(self) except -1:
@@ -410,6 +414,7 @@ cdef class LinkProtocol(FrameTaker):
     def come_up(self):
         """Both sides have accepted each other."""
         self.connection.stop_timer()
+        self.dispatcher.registry.counters.handshakes.record(seconds_now() - self.made)
         self.dispatcher.set_peer(self.peer)
         self.calls.set_peer(self.peer)
         self.outbox.peer = self.peer
@@ -466,6 +471,42 @@ cdef class LinkProtocol(FrameTaker):
             calls_expired=self.dispatcher.handlers.expired,
             calls_expired_at_peer=self.calls.expired_there,
             calls_refused=self.dispatcher.handlers.refused,
+        )
+
+    def counters(self):
+        """What is counted of the link, in the order of `COUNTERS` in
+        `fastnode.link.stats`. No count ever goes back, and none changes after the link
+        is gone and its handlers have finished."""
+        return (
+            self.outbox.messages,
+            self.dispatcher.handlers.messages_received,
+            self.outbox.calls,
+            self.dispatcher.calls_received,
+            self.outbox.bytes_written,
+            self.connection.bytes_received,
+            self.dispatcher.handlers.unhandled,
+            self.dispatcher.handlers.errors,
+            self.extensions.dropped,
+            self.dispatcher.handlers.expired,
+            self.calls.expired_there,
+            self.dispatcher.handlers.refused,
+            self.dispatcher.windows.limited,
+        )
+
+    def gauges(self):
+        """What goes on at this moment, in the order of `GAUGES` in
+        `fastnode.link.stats`."""
+        cdef unsigned int lanes = self.dispatcher.windows.at_limit
+        cdef int at_limit = 0
+        while lanes:
+            at_limit += lanes & 1
+            lanes >>= 1
+        return (
+            len(self.calls.waiting),
+            len(self.dispatcher.handlers.calls),
+            self.dispatcher.handlers.running,
+            at_limit,
+            self.outbox.encoder.data.credit <= 0 and self.outbox.size() > 0,
         )
 
     # --- a newer link takes over, see fastnode.link.succession ------------------

@@ -14,11 +14,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fastnode.backoff import Backoff
 from fastnode.dispatch.user_code import HookFailed, settle
-from fastnode.limits import CANCEL_SECONDS
+from fastnode.limits import ANNOUNCE_SECONDS, CANCEL_SECONDS, WITHDRAW_SECONDS
 from fastnode.log_limit import LogLimit
 from fastnode.loggers import fields
 
@@ -34,13 +34,6 @@ Announce: TypeAlias = (
 )
 
 log = logging.getLogger("fastnode.node")
-
-#: How long a discovery may take to announce a node, seconds: all members of a cluster
-#: have their turn meanwhile.
-ANNOUNCE_SECONDS: Final = 30.0
-#: How long a discovery may take to withdraw it. A node that stops waits for it, while
-#: its peers turn away.
-WITHDRAW_SECONDS: Final = 5.0
 
 
 class Announcer:
@@ -89,17 +82,30 @@ class Announcer:
         if ready and self._task is None and not self._closing:
             self._task = self._start(self._run())
 
-    async def close(self) -> None:
-        """Withdraw the node for good; wait until that is done, or its time is over."""
+    async def close(self, timeout: float) -> None:
+        """Withdraw the node for good, and wait until that is done.
+
+        Args:
+            timeout: seconds, after which the discovery is cancelled. It has
+                WITHDRAW_SECONDS at most.
+        """
         self._closing = True
         self.ready_changed(False)
         task = self._task
         if task is None:
             return
-        if not self._announced:
-            task.cancel()  # it waits, or it announces
-        # The discovery has its own limit. This one is for what ignores cancellation.
-        await asyncio.wait([task], timeout=WITHDRAW_SECONDS + CANCEL_SECONDS)
+        if self._announced:
+            await asyncio.wait([task], timeout=min(timeout, WITHDRAW_SECONDS))
+            if not task.done():
+                log.warning(
+                    "%s was not withdrawn by %s in time",
+                    self._node.name,
+                    self._where,
+                    extra=fields("not_announced", node=self._node.name),
+                )
+        # Otherwise it waits, or it announces.
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_SECONDS)
         if not task.done():
             log.error(
                 "%s: %s goes on announcing though it was cancelled",

@@ -192,6 +192,8 @@ class Attempt:
                 # connects, and never calls its connection_lost.
                 self._give_up(made[0])
                 made.pop().connection_lost(None)
+            if isinstance(error, Exception):
+                self._context.unreached[name_of(error)] += 1
             if isinstance(error, TimeoutError):
                 text = f"no TCP connection with {self.candidate} in time"
                 raise TimeoutError(text) from None

@@ -75,7 +75,7 @@ class Checks:
             raise ConfigError(
                 f"the check {name!r} is {function!r}, which cannot be called",
                 side=Side.LOCAL,
-                hint="pass a function without arguments, plain or async",
+                hint="a check is a function without arguments, plain or async",
             )
         for what, value in (("interval", interval), ("timeout", timeout)):
             if not LEAST_SECONDS <= check_timeout(value) <= MOST_SECONDS:

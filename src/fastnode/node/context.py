@@ -81,6 +81,7 @@ class NodeContext:
         pool: slabs for frames.
         receive_buffer: takes the ciphertext of the link that is being read.
         dial_stats: counts the results of dials.
+        unreached: counts attempts to dial that found nobody, by the name of the error.
         dial_limit: limits log lines about dials that failed.
         on_refused: called for each connection to an acceptor that became no link.
         slow: warns about callbacks that block the loop.
@@ -104,6 +105,7 @@ class NodeContext:
     dial_limit: LogLimit
     on_refused: OnRefused | None
     slow: SlowCallbacks
+    unreached: Counter[str] = field(default_factory=Counter)
     failed: FailedAddresses = field(default_factory=FailedAddresses)
     recheck: Recheck | None = None
     renewal: Renewal | None = None

@@ -72,6 +72,11 @@ class Departure:
         self._waits: set[LinkProtocol] = set()
         self._news: asyncio.Future[None] | None = None
 
+    @property
+    def left(self) -> float:
+        """Seconds that are left for all of it."""
+        return self._all.left
+
     def shorten(self, timeout: float) -> None:
         """Let the node have at most so many seconds from now on."""
         self._all.shorten(timeout)

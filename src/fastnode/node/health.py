@@ -121,12 +121,12 @@ class Readiness:
     def want(self, ready: bool) -> None:
         """Take the word of the program. It counts while the node is up."""
         self._wanted = ready
-        self._tell()
+        self._tell(said=True)
 
     def enter(self, phase: Phase) -> None:
         """Go on to the next phase."""
         self._phase = phase
-        self._tell()
+        self._tell(said=False)
 
     def on_change(self, callback: OnReadyChange) -> None:
         """Call `callback` with each change of `ready`.
@@ -137,7 +137,12 @@ class Readiness:
         check_plain("the callback of on_ready_change", callback)
         self._callbacks.append(callback)
 
-    def _tell(self) -> None:
+    def _tell(self, *, said: bool) -> None:
+        """Tell of a change.
+
+        Args:
+            said: the program has said so. Otherwise other lines of the log say why.
+        """
         # A callback may change the state again. Then everyone hears of the first change
         # before anyone hears of the second one.
         if self._telling:
@@ -146,7 +151,8 @@ class Readiness:
         try:
             while self._told != self.ready:
                 self._told = self.ready
-                log.info(
+                log.log(
+                    logging.INFO if said else logging.DEBUG,
                     "%s is %s",
                     self._name,
                     "ready" if self._told else "not ready",

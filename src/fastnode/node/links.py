@@ -73,7 +73,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastnode.dispatch.user_code import HookFailed
 from fastnode.errors import (
     CloseReason,
     DuplicateLink,
@@ -85,10 +84,10 @@ from fastnode.errors import (
 from fastnode.limits import CHECK_SECONDS, LINGER_SECONDS, MAX_RETIRING_LINKS
 from fastnode.link.instances import is_additional
 from fastnode.link.machine import State
+from fastnode.link.stats import LinkTotals
 from fastnode.log_limit import LogLimit
 from fastnode.loggers import fields
 from fastnode.node.deadline import wait_cancelled
-from fastnode.options import check_plain
 
 if TYPE_CHECKING:
     from fastnode.errors import FastnodeError
@@ -96,12 +95,11 @@ if TYPE_CHECKING:
     from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
     from fastnode.node.deadline import Deadline
+    from fastnode.node.link_events import LinkEvents
     from fastnode.node.pending import PendingConnections
-    from fastnode.node.slow import SlowCallbacks
-    from fastnode.options import OnLinkDown, OnLinkUp
     from fastnode.peer import Address, Peer
 
-__all__ = ["LinkEvents", "LinkRegistry", "older"]
+__all__ = ["LinkRegistry", "older"]
 
 log = logging.getLogger("fastnode.node")
 
@@ -129,66 +127,6 @@ class InstanceDial(Protocol):
     async def attempt_over(self) -> None: ...
 
 
-class LinkEvents:
-    """Calls `on_link_up` and `on_link_down`, in the order of the events.
-
-    Callbacks run in a later turn of the loop, so none runs while a link changes state.
-    """
-
-    def __init__(
-        self,
-        slow: SlowCallbacks,
-        on_up: OnLinkUp | None = None,
-        on_down: OnLinkDown | None = None,
-    ) -> None:
-        self._slow = slow
-        self._on_up = [on_up] if on_up is not None else []
-        self._on_down = [on_down] if on_down is not None else []
-
-    def add_up(self, callback: OnLinkUp) -> None:
-        """Call `callback` with each link that comes up.
-
-        Raises:
-            ConfigError: it is no plain function.
-        """
-        check_plain("the callback of on_link_up", callback)
-        self._on_up.append(callback)
-
-    def add_down(self, callback: OnLinkDown) -> None:
-        """Call `callback` with each link that goes down, and the reason.
-
-        Raises:
-            ConfigError: it is no plain function.
-        """
-        check_plain("the callback of on_link_down", callback)
-        self._on_down.append(callback)
-
-    def up(self, link: Link) -> None:
-        """Report a link that has come up."""
-        for callback in self._on_up:
-            asyncio.get_running_loop().call_soon(
-                self._tell, "on_link_up", callback, link
-            )
-
-    def down(self, link: Link, reason: FastnodeError) -> None:
-        """Report a link that has gone down."""
-        for callback in self._on_down:
-            asyncio.get_running_loop().call_soon(
-                self._tell, "on_link_down", callback, link, reason
-            )
-
-    def _tell(self, hook: str, callback: Callable[..., object], *what: Any) -> None:
-        try:
-            self._slow.call(hook, callback, *what)
-        except HookFailed as failed:
-            log.error(
-                "a callback for links raised: %r",
-                callback,
-                exc_info=failed.error,
-                extra=fields("hook_failed", hook=hook, error=failed.error),
-            )
-
-
 class LinkRegistry:
     """Every connection of a node, from its first byte to its last."""
 
@@ -207,6 +145,8 @@ class LinkRegistry:
         self._up: dict[LinkProtocol, Link] = {}
         self._all: set[LinkProtocol] = set()
         self._finishing: set[LinkProtocol] = set()
+        #: Counts what the links did that are not registered any more.
+        self.totals = LinkTotals()
         self._waiters: dict[str, set[asyncio.Future[Link]]] = {}
         self._changes: dict[str, asyncio.Future[None]] = {}
         # Links that were reported to be up, and successors of such links.
@@ -494,9 +434,7 @@ class LinkRegistry:
         assert peer is not None
         self._confirmed(protocol)
         self._up[protocol] = link
-        # Many nodes do not log at INFO, and each link would pay for the fields.
-        if log.isEnabledFor(logging.INFO):
-            log.info("link up: %s", peer, extra=self._fields("link_up", protocol, peer))
+        self._log_up(protocol, peer)
         succession = protocol.succession
         succession.on_asked = self.on_asked
         protocol.extensions.on_leaving = self.peer_leaves
@@ -506,18 +444,8 @@ class LinkRegistry:
         if predecessor is not None and not self._succeed(predecessor, protocol):
             return
         if self.addressable(peer):
-            for old in self.links_of(peer.name):
-                if old is predecessor:
-                    continue
-                if is_beside(peer, old):
-                    self._check_if_restarted(old, peer)
-                elif self._stays(old, peer):
-                    # If the old link is dead, the next dial of the peer is admitted.
-                    self._check(old)
-                    self._end_loser(protocol)
-                    return
-                else:
-                    self._end_older(old, peer)
+            if not self._outlasts_others(protocol, peer, predecessor):
+                return
             self._name(protocol, peer, predecessor)
         if predecessor is not None and predecessor in self._told:
             # For callbacks it is the same link on a new connection.
@@ -528,11 +456,32 @@ class LinkRegistry:
         if self.on_late is not None:
             self.on_late(protocol)
 
+    def _outlasts_others(
+        self, protocol: LinkProtocol, peer: Peer, predecessor: LinkProtocol | None
+    ) -> bool:
+        """Settle which links of a node name stay, now that one has come up. Return
+        whether this one does; otherwise it was ended."""
+        for old in self.links_of(peer.name):
+            if old is predecessor:
+                continue
+            if is_beside(peer, old):
+                self._check_if_restarted(old, peer)
+            elif self._stays(old, peer):
+                # If the old link is dead, the next dial of the peer is admitted.
+                self._check(old)
+                self._end_loser(protocol)
+                return False
+            else:
+                self._end_older(old, peer)
+        return True
+
     def _name(
         self, protocol: LinkProtocol, peer: Peer, predecessor: LinkProtocol | None
     ) -> None:
         """Let new messages take a link. It becomes addressable if no other one is."""
         known = self._by_name.get(peer.name)
+        # A link whose peer stops can be succeeded, and took nothing any more.
+        gone = predecessor if predecessor in self.links_of(peer.name) else None
         if known is not None and known is not predecessor:
             self._others.setdefault(peer.name, {})[peer.instance] = protocol
         else:
@@ -544,8 +493,8 @@ class LinkRegistry:
             self._changed(peer.name)
         for watcher in self.watchers:
             watcher(protocol, True)
-            if predecessor is not None:
-                watcher(predecessor, False)
+            if gone is not None:
+                watcher(gone, False)
 
     def _unname(self, protocol: LinkProtocol, peer: Peer) -> None:
         """Let new messages take a link no more. If it was addressable, the link with
@@ -758,6 +707,11 @@ class LinkRegistry:
                 extra=self._fields("link_down", protocol, protocol.peer, error),
             )
 
+    def _log_up(self, protocol: LinkProtocol, peer: Peer) -> None:
+        # Many nodes do not log at INFO, and each link would pay for the fields.
+        if log.isEnabledFor(logging.INFO):
+            log.info("link up: %s", peer, extra=self._fields("link_up", protocol, peer))
+
     def _fields(
         self,
         event: str,
@@ -776,11 +730,14 @@ class LinkRegistry:
         if protocol.running:
             self._finishing.add(protocol)
             protocol.when_idle(partial(self._finished, protocol))
+        else:
+            self.totals.add(protocol)
 
     def _finished(self, protocol: LinkProtocol) -> None:
         """Forget a link whose socket is closed and whose last handler has finished."""
         protocol.when_idle(None)
         self._finishing.discard(protocol)
+        self.totals.add(protocol)
 
     def disown(self) -> None:
         """Forget all links: they belong to another process."""

@@ -127,7 +127,7 @@ class Maintenance:
     def _tick(self) -> None:
         assert self._loop is not None
         self._pool.trim()
-        self._expiry.log_due(self._cert_managers())
+        self._expiry.log_due(self.cert_managers())
         self._ticker = self._loop.call_later(TICK_SECONDS, self._tick)
 
     def _spare_kept(self) -> None:
@@ -151,7 +151,8 @@ class Maintenance:
         if self._pool.spares:
             self._spare_kept()
 
-    def _cert_managers(self) -> Iterator[CertManager | None]:
+    def cert_managers(self) -> Iterator[CertManager | None]:
+        """Return the managers of all certificates that the node shows."""
         if not self._network.plaintext:
             yield self._manager
             yield from (acceptor.cert_manager for acceptor in self._acceptors)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from fastnode import limits
 from fastnode.buffers.pool import BufferPool
 from fastnode.dispatch.current import handler_peer
 from fastnode.dispatch.lag import LoopLag
 from fastnode.errors import (
-    CallTimeout,
     ConfigError,
     HandshakeError,
-    LinkClosed,
     NoRoute,
     OutOfResources,
     Side,
@@ -30,14 +26,11 @@ from fastnode.names import NodeName, check_timeout
 from fastnode.node.acceptor import Acceptor
 from fastnode.node.admission import Admission
 from fastnode.node.announcer import Announcer
+from fastnode.node.calling import Calling
 from fastnode.node.condition import Condition
 from fastnode.node.context import DialStats, NodeContext, groups_of, wanted_of
 from fastnode.node.deadline import (
-    connect_with_deadline,
-    inherited,
-    timed_out,
     wait_cancelled,
-    with_deadline,
 )
 from fastnode.node.departure import Departure
 from fastnode.node.dial import Dialer
@@ -45,13 +38,15 @@ from fastnode.node.endpoints import Endpoints, elsewhere
 from fastnode.node.fork import ForkGuard
 from fastnode.node.instances import Instances
 from fastnode.node.keeper import Keeper
-from fastnode.node.links import LinkEvents, LinkRegistry
+from fastnode.node.link_events import LinkEvents
+from fastnode.node.links import LinkRegistry
 from fastnode.node.maintenance import Maintenance
 from fastnode.node.recheck import Recheck
 from fastnode.node.renewal import Renewal, RenewalStats
-from fastnode.node.sending import CLOSED_TRIES, Sending, untouched
+from fastnode.node.sending import CLOSED_TRIES
 from fastnode.node.services import Services
 from fastnode.node.slow import SlowCallbacks
+from fastnode.node.snapshot import Snapshot
 from fastnode.node.startup_warnings import warn_at_start
 from fastnode.node.succession import Successions
 from fastnode.node.targets import Targets
@@ -62,10 +57,10 @@ from fastnode.wire.hello import new_instance
 if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
     from fastnode.discovery.protocol import Discovery
-    from fastnode.dispatch.reply import Reply
     from fastnode.link.protocol import LinkProtocol
     from fastnode.link.stats import Undelivered
-    from fastnode.options import OnLinkDown, OnLinkUp, Priority
+    from fastnode.node.stats import NodeStats
+    from fastnode.options import OnLinkDown, OnLinkUp
     from fastnode.service.retry import Retry
     from fastnode.service.service import Service
     from fastnode.service.status import Policy
@@ -79,7 +74,7 @@ Result = TypeVar("Result")
 log = logging.getLogger("fastnode.node")
 
 
-class Node(Endpoints, Condition):
+class Node(Endpoints, Condition, Calling):
     """One running node. Made by `start_node`; belongs to the loop it was started on.
 
     Args:
@@ -112,8 +107,10 @@ class Node(Endpoints, Condition):
         self._routes = RouteTable(network.routes)
         Endpoints.__init__(self, str(self._name))
         shed_above = self._options.shed_above
-        self._lag = None if shed_above is None else LoopLag(shed_above)
-        self._endpoints.limit(self._options.max_waiting, self._lag)
+        self._lag = LoopLag(shed_above)
+        self._endpoints.limit(
+            self._options.max_waiting, None if shed_above is None else self._lag
+        )
         self._instance = new_instance(self._options.group)
         verifies = not network.plaintext and not network.insecure_skip_verify
         slow = SlowCallbacks(
@@ -138,15 +135,7 @@ class Node(Endpoints, Condition):
                 wanted_of(groups),
                 2 * network.handshake_timeout,
             )
-        self._renewal: Renewal | None = None
-        renews = self._options.renew_links == "reconnect" and not network.plaintext
-        if renews or self._options.max_link_age is not None:
-            self._renewal = Renewal(
-                str(self._name),
-                self._renew,
-                certificates=renews,
-                max_age=self._options.max_link_age,
-            )
+        self._renewal = Renewal.of(str(self._name), self._options, self._renew)
         self._context = NodeContext(
             name=self._name,
             plaintext=network.plaintext,
@@ -176,7 +165,7 @@ class Node(Endpoints, Condition):
             renewal=self._renewal,
         )
         self._budget = self._context.settings.budget
-        self._sending = Sending(self._links, self._budget)
+        Calling.__init__(self, self._links, self._budget, self.connect)
         self._successions = Successions(self._context)
         self._acceptors: tuple[Acceptor, ...] = ()
         self._dialer = Dialer(self._context)
@@ -189,6 +178,12 @@ class Node(Endpoints, Condition):
         self._stopping: asyncio.Task[tuple[Undelivered, ...]] | None = None
         self._maintenance = Maintenance(
             self.name, self._options, self._context.pool, self._routes
+        )
+        self._snapshot = Snapshot(
+            self._context,
+            self._endpoints,
+            self._lag,
+            self._maintenance.cert_managers,
         )
         self._fork = ForkGuard(str(self._name), self._links, self._dialer)
         Condition.__init__(
@@ -239,6 +234,15 @@ class Node(Endpoints, Condition):
     def dial_stats(self) -> DialStats:
         """Counts of the links that this node dialed, and why others came to nothing."""
         return self._context.dial_stats
+
+    @property
+    def stats(self) -> NodeStats:
+        """What this node did since it was made, over all links that it ever had, and
+        how things are now. Each access takes a new snapshot.
+
+        Use it in the thread of the node's loop. docs/stats.md has all fields.
+        """
+        return self._snapshot.take(self._acceptors)
 
     @property
     def renewal_stats(self) -> RenewalStats:
@@ -300,8 +304,7 @@ class Node(Endpoints, Condition):
             self._loop = None
             raise
         self._acceptors = tuple(acceptors)
-        if self._lag is not None:
-            self._lag.start(self._loop)
+        self._lag.start(self._loop)
         self._fork.watch(self._loop, self._acceptors)
         self._freeze(self._options.cert_manager)
         for route in network.routes:
@@ -329,6 +332,7 @@ class Node(Endpoints, Condition):
     def _freeze(self, manager: CertManager | None) -> None:
         if manager is not None:
             manager.freeze()
+            self._snapshot.rotations.add(manager)
             if self._recheck is not None:
                 manager.keep_chains()
 
@@ -393,7 +397,7 @@ class Node(Endpoints, Condition):
         successions = asyncio.ensure_future(self._successions.close())
         withdrawn = None
         if self._announcer is not None:
-            withdrawn = asyncio.ensure_future(self._announcer.close())
+            withdrawn = asyncio.ensure_future(self._announcer.close(departure.left))
         await departure.leave(self._stop_dialing)
         for acceptor in self._acceptors:
             acceptor.close()
@@ -414,8 +418,7 @@ class Node(Endpoints, Condition):
                 extra=fields("undelivered", node=self.name, peer=each.peer),
             )
         self._maintenance.free_memory()
-        if self._lag is not None:
-            self._lag.stop()
+        self._lag.stop()
         self._enter("stopped")
         return left
 
@@ -599,171 +602,6 @@ class Node(Endpoints, Condition):
             raise self._dialer.stopped()
         limit = self._options.shutdown_timeout if timeout is None else timeout
         await self._successions.replace(peer, limit, self.connect)
-
-    async def send(
-        self,
-        name: str,
-        endpoint: str,
-        payload: bytes | bytearray | memoryview,
-        *,
-        confirm: bool = False,
-        priority: Priority | None = None,
-        timeout: float | None = None,
-        metadata: Mapping[str, str] | None = None,
-        inherit_deadline: bool = True,
-    ) -> None:
-        """Send a one-way message; connects first where needed, and waits while the
-        link, or all links together, are over their high-water mark or have no room
-        for it. Those who wait at the same time go on in the order of their calls.
-
-        Args:
-            confirm: wait until the other node has handed it to its handler; see
-                `Link.send_confirmed`.
-            priority: see `Link.send`.
-            timeout: seconds for all of it, or None. When it is over, a message without
-                `confirm` may be queued.
-            metadata: see `Link.send`.
-            inherit_deadline: with `confirm`, see `Link.call`. A message without
-                `confirm` has no deadline and inherits none.
-
-        Raises:
-            CallTimeout: not done in time.
-            LinkLost: the link was lost meanwhile, while it waited for room too.
-            As `connect`, `Link.send` (but `SendQueueFull`), `Link.drain` and
-            `Link.send_confirmed`.
-        """
-        if confirm and inherit_deadline:
-            timeout = inherited(timeout, name)
-        deadline = None
-        if confirm and timeout is not None:
-            deadline = asyncio.get_running_loop().time() + timeout
-        sending = self._sending.send(
-            self.connect,
-            name,
-            endpoint,
-            payload,
-            confirm=confirm,
-            priority=priority,
-            metadata=metadata,
-            deadline=deadline,
-        )
-        if timeout is None:
-            await sending
-        else:
-            what = "confirmed" if confirm else "taken"
-            text = f"a message to {endpoint!r} of {name} was not {what}"
-            await with_deadline(timeout, sending, text, name)
-
-    async def call(
-        self,
-        name: str,
-        endpoint: str,
-        payload: bytes | bytearray | memoryview,
-        *,
-        timeout: float | None = None,
-        priority: Priority | None = None,
-        metadata: Mapping[str, str] | None = None,
-        inherit_deadline: bool = True,
-    ) -> bytes:
-        """Call an endpoint of another node and return its reply.
-
-        Args:
-            timeout: seconds for connecting and for the reply together; None waits
-                as long as the link lasts.
-            priority: see `Link.send`.
-            metadata: see `Link.send`.
-            inherit_deadline: see `Link.call`.
-
-        Raises:
-            As `connect` and `Link.call`.
-        """
-        return await self._ask(
-            Link.call,
-            name,
-            endpoint,
-            payload,
-            timeout,
-            priority=priority,
-            metadata=metadata,
-            inherit_deadline=inherit_deadline,
-        )
-
-    async def request(
-        self,
-        name: str,
-        endpoint: str,
-        payload: bytes | bytearray | memoryview,
-        *,
-        timeout: float | None = None,
-        priority: Priority | None = None,
-        metadata: Mapping[str, str] | None = None,
-        inherit_deadline: bool = True,
-    ) -> Reply:
-        """Call an endpoint of another node, and return its reply with all that belongs
-        to it: payload, metadata, peer, attempts.
-
-        Args:
-            As for `call`.
-
-        Raises:
-            As `call`.
-        """
-        return await self._ask(
-            Link.request,
-            name,
-            endpoint,
-            payload,
-            timeout,
-            priority=priority,
-            metadata=metadata,
-            inherit_deadline=inherit_deadline,
-        )
-
-    async def _ask(
-        self,
-        ask: Callable[..., Awaitable[Result]],
-        name: str,
-        endpoint: str,
-        payload: bytes | bytearray | memoryview,
-        timeout: float | None,
-        *,
-        inherit_deadline: bool,
-        **options: Any,
-    ) -> Result:
-        """Call an endpoint over the link with its node, or a new link.
-
-        Args:
-            ask: the method of `Link` that makes the call.
-            timeout: as for `call`.
-            inherit_deadline: as for `call`.
-            options: further arguments for `ask`.
-        """
-        left, tries = timeout, CLOSED_TRIES
-        began = monotonic()
-        while True:
-            link = self._links.find(name)
-            if link is None:
-                if inherit_deadline:
-                    left = inherited(left, name)
-                link, left = await connect_with_deadline(left, self.connect, name)
-            try:
-                return await ask(
-                    link,
-                    endpoint,
-                    payload,
-                    timeout=left,
-                    inherit_deadline=inherit_deadline,
-                    **options,
-                )
-            except CallTimeout as error:
-                raise timed_out(error, endpoint, timeout, left) from error.__cause__
-            except LinkClosed as error:
-                # The call has crossed the goodbye of the peer.
-                tries -= 1
-                if not tries or not untouched(error):
-                    raise
-            if timeout is not None:
-                left = max(began + check_timeout(timeout) - monotonic(), 0.0)
 
     # --- services ----------------------------------------------------------------
 

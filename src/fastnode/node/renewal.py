@@ -34,7 +34,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from fastnode.backoff import Backoff
 from fastnode.dispatch.user_code import is_cancelled
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
     from fastnode.link.link import Link
     from fastnode.link.protocol import LinkProtocol
+    from fastnode.options import NodeOptions
 
 __all__ = ["Renewal", "RenewalStats"]
 
@@ -160,6 +161,22 @@ class Renewal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._stopped = False
+
+    @classmethod
+    def of(
+        cls,
+        node: str,
+        options: NodeOptions,
+        renew: Callable[[LinkProtocol], Awaitable[LinkProtocol]],
+    ) -> Self | None:
+        """Return what renews the links of a node; None if its options want no
+        renewal."""
+        reconnects = options.renew_links == "reconnect"
+        certificates = reconnects and not options.network.plaintext
+        if not certificates and options.max_link_age is None:
+            return None
+        age = options.max_link_age
+        return cls(node, renew, certificates=certificates, max_age=age)
 
     # --- which links ----------------------------------------------------------------
 

@@ -52,6 +52,10 @@ cdef class Outbox:
     # Called with the exception when the engine fails.
     cdef object on_error
 
+    # Counts the errors that are sent in the place of replies, `CodeCounts`; None: nobody
+    # wants to know.
+    cdef object errors
+
     # Frames may have extension blocks.
     cdef public bint extensions
 
@@ -97,6 +101,7 @@ cdef class Outbox:
     cdef int refuse_with(
         self, uint32_t number, int code, str name, str text, bytes block
     ) except -1
+    cdef int count_error(self, str code) except -1
     cdef int refuse(self, uint32_t number, int code, str name, str text) except -1
     cdef int frame(self, uint8_t kind, uint16_t number, bytes body) except -1
     cdef int flagged_frame(

@@ -5,12 +5,21 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from fastnode.errors import ProtocolError, Side
+from fastnode.errors import (
+    Busy,
+    CallTimeout,
+    MessageTooLarge,
+    NoSuchEndpoint,
+    ProtocolError,
+    RemoteError,
+    Side,
+)
 from fastnode.limits import MAX_REASON_BYTES
 from fastnode.wire.text import cut
 
 __all__ = [
     "BUSY",
+    "CODES",
     "DEADLINE_OVER",
     "HANDLER_RAISED",
     "NO_SUCH_ENDPOINT",
@@ -25,6 +34,15 @@ NO_SUCH_ENDPOINT: Final = 2
 REPLY_TOO_LARGE: Final = 3
 DEADLINE_OVER: Final = 4
 BUSY: Final = 5
+#: ``FastnodeError.code`` of the error that the caller gets, by the code of the frame.
+#: An extension block may say another one, which the handler chose.
+CODES: Final = {
+    HANDLER_RAISED: RemoteError.code,
+    NO_SUCH_ENDPOINT: NoSuchEndpoint.code,
+    REPLY_TOO_LARGE: MessageTooLarge.code,
+    DEADLINE_OVER: CallTimeout.code,
+    BUSY: Busy.code,
+}
 
 _NUMBER = struct.Struct(">I")
 # Of an extension block.

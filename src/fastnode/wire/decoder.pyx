@@ -157,6 +157,7 @@ cdef class Decoder:
         cdef size_t done = 0
         cdef size_t room
         cdef unsigned char *at
+        cdef bint paired = lanes or blocks
         while left:
             room = min(self.reserve(&at), left)
             memcpy(at, &data[0] + done, room)
@@ -165,10 +166,8 @@ cdef class Decoder:
             self.commit(room)
             while self.next():
                 frame = (self.kind, self.number, self.call, self.payload)
-                if lanes:
-                    frame = (self.lane, frame)
-                elif blocks:
-                    frame = (frame, self.block)
+                if paired:
+                    frame = (self.lane, frame) if lanes else (frame, self.block)
                 frames.append(frame)
                 self.payload = None
                 if self.block is not None:

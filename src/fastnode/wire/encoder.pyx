@@ -14,8 +14,9 @@ sent what was queued before it.
 
 If memory runs out, a method that queues raises, and nothing of its frames is queued. A
 frame of at most SMALL_BYTES to an endpoint that has a number is one step of its lane,
-which either happens or does not. What takes several steps begins with a mark of the
-lane, and is rolled back to it.
+which either happens or does not. The same holds for a larger frame that is copied into
+the slab at hand. What takes several steps begins with a mark of the lane, and is rolled
+back to it.
 
 The peer may pause an endpoint. Then what follows for this endpoint waits in `parked`.
 See `fastnode.wire.parking`.
@@ -76,6 +77,35 @@ cdef enum:
     MOST_PENDING = 4096
 
 cdef size_t NAME_BYTES = MAX_ENDPOINT_NAME_BYTES
+
+
+cdef bint fits_in_slab(Lane lane, size_t prefix, size_t size) noexcept:
+    """Whether a payload is to be copied in one piece behind its prefix, because the
+    slab at the end of the lane has room for both."""
+    return (
+        size <= COPY_BYTES
+        and lane.tail is not None
+        and lane.tail.capacity - lane.tail_used >= prefix + size
+    )
+
+
+cdef inline int in_one_step(
+    Lane lane,
+    uint8_t kind,
+    uint8_t flags,
+    uint16_t number,
+    uint32_t call,
+    const unsigned char *data,
+    size_t prefix,
+    size_t size,
+) except -1:
+    """Queue a frame without a block: a prefix, and `size` bytes that are copied."""
+    cdef unsigned char *at = lane.room(prefix + size)
+    put_header(at, kind, flags, number, <uint32_t>(prefix - HEADER_BYTES + size))
+    if kind != MESSAGE:
+        put32(at + HEADER_BYTES, call)
+    memcpy(at + prefix, data, size)
+    return lane.wrote(prefix + size, True)
 
 
 @cython.final
@@ -185,7 +215,8 @@ cdef class Encoder:
             ends = False
             while not ends:
                 segment = lane.front()
-                lane.stamp(segment.size, now)
+                if lane.stamp_count:
+                    lane.stamp(segment.size, now)
                 ends = segment.ends
                 pieces.append((<const char *>segment.data)[:segment.size])
                 lane.credit -= <int64_t>segment.size
@@ -346,6 +377,20 @@ cdef class Encoder:
         if priority == DATA_LANE and size <= self.quick and self.bulk.count == 0:
             # The hot path: nothing that this could overtake, and nothing is parked.
             number = lane.book.find(endpoint)
+            if number >= 0 and (
+                size <= HEADER_BYTES + SMALL_BYTES
+                or fits_in_slab(lane, HEADER_BYTES, size - HEADER_BYTES)
+            ):
+                return in_one_step(
+                    lane,
+                    MESSAGE,
+                    0,
+                    <uint16_t>number,
+                    0,
+                    <const unsigned char *>PyBytes_AS_STRING(payload),
+                    HEADER_BYTES,
+                    size - HEADER_BYTES,
+                )
             if number >= 0:
                 return self.payload(
                     lane, MESSAGE, 0, <uint16_t>number, 0, payload, None, 0
@@ -544,17 +589,20 @@ cdef class Encoder:
         cdef size_t prefix = HEADER_BYTES if kind == MESSAGE else (
             HEADER_BYTES + CALL_BYTES
         )
-        cdef unsigned char *at
         if size > SMALL_BYTES or block is not None or prefix + size > self.max_frame:
             return self.in_steps(
                 lane, kind, flags, number, call, payload, block, deadline
             )
-        at = lane.room(prefix + size)
-        put_header(at, kind, flags, number, <uint32_t>(prefix - HEADER_BYTES + size))
-        if kind != MESSAGE:
-            put32(at + HEADER_BYTES, call)
-        memcpy(at + prefix, PyBytes_AS_STRING(payload), size)
-        return lane.wrote(prefix + size, True)
+        return in_one_step(
+            lane,
+            kind,
+            flags,
+            number,
+            call,
+            <const unsigned char *>PyBytes_AS_STRING(payload),
+            prefix,
+            size,
+        )
 
     cdef int in_steps(
         self,
@@ -579,6 +627,8 @@ cdef class Encoder:
         cdef size_t block_size
         cdef bint more = prefix + size > self.max_frame
         cdef unsigned char *at
+        if block is None and not more and fits_in_slab(lane, prefix, size):
+            return in_one_step(lane, kind, flags, number, call, data, prefix, size)
         if more:
             prefix += TOTAL_BYTES
             part = self.max_frame - prefix

@@ -51,14 +51,19 @@ from fastnode.node.port import open_port, warn_of_other_port
 from fastnode.workers.application import Application
 from fastnode.workers.handout import Handout
 from fastnode.workers.process import CannotStart, State, WorkerProcess
+from fastnode.workers.totals import GroupTotals
 
 if TYPE_CHECKING:
+    from fastnode.node.stats import NodeStats
     from fastnode.peer import Address
     from fastnode.workers.application import MakeOptions, Setup
 
 __all__ = ["WorkerGroup", "WorkerStatus"]
 
 log = logging.getLogger("fastnode.workers")
+
+#: How long `WorkerGroup.stats` waits for a worker whose loop is blocked.
+REPORT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +162,7 @@ class WorkerGroup:
         self._id = os.urandom(GROUP_BYTES)
         self._places: list[Place] = []
         self._processes: set[WorkerProcess] = set()
+        self._totals = GroupTotals()
         self._handouts: list[Handout] = []
         self._wanted: list[tuple[str, int, int]] | None = None
         self._refusal: FastnodeError | None = None
@@ -186,6 +192,26 @@ class WorkerGroup:
             for place in self._places
             if (worker := place.worker) is not None
         )
+
+    async def stats(self, timeout: float = REPORT_SECONDS) -> NodeStats:
+        """Return what all workers together did, also those that were replaced.
+
+        Totals never go back. A worker that has ended in order is in them with all it
+        did. A worker that was killed is in them with what it had reported: workers
+        report every `WORKER_STATS_SECONDS` (`fastnode.limits`), and whenever this is
+        called. After `stop` this returns the totals of all workers.
+
+        Args:
+            timeout: seconds that a worker has to report. The last report counts of a
+                worker that does not.
+
+        Raises:
+            ConfigError: `timeout` is no number of seconds, or below 0.
+        """
+        timeout = check_timeout(timeout)
+        reports = [each.report(timeout) for each in self._processes]
+        await asyncio.gather(*reports)
+        return self._totals.shown()
 
     def __repr__(self) -> str:
         up = len(self._takers())
@@ -343,6 +369,7 @@ class WorkerGroup:
                 self._id,
                 self._shutdown_timeout,
                 self._hang_timeout,
+                self._totals,
                 lambda worker, wanted: self._spawned(self._listen(worker, wanted)),
             )
             self._processes.add(new)

@@ -17,7 +17,11 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from fastnode.errors import ConfigError, Side
-from fastnode.limits import WORKER_GRACE_SECONDS, WORKER_SETTLE_SECONDS
+from fastnode.limits import (
+    WORKER_GRACE_SECONDS,
+    WORKER_SETTLE_SECONDS,
+    WORKER_STATS_SECONDS,
+)
 from fastnode.loggers import fields
 from fastnode.names import NodeName
 from fastnode.node.fork import handled_signals, plug, renew_selector, watch_forks
@@ -26,6 +30,7 @@ from fastnode.node.runner import run
 from fastnode.workers.channel import Channel
 from fastnode.workers.inlet import Inlet
 from fastnode.workers.leash import Leash
+from fastnode.workers.totals import parts_of
 
 if TYPE_CHECKING:
     from fastnode.peer import Address
@@ -133,6 +138,10 @@ class Worker:
         self._inlets: list[Inlet] = []
         self._taken = 0
         self._report: asyncio.TimerHandle | None = None
+        self._stats_timer: asyncio.TimerHandle | None = None
+        self._asked = 0
+        # The group has not read the last report. More of them would fill the channel.
+        self._unread = False
         self._answer: asyncio.Future[tuple[dict[str, Any], list[int]]]
         self._loop = asyncio.get_running_loop()
         self._answer = self._loop.create_future()
@@ -153,6 +162,11 @@ class Worker:
             self._answer.set_result((message, descriptors))
         elif message["do"] == "ping":
             self.channel.send({"say": "pong"})
+        elif message["do"] == "go on reporting":
+            self._unread = False
+        elif message["do"] == "report":
+            self._asked = message["number"]
+            self._tell_stats()
         elif message["do"] == "write stacks":
             # It needs neither the loop nor the GIL. The descriptor stays open.
             faulthandler.register(STACK_SIGNAL, descriptors[0], all_threads=True)
@@ -203,6 +217,31 @@ class Worker:
         if arriving or not heard:
             # What comes to nothing tells nobody.
             self._report = self._loop.call_later(50 * REPORT_SECONDS, self._tell)
+
+    def _tell_stats(self) -> bool:
+        """Tell the group what the node has counted. Returns whether it hears of it: a
+        group that is busy does not."""
+        if self._node is None:
+            return False
+        parts = parts_of(self._node.stats, self._asked)
+        self._unread = all(self.channel.send(part) for part in parts)
+        return self._unread
+
+    def _tell_stats_regularly(self) -> None:
+        if not self._unread:
+            self._tell_stats()
+        self._stats_timer = self._loop.call_later(
+            WORKER_STATS_SECONDS, self._tell_stats_regularly
+        )
+
+    async def _tell_last_stats(self) -> None:
+        """Tell the group what the node has counted until its end."""
+        deadline = self._loop.time() + WORKER_STATS_SECONDS
+        while not self._tell_stats():
+            # The group is busy.
+            if self._loop.time() > deadline:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _linked(self, address: Address) -> None:
         """A dialer wants another worker: it is linked with this one."""
@@ -261,6 +300,7 @@ class Worker:
         await self._application.set_up(node, self._cleanup)
         node.accept()
         self.channel.send({"say": "up", "pid": os.getpid()})
+        self._tell_stats_regularly()
 
     async def stop(self) -> None:
         """End the node in order; then what the application has to clean up."""
@@ -269,9 +309,11 @@ class Worker:
             deadline = self._loop.time() + self._timeout
             await self._settle(node, min(WORKER_SETTLE_SECONDS, self._timeout / 2))
             await node.stop(max(deadline - self._loop.time(), 0.0))
+            await self._tell_last_stats()
         self._node = None
-        if self._report is not None:
-            self._report.cancel()
+        for timer in (self._report, self._stats_timer):
+            if timer is not None:
+                timer.cancel()
         try:
             async with asyncio.timeout(WORKER_GRACE_SECONDS):
                 await self._cleanup.aclose()

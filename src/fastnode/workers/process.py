@@ -20,6 +20,7 @@ from fastnode.workers.child import ChildProcess
 from fastnode.workers.handout import LinkedHosts
 from fastnode.workers.heartbeat import Heartbeat
 from fastnode.workers.main import run_worker
+from fastnode.workers.totals import GroupTotals, Report
 
 if TYPE_CHECKING:
     from fastnode.workers.application import Application
@@ -59,6 +60,7 @@ class WorkerProcess:
         group: what the instance ids of the group begin with.
         shutdown_timeout: seconds that its end takes at most if nobody says otherwise.
         hang_timeout: seconds within which it has to answer; None: it need not.
+        totals: told what its node has counted.
         on_listen: told of the ports that it wants; answers with `listen` or `refuse`.
 
     Attributes:
@@ -73,6 +75,7 @@ class WorkerProcess:
         group: bytes,
         shutdown_timeout: float,
         hang_timeout: float | None,
+        totals: GroupTotals,
         on_listen: Callable[[WorkerProcess, list[tuple[str, int, int]]], object],
     ) -> None:
         self._name = application.name
@@ -81,6 +84,11 @@ class WorkerProcess:
             None if hang_timeout is None else Heartbeat(hang_timeout, self)
         )
         self._number = number
+        self._totals = totals
+        self._report = Report()
+        # How often it was asked for a report, and who waits for the answer to which.
+        self._asked = 0
+        self._askers: dict[int, asyncio.Future[None]] = {}
         self._on_listen = on_listen
         self._loop = asyncio.get_running_loop()
         self._outlets: list[socket.socket] = []
@@ -254,6 +262,34 @@ class WorkerProcess:
         """Read what it has said already."""
         self._channel.drain()
 
+    async def report(self, timeout: float) -> None:
+        """Have it report what its node has counted, and wait for the report.
+
+        Returns nothing new if it does not answer within `timeout` seconds, has not
+        started its node, or has ended.
+        """
+        if self.state not in (State.UP, State.STOPPING):
+            return
+        self._asked += 1
+        number, asker = self._asked, self._loop.create_future()
+        self._askers[number] = asker
+        self._channel.send({"do": "report", "number": number})
+        await asyncio.wait([asker], timeout=timeout)
+        self._askers.pop(number, None)
+
+    def _take_part(self, message: dict[str, Any]) -> None:
+        """A part of a report has come."""
+        stats = self._report.add(message)
+        if stats is not None:
+            self._totals.report(self, stats)
+            self._channel.send({"do": "go on reporting"})
+            self._answer_askers(message["asked"])
+
+    def _answer_askers(self, number: int) -> None:
+        """A report has come that answers this request and all before it."""
+        for each in [each for each in self._askers if each <= number]:
+            self._askers.pop(each).set_result(None)
+
     def signal(self, number: int) -> None:
         """Send its process a signal."""
         self._process.signal(number)
@@ -299,6 +335,8 @@ class WorkerProcess:
             self._up.set_result(None)
             if self._heartbeat is not None:
                 self._heartbeat.start()
+        elif what == "stats":
+            self._take_part(message)
         elif what == "pong" and self._heartbeat is not None:
             self._heartbeat.answered()
         elif what == "failed":
@@ -330,4 +368,6 @@ class WorkerProcess:
             )
         )
         self._channel.close()
+        self._totals.end(self)
+        self._answer_askers(self._asked)
         self.ended.set_result(None)

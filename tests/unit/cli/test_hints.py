@@ -28,7 +28,7 @@ NEVER = {
         "pass str, bytes, or a callable that returns one of them",
         "ClientAuth.{} is not available: {}",
     ),
-    "the command changes no manager that a node uses": (
+    "the command changes no trust of a manager that a node uses": (
         (
             "client_auth and server_name are fixed at start, with live_trust=True too: "
             "restart the node"
@@ -41,10 +41,6 @@ NEVER = {
         (
             "CA pools are fixed at start: restart the node; with live_trust=True, "
             "assign a new pool to its manager"
-        ),
-        (
-            "certificate replaced: %r, SHA-256 %s; links that are up keep the old one, "
-            "node.reconnect() replaces them"
         ),
         "make the manager with live_trust=True",
     ),

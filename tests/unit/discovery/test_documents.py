@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from fastnode.discovery import dns, etcd, kit, local, watch
+from fastnode import limits
+from fastnode.discovery import etcd, kit, local
 
 PAGE = (Path(__file__).parents[3] / "docs/discovery.md").read_text()
 WORDS = " ".join(PAGE.split())
@@ -18,14 +19,15 @@ WORDS = " ".join(PAGE.split())
 @pytest.mark.parametrize(
     "said",
     [
-        f"from {watch.FIRST_PAUSE_SECONDS:g} s to {watch.MOST_PAUSE_SECONDS:g} s",
+        f"that grows from {limits.DISCOVERY_FIRST_PAUSE_SECONDS:g} s",
+        f"s to {limits.DISCOVERY_MOST_PAUSE_SECONDS:g} s",
         f"the directory is read every {local.LOOK_SECONDS:g} s",
-        f"for {dns.LEAST_TTL_SECONDS:g} s at least",
-        f"and {dns.MOST_TTL_SECONDS:g} s at most (`min_ttl`",
-        f"is used for {dns.MOST_EMPTY_TTL_SECONDS:g} s at most",
-        f"a lease of `ttl` seconds ({etcd.TTL_SECONDS:g} s)",
+        f"for {limits.DNS_LEAST_TTL_SECONDS:g} s at least",
+        f"and {limits.DNS_MOST_TTL_SECONDS:g} s at most (`min_ttl`",
+        f"is used for {limits.DNS_MOST_EMPTY_TTL_SECONDS:g} s at most",
+        f"a lease of `ttl` seconds ({limits.ETCD_TTL_SECONDS:g} s)",
         f"is silent for {etcd.SILENCE_SECONDS:g} s",
-        f"`timeout` ({etcd.TIMEOUT_SECONDS:g} s) goes to the next one",
+        f"`timeout` ({limits.ETCD_TIMEOUT_SECONDS:g} s) goes to the next one",
     ],
 )
 def test_numbers(said: str) -> None:

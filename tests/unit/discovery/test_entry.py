@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from fastnode import ConfigError
 from fastnode.discovery import Target
 from fastnode.discovery.entry import (
-    MAX_ENTRY_BYTES,
     MAX_ENTRY_SERVICES,
     MAX_ENTRY_TARGETS,
     Entry,
@@ -20,6 +19,7 @@ from fastnode.discovery.entry import (
     entry_of,
 )
 from fastnode.discovery.kit import FakeNode
+from fastnode.limits import MAX_ENTRY_BYTES
 
 NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,20}", fullmatch=True)
 PORTS = st.integers(1, 65535)

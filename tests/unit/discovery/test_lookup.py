@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastnode.discovery import Target
+from fastnode.discovery import DnsDiscovery, Target
 from fastnode.discovery.dns import Lookup
 from fastnode.discovery.dns_client import Answer, Kind, Srv
 from fastnode.discovery.failure import DiscoveryError
@@ -127,3 +127,20 @@ def test_only_the_first_priority_with_an_address_counts(
         for each in usable
         if each.priority == first
     }
+
+
+@pytest.mark.parametrize(
+    ("ttl", "empty", "pause"),
+    [
+        (0, False, 1),
+        (7, False, 7),
+        (3600, False, 30),
+        (0, True, 1),
+        (4, True, 4),
+        (3600, True, 5),
+    ],
+)
+def test_for_how_long_an_answer_is_used(ttl: float, empty: bool, pause: float) -> None:
+    assert DnsDiscovery()._pause(ttl, empty=empty) == pause
+    slow = DnsDiscovery(min_ttl=10, max_ttl=10)
+    assert slow._pause(ttl, empty=empty) == 10

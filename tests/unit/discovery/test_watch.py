@@ -10,7 +10,8 @@ import pytest
 
 from fastnode import ConfigError
 from fastnode.discovery import StaticDiscovery, Target
-from fastnode.discovery.watch import MAX_TARGETS, Publish, Watch
+from fastnode.discovery.watch import Publish, Watch
+from fastnode.limits import MAX_TARGETS
 
 ONE, TWO = Target("10.0.0.1", 1), Target("10.0.0.2", 1)
 

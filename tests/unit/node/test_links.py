@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fastnode.errors import DuplicateLink, FastnodeError
 from fastnode.link.machine import State
-from fastnode.node.links import LinkEvents, LinkRegistry
+from fastnode.node.link_events import LinkEvents
+from fastnode.node.links import LinkRegistry
 from fastnode.node.slow import SlowCallbacks
 from fastnode.peer import Peer
 
@@ -44,6 +45,7 @@ class End:
         additional: bool = False,
     ) -> None:
         self.links = links
+        self.number = 1
         self.peer = peer
         self.dialer = dialer
         self.state = State.DECIDING
@@ -118,7 +120,9 @@ def test_workers_of_one_group_are_not_asked() -> None:
     assert not ends[0].checks
 
 
-def test_an_instance_that_is_linked_is_refused_or_replaces_its_link() -> None:
+def test_an_instance_that_is_linked_is_refused_or_replaces_its_link(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     links = registry(A, "0")
     ours = up(links, peer(B, "1"), dialer=True)
     with pytest.raises(DuplicateLink):
@@ -133,6 +137,9 @@ def test_an_instance_that_is_linked_is_refused_or_replaces_its_link() -> None:
     again = up(links, peer(B, "2"))
     assert theirs.closed
     assert links.links_of(B) == [ours, again]
+    (said,) = [each.getMessage() for each in caplog.records if each.levelno > 20]
+    assert theirs.peer.instance in said
+    assert "what to do: see whether a proxy" in said
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -150,6 +157,28 @@ def test_guarantee_4_the_unverified_end_no_link_of_the_verified(same: bool) -> N
     assert links.find(B) is other
     verified = up(links, peer(B, "1"))
     assert links.links_of(B) == [verified]
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_watchers_hear_once_of_each_change(leaves: bool) -> None:
+    links = registry(A, "0")
+    heard: list[tuple[End, bool]] = []
+    links.watchers.append(lambda end, now: heard.append((end, now)))
+    old, other = up(links, peer(B, "1")), up(links, peer(B, "2"))
+    if leaves:
+        links.turn_away(old)
+    new = End(links, old.peer)
+    new.succession.predecessor = old
+    old.hand_over_to = lambda _: None  # type: ignore[attr-defined]
+    new.come_up()
+    old.terminate(FastnodeError("it has been succeeded"))
+    began = [(old, True), (other, True)]
+    if leaves:
+        assert heard == [*began, (old, False), (new, True)]
+        assert links.links_of(B) == [other, new]
+    else:
+        assert heard == [*began, (new, True), (old, False)]
+        assert links.links_of(B) == [new, other]
 
 
 STEPS = st.lists(

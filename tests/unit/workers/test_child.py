@@ -17,6 +17,7 @@ from fastnode.workers import process
 from fastnode.workers.application import Application
 from fastnode.workers.child import ChildProcess
 from fastnode.workers.process import WorkerProcess
+from fastnode.workers.totals import GroupTotals
 from helpers import group as program
 from helpers.group import children, start_child
 from helpers.nodes import WAIT_SECONDS, until
@@ -132,7 +133,9 @@ async def test_a_process_that_sigkill_does_not_end_is_given_up(
         partial(program.make_options, tmp_path),
         partial(program.hang, tmp_path),
     )
-    worker = WorkerProcess(application, 1, bytes(8), 0.0, None, lambda *_: None)
+    worker = WorkerProcess(
+        application, 1, bytes(8), 0.0, None, GroupTotals(), lambda *_: None
+    )
     pid = worker.pid
     try:
         monkeypatch.setattr(ChildProcess, "kill", lambda child: None)

@@ -18,7 +18,7 @@ from fastnode import (
     Peer,
     WorkerGroup,
 )
-from fastnode.limits import GROUP_BYTES
+from fastnode.limits import GROUP_BYTES, MAX_WORKERS
 from fastnode.wire.hello import INSTANCE_BYTES, new_instance
 from fastnode.workers.application import Application
 from helpers.nodes import A, B, running, start
@@ -88,6 +88,19 @@ def test_names_of_the_package() -> None:
 
 
 # --- instances ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 2.0, "2", MAX_WORKERS + 1])
+def test_sizes_that_no_group_has(size: Any) -> None:
+    with pytest.raises(ConfigError, match="group_size"):
+        NodeOptions(group=bytes(GROUP_BYTES), group_size=size)
+
+
+def test_a_size_needs_a_group() -> None:
+    with pytest.raises(ConfigError, match="without a group") as caught:
+        NodeOptions(group_size=2)
+    assert "8 bytes" in (caught.value.hint or "")
+    assert NodeOptions(group=bytes(GROUP_BYTES), group_size=2).group_size == 2
 
 
 def test_instances_of_a_group() -> None:

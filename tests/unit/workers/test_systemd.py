@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -107,10 +108,15 @@ async def test_a_full_queue_does_not_hold_up_the_loop_for_long(
         manager.close()
 
 
-async def test_the_loop_is_alive(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+async def test_the_loop_is_alive(tmp_path: Path, kind: str) -> None:
     address = str(tmp_path / "notify")
+    if kind == "abstract":
+        if sys.platform != "linux":
+            pytest.skip("abstract sockets are Linux's")
+        address = f"@fastnode-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as theirs:
-        theirs.bind(address)
+        theirs.bind(address.replace("@", "\0"))
         theirs.setblocking(False)
         manager = ServiceManager(
             {
