@@ -347,7 +347,7 @@ cdef class Service:
         Raises:
             CallTimeout: there were not so many in time. Its ``__cause__`` says why, if
                 no instance can be reached.
-            ConfigError: `n` is below 1 or above `max_instances`.
+            ConfigError: `n` is no whole number, or is below 1.
             LinkClosed: the service was closed.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
