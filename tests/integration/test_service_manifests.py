@@ -28,7 +28,7 @@ from fastnode.names import NodeName
 from fastnode.workers.stop_signals import hard_seconds
 from helpers.command import TIMEOUT_SECONDS, environment, fastnode
 
-pytestmark = pytest.mark.one_loop
+pytestmark = [pytest.mark.one_loop, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/service"

@@ -490,11 +490,16 @@ class Members:
         self.changed()
 
     def failed(self, place: Place) -> None:
-        """A dial of a target without a link has failed."""
+        """A dial of a target without a link has failed.
+
+        The first failures are usual: an instance stops before the discovery names it no
+        more.
+        """
         self.dials_failed += 1
+        many = place.failures >= MANY_FAILURES
         self._limit.say(
-            logging.WARNING,
-            f"{place.target.host} {place.target.port}",
+            logging.WARNING if many else logging.INFO,
+            f"{place.target.host} {place.target.port} {many}",
             "service %s: no link with %s; trying again: %s",
             self.service,
             _at(place.target),
