@@ -240,6 +240,7 @@ async def test_a_thousand_instances_and_a_hundred_callers() -> None:
     tracemalloc.start()
     try:
         async with served(network, named) as service:
+
             async def caller() -> None:
                 for _ in range(10):
                     await service.call("who", b"", timeout=WAIT_SECONDS)

@@ -11,8 +11,8 @@ is called when something has changed, and when an ejection ends.
 A service links with `max_instances` targets at most. Which ones is random, but it stays
 the same: targets have an order of their own in every node. A target that cannot be
 reached makes room for the next one (`_choose_places`). As many of the unreachable
-targets are still dialed now and then. If no target can be reached, all of them are tried
-again in rounds, with pauses that grow.
+targets are still dialed now and then. If no target can be reached, all of them are
+tried again in rounds, with pauses that grow.
 
 A target that the discovery does not name any more gets no calls from then on. Its links
 are closed FORGET_SECONDS later, unless it has come back.
@@ -664,7 +664,7 @@ class Members:
                     each.weight = target.weight / USUAL_WEIGHT
 
     def _try_all_again(self) -> None:
-        """Begin a round: targets beyond those that are always dialed get a dial each."""
+        """Begin a round: each target that is not dialed all the time gets a dial."""
         self._next_round = None
         self._unreached.intersection_update(self._first_targets())
         self._choose_places()
