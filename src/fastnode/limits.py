@@ -393,7 +393,8 @@ RETRIES_IDEMPOTENT: Final = 2
 #: many in each second. Otherwise they would multiply the load of a service that fails.
 RETRY_BUDGET_SHARE: Final = 0.1
 RETRY_BUDGET_PER_SECOND: Final = 10.0
-#: Dials of one service that are under way at once.
+#: Dials of one service that are under way at once; and as many of targets that were not
+#: reached before, so that those do not hold up new targets.
 SERVICE_DIALS: Final = 8
 #: How long calls with a key, and broadcasts, wait for targets that do not answer, after
 #: the first answer of the discovery. Then those instances count that are linked.

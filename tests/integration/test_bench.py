@@ -159,6 +159,12 @@ def test_latency() -> None:
     assert all("p99 ratio" in line for line in lines)
 
 
+def test_services() -> None:
+    printed = run("bench/services.py", "--rounds", "1", "--calls", "640")
+    for name in ("link.call", "service.call", "service.call, key="):
+        assert printed.count(f"\n{name:20} ") == 1
+
+
 def test_busy_poll() -> None:
     printed = run(
         "bench/busy_poll.py", "--rounds", "1", "--seconds", "0.05", "--busy", "0", "1"

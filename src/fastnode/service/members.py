@@ -676,7 +676,7 @@ class Members:
                     each.weight = target.weight / USUAL_WEIGHT
 
     def _try_all_again(self) -> None:
-        """Begin a round: one dial for each target that is not always dialed."""
+        """Begin a round: each target that is not dialed all the time gets a dial."""
         self._next_round = None
         self._unreached.intersection_update(self._first_targets())
         self._choose_places()

@@ -111,6 +111,24 @@ class Service:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+    def make_ask(
+        self,
+        endpoint: str,
+        payload: _Payload,
+        timeout: float | None,
+        key: _Key | None,
+        idempotent: bool,
+        attempt_timeout: float | None,
+        hedge_after: float | None,
+        wait_for_ready: bool,
+        lane: int,
+        metadata: Mapping[str, str] | None,
+        inherit: bool,
+        confirm: bool,
+        wants_reply: bool,
+        began: float,
+        /,
+    ) -> Ask: ...
     # --- for fastnode.service.attempts
     async def attempt(
         self, candidate: Candidate, ask: Ask, timeout: float | None, number: int

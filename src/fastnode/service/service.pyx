@@ -140,14 +140,16 @@ cdef class Service:
         # first attempt is the last one.
         if (
             idempotent is False
-            and key is None
             and attempt_timeout is None
             and hedge_after is None
             # The caller may change other payloads before a second attempt.
             and type(payload) is bytes
             and not self.closed
         ):
-            candidate = self.pick(None)
+            if key is None:
+                candidate = self.pick(None)
+            elif self.settled:
+                candidate = self.pick(as_key(key))
         if candidate is None:
             began = monotonic()
         else:
@@ -166,19 +168,17 @@ cdef class Service:
                     None,
                     1,
                 )
+                candidate.outstanding -= 1
                 candidate.consecutive = 0
                 return reply
-            except FastnodeError as error:
-                self.note(candidate, error)
+            except BaseException as error:
+                candidate.outstanding -= 1
+                if isinstance(error, FastnodeError):
+                    self.note(candidate, error)
                 if not is_elsewhere(error):
                     self.failures += 1
                     raise
                 failure = error
-            except BaseException:
-                self.failures += 1
-                raise
-            finally:
-                candidate.outstanding -= 1
         ask = self.new_ask(
             endpoint,
             payload,
