@@ -225,7 +225,7 @@ def test_completion_knows_commands_and_options() -> None:
     [
         (["pnig"], "Did you mean ping?"),
         (["ca", "isue"], "Did you mean issue?"),
-        (["x"], "The commands are ca, call, check, demo, listen, ping, send"),
+        (["x"], "The commands are ca, call, check, demo, health, listen, ping, send"),
         (["ping", ORDERS, "--cuont", "3"], "--count"),
         (["ca", "init", "x", "--dayz", "3"], "--days"),
         (["--dir", "certs", "ping", ORDERS], "'--dir' here. Give it after the command"),
