@@ -31,6 +31,9 @@ from helpers.command import (
 from helpers.pki import authority
 from helpers.python_words import PYTHON
 
+# Each test starts programs.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
