@@ -96,14 +96,18 @@ class Resolver(Protocol):
 
 def _check_number(what: str, value: float, least: float, most: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f"{what} is a number, not {value!r}")
+        raise ConfigError(
+            f"{what} is {value!r}, not a number", hint=f"from {least} to {most}"
+        )
     if math.isnan(value) or not least <= value <= most:
         raise ConfigError(f"{what} is {value!r}", hint=f"from {least} to {most}")
 
 
 def _check_count(what: str, value: int, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{what} is a whole number, not {value!r}")
+        raise ConfigError(
+            f"{what} is {value!r}, not a whole number", hint=f"from {least} to {most}"
+        )
     _check_number(what, value, least, most)
 
 

@@ -161,6 +161,8 @@ async def test_a_task_that_never_rests_does_not_stop_the_test() -> None:
 
 async def test_wrong_use() -> None:
     clock = FakeClock()
+    with pytest.raises(ConfigError, match="frozen is 1"):
+        FakeClock(frozen=1)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="not in use"):
         await clock.advance(1)
     with clock:

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -99,10 +100,13 @@ def shown(said: str) -> int:
     return int(found[1], 16)
 
 
-async def until_said(errors: asyncio.StreamReader, words: str) -> None:
+async def line_with(said: asyncio.StreamReader | None, words: str) -> str:
+    """Wait for a line with these words, and return it."""
+    assert said is not None
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        while words not in (await errors.readline()).decode():
-            assert not errors.at_eof()
+        while words not in (line := (await said.readline()).decode()):
+            assert not said.at_eof()
+    return line
 
 
 async def test_the_readme_s_rotation_rotates(tmp_path: Path) -> None:
@@ -131,10 +135,18 @@ async def test_the_readme_s_rotation_rotates(tmp_path: Path) -> None:
         async with await start_node(str(name), options) as node:
             assert serial(await node.connect(orders)) == before
             renew, ping = commands("rotation")
+            pinging = await shell.start(f"{ping} --count 0 --interval 0.05")
+            assert f"{before:x}" in await line_with(pinging.stdout, "serial")
             await shell.run(renew)
-            await until_said(errors, "certificate replaced")
+            await line_with(errors, "certificate replaced")
             after = shown(await shell.run(ping))
             assert after != before
+            # A ping goes on with the new link.
+            assert f"{after:x}" in await line_with(pinging.stdout, "serial")
+            assert " ms" in await line_with(pinging.stdout, ": ")
+            pinging.send_signal(signal.SIGINT)
+            await asyncio.wait_for(pinging.communicate(), TIMEOUT_SECONDS)
+            assert pinging.returncode == 0
             await until(lambda: node.links and serial(node.links[0]) == after)
             assert await node.call(orders, "any", b"on", timeout=10.0) == b"on"
 

@@ -20,6 +20,7 @@ from fastnode import (
     NodeOptions,
     NoRoute,
 )
+from fastnode.discovery import StaticDiscovery
 from fastnode.testing import Network, authority, cluster, pair
 from helpers.nodes import WAIT_SECONDS, running, until
 
@@ -189,6 +190,31 @@ async def test_the_end_waits_for_nothing_that_is_held_back(fault: str) -> None:
                 getattr(network, fault)(a, b)
             with pytest.raises((CallTimeout, LinkLost)):
                 await link.call("echo", b"", timeout=0.05)
+
+
+async def test_faults_between_a_service_and_its_instances() -> None:
+    """A service dials targets and not routes, so its discovery names the network's."""
+    network = Network()
+    names = ("orders@127.0.0.1", "billing@a.example", "billing@b.example")
+    async with cluster(names, network=network) as (orders, *instances):
+        for each in instances:
+            each.handler("who")(lambda _, name=each.name: name.encode())
+        targets = [network.target(orders, each) for each in instances]
+        found = StaticDiscovery({"billing": targets})
+        billing = orders.service("billing", discovery=found)
+        await billing.wait_ready(2, timeout=WAIT_SECONDS)
+        first, second = (each.name for each in instances)
+        network.cut(orders, first)
+        await until(lambda: orders.stats.dials_unreached)
+        states = {each.address: each.state for each in billing.instances}
+        assert states[(targets[1].host, targets[1].port)] == "ready"
+        for _ in range(8):
+            reply = await billing.call("who", b"", timeout=WAIT_SECONDS)
+            assert reply == second.encode()
+        network.restore()
+        await billing.wait_ready(2, timeout=WAIT_SECONDS)
+        with pytest.raises(ConfigError, match="do not use this network"):
+            network.target("nobody@127.0.0.1", first)
 
 
 async def test_nodes_of_the_test_itself() -> None:

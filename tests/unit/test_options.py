@@ -18,8 +18,9 @@ from fastnode import AcceptorOptions, ConfigError, NetworkOptions, NodeOptions
      {"max_handshakes_per_address": 0}],
 )  # fmt: skip
 def test_acceptor_options(values: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(values))):
+    with pytest.raises(ConfigError, match=next(iter(values))) as caught:
         AcceptorOptions(**values)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -31,8 +32,9 @@ def test_acceptor_options(values: dict[str, Any]) -> None:
      {"busy_poll": "100us"}],
 )  # fmt: skip
 def test_network_options(values: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(values))):
+    with pytest.raises(ConfigError, match=next(iter(values))) as caught:
         NetworkOptions(**values)
+    assert caught.value.hint
 
 
 def test_node_options() -> None:

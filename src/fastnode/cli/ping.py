@@ -14,11 +14,12 @@ from fastnode.cli.dial import Dial, dial_options, run_dialer, time_limit
 from fastnode.cli.output import joined
 from fastnode.cli.records import address, json_option, print_record, rounded
 from fastnode.cli.values import INTERVAL, NODE_NAME
+from fastnode.errors import LinkClosed
 from fastnode.groups import described_group
 from fastnode.names import NodeName
 
 if TYPE_CHECKING:
-    from fastnode import Link, Peer
+    from fastnode import Link, Node, Peer
 
 __all__ = ["RoundTrips", "ping"]
 
@@ -146,7 +147,8 @@ def ping(
     """Connect to NODE, show who it is, and measure round trips.
 
     Each round trip is shown when it is done. A summary comes at the end, also after
-    Ctrl-C. After Ctrl-C the exit code is 0 if there was a round trip.
+    Ctrl-C. After Ctrl-C the exit code is 0 if there was a round trip. If NODE renews
+    the link, who it is is shown again.
 
     \b
     Example:
@@ -162,10 +164,9 @@ async def _ping(
     async with dial.node(node) as own:
         async with time_limit(dial.timeout):
             link = await own.connect(str(node))
-        shown.connected(link.peer)
         trips = RoundTrips()
         try:
-            await _measure(link, trips, count, interval, dial.timeout, shown)
+            await _measure(own, link, trips, count, interval, dial.timeout, shown)
         except asyncio.CancelledError:
             # Ctrl-C cancels this task once. It is the usual way to end a ping, so it is
             # no failure. A second Ctrl-C ends the program at once.
@@ -179,6 +180,7 @@ async def _ping(
 
 
 async def _measure(
+    own: Node,
     link: Link,
     trips: RoundTrips,
     count: int,
@@ -186,11 +188,24 @@ async def _measure(
     timeout: float,
     shown: Lines,
 ) -> None:
-    """Make round trips until `count` are done; 0: until this task is cancelled."""
+    """Make round trips until `count` are done; 0: until this task is cancelled.
+
+    The peer may renew its links meanwhile, because it has a new certificate. Then the
+    round trips go on with the new link.
+    """
+    shown.connected(link.peer)
     while True:
         began = time.perf_counter()
-        async with time_limit(timeout):
-            seconds = await link.ping()
+        try:
+            async with time_limit(timeout):
+                seconds = await link.ping()
+        except LinkClosed:
+            renewed = [each for each in own.links if each is not link]
+            if not renewed:
+                raise
+            link = renewed[-1]
+            shown.connected(link.peer)
+            continue
         trips.add(seconds)
         shown.round_trip(trips.count, seconds)
         if trips.count == count:

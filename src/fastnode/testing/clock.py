@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from fastnode import ConfigError
+from fastnode.names import check_flag
 from fastnode.testing.seconds import check_seconds
 
 __all__ = ["FakeClock"]
@@ -92,6 +93,7 @@ class FakeClock:
     """
 
     def __init__(self, *, frozen: bool = False) -> None:
+        check_flag("frozen", frozen)
         self._frozen = frozen
         self._loop: asyncio.AbstractEventLoop | None = None
         self._offset = 0.0

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from fastnode import ConfigError
+from fastnode.discovery import Target
 from fastnode.names import NodeName
 from fastnode.node.node import Node
 from fastnode.testing.proxy import Proxy, Way
@@ -75,6 +76,29 @@ class Network:
                 await proxy.close()
             raise
         self._proxies[pair] = proxy
+
+    def target(self, node: Node | str, other: Node | str) -> Target:
+        """Return the target at which a node reaches another one through this network.
+
+        A service dials the addresses that its discovery names, and no routes. So the
+        discovery of a test has to name this target. Otherwise the service dials the
+        other node itself, and no fault has an effect::
+
+            discovery = StaticDiscovery({"billing": [network.target(orders, billing)]})
+            service = orders.service("billing", discovery=discovery)
+
+        Args:
+            node: the node that dials.
+            other: the instance of the service.
+
+        Raises:
+            ConfigError: `node` does not dial `other` through this network.
+        """
+        names = (_name_of(node), _name_of(other))
+        proxy = self._proxies.get(names)
+        if proxy is None:
+            raise _not_here(*names)
+        return Target(*proxy.address)
 
     # --- faults --------------------------------------------------------------------
 
@@ -200,11 +224,7 @@ class Network:
             if pair in (names, names[::-1])
         ]
         if not found:
-            raise ConfigError(
-                f"{names[0]} and {names[1]} do not use this network",
-                hint="give it to pair(network=...) or cluster(network=...), or call "
-                "introduce",
-            )
+            raise _not_here(*names)
         yield from found
 
     def _ways(self, one: Node | str, other: Node | str, one_way: bool) -> Iterator[Way]:
@@ -218,3 +238,10 @@ class Network:
 
 def _name_of(node: Node | str) -> str:
     return node.name if isinstance(node, Node) else str(NodeName.parse(node))
+
+
+def _not_here(one: str, other: str) -> ConfigError:
+    return ConfigError(
+        f"{one} and {other} do not use this network",
+        hint="give it to pair(network=...) or cluster(network=...), or call introduce",
+    )

@@ -140,7 +140,8 @@ def _names_of(nodes: int | Sequence[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise ConfigError(
             f"two nodes have the same name: {', '.join(names)}",
-            hint="give each node a name of its own",
+            hint="give each node a name of its own; instances of one service have "
+            "different hosts: billing@a.example, billing@b.example",
         )
     return names
 

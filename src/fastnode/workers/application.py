@@ -67,8 +67,11 @@ class Application:
             if isinstance(value, str) or (value is None and what == "setup"):
                 continue  # a module is imported where it is used
             if not callable(value):
+                # The text of options is long.
+                ready = isinstance(value, NodeOptions)
+                shown = "a NodeOptions" if ready else repr(value)
                 raise ConfigError(
-                    f"{what} is {value!r}, which cannot be called",
+                    f"{what} is {shown}, which cannot be called",
                     side=Side.LOCAL,
                     hint="each worker makes its own: give a function",
                 )
