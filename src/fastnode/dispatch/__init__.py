@@ -1,1 +1,1 @@
-"""What happens to what a link receives: from a whole frame to the end of a handler."""
+"""The receiving side of a link, from a complete frame to the end of its handler."""

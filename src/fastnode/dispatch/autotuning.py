@@ -1,4 +1,4 @@
-"""When a window grows. Pure: no socket, no loop, no clock."""
+"""The rule by which a window grows. It uses no socket, no loop and no clock."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ __all__ = ["next_window"]
 def next_window(
     window: int, taken: int, elapsed: float, round_trip: float, ceiling: int
 ) -> int:
-    """The window after a grant.
+    """Return the size of a window after a grant.
 
-    A sender that is held up by its window sends about a whole one in each round trip,
-    one that is not sends less. So it is doubled when more than half of it was taken in
-    the time of a round trip. On a short way it stays: there the bytes that are under
-    way are what others wait for, and not what the sender lacks.
+    A sender that waits for its window sends about a whole window in each round trip.
+    Other senders send less. So the window is doubled when more than half of it was used
+    within one round trip. On a path with a short round trip the window stays. A larger
+    window would not make the sender faster there, and would delay other messages.
 
     Args:
-        window: bytes, as it is.
+        window: current size of the window in bytes.
         taken: bytes that came since the last grant.
-        elapsed: seconds since then.
-        round_trip: the shortest seen, seconds; 0: unknown.
-        ceiling: bytes that it never exceeds by growing.
+        elapsed: seconds since the last grant.
+        round_trip: shortest measured round trip in seconds; 0 if it is unknown.
+        ceiling: largest size in bytes to which a window grows.
     """
     if window >= ceiling or round_trip < GROWTH_LEAST_ROUND_TRIP_SECONDS:
         return window

@@ -4,8 +4,8 @@ from fastnode.dispatch.endpoint cimport Endpoint
 from fastnode.wire.frame cimport LANES
 
 cdef enum:
-    # What a message in a batch costs besides its payload: two objects and a place.
-    # Bytes.
+    # Bytes that a message in a batch needs besides its payload: two objects and a place
+    # in a list.
     MESSAGE_BYTES = 128
 
 
@@ -14,17 +14,18 @@ cdef class Batch:
     # In the order of arrival, and the bytes of their payloads.
     cdef list messages
     cdef size_t size
-    # What they hold of the peer's windows, by lane.
+    # Bytes of the peer's windows that the messages hold, by lane.
     cdef uint64_t[LANES] held
-    # What of them was set aside, bytes.
+    # Bytes of the messages that were set aside.
     cdef uint64_t aside
-    # The deliveries of those that are to be confirmed; None: there are none.
+    # The deliveries of messages that must be confirmed; None if there are none.
     cdef list confirms
 
     cdef bint full(self) noexcept
 
 
 cdef class BatchLine:
-    # Of one link and endpoint: how many are under way, and those that wait for it.
+    # The number of running batches, and the batches that wait, of one link and
+    # endpoint.
     cdef Py_ssize_t running
     cdef object waiting

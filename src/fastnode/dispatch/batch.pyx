@@ -1,4 +1,4 @@
-"""Messages that a batch handler is given in one call."""
+"""The messages that a batch handler gets in one call."""
 
 cimport cython
 from cpython.list cimport PyList_GET_SIZE

@@ -8,14 +8,15 @@ from fastnode.wire.extension cimport Extension
 
 cdef class Batches:
     cdef Handlers handlers
-    # What is being gathered: Endpoint -> Batch; the one that was added to last.
+    # The batches that are being gathered, Endpoint -> Batch; the batch that got the
+    # last message.
     cdef dict gathered
     cdef Batch newest
-    # Endpoint -> BatchLine, where a batch is under way or waits for its turn.
+    # Endpoint -> BatchLine, for each endpoint with a running or waiting batch.
     cdef dict lines
-    # How many endpoints, which are full, this link waits at.
+    # The number of full endpoints that this link waits for.
     cdef Py_ssize_t waiting
-    # Called when something was begun that had waited, and when `lines` is empty.
+    # Is called when a waiting batch has begun, and when `lines` is empty.
     cdef object on_rest
     # The link has ended.
     cdef bint closed

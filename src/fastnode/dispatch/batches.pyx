@@ -1,14 +1,14 @@
-"""Batch endpoints: handlers that are given lists of messages.
+"""Batch endpoints: handlers that get lists of messages.
 
-What arrives together is handed over together: a batch ends when it is full, when all
-that the socket had was read, or before something that must not overtake it. Nothing
-waits for more to come.
+Messages that arrive together go to the handler together. A batch ends when it is full,
+when all bytes that the socket had are read, or before a frame that must not overtake
+the batch. A batch never waits for later messages.
 
-Of an asynchronous handler one batch is under way on a link, so that the next begins
-when the one before has finished; meanwhile what arrives is gathered, against the
-peer's window. A confirmed message from a handler of the peer is the exception: it
-begins, with all before it, at once, because the batch that is under way may be waiting
-for that very handler.
+An asynchronous handler runs one batch of a link at a time. The next batch begins when
+the previous one has finished. Messages that arrive meanwhile are gathered, and count
+against the peer's window. There is one exception: a confirmed message from a handler of
+the peer begins at once, with all messages before it. The running batch may wait for
+that handler.
 """
 
 cimport cython
@@ -53,7 +53,7 @@ cdef class Batches:
         int flags,
         Extension extension,
     ) except -1:
-        """Add a message; `call` is 0 or what to confirm."""
+        """Add a message. `call` is the number to confirm, or 0."""
         cdef Batch batch = self.newest
         cdef Delivery delivery
         cdef Message message = make_message(
@@ -77,7 +77,7 @@ cdef class Batches:
             batch.held[lane] += <uint64_t>size + MESSAGE_BYTES
             self.handlers.windows.held[lane] += <uint64_t>size + MESSAGE_BYTES
         if call:
-            # A cancellation takes it out again.
+            # A cancellation has to find the message and take it out again.
             delivery = new_delivery(
                 self.handlers, endpoint, None, lane, call, flags, extension
             )
@@ -94,7 +94,7 @@ cdef class Batches:
         return 0
 
     cdef int begin_all(self, Endpoint endpoint) except -1:
-        """Begin all that waits and is gathered: a handler of the peer waits for it."""
+        """Begin all waiting and gathered messages, because a peer's handler waits."""
         cdef BatchLine line = self.lines.get(endpoint)
         cdef Batch batch
         while line is not None and line.waiting and not self.closed:
@@ -103,7 +103,7 @@ cdef class Batches:
         return 0 if batch is None else self.begin(batch)
 
     cdef Batch take(self, Endpoint endpoint):
-        """What is gathered for an endpoint, or None; it is gathered no more."""
+        """Remove and return the batch that is gathered for an endpoint, or None."""
         cdef Batch batch = self.gathered.pop(endpoint, None)
         if batch is self.newest:
             self.newest = None
@@ -112,7 +112,7 @@ cdef class Batches:
     # --- handing over -------------------------------------------------------------
 
     cdef int hand_over(self) except -1:
-        """Hand over what is gathered, but for what has to wait for its turn."""
+        """Hand over all gathered batches, except those that have to wait."""
         cdef Endpoint endpoint
         cdef Batch batch
         if not self.gathered:
@@ -120,14 +120,14 @@ cdef class Batches:
         for endpoint in list(self.gathered):
             if endpoint in self.lines:
                 continue
-            # A handler may have brought about that there is nothing left.
+            # A handler that ran before may have removed this batch.
             batch = self.take(endpoint)
             if batch is not None:
                 self.hand(batch)
         return 0
 
     cdef int hand(self, Batch batch) except -1:
-        """A batch is complete: handle it, or have it wait."""
+        """Begin a complete batch, or let it wait for its turn."""
         cdef Endpoint endpoint = batch.endpoint
         cdef BatchLine line = self.lines.get(endpoint)
         if line is None:
@@ -161,14 +161,16 @@ cdef class Batches:
             line.running += 1
         else:
             if exactly > 0:
-                # A handler that goes on in a task is timed when it ends.
+                # The time of a handler that runs in a task is recorded at its end.
                 counters.times.record(seconds_now() - exactly)
             self.free(batch)
         return self.handlers.watch.tell(endpoint.name, began)
 
     cdef int drop_cancelled(self, Batch batch) except -1:
-        """Leave out what its sender has given up, and what comes too late; the others
-        cannot be given up any more."""
+        """Drop messages that were cancelled or whose deadline is over.
+
+        The other messages cannot be cancelled any more.
+        """
         cdef Endpoint endpoint = batch.endpoint
         cdef Delivery each
         cdef list confirms = []
@@ -194,7 +196,7 @@ cdef class Batches:
         return 0
 
     cdef int free(self, Batch batch) except -1:
-        """A batch is handled: let its sender go on."""
+        """Release what a handled batch holds, so that its sender can send more."""
         cdef int lane
         cdef uint64_t held
         if batch.aside:
@@ -211,19 +213,20 @@ cdef class Batches:
     # --- taking turns -----------------------------------------------------------
 
     cdef int done(self, Batch batch) except -1:
-        """The handler of a batch has finished."""
+        """Note that the handler of a batch has finished."""
         cdef Endpoint endpoint = batch.endpoint
         cdef BatchLine line = self.lines.get(endpoint)
         cdef Batches other
         try:
             self.free(batch)
-            # There is no line if memory ran out when the handler had begun.
+            # The line is missing if memory ran out after the handler had begun.
             if line is not None:
                 line.running -= 1
                 if line.running == 0:
                     self.go_on(endpoint, False)
         except Exception as error:
-            # Other links wait for this end too.
+            # Other links wait for the end of this batch too, so they still have to be
+            # told.
             self.handlers.begin_failed(error)
         if endpoint.batches:
             while endpoint.turns and endpoint.running < endpoint.batches:
@@ -238,10 +241,11 @@ cdef class Batches:
         return 0
 
     cdef int go_on(self, Endpoint endpoint, bint admitted) except -1:
-        """It is this link's turn again: begin what has waited for it.
+        """Begin the batch that has waited, because the turn of this link has come.
 
         Args:
-            admitted: there is a place at the endpoint, and it is ours.
+            endpoint: the endpoint of the batch.
+            admitted: whether a place at the endpoint is reserved for this link.
         """
         cdef BatchLine line = self.lines.get(endpoint)
         cdef Batch batch
@@ -266,18 +270,18 @@ cdef class Batches:
         return 0
 
     cdef int leave(self, Endpoint endpoint) except -1:
-        """Wait for no place at an endpoint any more."""
+        """Stop waiting for a place at an endpoint."""
         if self.waiting > 0 and endpoint.batches and self in endpoint.turns:
             self.waiting -= 1
             endpoint.turns.remove(self)
         return 0
 
     cdef bint busy(self) noexcept:
-        """Something is gathered, waits, or is under way."""
+        """Return whether a batch is gathered, waits, or runs."""
         return bool(self.gathered) or bool(self.lines)
 
     cdef int close(self) except -1:
-        """Begin nothing more: what waits is given up."""
+        """Drop everything that waits, and begin nothing more."""
         cdef Endpoint endpoint
         cdef BatchLine line
         self.closed = True

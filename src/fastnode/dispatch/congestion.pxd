@@ -10,7 +10,7 @@ from fastnode.wire.frame cimport LANES
 
 
 cdef class Share:
-    # What the link holds for one endpoint, bytes by lane.
+    # The bytes that the link holds for one endpoint, by lane.
     cdef str name
     cdef uint64_t[LANES] held
 
@@ -22,19 +22,19 @@ cdef class Congestion:
     cdef Windows windows
     cdef PausedEndpoints paused
 
-    # The timer of `look`; None: nothing seems to be congested.
+    # The timer of `look`; None if nothing seems to be congested.
     cdef object timer
-    # Seconds from a suspicion to the look: longer after a look that was in vain.
+    # Seconds from `suspect` to `look`. They grow after each look that did not help.
     cdef double delay
-    # At the time of the suspicion: when each lane was granted last, and what was last in
-    # the line of each lane.
+    # The state at the time of the suspicion: the time of the last grant of each lane,
+    # and the last delivery in the line of each lane.
     cdef double[LANES] granted
     cdef list tails
     # The lanes that are congested, while `look` works.
     cdef bint[LANES] congested
 
-    # While it walks over what the link holds: name -> Share; what is set aside, name ->
-    # PausedEndpoint, or None while it is only counted.
+    # Used while the deliveries of the link are visited. Name -> Share; and name ->
+    # PausedEndpoint for what is set aside, or None while deliveries are only counted.
     cdef dict shares
     cdef dict chosen
 

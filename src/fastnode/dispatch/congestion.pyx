@@ -1,14 +1,15 @@
 """Finds the endpoints that fill the windows of a link, and pauses them.
 
-Nothing is counted for each endpoint as messages come and go. `Windows` calls `suspect`
-where it does not grant because too much is held, and `DeliveryQueue` where something
-has to wait for the handlers of its lane. Both happen on busy links too, for a moment.
-So a timer calls `look` a little later, and only a lane that has not moved since then is
-congested. `look` walks over all that the link holds, adds up what each endpoint holds,
-and pauses those that hold most, until the rest leaves half of the room free.
+No message changes a counter of its endpoint, because that would slow every message.
+`Windows` calls `suspect` when it grants nothing because too much is held.
+`DeliveryQueue` calls it when a delivery has to wait for the handlers of its lane. Both
+also happen for a moment on healthy busy links. So a timer calls `look` a little later,
+and only a lane that has not moved since then is congested. `look` visits all deliveries
+of the link and adds up the bytes of each endpoint. It pauses the endpoints that hold
+most, until the others leave half of the room free.
 
-Calls of the peer's handlers are not counted and not set aside: the peer does not hold
-them back, see `fastnode.dispatch.handler`.
+Calls of the peer's handlers are neither counted nor set aside, because the peer sends
+them in spite of PAUSE. See `fastnode.dispatch.handler`.
 """
 
 cimport cython
@@ -45,7 +46,7 @@ cdef uint64_t MOST_UNDER_WAY = MAX_UNDER_WAY_BYTES
 
 @cython.final
 cdef class Share:
-    """The part of an endpoint in what a link holds."""
+    """The bytes that a link holds for one endpoint."""
 
     def __init__(self, str name not None):
         self.name = name
@@ -69,16 +70,16 @@ cdef class Congestion:
         self.delay = CONGESTION_SECONDS
 
     cdef int enable(self) except -1:
-        """The peer takes PAUSE and RESUME."""
+        """Begin to watch, because the peer understands PAUSE and RESUME."""
         self.windows.on_full = self.queue.on_full = self.suspect
         return 0
 
     def suspect(self):
-        """Something does not move. Look again a little later."""
+        """Plan a `look`, because something does not move."""
         cdef int lane
         if self.timer is not None:
             return
-        # Not again for each message.
+        # Further messages must not call this method until `look` is done.
         self.windows.on_full = self.queue.on_full = None
         for lane in range(LANES):
             self.granted[lane] = self.windows.granted[lane]
@@ -88,7 +89,7 @@ cdef class Congestion:
         self.timer = self.handlers.loop.call_later(self.delay, self.look)
 
     def look(self):
-        """See what is congested, and relieve it."""
+        """Find the congested lanes, and pause endpoints that fill them."""
         cdef int lane
         cdef bint congested
         self.timer = None
@@ -96,7 +97,7 @@ cdef class Congestion:
             return
         try:
             congested = self.find_congested()
-            # What is granted below may lead to the next suspicion.
+            # A grant below may call `suspect`, which needs the cleared state.
             self.tails = None
             self.enable()
             if not congested:
@@ -108,13 +109,13 @@ cdef class Congestion:
                 if self.queue.in_lanes:
                     self.queue.wake()
             else:
-                # To walk over it takes time, and did not help.
+                # The visit took time and did not help, so the next one comes later.
                 self.delay = min(2 * self.delay, CONGESTION_MOST_SECONDS)
         except Exception as error:
             self.handlers.begin_failed(error)
 
     cdef bint find_congested(self) except? True:
-        """Whether a lane, or what waits for its handlers, stands still."""
+        """Return whether a lane, or the line for its handlers, has not moved."""
         cdef Windows windows = self.windows
         cdef Delivery tail
         cdef bint any_lane = False
@@ -139,7 +140,7 @@ cdef class Congestion:
         return any_lane
 
     cdef bint relieve(self) except? True:
-        """Pause endpoints. Whether all lanes have room again."""
+        """Pause endpoints. Return whether all lanes have room again."""
         cdef uint64_t[LANES] rest
         cdef dict chosen = {}
         cdef Share share
@@ -175,12 +176,12 @@ cdef class Congestion:
         return self.relieved(rest)
 
     def weight(self, Share share not None):
-        """What an endpoint holds of the lanes that are congested."""
+        """Return the bytes that an endpoint holds in the congested lanes."""
         cdef int lane
         return sum([share.held[lane] for lane in range(LANES) if self.congested[lane]])
 
     cdef bint relieved(self, uint64_t *rest) noexcept:
-        """Whether every congested lane could be granted again, if it held so much."""
+        """Return whether each congested lane could grant again if it held `rest`."""
         cdef int lane
         for lane in range(LANES):
             if self.congested[lane] and rest[lane] > self.windows.room // 2:
@@ -190,8 +191,10 @@ cdef class Congestion:
     # --- all that the link holds ----------------------------------------------------
 
     cdef int visit_all(self) except -1:
-        """Count what each endpoint holds, or set it aside, without what was set aside
-        before."""
+        """Count or set aside the deliveries of each endpoint.
+
+        Deliveries that were set aside before are left out.
+        """
         cdef Endpoint endpoint
         cdef Delivery delivery
         cdef Batch batch
@@ -264,8 +267,10 @@ cdef class Congestion:
         return 0
 
     cdef int visit_lines(self) except -1:
-        """What waits for the handlers of its lane, and is for a chosen endpoint, waits
-        in a line of its endpoint from now on."""
+        """Visit the deliveries that wait for the handlers of their lane.
+
+        A delivery for a chosen endpoint moves to a line of the endpoint.
+        """
         cdef Delivery delivery
         cdef PausedEndpoint record
         cdef int line
@@ -295,7 +300,7 @@ cdef class Congestion:
         return share
 
     cdef int set_aside(self, Delivery delivery, PausedEndpoint record) except -1:
-        """Count a delivery with its endpoint, and no more in the window."""
+        """Count a delivery with its endpoint instead of in the window."""
         cdef size_t size = aside_size(delivery)
         if not self.paused.fits(size):
             return 0

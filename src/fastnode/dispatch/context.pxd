@@ -1,6 +1,6 @@
 cdef class HandlerContext:
     cdef object context
-    # Code of the node runs in it at this moment.
+    # Whether code of the node runs in the context at this moment.
     cdef bint entered
 
     cdef bint enter(self) except? True

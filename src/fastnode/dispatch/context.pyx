@@ -1,10 +1,10 @@
 """The `contextvars` context in which a node runs code of its user.
 
 Callbacks of an event loop run in a copy of the context in which they were registered.
-For a link that is the context of whoever happened to dial first: one request of a web
-server, for example, whose user must not become the user of all later messages. So a
-node has one context of its own, and every receive callback and every other place that
-begins handlers enters that context first. Each asynchronous handler has a copy of it.
+For a link, that would be the context of the code that dialed first. This may be one
+request of a web server, and its user must not become the user of all later messages.
+So a node has a context of its own. Every receive callback, and every other place that
+begins handlers, enters this context first. Each asynchronous handler gets a copy of it.
 """
 
 cimport cython
@@ -19,13 +19,13 @@ from contextvars import copy_context
 
 @cython.final
 cdef class HandlerContext:
-    """One context, which is entered at most once at a time."""
+    """A context that is entered at most once at a time."""
 
     def __init__(self):
         self.context = copy_context()
 
     def renew(self):
-        """Take the context of the caller: the node is started here."""
+        """Take a copy of the caller's context. It is called when the node starts."""
         self.context = copy_context()
 
     def run(self, function, *args, **kwargs):
@@ -42,8 +42,12 @@ cdef class HandlerContext:
         return PyContext_Copy(self.context)
 
     cdef bint enter(self) except? True:
-        """Enter the context. Returns False if the caller runs in it already; otherwise
-        the caller has to call `leave`."""
+        """Enter the context.
+
+        Returns:
+            False if the caller runs in the context already. After True the caller has
+            to call `leave`.
+        """
         if self.entered:
             return False
         PyContext_Enter(self.context)

@@ -3,7 +3,7 @@ from libc.stdint cimport uint64_t
 from fastnode.dispatch.histogram cimport Histogram
 
 cdef enum:
-    # The time of one in so many plain handlers is taken: a bit mask.
+    # A bit mask: one plain handler in SAMPLE + 1 is timed.
     SAMPLE = 63
 
 
@@ -13,7 +13,8 @@ cdef class EndpointCounters:
     cdef uint64_t calls
     # Batches whose handler has begun.
     cdef uint64_t batches
-    # Handlers that raised; calls that were refused as busy; calls that came too late.
+    # Handlers that raised; calls that were refused as busy; calls whose deadline was
+    # over.
     cdef uint64_t errors
     cdef uint64_t refused
     cdef uint64_t expired
@@ -23,12 +24,12 @@ cdef class EndpointCounters:
 cdef class NodeCounters:
     # The endpoints that have no counters of their own.
     cdef readonly EndpointCounters others
-    # From the connection to the link; from a call to its reply.
+    # Times from the connection to the link, and from a call to its reply.
     cdef readonly Histogram handshakes
     cdef readonly Histogram calls
     # Calls and confirmed messages of this node that raised `CallTimeout`.
     cdef uint64_t timed_out
-    # By code, `CodeCounts`: calls of this node that failed, and what this node replied
-    # to calls that failed here.
+    # `CodeCounts` by code: calls of this node that failed, and the errors that this
+    # node sent as answers to calls.
     cdef readonly object call_errors
     cdef readonly object reply_errors

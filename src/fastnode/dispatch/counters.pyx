@@ -1,8 +1,8 @@
-"""What a node counts beside the counters of its links.
+"""The counters of a node that belong to no link.
 
 The counters of a link are added to the totals of the node when the link has ended
-(`fastnode.link.stats`). What is here belongs to no link: counters of endpoints, and
-things that happen rarely. All are plain integers, and none of them goes back.
+(`fastnode.link.stats`). This module has the counters of endpoints, and of rare events.
+All counters are plain integers, and they never decrease.
 """
 
 cimport cython
@@ -20,7 +20,7 @@ cdef class EndpointCounters:
         self.times = Histogram()
 
     def shown(self):
-        """Return the counts by the names that `EndpointStats` has for them."""
+        """Return the counts under the field names of `EndpointStats`."""
         return {
             "messages": self.begun - self.calls,
             "calls": self.calls,
@@ -31,7 +31,7 @@ cdef class EndpointCounters:
 
     @property
     def seconds(self):
-        """How long handlers took, a `Histogram`."""
+        """A `Histogram` of the run times of the handlers."""
         return self.times
 
 
@@ -48,5 +48,5 @@ cdef class NodeCounters:
 
     @property
     def calls_timed_out(self):
-        """Calls and confirmed messages of this node that raised `CallTimeout`."""
+        """The number of calls and confirmed messages that raised `CallTimeout`."""
         return self.timed_out

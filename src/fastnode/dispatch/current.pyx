@@ -1,7 +1,8 @@
-"""The handler that runs here: its message, its time and its peer.
+"""The message, deadline and peer of the handler that runs in this context.
 
-Only an asynchronous handler is known, for it has a context of its own. Tasks that it
-makes inherit the context. They belong to the handler until it has ended.
+Only asynchronous handlers are known, because each of them has a context of its own.
+Tasks that a handler makes inherit its context. They belong to the handler until the
+handler has ended.
 """
 
 from fastnode.dispatch.endpoint cimport EndpointRegistry
@@ -11,25 +12,26 @@ from fastnode.errors import CallTimeout, Side
 
 
 def current_message():
-    """Return the `Message` whose asynchronous handler runs here, or None.
+    """Return the `Message` of the asynchronous handler that runs here, or None.
 
-    Tasks that a handler makes see its message as well, until the handler has ended. A
-    plain handler has its message as argument only.
+    Tasks that a handler makes see its message too, until the handler has ended. A plain
+    handler gets its message as an argument only.
     """
     cdef Delivery delivery = current()
     return None if delivery is None else delivery.message
 
 
 def inherited_timeout(timeout, peer):
-    """Return the timeout of a call that is made here: no more than the handler has
-    left.
+    """Return the timeout of a call that is made here.
+
+    The timeout is at most the time that the running handler has left.
 
     Args:
         timeout: seconds, or None.
-        peer: who is called, for the error.
+        peer: the peer that is called. The error names it.
 
     Raises:
-        CallTimeout: nothing is left. Nothing was sent.
+        CallTimeout: the handler has no time left. The call was not sent.
     """
     cdef Delivery delivery = current()
     cdef double left
@@ -47,8 +49,11 @@ def inherited_timeout(timeout, peer):
 
 
 def handler_peer(EndpointRegistry registry not None):
-    """Return the peer whose message is being handled in this context, if the handler
-    is asynchronous, has not ended, and belongs to this node; else None."""
+    """Return the peer whose message is handled in this context, or None.
+
+    None is returned unless the handler is asynchronous, has not ended, and belongs to
+    this node.
+    """
     cdef Delivery delivery = current()
     if delivery is None or delivery.handlers.registry is not registry:
         return None

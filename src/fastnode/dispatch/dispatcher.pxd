@@ -23,17 +23,18 @@ cdef class Dispatcher:
     cdef DeliveryQueue queue
     cdef Congestion congestion
 
-    # Cancellations that came before their calls: the number of the call -> how many
-    # calls had come.
+    # Cancellations that came before their calls: number of the call -> number of calls
+    # that had come at that time.
     cdef dict early_cancels
     # The link has ended.
     cdef bint closed
-    # We said goodbye: a call that comes now cannot be replied any more.
+    # We have sent GOODBYE, so a call that comes now gets no reply any more.
     cdef bint calls_refused
-    # The peer's MOVED has come and all before it was begun; and is handled, batches too.
+    # The peer's MOVED has come and all frames before it have begun; all of them,
+    # batches included, are handled.
     cdef bint all_came
     cdef readonly bint through
-    # Called when `through` becomes true, and when nothing is left to do.
+    # Are called when `through` becomes true, and when nothing is left to do.
     cdef object on_through
     cdef object on_idle
 

@@ -1,12 +1,12 @@
-"""The receiving side of a link: whole frames to the handlers of their endpoints.
+"""The receiving side of a link: it gives complete frames to the endpoints' handlers.
 
-Handlers run in the order in which messages arrive; asynchronous ones are started in
-that order. What they have not finished counts against the peer's window, so a slow
-handler slows its senders, while replies and pings, which no window holds up, pass.
+Plain handlers run in the order in which messages arrive. Asynchronous handlers start in
+this order. Unfinished messages count against the peer's window, so a slow handler slows
+its senders. Replies and pings pass, because no window holds them up.
 
-`DeliveryQueue` has what cannot begin at once, `Batches` what goes to batch endpoints,
-and `Handlers` starts handlers and answers for them. Of the sending side they need three
-operations: `reply`, `refuse` and `crowded`.
+`DeliveryQueue` keeps deliveries that cannot begin at once. `Batches` gathers messages
+for batch endpoints. `Handlers` starts handlers and answers for them. They use three
+operations of the sending side: `reply`, `refuse` and `crowded`.
 """
 
 cimport cython
@@ -38,10 +38,10 @@ from fastnode.errors import ProtocolError, Side
 from fastnode.limits import MAX_EARLY_CANCELS, WINDOW_BYTES
 
 cdef Py_ssize_t MOST_EARLY_CANCELS = MAX_EARLY_CANCELS
-# How many messages a DROPPED is about.
+# The body of DROPPED: the number of dropped messages.
 cdef object COUNT = Struct(">I")
-# A number is used again after 2**32 calls. A cancellation that is half as old was for
-# a call that was over when it came.
+# The number of a call is used again after 2**32 calls. A cancellation that is half as
+# old was for a call that had ended before the cancellation came.
 cdef uint64_t CANCEL_LASTS = <uint64_t>1 << 31
 
 
@@ -76,34 +76,34 @@ cdef class Dispatcher:
         self.handlers.on_error = on_error
 
     def set_peer(self, peer):
-        """Who sends: the `sender` of all messages."""
+        """Set the peer, which is the `sender` of all messages."""
         self.handlers.peer = peer
 
     def report_drops(self):
-        """Tell the peer of its one-way messages that are dropped: it takes that."""
+        """Report dropped one-way messages, because the peer understands DROPPED."""
         self.handlers.drops = Drops(self.tell_dropped)
 
     def pause_endpoints(self):
-        """Pause endpoints that are full: the peer takes that."""
+        """Pause endpoints that are full, because the peer understands PAUSE."""
         self.congestion.enable()
 
     def tell_dropped(self, uint32_t count, str name not None):
-        """`count` messages to an endpoint that does not exist were dropped."""
+        """Send DROPPED for `count` messages to an endpoint that does not exist."""
         self.outbox.frame(DROPPED, 0, COUNT.pack(count) + name.encode())
 
     # --- frames -----------------------------------------------------------------
 
     cdef int message(self, int lane, uint16_t number, bytes payload) except -1:
-        """A one-way message."""
+        """Take a one-way message."""
         self.handlers.messages_received += 1
         return self.queue.accept(
             self.numbers.find(lane, number), payload, lane, 0, 0, None
         )
 
     cdef int extended_message(self, Decoder decoder, bytes payload) except -1:
-        """A one-way message with an extension block; `decoder` has its frame."""
+        """Take a one-way message with an extension block. `decoder` has its frame."""
         cdef Extension extension = self.extension_of(decoder)
-        # Nobody waits for it.
+        # One-way messages have no deadline, because no caller waits.
         extension.deadline = 0
         self.handlers.messages_received += 1
         return self.queue.accept(
@@ -124,8 +124,10 @@ cdef class Dispatcher:
         return extension
 
     cdef int messages(self, Decoder decoder) except -1:
-        """The messages that follow in the decoder, as long as they are whole and plain:
-        as `message`, with nothing done for each that need not be."""
+        """Take the complete plain messages that follow in the decoder.
+
+        The result is that of `message` for each of them, with less work per message.
+        """
         cdef Handlers handlers = self.handlers
         cdef EndpointNumbers numbers = self.numbers
         cdef Stopwatch watch = self.watch
@@ -146,7 +148,7 @@ cdef class Dispatcher:
         return 0
 
     cdef int call(self, Decoder decoder, bytes payload) except -1:
-        """A call, or a message that is to be confirmed; `decoder` has its frame."""
+        """Take a call or a confirmed message. `decoder` has its frame."""
         cdef int lane = decoder.lane
         cdef uint32_t call = decoder.call
         cdef int flags = NESTED if decoder.nested else 0
@@ -165,7 +167,7 @@ cdef class Dispatcher:
             )
         self.numbered += 1
         if self.calls_refused:
-            # The goodbye in flight tells the caller that nobody will reply.
+            # Our GOODBYE, which is on its way, tells the caller that no reply follows.
             return 0
         if (
             self.registry.lag is not None
@@ -174,7 +176,8 @@ cdef class Dispatcher:
             and not self.outbox.crowded()
             and self.registry.lag.over()
         ):
-            # Not while the peer leaves its replies unread: refusals are replies too.
+            # A refusal is a reply too. So nothing is refused while the peer does not
+            # read its replies.
             self.early_cancels.pop(call, None)
             return self.handlers.refuse_busy(
                 endpoint, call, self.registry.lag.text()
@@ -195,11 +198,16 @@ cdef class Dispatcher:
         return self.queue.begin(endpoint, payload, lane, call, flags, extension)
 
     cdef int cancel(self, uint32_t call, bint late) except -1:
-        """The caller gave up; `late`: because the time of the call is over.
+        """Cancel a call, because its caller gave up.
 
-        A cancellation overtakes its call where that is in another lane: a large call,
-        or one that waits for credit. So one that finds no call is kept for it. Most of
-        these are for calls that are over; the oldest make room for new ones.
+        A cancellation can overtake its call if the call is large or waits for credit,
+        because the call is in another lane then. So a cancellation without a call is
+        kept. Most kept cancellations are for calls that have ended. The oldest ones
+        make room for new ones.
+
+        Args:
+            call: the number of the call.
+            late: whether the caller gave up because the deadline is over.
         """
         if self.handlers.cancel(call, late):
             return 0
@@ -210,12 +218,12 @@ cdef class Dispatcher:
         return 0
 
     cdef bint is_cancelled(self, uint32_t call) except? True:
-        """Whether the call that has come was cancelled before it came."""
+        """Return whether the cancellation of a call came before the call."""
         cdef object when = self.early_cancels.pop(call, None)
         return when is not None and self.numbered - <uint64_t>when < CANCEL_LASTS
 
     cdef int dry(self) except -1:
-        """All that the socket had is read: hand over what is gathered."""
+        """Hand over gathered batches, because all bytes of the socket are read."""
         if self.batches.gathered:
             self.batches.hand_over()
             self.watch.lap()
@@ -226,7 +234,7 @@ cdef class Dispatcher:
     # --- what handlers leave ------------------------------------------------------
 
     def handler_ended(self, Endpoint endpoint not None, batch):
-        """An asynchronous handler has ended that something waits for."""
+        """Begin what waited for the end of an asynchronous handler."""
         cdef HandlerContext context = self.registry.context
         cdef bint entered = context.enter()
         try:
@@ -244,19 +252,19 @@ cdef class Dispatcher:
                 self.let_go()
 
     def rest(self):
-        """Something was begun or has ended: tell who waits for the end of it all."""
+        """Call the callbacks that wait for the end of all work, if it has ended."""
         self.settle()
         if self.on_idle is not None and not self.busy():
             self.on_idle()
 
     cdef int tell_idle(self, callback) except -1:
-        """Have `callback` called when nothing is left to do; None: no more."""
+        """Call `callback` when nothing is left to do. None removes the callback."""
         self.on_idle = callback
         self.handlers.tell_ends = callback is not None or self.closed
         return 0
 
     cdef bint busy(self) noexcept:
-        """Something that was received is not handled yet."""
+        """Return whether a received message or call is not handled yet."""
         return (
             self.handlers.running > 0 or self.queue.waits() or self.batches.busy()
         )
@@ -268,24 +276,27 @@ cdef class Dispatcher:
         return self.queue.hold_deliveries()
 
     cdef int release(self) except -1:
-        """Handle what was held."""
+        """Begin the messages and calls that were held."""
         return self.queue.release()
 
     cdef int moved(self) except -1:
-        """The peer's MOVED: the last of its messages has come."""
+        """Take the peer's MOVED: all its messages on this link have come."""
         if not self.queue.mark():
             self.come_through()
         return 0
 
     def come_through(self):
-        """The last of the peer's messages has been handled, or its handler runs; but
-        for batches: those of the next link follow when ours are done."""
+        """Note that all messages of the peer have begun.
+
+        Batches are the exception. Batches of the next link follow when those of this
+        link are done.
+        """
         self.all_came = True
         self.settle()
 
     def settle(self):
-        """If no batch is under way or waits, and nothing is queued before its lane or
-        stalled, what follows ours on another link may begin."""
+        """Let the next link begin, if no batch, lane or stalled delivery of ours waits.
+        """
         if (
             self.all_came
             and not self.through
@@ -301,19 +312,18 @@ cdef class Dispatcher:
 
     @property
     def running(self):
-        """How many handlers are under way."""
+        """The number of running handlers."""
         return self.handlers.running
 
     def stop(self):
-        """Begin nothing more, and cancel the handlers that are under way; returns
-        their tasks."""
+        """Begin nothing more, cancel the running handlers, and return their tasks."""
         self.batches.close()
         self.queue.close()
         self.congestion.close()
         return self.handlers.stop()
 
     cdef int close(self) except -1:
-        """The link has ended: nobody waits for replies any more."""
+        """Drop everything that waits, because the link has ended."""
         self.closed = True
         self.on_idle = self.on_through = None
         self.batches.close()
@@ -323,11 +333,12 @@ cdef class Dispatcher:
         return self.handlers.close()
 
     cdef int let_go(self) except -1:
-        """Refer back to this object from nowhere, if no handler is under way any more.
-        So it is freed with its last user and not by the garbage collector.
+        """Remove all references back to this object, if no handler runs any more.
 
-        Called when the connection is gone and when a handler has ended since the link
-        has. Not by `close`: the handler that has ended the link may go on in a task.
+        So the object is freed with its last user, without the garbage collector. This
+        method is called when the connection is gone, and when a handler ends after the
+        link. `close` does not call it, because the handler that has closed the link may
+        continue in a task.
         """
         if self.handlers.running == 0:
             self.handlers.on_end = self.handlers.on_lent = self.handlers.on_error = None
@@ -339,8 +350,7 @@ cdef class Dispatcher:
     # --- for tests ----------------------------------------------------------------
 
     def unfinished(self):
-        """Return what is counted of deliveries that are not done, by name; without what
-        is 0."""
+        """Return the counters of unfinished deliveries that are not 0, by name."""
         cdef int lane
         cdef Windows windows = self.windows
         cdef DeliveryQueue queue = self.queue
@@ -371,7 +381,7 @@ cdef class Dispatcher:
     # --- slow callbacks -----------------------------------------------------------
 
     def names_seen(self):
-        """The names of the endpoints that the stopwatch has seen since its last lap."""
+        """Return the endpoints that the stopwatch has seen since its last lap."""
         cdef int lane
         cdef Py_ssize_t number
         cdef list book

@@ -1,8 +1,8 @@
-"""What a side tells its peer of one-way messages that it dropped.
+"""Reports about dropped one-way messages to the peer that sent them.
 
-A one-way message has no reply. If no endpoint has the name that a message is for, the
-receiver drops the message and says so afterwards, in a DROPPED frame. The first drop is
-told at once. What follows within a second is told together.
+A one-way message has no reply. If a message is for an endpoint that does not exist, the
+receiver drops the message and reports it in a DROPPED frame. The first drop is reported
+at once. Further drops within a second are reported together.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Drops:
             self._counts[name] = min(self._counts.get(name, 0) + 1, MOST)
 
     def close(self) -> None:
-        """The link has ended: tell nothing more."""
+        """Report nothing more, because the link has ended."""
         self._tell = None
         self._counts.clear()
         if self._timer is not None:
@@ -56,7 +56,7 @@ class Drops:
         self._timer = loop.call_later(LOG_INTERVAL_SECONDS, self._tell_all)
 
     def _tell_all(self) -> None:
-        """A second is over: tell what was dropped meanwhile."""
+        """Report the drops of the last second."""
         self._timer = None
         counts, self._counts = self._counts, {}
         for name, count in counts.items():

@@ -8,39 +8,41 @@ from fastnode.dispatch.lag cimport LoopLag
 
 cdef class Endpoint:
     cdef readonly str name
-    # None for a name that a peer used and nobody handles (yet).
+    # None for a name that a peer used and that has no handler (yet).
     cdef readonly object handler
     # The handler is declared with `async def`.
     cdef readonly bint asynchronous
     # Messages are handled one by one, and the handler is declared with `async def` or
     # has returned an awaitable.
     cdef bint awaits
-    # A message can begin whatever else runs: no bound, no batches, and not `awaits`.
+    # A message can always begin: the endpoint has no bound, no batches, and not
+    # `awaits`.
     cdef bint plain
-    # How many asynchronous handlers may be under way at once, over all links of the
-    # node; 0: no bound. How many are; of them, how many wait for calls of their own.
+    # For all links of the node together: how many asynchronous handlers may run at once
+    # (0: no bound); how many run; how many of these wait for calls of their own.
     cdef readonly Py_ssize_t most
     cdef Py_ssize_t running
     cdef Py_ssize_t lent
-    # How many deliveries wait here, over all links of the node, without those that were
-    # cancelled; how many may, before calls are refused, or -1: no bound.
+    # For all links of the node together: how many deliveries wait here, without
+    # cancelled ones; how many may wait before calls are refused (-1: no bound).
     cdef Py_ssize_t queued
     cdef readonly Py_ssize_t max_waiting
-    # It is given lists of messages; how many of these may be under way at once, over
-    # all links; 0: no bound.
+    # The handler gets lists of messages. How many batches may run at once, for all
+    # links together; 0: no bound.
     cdef readonly bint batch
     cdef Py_ssize_t batches
-    # Nobody registered it: a peer made the name up.
+    # The endpoint is not registered: a peer made up the name.
     cdef readonly bint invented
-    # It belongs to fastnode itself. Its calls are not refused while the loop is late.
+    # The endpoint belongs to fastnode. Its calls are not refused while the loop is
+    # late.
     cdef readonly bint reserved
-    # Deliveries of all links that wait for their turn, and calls of the peers' handlers,
-    # whose turn may come sooner; None where there is no bound.
+    # The waiting deliveries of all links; and the waiting calls of peers' handlers,
+    # whose turn may come sooner. None if there is no bound.
     cdef object waiting
     cdef object nested
-    # What is counted of it; endpoints beyond a bound share their counters.
+    # The counters of the endpoint. Endpoints beyond a bound share their counters.
     cdef EndpointCounters counters
-    # Of a batch endpoint: each `Batches` that has a batch for it and waits.
+    # For a batch endpoint: each `Batches` that waits with a batch.
     cdef object turns
 
     cdef bint full(self, bint nested) noexcept
@@ -51,22 +53,22 @@ cdef class EndpointRegistry:
     cdef dict by_name
     # The name of the node, for log records.
     cdef readonly str node
-    # For what its handlers raise: of all links together.
+    # Limits the log lines about exceptions of handlers, for all links together.
     cdef readonly object limited
-    # In which all handlers of the node run.
+    # The context in which all handlers of the node run.
     cdef readonly HandlerContext context
     cdef object fallback
-    # The same as of an endpoint, for all of them together.
+    # The same as in `Endpoint`, for all endpoints together.
     cdef Py_ssize_t queued
     cdef readonly Py_ssize_t max_waiting
     # What the node counts beside the counters of its links.
     cdef readonly NodeCounters counters
     # How many endpoints have counters of their own.
     cdef Py_ssize_t counted_alone
-    # Refuses calls while the loop is late; None: nothing does.
+    # Refuses calls while the loop is late; None if calls are not refused for that.
     cdef LoopLag lag
-    # Grows with every registration: an Endpoint without handler that was looked up
-    # under an older generation is looked up again.
+    # Grows with every registration. An Endpoint without handler that was found in an
+    # older generation is looked up again.
     cdef readonly unsigned long generation
 
     cdef EndpointCounters new_counters(self, str name)
@@ -75,10 +77,10 @@ cdef class EndpointRegistry:
 
 cdef class EndpointNumbers:
     cdef EndpointRegistry registry
-    # Number -> Endpoint, by lane, and that of the data lane.
+    # Number -> Endpoint for each lane; and the one of the data lane.
     cdef list books
     cdef list book
-    # Of the registry, when the names were looked up.
+    # The generation of the registry when the names were looked up.
     cdef unsigned long generation
 
     cdef int define(self, int lane, uint16_t number, bytes name) except -1
@@ -87,8 +89,7 @@ cdef class EndpointNumbers:
 
 
 cdef inline Endpoint data_endpoint(EndpointNumbers numbers, uint16_t number):
-    """Return what `find` returns for the data lane, faster for a number that is known.
-    """
+    """Return the result of `find` for the data lane. A known number is found faster."""
     if number < PyList_GET_SIZE(numbers.book) and (
         numbers.generation == numbers.registry.generation
     ):

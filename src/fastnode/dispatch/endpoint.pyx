@@ -1,5 +1,4 @@
-"""Named receivers on a node, the table of them, and the numbers that peers give them.
-"""
+"""The endpoints of a node, their table, and the numbers that peers give them."""
 
 cimport cython
 from libc.stdint cimport uint16_t
@@ -32,7 +31,8 @@ cdef Py_ssize_t MAX_COUNTED = MAX_COUNTED_ENDPOINTS
 
 
 cdef bint is_async(object handler) except *:
-    """Whether it is a coroutine function, or an object that is called as one."""
+    """Return whether a handler is a coroutine function or an object with an async call.
+    """
     return iscoroutinefunction(handler) or iscoroutinefunction(
         getattr(handler, "__call__", None)
     )
@@ -40,7 +40,7 @@ cdef bint is_async(object handler) except *:
 
 @cython.final
 cdef class Endpoint:
-    """A name and the handler for what is sent to it."""
+    """A name, and the handler for the messages that are sent to the name."""
 
     def __init__(
         self,
@@ -74,8 +74,7 @@ cdef class Endpoint:
         self.plain = not (self.most or self.awaits or batch)
 
     def unfinished(self):
-        """Return what is counted of deliveries that are not done, by name, without what
-        is 0: for tests."""
+        """Return the counters of unfinished deliveries that are not 0, for tests."""
         found = {
             "running": self.running,
             "lent": self.lent,
@@ -87,13 +86,13 @@ cdef class Endpoint:
         return {name: count for name, count in found.items() if count}
 
     cdef bint full(self, bint nested) noexcept:
-        """What comes now has to wait: for a handler to finish, or for its turn."""
+        """Return whether a new delivery has to wait for a handler or for its turn."""
         if nested:
             return self.running >= self.most + self.lent or bool(self.nested)
         return self.running >= self.most or bool(self.waiting)
 
     cdef bint batches_full(self) noexcept:
-        """A batch that comes now has to wait."""
+        """Return whether a new batch has to wait."""
         return self.running >= self.batches or bool(self.turns)
 
 
@@ -114,8 +113,12 @@ cdef class EndpointRegistry:
         self.max_waiting = -1
 
     def limit(self, max_waiting, LoopLag lag):
-        """Refuse calls that would have to wait while `max_waiting` deliveries wait at
-        all endpoints together, and calls that come while the loop is late; None: never.
+        """Set the bounds above which calls are refused.
+
+        Args:
+            max_waiting: deliveries that may wait at all endpoints together. Above it,
+                calls that would have to wait are refused. None: no bound.
+            lag: refuses calls while the loop is late. None: calls are not refused.
         """
         self.max_waiting = -1 if max_waiting is None else max_waiting
         self.lag = lag
@@ -128,15 +131,17 @@ cdef class EndpointRegistry:
         bint batch=False,
         max_waiting=None,
     ):
-        """Register a handler; at most `concurrency` of it are under way at once, and
-        calls are refused while `max_waiting` deliveries wait. With `batch` it is given
-        lists of messages.
+        """Register a handler.
+
+        At most `concurrency` calls of the handler run at once. Calls are refused while
+        `max_waiting` deliveries wait. With `batch` the handler gets lists of messages.
 
         Raises:
-            ConfigError: the name has one, is empty, longer than 255 bytes or reserved,
-                the handler cannot be called, or `concurrency` is not a number from 1 to
-                MAX_CONCURRENCY, or the handler not asynchronous; or `max_waiting` is
-                not a number from 0 to MAX_WAITING, or has no `concurrency`.
+            ConfigError: the name has a handler already, or is empty, longer than 255
+                bytes or reserved; the handler cannot be called; `concurrency` is not a
+                number from 1 to MAX_CONCURRENCY, or the handler is not asynchronous;
+                `max_waiting` is not a number from 0 to MAX_WAITING, or is given without
+                `concurrency`.
         """
         check_not_reserved(name)
         if max_waiting is not None:
@@ -179,18 +184,19 @@ cdef class EndpointRegistry:
         self.generation += 1
 
     cdef EndpointCounters new_counters(self, str name):
-        """Return counters for one more endpoint. Beyond a bound all have the same."""
+        """Return counters for a new endpoint. Endpoints beyond a bound share them."""
         if name == OTHER or self.counted_alone >= MAX_COUNTED:
             return self.counters.others
         self.counted_alone += 1
         return EndpointCounters()
 
     def counted(self):
-        """Return what is counted of each endpoint, by name.
+        """Return the counts of each endpoint, by name.
 
-        Endpoints that share their counters are one entry, "other". So are names that
-        peers made up. Each entry is the `EndpointCounters`, how many asynchronous
-        handlers are under way now, and how many messages and calls wait now.
+        All endpoints that share their counters are one entry, "other". Names that peers
+        made up belong to this entry too. An entry has the `EndpointCounters`, the
+        number of asynchronous handlers that run now, and the number of messages and
+        calls that wait now.
         """
         cdef Endpoint each
         cdef EndpointCounters others = self.counters.others
@@ -210,7 +216,8 @@ cdef class EndpointRegistry:
         """Register a plain handler of fastnode itself.
 
         Args:
-            name: begins with the reserved prefix.
+            name: a name that begins with the reserved prefix.
+            handler: a plain function.
         """
         self.by_name[name] = Endpoint(
             name, handler, self.counters.others, reserved=True
@@ -218,8 +225,10 @@ cdef class EndpointRegistry:
         self.generation += 1
 
     def set_fallback(self, handler):
-        """The handler of all names that have none of their own; None: no handler. Names
-        that are reserved never reach it."""
+        """Set the handler of all names without a handler of their own.
+
+        None removes it. Reserved names never reach this handler.
+        """
         if handler is not None and not callable(handler):
             raise ConfigError("the default handler is not callable")
         self.fallback = handler
@@ -229,8 +238,7 @@ cdef class EndpointRegistry:
         return len(self.by_name)
 
     def unfinished(self):
-        """Return `Endpoint.unfinished` of each endpoint where it is not empty, by name.
-        """
+        """Return every `Endpoint.unfinished` that is not empty, by endpoint name."""
         cdef Endpoint each
         return {
             name: counts
@@ -239,11 +247,14 @@ cdef class EndpointRegistry:
         }
 
     cdef Endpoint find(self, str name):
-        """The endpoint of that name; one without handler if there is none. Names
-        that peers invent are not kept here."""
+        """Return the endpoint with a name, or a new one without a handler.
+
+        Names that peers made up are not kept here.
+        """
         cdef object found = self.by_name.get(name)
         if found is None:
-            # A peer of a newer version may ask for what this version does not have.
+            # A peer of a newer version may call a reserved endpoint that is unknown
+            # here.
             reserved = name.startswith(RESERVED_PREFIX)
             return Endpoint(
                 name,
@@ -256,7 +267,7 @@ cdef class EndpointRegistry:
 
 @cython.final
 cdef class EndpointNumbers:
-    """The endpoint dictionaries of one link's receiving side."""
+    """The numbers that the peer of one link gave to endpoint names."""
 
     def __init__(self, EndpointRegistry registry not None):
         self.registry = registry
@@ -299,7 +310,7 @@ cdef class EndpointNumbers:
         return <Endpoint>book[number]
 
     cdef int look_again(self) except -1:
-        """Handlers were registered since: look all names up once more."""
+        """Look up all names again, because handlers were registered meanwhile."""
         cdef Py_ssize_t i
         cdef list book
         for book in self.books:

@@ -13,58 +13,57 @@ from fastnode.wire.decoder cimport Decoder
 from fastnode.wire.extension cimport Extension
 
 cdef enum:
-    # What a message that waits or runs costs besides its payload: task, message,
-    # bookkeeping. Bytes.
+    # Bytes that a waiting or running message needs besides its payload: for the task,
+    # the message and the bookkeeping.
     TASK_BYTES = 1024
 
 cdef enum:
-    # Flags of a delivery: a message whose sender wants to know that its handler was
-    # given it; sent by a handler that waits for the answer.
+    # Flags of a delivery. The sender wants a confirmation that the handler got the
+    # message. The sender is a handler that waits for the answer.
     CONFIRMED = 1
     NESTED = 2
 
 cdef enum State:
-    # The link holds it, because of another link or because replies are not read.
+    # The link holds it, because of an older link or because the peer reads no replies.
     HELD = 0
-    # It waits for handlers of its lane, or at its endpoint.
+    # It waits for handlers of its lane, or in the line of its endpoint.
     QUEUED = 1
     # Its asynchronous handler is under way.
     RUNNING = 2
-    # Handled, cancelled or given up.
+    # It was handled, cancelled or dropped.
     DONE = 3
 
 
 cdef class Delivery:
-    # What came: for which endpoint, and through which link. None when it is done.
+    # The endpoint, and the handlers of the link. None when the delivery is done.
     cdef Endpoint endpoint
     cdef Handlers handlers
-    # The number of the call or confirmed message that is to be answered; 0: none.
+    # The number of the call or confirmed message that needs an answer; 0 if none does.
     cdef uint32_t call
     cdef bytes payload
-    # What it holds of the peer's window in its lane, bytes.
+    # Bytes that it holds of the peer's window in its lane.
     cdef size_t size
     cdef int lane
     cdef int flags
     cdef State state
-    # While it waits: the `DeliveryQueue` of its link. In a batch: its place there.
+    # While it waits: the `DeliveryQueue` of its link. In a batch: its index.
     cdef object queue
     cdef Py_ssize_t place
 
-    # While its handler runs: what the handler returned, and the messages that it was
-    # given where they are more than one.
+    # While its handler runs: the awaitable that the handler returned, and the messages
+    # of a batch.
     cdef object coroutine
     cdef Batch batch
-    # When its handler began, see `seconds_now`.
+    # When its handler began, in seconds as of `seconds_now`.
     cdef double began
-    # Calls of its own that the handler waits for; whether `size` is not counted.
+    # Number of own calls that the handler waits for; whether `size` is not counted.
     cdef Py_ssize_t calls
     cdef bint excused
     # It was set aside: `PausedEndpoints` counts it, and not the window.
     cdef bint aside
 
-    # What its extension block said; None: it had none. While its handler runs: the
-    # message that the handler was given, and the deadline of calls that it makes (loop
-    # time; 0: none).
+    # Its extension block; None if it had none. While its handler runs: the message that
+    # the handler got, and the deadline of the handler's own calls in loop time, or 0.
     cdef Extension extension
     cdef Message message
     cdef double deadline
@@ -85,35 +84,36 @@ cdef class Handlers:
     # Times handlers.
     cdef Stopwatch watch
     cdef object peer
-    # Handlers under way: how many, and Delivery -> task.
+    # The number of running handlers, and their tasks: Delivery -> task.
     cdef Py_ssize_t running
     cdef dict tasks
-    # What is to be answered, by the number of the call, in every state but DONE.
+    # Deliveries that need an answer, by the number of the call, in every state but
+    # DONE.
     cdef dict calls
-    # The message that a handler was given and did not keep, to be used again; whether
-    # a handler has it now.
+    # A message object that no handler has kept, for reuse; whether a handler has it
+    # now.
     cdef Message spare
     cdef bint spare_given
 
-    # Called soon after the end of a handler that others wait for, with its Delivery;
-    # called soon after a handler lent its place, with its Endpoint.
+    # Is called soon after the end of a handler that others wait for; is called with an
+    # Endpoint soon after a handler lent its place there.
     cdef object on_end
     cdef object on_lent
-    # Whether each end is to be told.
+    # Whether `on_end` is called for every handler.
     cdef bint tell_ends
-    # Called with the exception when something that had waited could not be begun.
+    # Is called with the exception when a waiting delivery could not begin.
     cdef object on_error
 
-    # Tells the peer of one-way messages that were dropped, a `Drops`; None if the peer
-    # does not take that.
+    # A `Drops`, which reports dropped one-way messages to the peer; None if the peer
+    # does not understand DROPPED.
     cdef object drops
 
-    # The endpoints that the peer must not send to now.
+    # The endpoints to which the peer must not send now.
     cdef PausedEndpoints paused
     # Calls and confirmed messages that were refused, because too much waits here.
     cdef uint64_t refused
 
-    # The queue of the link holds something: what comes has to wait.
+    # Whether the queue of the link holds something, so that new frames have to wait.
     cdef bint held
 
     cdef uint64_t messages_received
@@ -190,7 +190,7 @@ cdef Delivery new_delivery(
 
 
 cdef inline size_t aside_size(Delivery delivery) noexcept:
-    """What a delivery counts as when it was set aside."""
+    """Return the bytes that a delivery counts when it is set aside."""
     return delivery.size - TASK_BYTES + ASIDE_BYTES
 
 

@@ -1,24 +1,24 @@
-"""Handlers: the only place that starts them, answers for them, and sees their end.
+"""The only place that starts handlers, answers for them, and sees their end.
 
-How it works. `Handlers.begin` calls a handler with what one frame brought, or with a
-batch. A plain handler is over when the call returns. What an asynchronous handler
-returned runs in a task, and a `Delivery` stands for it from then on: the task runs the
-delivery, which runs the handler's coroutine and so sees its end in place, without a
-callback of the task. A delivery is also what waits, see `fastnode.dispatch.queue`. The
-fast path of what a plain handler is given at once makes none.
+How it works. `Handlers.begin` calls a handler with the content of one frame, and
+`Handlers.begin_batch` with a batch. A plain handler is done when the call returns. The
+coroutine of an asynchronous handler runs in a task. The task runs a `Delivery`, and the
+delivery runs the handler's coroutine. So the delivery sees the end of the coroutine
+itself, without a callback of the task. Messages that wait are deliveries too, see
+`fastnode.dispatch.queue`. A message that a plain handler gets at once needs none.
 
-What a handler returns is replied. What it raises, whatever that is, is logged, counted
-and told to the caller, and ends nothing else: see `fastnode.dispatch.user_code`.
+The return value of a handler is the reply. Every exception of a handler is logged,
+counted and sent to the caller. It ends nothing else: see `fastnode.dispatch.user_code`.
 
-What has not finished counts against the peer's window. Two nodes whose handlers call
-each other must not wait for each other's memory or turn. So while a handler waits for a
-call of its own
+Unfinished messages count against the peer's window. Two nodes whose handlers call each
+other must not wait for each other's memory or turn. So these rules hold while a handler
+waits for a call of its own:
 
-- that call passes messages that wait for credit, in the inner lane;
-- its place at a bounded endpoint is lent to calls that handlers of the peers make: one
-  of them may be what it waits for;
-- it is not among the handlers that what comes in its lane waits for;
-- what it holds, if it came in the inner lane itself, is not counted.
+- The call travels in the inner lane, and passes messages that wait for credit.
+- The handler lends its place at a bounded endpoint to calls from handlers of peers. The
+  handler may wait for one of these calls.
+- New deliveries of the handler's lane do not wait for this handler.
+- If the handler's message came in the inner lane, its bytes do not count.
 """
 
 cimport cython
@@ -82,7 +82,7 @@ cdef extern from *:
     PySendResult PyIter_Send(object coroutine, object value, PyObject **result)
     bint PyCoro_CheckExact(object what)
     PyObject *call_one "PyObject_CallOneArg" (object function, object argument)
-    # Makes Cython see the exception that is set.
+    # Lets Cython raise the exception that is set already.
     int reraise "fastnode_reraise" () except -1
 
 
@@ -91,13 +91,13 @@ cdef extern from *:
 cdef class Delivery:
     """A message, call or confirmed message that has arrived, until it is done.
 
-    While its asynchronous handler runs it is the coroutine of the task.
+    While its asynchronous handler runs, the delivery is the coroutine of the task.
     """
 
     # --- as a coroutine -----------------------------------------------------------
 
     cdef PyObject *step(self, object value) except? NULL:
-        """Run the handler up to its next wait; NULL without an exception: it ended."""
+        """Run the handler to its next wait. NULL without an exception: it has ended."""
         cdef PyObject *given = NULL
         cdef Stopwatch watch
         cdef str name
@@ -124,8 +124,11 @@ cdef class Delivery:
         return given
 
     cdef int raised(self) except -1:
-        """The handler raised what is set as exception. The caller is answered and the
-        error logged, so the task ends well. Only a cancellation cancels it too."""
+        """Handle the exception that is set, which the handler has raised.
+
+        The caller gets an answer and the error is logged, so the task ends without an
+        exception. Only a cancellation of the task is raised again.
+        """
         try:
             reraise()
         except BaseException as error:
@@ -135,8 +138,8 @@ cdef class Delivery:
         return 0
 
     cdef int ended(self, object result, object error) except -1:
-        """Tell the end, once: code of the user that holds the task's coroutine may have
-        run it too."""
+        """Report the end, once. User code that has the task's coroutine may run it too.
+        """
         if self.state == RUNNING:
             self.handlers.handler_ended(self, result, error)
         return 0
@@ -147,8 +150,9 @@ cdef class Delivery:
     def __next__(self):
         cdef PyObject *given = self.step(None)
         if given == NULL:
-            # Here, and only here, no exception is made of it: the type's `tp_iternext`
-            # returns NULL. An exception is a seventh of a task's instructions.
+            # Cython makes no exception object of this statement in `__next__`: the slot
+            # `tp_iternext` just returns NULL. An exception object would take a seventh
+            # of the instructions of a task.
             raise StopIteration
         result = <object>given
         Py_DECREF(result)
@@ -180,31 +184,33 @@ cdef class Delivery:
             self.coroutine.close()
 
     def __getattr__(self, name):
-        # What shows tasks looks for the handler's name, code and frame.
+        # Tools that show tasks look for the handler's name, code and frame.
         return getattr(self.coroutine, name)
 
     # --- calls of its own -----------------------------------------------------------
 
     cdef int wait(self) except -1:
-        """The handler waits for a call that it has made. `go_on` has to follow, even if
-        this raises."""
+        """Note that the handler waits for a call that it has made.
+
+        The caller has to call `go_on` later, even if this method raises.
+        """
         cdef Endpoint endpoint = self.endpoint
         self.calls += 1
         if self.calls == 1:
             endpoint.lent += 1
-            # From here on `go_on` undoes it all, whatever fails.
+            # From here on `go_on` undoes everything, even if a line below fails.
             if self.aside:
                 self.handlers.paused.less_under_way(self.size)
             else:
                 self.excused = self.handlers.windows.excuse(self.lane, self.size)
                 self.handlers.windows.excused_now(self.lane, self.excused)
             if endpoint.nested:
-                # Not here, in the context of this handler.
+                # The callback must not run in the context of this handler.
                 self.handlers.loop.call_soon(self.handlers.on_lent, endpoint)
         return 0
 
     cdef int go_on(self) except -1:
-        """A call that the handler has made is over."""
+        """Note that a call of the handler has ended."""
         self.calls -= 1
         if self.calls == 0 and self.state != DONE:
             self.endpoint.lent -= 1
@@ -224,7 +230,7 @@ cdef Delivery new_delivery(
     int flags,
     Extension extension,
 ):
-    """What arrived and does not begin at once; or has begun, and runs in a task."""
+    """Return a delivery for a message that waits or whose handler runs in a task."""
     cdef Delivery delivery = Delivery.__new__(Delivery)
     delivery.handlers = handlers
     delivery.endpoint = endpoint
@@ -240,7 +246,7 @@ cdef Delivery new_delivery(
 
 
 cdef Delivery current():
-    """The delivery whose handler makes a call, or None."""
+    """Return the delivery whose handler makes a call, or None."""
     cdef Delivery delivery = get_value(CURRENT)
     return None if delivery is None or delivery.state == DONE else delivery
 
@@ -251,7 +257,7 @@ cdef object no_more():
 
 @cython.final
 cdef class Handlers:
-    """The handlers of one link that are under way, and the calls that they answer."""
+    """The running handlers of one link, and the calls that they answer."""
 
     def __init__(
         self,
@@ -283,12 +289,12 @@ cdef class Handlers:
         int flags,
         Extension extension,
     ) except -1:
-        """Call the handler of an endpoint. The node's own context has been entered.
+        """Call the handler of an endpoint. The caller has entered the node's context.
 
         Args:
-            payload: what a message, a call or a confirmed message brought.
+            payload: the payload of a message, a call or a confirmed message.
             call: the number of a call or of a confirmed message, else 0.
-            extension: what the extension block said, or None.
+            extension: the extension block, or None.
 
         Returns:
             1 if the handler goes on in a task, 0 if it is done.
@@ -305,7 +311,7 @@ cdef class Handlers:
         began = seconds_now()
         goes_on = self.run(endpoint, payload, lane, call, flags, extension)
         if not goes_on:
-            # Otherwise the end of the coroutine is the end of the handler.
+            # A handler that runs in a task is timed at the end of its coroutine.
             endpoint.counters.times.record(seconds_now() - began)
         return goes_on
 
@@ -313,12 +319,12 @@ cdef class Handlers:
         self, Endpoint endpoint, bytes payload, int lane, uint32_t call, int flags,
         Extension extension,
     ) except -1:
-        """Do as `begin` for an endpoint that has a handler, but count nothing."""
+        """Do the same as `begin` for an endpoint with a handler, but count nothing."""
         cdef PyObject *returned
         cdef object result
         cdef Message message
-        # Not in a `try`, which costs as much as the rest of this.
-        # A message that nobody refers to any more is used again: nobody can see that.
+        # There is no `try` here, because it costs as much as the rest of this function.
+        # A message object is used again only if no other code refers to it any more.
         if self.spare is None or self.spare_given:
             message = make_message(payload, self.peer, endpoint.name)
             if extension is not None:
@@ -359,7 +365,7 @@ cdef class Handlers:
         )
 
     cdef bint is_over(self, Extension extension) except? True:
-        """Whether the time of a call is over, so that its handler must not begin."""
+        """Return whether the deadline of a call is over, so that it must not begin."""
         return (
             extension is not None
             and extension.deadline > 0
@@ -367,7 +373,7 @@ cdef class Handlers:
         )
 
     cdef int refuse_late(self, Endpoint endpoint, uint32_t call) except -1:
-        """The time of a call was over before its handler began."""
+        """Refuse a call whose deadline was over before its handler began."""
         self.expired += 1
         endpoint.counters.expired += 1
         return self.outbox.refuse(
@@ -379,18 +385,19 @@ cdef class Handlers:
         )
 
     cdef bytes begin_plain(self, Decoder decoder, EndpointNumbers numbers):
-        """Begin the one-way messages that follow in the decoder, as long as nothing can
-        be in their way. This is the loop of small messages, kept as short as it can be.
+        """Begin the next one-way messages of the decoder, until one may have to wait.
+
+        This is the loop for small messages. It has as few instructions as possible.
 
         Returns:
-            The payload of the first message that is not among them, or None.
+            The payload of the first message that was not begun, or None.
         """
         cdef list book = numbers.book
         cdef EndpointRegistry registry = self.registry
         cdef Stopwatch watch = self.watch
         cdef Endpoint endpoint
         cdef uint16_t number
-        # When a handler has ended the link, the decoder is empty.
+        # If a handler has ended the link, the decoder is empty.
         cdef bytes payload = decoder.next_message()
         while payload is not None:
             number = decoder.number
@@ -406,19 +413,18 @@ cdef class Handlers:
             if endpoint.handler is None or not endpoint.counters.begun & SAMPLE:
                 self.begin(endpoint, payload, DATA_LANE, 0, 0, None)
             else:
-                # As `begin` does, in fewer instructions.
+                # The same as in `begin`, with fewer instructions.
                 endpoint.counters.begun += 1
                 self.run(endpoint, payload, DATA_LANE, 0, 0, None)
             payload = decoder.next_message()
         return payload
 
     cdef int begin_batch(self, Endpoint endpoint, Batch batch) except -1:
-        """Call the handler of a batch endpoint with a batch; returns what `begin` does.
-        """
+        """Call the handler of a batch endpoint. The result is that of `begin`."""
         cdef PyObject *returned
         cdef object result
         messages = batch.messages
-        # They are the handler's now, and live no longer than it wants.
+        # The handler owns the messages now. They are freed when the handler drops them.
         batch.messages = None
         returned = call_one(endpoint.handler, messages)
         messages = None
@@ -442,10 +448,10 @@ cdef class Handlers:
         Message message,
         Extension extension,
     ) except -1:
-        """The handler returned: a reply, something to wait for, or nothing.
+        """Handle the result of a handler: a reply, an awaitable, or None.
 
         Args:
-            message: what the handler was given, if it may still have it.
+            message: the message that the handler got, if it may still have it.
         """
         cdef bint confirmed = flags & CONFIRMED
         cdef int goes_on = 0
@@ -486,7 +492,7 @@ cdef class Handlers:
     cdef int raised(
         self, Endpoint endpoint, uint32_t call, Batch batch
     ) except -1:
-        """The handler raised what is set as exception."""
+        """Handle the exception that is set, which a handler has raised."""
         try:
             reraise()
         except BaseException as error:
@@ -496,7 +502,7 @@ cdef class Handlers:
     cdef int failed(
         self, Endpoint endpoint, uint32_t call, Batch batch, object error
     ) except -1:
-        """A handler raised, or returned what cannot be replied: log and tell it."""
+        """Log an error of a handler, or an invalid reply, and send it to the caller."""
         cdef Delivery each
         self.log_error(endpoint, error)
         if call:
@@ -508,7 +514,7 @@ cdef class Handlers:
         return 0
 
     cdef int confirm(self, Batch batch) except -1:
-        """The handler was given a batch: tell the senders that want to know."""
+        """Confirm the messages of a batch that the handler has got."""
         cdef Delivery each
         if batch.confirms is not None:
             for each in batch.confirms:
@@ -517,7 +523,7 @@ cdef class Handlers:
         return 0
 
     cdef int nobody(self, Endpoint endpoint, uint32_t call, int flags) except -1:
-        """Nobody handles this endpoint."""
+        """Refuse or drop what came for an endpoint without a handler."""
         if call == 0 or flags & CONFIRMED:
             self.unhandled += 1
         if call:
@@ -539,10 +545,10 @@ cdef class Handlers:
         return 0
 
     cdef int refuse_busy(self, Endpoint endpoint, uint32_t call, str text) except -1:
-        """Refuse a call or confirmed message; `text` says what is full."""
+        """Refuse a call or confirmed message. `text` says what is full."""
         self.refused += 1
         endpoint.counters.refused += 1
-        # A peer of an older version takes an error of this code for that of a handler.
+        # A peer of an older version takes this code for an error of the handler.
         return self.outbox.refuse(
             call, BUSY if self.outbox.extensions else HANDLER_RAISED, "Busy", text
         )
@@ -550,11 +556,11 @@ cdef class Handlers:
     # --- asynchronous handlers ------------------------------------------------
 
     cdef int start(self, object awaitable, Delivery delivery) except -1:
-        """Run what a handler returned in a task.
+        """Run the awaitable that a handler returned in a task.
 
         Returns:
-            1 while it runs, 0 if it is done: a factory of eager tasks may run it to its
-            end. Of a batch always 1, for `on_end` is still to be called.
+            1 if the task runs; 0 if it is done already, because the loop makes eager
+            tasks. For a batch always 1, because `on_end` is called later.
         """
         cdef Endpoint endpoint = delivery.endpoint
         cdef uint32_t call = delivery.call
@@ -567,7 +573,7 @@ cdef class Handlers:
             endpoint.awaits = True
             endpoint.plain = False
         if size - TASK_BYTES < self.spares.least:
-            delivery.payload = None  # too small to be used again
+            delivery.payload = None  # its memory is too small to be reused
         delivery.state = RUNNING
         delivery.began = seconds_now()
         if self.paused.count and not delivery.flags & NESTED and (
@@ -599,23 +605,23 @@ cdef class Handlers:
                 try:
                     delivery.close()
                 finally:
-                    # Memory may have run out when there was a task already. It ends
-                    # when it runs.
+                    # Memory may have run out after the task was made. Without a
+                    # coroutine the task ends when it runs.
                     delivery.coroutine = None
                     self.finish(delivery)
             raise
         if call and call not in self.calls:
-            # It has begun, and its caller gave up meanwhile.
+            # The handler has begun, and its caller gave up meanwhile.
             task.cancel()
         return 1
 
     cdef int handler_ended(
         self, Delivery delivery, object result, object error
     ) except -1:
-        """The handler has returned, or raised `error` if that is not None.
+        """Handle the end of a handler, which returned, or raised `error`.
 
-        Whatever fails, the handler is counted no more, and whoever waits for its end is
-        told. The link ends if its caller cannot be answered.
+        In every case the handler does not count as running any more, and the code that
+        waits for its end is called. If the caller cannot be answered, the link ends.
         """
         cdef uint32_t call = delivery.call
         cdef Endpoint endpoint = delivery.endpoint
@@ -633,12 +639,11 @@ cdef class Handlers:
             if endpoint.most or endpoint.batch or self.tell_ends:
                 on_end = self.on_end
                 try:
-                    # What follows is nothing for the task and the context of this
-                    # handler.
+                    # The callback must not run in the task and context of this handler.
                     self.loop.call_soon(on_end, endpoint, batch)
                     on_end = None
                 except MemoryError:
-                    # But others may wait for it.
+                    # Other links may still wait for the end of this handler.
                     pass
             self.finish(delivery)
             if on_end is not None:
@@ -648,7 +653,7 @@ cdef class Handlers:
     cdef int answer(
         self, Endpoint endpoint, uint32_t call, object result, object error
     ) except -1:
-        """Reply with what an asynchronous handler returned or raised."""
+        """Send the result or the error of an asynchronous handler to the caller."""
         if error is None:
             try:
                 if PyBytes_CheckExact(result):
@@ -661,16 +666,17 @@ cdef class Handlers:
         return send_error(self.outbox, call, error, self.registry.node)
 
     cdef int finish(self, Delivery delivery) except -1:
-        """A handler has ended: what it held is free.
+        """Release everything that a handler held, because the handler has ended.
 
-        The contexts of tasks that it left behind still refer to the delivery. So the
-        delivery refers to nothing of the link any more.
+        Tasks that the handler left behind still refer to the delivery by context.
+        So the delivery drops its references to the link.
         """
         cdef Endpoint endpoint = delivery.endpoint
         cdef bytes payload
         self.tasks.pop(delivery, None)
         if delivery.calls:
-            # Calls of tasks that it left behind are not its own.
+            # Tasks that the handler left behind may still call. Those calls do not
+            # belong to the handler any more.
             endpoint.lent -= 1
             if delivery.aside:
                 self.paused.under_way += delivery.size
@@ -695,16 +701,21 @@ cdef class Handlers:
             else:
                 self.windows.handler_ended(delivery.lane, delivery.size)
         except Exception as error:
-            # The peer may wait for credit that it is not given any more.
+            # Without this credit the peer may wait for ever, so the link has to end.
             self.begin_failed(error)
         return 0
 
     cdef bint cancel(self, uint32_t call, bint late) except? True:
-        """The caller gave up: a handler that is at it is cancelled, one that has not
-        begun never does. False: no such call is known.
+        """Cancel a call, because its caller gave up.
+
+        A running handler is cancelled. A handler that has not begun does not begin.
 
         Args:
-            late: the caller gave up because the time of the call is over.
+            call: the number of the call.
+            late: whether the caller gave up because the deadline is over.
+
+        Returns:
+            False if no such call is known.
         """
         cdef Delivery delivery = self.calls.pop(call, None)
         if delivery is None:
@@ -723,14 +734,14 @@ cdef class Handlers:
         return True
 
     def stop(self):
-        """Cancel the handlers that are under way; returns their tasks."""
+        """Cancel the running handlers, and return their tasks."""
         cdef list tasks = list(self.tasks.values())
         for task in tasks:
             task.cancel()
         return tasks
 
     cdef int close(self) except -1:
-        """The link has ended: nobody waits for replies any more."""
+        """Send no more replies, because the link has ended."""
         cdef uint32_t call
         if self.drops is not None:
             self.drops.close()
@@ -741,7 +752,7 @@ cdef class Handlers:
     # --- errors -----------------------------------------------------------------
 
     cdef int begin_failed(self, object error) except -1:
-        """Something could not be begun, answered or granted: that ends the link."""
+        """End the link, because a delivery could not begin, be answered or granted."""
         if self.on_error is not None:
             self.on_error(error)
         return 0
@@ -752,12 +763,15 @@ cdef class Handlers:
         return fields(event, node=node, peer=self.peer, endpoint=endpoint)
 
     cdef int log_error(self, Endpoint endpoint, object error) except -1:
-        """Log and count what a handler raised, but not each of the many errors that a
-        peer can cause. Ends the program if the error asks for that."""
+        """Log and count an exception of a handler.
+
+        A peer can cause many errors, so their log lines are limited. `SystemExit` and
+        `KeyboardInterrupt` end the program.
+        """
         cdef str name = "" if endpoint.invented else endpoint.name
         cdef str kind = name_of(error)
         if isinstance(error, CallError):
-            # An answer that the handler chose, and no fault of it.
+            # The handler chose this answer, so it is no fault.
             if log.isEnabledFor(logging.DEBUG):  # the fields cost more than the call
                 log.debug(
                     "the handler of %r refused: %s",
@@ -781,7 +795,7 @@ cdef class Handlers:
                 traceback=error,
             )
         except BaseException:
-            # What shows the exception calls code of the user too.
+            # Formatting the exception runs user code too, and may raise.
             log.error(
                 "the handler of %r raised %s",
                 endpoint.name,

@@ -1,8 +1,8 @@
 from libc.stdint cimport uint64_t
 
 cdef enum:
-    # Buckets for each doubling of the time, and how many doublings from 1 us on: the
-    # last bound is 2147 s.
+    # The number of buckets for each doubling of the time, and the number of doublings,
+    # from 1 us on. The last bound is 2147 s.
     PARTS = 8
     DOUBLINGS = 31
     # The first bucket has everything up to 1 us.
@@ -11,7 +11,7 @@ cdef enum:
 
 cdef class Histogram:
     cdef uint64_t[BUCKETS] counts
-    # Of all recorded times together, seconds.
+    # The sum of all recorded times, in seconds.
     cdef double total
 
     cdef int record(self, double seconds) noexcept

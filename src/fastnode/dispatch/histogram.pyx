@@ -1,8 +1,8 @@
-"""Histogram: how long something took, in fixed buckets.
+"""Histograms of times, in fixed buckets.
 
 Each doubling of the time, from 1 microsecond on, has eight buckets of the same width.
 So a bucket's upper bound is at most 12.5 % above every time in the bucket. All
-histograms have the same bounds: those of several nodes can be added.
+histograms have the same bounds, so the counts of several nodes can be added.
 """
 
 cimport cython
@@ -20,7 +20,7 @@ cdef extern from "<time.h>":
 # The last bound, microseconds.
 cdef double LAST = <double>(<uint64_t>1 << DOUBLINGS)
 
-#: The upper bound of each bucket, seconds. The last bucket also has what took longer.
+#: The upper bound of each bucket in seconds. The last bucket also has all longer times.
 BOUNDS = (1e-6,) + tuple(
     2.0**doubling * (1 + (part + 1) / <double>PARTS) / 1e6
     for doubling in range(DOUBLINGS)
@@ -29,7 +29,7 @@ BOUNDS = (1e-6,) + tuple(
 
 
 cdef double seconds_now() noexcept:
-    """Return what `time.monotonic` says, without a call of Python."""
+    """Return the value of `time.monotonic`, without a Python call."""
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <double>now.tv_sec + <double>now.tv_nsec * 1e-9
@@ -37,10 +37,10 @@ cdef double seconds_now() noexcept:
 
 @cython.final
 cdef class Histogram:
-    """Counts times by the bucket that they belong to. Counts never go back."""
+    """Counts times by bucket. Counts never decrease."""
 
     cdef int record(self, double seconds) noexcept:
-        """Count a time, in seconds. A time below 0, or none, counts as 0."""
+        """Count a time, in seconds. A negative time or NaN counts as 0."""
         cdef int doubling = 0
         cdef int bucket = 0
         cdef double units = seconds * 1e6
@@ -64,7 +64,7 @@ cdef class Histogram:
         """Count a time.
 
         Args:
-            seconds: a time below 0, or one that is no number, counts as 0.
+            seconds: the time. A negative time or NaN counts as 0.
         """
         self.record(seconds)
 
@@ -80,5 +80,5 @@ cdef class Histogram:
 
     @property
     def seconds(self):
-        """All recorded times together, seconds."""
+        """The sum of all recorded times, in seconds."""
         return self.total

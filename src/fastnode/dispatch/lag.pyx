@@ -1,8 +1,7 @@
-"""How late the event loop is.
+"""Measurement of how late the event loop is.
 
-A timer is set again and again. A loop that has too much to do calls it late. A call
-that comes while the timer is overdue, or whose last measurement was late, comes to a
-loop that cannot keep up.
+A timer is set repeatedly. A loop with too much work calls the timer late. If the timer
+is overdue now, or was late the last time, the loop cannot keep up.
 """
 
 cimport cython
@@ -20,7 +19,7 @@ cdef class LoopLag:
     """Measures the lag of a loop.
 
     Args:
-        most: seconds that the loop may be late; None: there is no bound, and the lag is
+        most: seconds that the loop may be late. None: there is no bound, and the lag is
             only recorded.
     """
 
@@ -44,7 +43,7 @@ cdef class LoopLag:
         self.late = 0
 
     def tick(self):
-        """Take a measurement, and have the next one made."""
+        """Take a measurement, and plan the next one."""
         cdef double now = monotonic()
         self.late = now - self.due
         self.times.record(self.late)
@@ -53,18 +52,21 @@ cdef class LoopLag:
 
     @property
     def seconds(self):
-        """How late the loop is, in seconds: at this moment, or when it was last
-        measured, whichever is more. 0 if nothing is measured."""
+        """How late the loop is, in seconds.
+
+        The larger one of the lag at this moment and the last measured lag. 0 if nothing
+        is measured.
+        """
         if self.timer is None:
             return 0.0
         return max(self.late, <double>monotonic() - self.due, 0.0)
 
     cdef bint over(self) noexcept:
-        """Whether the loop is too late, at this moment or when it was last measured."""
+        """Return whether the loop is too late now, or was at the last measurement."""
         if self.timer is None:
             return False
         return self.late > self.most or <double>monotonic() - self.due > self.most
 
     cdef str text(self):
-        """What a caller is told that was refused."""
+        """Return the text of the error for a refused call."""
         return f"the event loop of this node is more than {self.most:g} s late"

@@ -1,4 +1,4 @@
-"""What a handler is given."""
+"""The message that a handler gets."""
 
 cimport cython
 from cpython.object cimport PyObject, PyTypeObject
@@ -35,15 +35,15 @@ cdef class Message:
     """A message as its handler sees it.
 
     Args:
-        payload: what was sent.
-        sender: the `Peer` that sent it.
-        endpoint: the name of the endpoint it was sent to.
-        metadata: for tests of handlers: as for `Link.send`.
+        payload: the bytes that were sent.
+        sender: the `Peer` that sent the message.
+        endpoint: the name of the endpoint that the message was sent to.
+        metadata: the metadata, as for `Link.send`. Use it in tests of handlers.
 
     Attributes:
-        payload: a `bytes` object of its own; the handler may keep it.
-        sender: as the argument.
-        endpoint: as the argument.
+        payload: a `bytes` object of its own. The handler may keep it.
+        sender: same as the argument.
+        endpoint: same as the argument.
     """
 
     def __init__(
@@ -62,16 +62,21 @@ cdef class Message:
 
     @property
     def metadata(self):
-        """What the sender passed as metadata: a read-only mapping of `str` to `str`.
-        The names are in lower case. Empty if there is none."""
+        """The metadata of the sender: a read-only mapping of `str` to `str`.
+
+        The names are in lower case. The mapping is empty if the sender gave none.
+        """
         if self.extension is None or self.extension.metadata is None:
             return NO_METADATA
         return self.extension.metadata
 
     @property
     def deadline(self):
-        """When the caller stops waiting, in the time of the event loop
-        (``loop.time()``), or None. One-way messages have no deadline."""
+        """The time at which the caller stops waiting, or None.
+
+        It is a time of the event loop (``loop.time()``). One-way messages have no
+        deadline.
+        """
         if self.extension is None or self.extension.deadline <= 0:
             return None
         return self.extension.deadline
@@ -84,15 +89,18 @@ cdef class Message:
         try:
             now = get_running_loop().time()
         except RuntimeError:
-            # Used in another thread. Event loops count the same seconds.
+            # The message is used in another thread, which has no loop. Event loops use
+            # the same clock.
             now = monotonic()
         return max(self.extension.deadline - now, 0.0)
 
     @property
     def id(self):
-        """The id of the request, 32 hexadecimal digits. It is the same for all attempts
-        at one request. A message that was sent without one gets an id of its own when
-        this is read first."""
+        """The id of the request, 32 hexadecimal digits.
+
+        All attempts of one request have the same id. A message that was sent without an
+        id gets one when this attribute is first read.
+        """
         if self.extension is None:
             self.extension = Extension.__new__(Extension)
         if self.extension.request_id is None:
@@ -101,7 +109,7 @@ cdef class Message:
 
     @property
     def attempt(self):
-        """Which attempt at the request this is, from 1."""
+        """The number of the attempt, from 1."""
         return 1 if self.extension is None else self.extension.attempt
 
     def __repr__(self):
@@ -112,8 +120,10 @@ cdef class Message:
 
 
 cdef int make_fields_slots() except -1:
-    """Let Python read the fields as it reads ``__slots__``: that takes a quarter of the
-    time that the properties take which Cython makes."""
+    """Let Python read the fields in the same way as ``__slots__``.
+
+    This takes a quarter of the time of Cython's properties.
+    """
     cdef object sender = object()
     cdef object message = Message(b"payload", sender, "endpoint")
     cdef tuple values = (message.payload, sender, message.endpoint)
@@ -122,7 +132,7 @@ cdef int make_fields_slots() except -1:
     cdef Py_ssize_t i, at
     for i in range(len(values)):
         at = <Py_ssize_t>(sizeof(PyObject) // sizeof(void *))
-        # Where in the object it is: no two fields hold the same.
+        # Find the offset of the field in the object. All fields have different values.
         while words[at] != <PyObject *>values[i]:
             at += 1
             assert at * <Py_ssize_t>sizeof(void *) < type.tp_basicsize

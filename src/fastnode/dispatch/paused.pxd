@@ -3,8 +3,8 @@ from libc.stdint cimport uint64_t
 from fastnode.sending.outbox cimport Outbox
 
 cdef enum:
-    # What a message that was set aside counts as besides its payload: two objects and a
-    # place. Bytes. A window of empty messages can be set aside as a whole.
+    # Bytes that a message set aside counts besides its payload: two objects and a place
+    # in a list. A full window of empty messages can be set aside.
     ASIDE_BYTES = 128
 
 
@@ -12,25 +12,27 @@ cdef class PausedEndpoint:
     cdef str name
     # We have sent PAUSE and not yet RESUME.
     cdef bint paused
-    # What was set aside of it and is not handled yet, bytes.
+    # Bytes that were set aside for the endpoint and are not handled yet.
     cdef uint64_t size
-    # Deliveries that wait for handlers of this endpoint, a deque; None: never any.
+    # A deque of deliveries that wait for handlers of this endpoint; None before the
+    # first one.
     cdef object line
 
 
 cdef class PausedEndpoints:
     cdef Outbox outbox
-    # Name -> PausedEndpoint: what is paused, or has something set aside, or a line. How
-    # many there are.
+    # Name -> PausedEndpoint for each endpoint that is paused, has bytes set aside, or
+    # has a line. The number of these endpoints.
     cdef dict by_name
     cdef Py_ssize_t count
-    # Of all of them: bytes set aside, at most `most` but for one message; and of these,
-    # what asynchronous handlers that are under way hold, 1 KiB each and the payloads.
+    # For all endpoints together: bytes set aside, which are at most `most` and one
+    # message; bytes of these that running asynchronous handlers hold, which are the
+    # payloads and 1 KiB for each.
     cdef uint64_t size
     cdef uint64_t under_way
-    # A RESUME is sent when so much of an endpoint is still set aside.
+    # RESUME is sent when so few bytes of an endpoint are still set aside.
     cdef uint64_t low
-    # How many deliveries wait in lines; called when one of them may begin.
+    # The number of deliveries in lines; is called when one of them may begin.
     cdef Py_ssize_t in_lines
     cdef object on_less
 

@@ -1,15 +1,15 @@
 """Endpoints of this node that a peer may not send to, because they are full.
 
-How it works. The window of a lane counts what came in the lane, whatever its endpoint.
-If one endpoint is slow, what came for this endpoint fills the window, and nothing for
-other endpoints gets through. `fastnode.dispatch.congestion` finds that out. It sends
-PAUSE for the endpoints that hold most, and their bytes are *set aside*: the window does
-not count them any more, so the peer may send again, but nothing to these endpoints.
-What was on its way to them is set aside when it comes. When little of an endpoint is
-left, RESUME follows.
+How it works. The window of a lane counts all messages of the lane, for all endpoints.
+If one endpoint is slow, its messages fill the window, and messages to other endpoints
+cannot come through. `fastnode.dispatch.congestion` detects this. It sends PAUSE for the
+endpoints that hold most, and their bytes are *set aside*. The window does not count
+these bytes any more. So the peer may send again, but not to the paused endpoints.
+Messages that were on their way to them are set aside when they come. RESUME follows
+when few bytes of an endpoint are left.
 
-A peer may ignore the PAUSE. So all that is set aside on one link is bounded. Beyond the
-bound the window counts as before, and such a peer holds up itself.
+A peer may ignore PAUSE. So the bytes that are set aside on one link are bounded. Beyond
+the bound the window counts messages as before, and such a peer delays only itself.
 """
 
 cimport cython
@@ -42,7 +42,7 @@ cdef class PausedEndpoints:
         self.low = window // PARTS
 
     cdef PausedEndpoint add(self, str name):
-        """The record of an endpoint; a new one if there was none."""
+        """Return the record of an endpoint. Make one if there is none."""
         cdef PausedEndpoint record = self.by_name.get(name)
         if record is None:
             record = self.by_name[name] = PausedEndpoint(name)
@@ -50,12 +50,18 @@ cdef class PausedEndpoints:
         return record
 
     cdef bint fits(self, size_t size) noexcept:
-        """So many bytes may be set aside, too. One message of any legal size may."""
+        """Return whether `size` further bytes may be set aside.
+
+        One message of any legal size always may.
+        """
         return self.size == 0 or self.size + size <= MOST
 
     cdef bint takes(self, str name, size_t size) except? True:
-        """Set so many bytes aside if their endpoint is paused. False: they count in the
-        window."""
+        """Set bytes aside if their endpoint is paused.
+
+        Returns:
+            False if the bytes count in the window instead.
+        """
         cdef PausedEndpoint record = self.by_name.get(name)
         if record is None or not record.paused or not self.fits(size):
             return False
@@ -71,7 +77,7 @@ cdef class PausedEndpoints:
         return 0
 
     cdef int free(self, str name, size_t size) except -1:
-        """So many bytes that were set aside are handled, or given up."""
+        """Release bytes that were set aside and are handled or dropped now."""
         cdef PausedEndpoint record = self.by_name[name]
         record.size -= size
         self.size -= size
@@ -81,14 +87,14 @@ cdef class PausedEndpoints:
         return self.forget(record)
 
     cdef int forget(self, PausedEndpoint record) except -1:
-        """Forget an endpoint of which nothing is left here."""
+        """Remove the record of an endpoint if it is not needed any more."""
         if record.size == 0 and not record.paused and not record.line:
             if self.by_name.pop(record.name, None) is not None:
                 self.count -= 1
         return 0
 
     cdef int less_under_way(self, size_t size) except -1:
-        """A handler of an endpoint here has ended, or waits for a call of its own."""
+        """Subtract the bytes of a handler that has ended or waits for an own call."""
         self.under_way -= size
         if self.in_lines and self.on_less is not None:
             self.on_less()

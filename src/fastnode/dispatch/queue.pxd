@@ -16,26 +16,26 @@ cdef class DeliveryQueue:
     cdef Outbox outbox
     cdef PausedEndpoints paused
 
-    # What the link holds, a deque of `Delivery`; None: it holds nothing back.
+    # A deque of the deliveries that the link holds; None if it holds nothing back.
     cdef object held
     # Everything is held until `release`.
     cdef bint holding
-    # What waits for handlers of its lane, a deque for each lane that shares an order;
-    # and how many there are, with those in the lines of `paused`.
+    # Deliveries that wait for handlers of their lane: one deque for all lanes that
+    # share an order. Their number, with those in the lines of `paused`.
     cdef list lanes
     cdef Py_ssize_t in_lanes
-    # How many wait at endpoints that are full. Of them, Endpoint -> deque: those whose
-    # turn came while the peer does not read its replies.
+    # The number of deliveries that wait at full endpoints. Those of them whose turn
+    # came while the peer did not read its replies: Endpoint -> deque.
     cdef Py_ssize_t at_endpoints
     cdef dict stalled
 
-    # `pump` is scheduled; the link has ended.
+    # Whether `pump` is scheduled; whether the link has ended.
     cdef bint scheduled
     cdef bint closed
-    # Called when something has to wait for its lane; None: nobody wants to know.
+    # Is called when a delivery has to wait for its lane; may be None.
     cdef object on_full
-    # Called when the mark of `mark` is reached, and when something was begun that had
-    # waited.
+    # Are called when the position of `mark` is reached, and when a waiting delivery has
+    # begun.
     cdef object on_mark
     cdef object on_rest
 

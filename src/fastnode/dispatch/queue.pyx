@@ -1,33 +1,33 @@
-"""Deliveries that cannot begin at once, and the one place that decides this.
+"""Deliveries that cannot begin at once, and the only place that decides this.
 
-How it works. `place` looks for what is in the way of a delivery and either begins it or
-has it wait. There are three things that can be in its way, and they come in this order:
+How it works. `place` either begins a delivery or lets it wait. Three things can block a
+delivery. They are checked in this order:
 
-1. Its link. While the peer does not read the replies that it asked for, nothing more is
-   handled. While an older link with the peer has messages left, nothing may overtake
-   them. The link grants nothing meanwhile, so the window bounds what is held. Reading
-   goes on, so two nodes that do this to each other do not block each other.
-2. Its lane. A window counts bytes, and a handler under way costs a task, however small
-   its message. Without a bound a window of empty messages would become 130 thousand
-   tasks at once. Large and small messages of normal priority share a line, for they
-   share an order.
-3. Its endpoint, if that has a bound. There the deliveries of all links of the node wait
-   in one line, and calls from handlers of peers in another, see
+1. Its link. While the peer does not read the replies that it asked for, no delivery
+   begins. While an older link with the peer has messages left, no delivery may overtake
+   them. The link grants nothing meanwhile, so the window bounds the memory. Reading
+   continues, so two nodes that do this to each other do not block each other.
+2. Its lane. A window counts bytes, but a running handler needs a task even for an empty
+   message. Without a bound, a window of empty messages would become 130 thousand tasks
+   at once. Large and small messages of normal priority share a line, because they share
+   an order.
+3. Its endpoint, if the endpoint has a bound. The deliveries of all links of the node
+   wait there in one line, and calls from handlers of peers wait in another line; see
    `fastnode.dispatch.handler`. If the turn of a delivery comes while its peer does not
-   read its replies, it stalls: others of the line pass, and it goes back to the front
-   later. What waits for its lane or endpoint counts against the window.
+   read its replies, the delivery stalls. Other deliveries of the line pass, and it goes
+   back to the front later. Deliveries that wait for their lane or endpoint count
+   against the window.
 
-Where an endpoint fills the window, `fastnode.dispatch.congestion` pauses it. What came
-for it is no longer in the way of others: it is *set aside*, and it waits for the
-handlers of its own endpoint, in a line of its own, where it would have waited for those
-of its lane.
+If an endpoint fills the window, `fastnode.dispatch.congestion` pauses it. Its messages
+are *set aside*, so they do not block other messages any more. They wait in a line of
+their endpoint for its handlers, instead of in the line of their lane.
 
-An endpoint may refuse calls instead of having them wait (`max_waiting`). Messages that
-nobody waits for are never refused.
+An endpoint may refuse calls instead of letting them wait (`max_waiting`). Messages
+without a waiting sender are never refused.
 
-Two functions begin what has waited: `pump` for a link, `admit` for an endpoint. Both
-are called by the loop or by a handler's end, never within code of the user, and both
-run in the node's own context. What goes wrong in them ends the link that it is about.
+Two functions begin waiting deliveries: `pump` for a link, `admit` for an endpoint. The
+loop or the end of a handler calls them, never user code. Both run in the node's own
+context. An error in them ends the link of the delivery.
 """
 
 cimport cython
@@ -58,7 +58,7 @@ from fastnode.wire.call_error import HANDLER_RAISED
 
 cdef uint64_t MOST_UNDER_WAY = MAX_UNDER_WAY_BYTES
 
-# Why a batch endpoint cannot be called.
+# The text of the error for a call to a batch endpoint.
 cdef str NO_REPLY = (
     "this endpoint takes batches and replies to nothing: send to it "
     "(confirm=True waits until it was handed over), or call another one"
@@ -66,13 +66,13 @@ cdef str NO_REPLY = (
 
 
 cdef inline int line_of(int lane) noexcept:
-    """The lane in whose line a delivery waits."""
+    """Return the lane in whose line a delivery waits."""
     return DATA_LANE if lane == BULK_LANE else lane
 
 
 @cython.final
 cdef class DeliveryQueue:
-    """What one link has received and not begun."""
+    """The deliveries of one link that have not begun."""
 
     def __init__(self, Handlers handlers not None, Batches batches not None):
         self.handlers = handlers
@@ -95,7 +95,7 @@ cdef class DeliveryQueue:
         int flags,
         Extension extension,
     ) except -1:
-        """Begin what has come, or have it wait."""
+        """Begin a new message or call, or let it wait."""
         cdef bint crowded = call != 0 and self.outbox.crowded()
         if crowded or (self.held is not None and lane != INNER_LANE):
             if crowded:
@@ -117,10 +117,10 @@ cdef class DeliveryQueue:
         Extension extension,
         Delivery delivery,
     ) except -1:
-        """Begin what its link lets pass, or have it wait.
+        """Begin a delivery that its link does not block, or let it wait.
 
         Args:
-            delivery: the same, if it has waited before; else None.
+            delivery: the delivery, if it has waited before; else None.
         """
         cdef PausedEndpoint record
         cdef bint lane_first, blocked
@@ -158,7 +158,7 @@ cdef class DeliveryQueue:
         Extension extension,
         Delivery delivery,
     ) except -1:
-        """The same for an endpoint that is paused, or has a line of its own."""
+        """Do the same for an endpoint that is paused or has a line of its own."""
         cdef bint first = not record.line
         cdef bint blocked = first and self.blocked(endpoint, flags)
         if first and not blocked and (not endpoint.awaits or self.has_room(lane)):
@@ -182,7 +182,7 @@ cdef class DeliveryQueue:
         int flags,
         Extension extension,
     ) except -1:
-        """Nothing is in the way: give it to its handler, or add it to a batch."""
+        """Call the handler, or add the message to a batch. Nothing blocks it."""
         if extension is not None and self.handlers.is_over(extension):
             return self.handlers.refuse_late(endpoint, call)
         if not endpoint.batch or endpoint.handler is None:
@@ -194,7 +194,7 @@ cdef class DeliveryQueue:
         return self.batches.gather(endpoint, payload, lane, call, flags, extension)
 
     cdef int start(self, Delivery delivery) except -1:
-        """Begin what has waited, unless its caller gave it up."""
+        """Begin a delivery that has waited, unless its caller cancelled it."""
         cdef Endpoint endpoint = delivery.endpoint
         cdef double began
         if delivery.state == DONE:
@@ -216,7 +216,7 @@ cdef class DeliveryQueue:
     # --- waiting --------------------------------------------------------------------
 
     cdef int hold_back(self, Delivery delivery) except -1:
-        """Have the link hold it; nothing is granted meanwhile."""
+        """Let the link hold a delivery. The link grants nothing meanwhile."""
         delivery.state = HELD
         if self.held is None:
             self.held = deque()
@@ -256,7 +256,7 @@ cdef class DeliveryQueue:
         return self.count_in(delivery)
 
     cdef int count_in(self, Delivery delivery) except -1:
-        """Count what waits: in the window, or with its endpoint if that is paused."""
+        """Count a waiting delivery in the window, or with its paused endpoint."""
         if self.paused.count and not delivery.flags & NESTED and (
             self.paused.takes(delivery.endpoint.name, aside_size(delivery))
         ):
@@ -266,20 +266,20 @@ cdef class DeliveryQueue:
         return 0
 
     cdef int count_out(self, Delivery delivery) except -1:
-        """It waits no more."""
+        """Stop counting a delivery as waiting."""
         if delivery.aside:
             return self.paused.free(delivery.endpoint.name, aside_size(delivery))
         return self.windows.release(delivery.lane, delivery.size)
 
     cdef bint has_room(self, int lane) noexcept:
-        """Whether a further asynchronous handler of a paused endpoint may begin."""
+        """Return whether another async handler of a paused endpoint may begin."""
         return (
             self.paused.under_way <= MOST_UNDER_WAY
             and self.windows.under_way[lane] <= MOST_UNDER_WAY
         )
 
     cdef str refusal(self, Delivery delivery):
-        """What is so full that a call is refused, or None."""
+        """Return the text that says why a call is refused, or None."""
         cdef Endpoint endpoint = delivery.endpoint
         cdef EndpointRegistry registry = self.handlers.registry
         if 0 <= endpoint.max_waiting <= endpoint.queued:
@@ -305,7 +305,7 @@ cdef class DeliveryQueue:
         return self.handlers.refuse_busy(delivery.endpoint, delivery.call, text)
 
     cdef int wait_at_endpoint(self, Delivery delivery) except -1:
-        """Wait for a full endpoint, in order over all links."""
+        """Wait for a full endpoint, in one line for all links."""
         cdef Endpoint endpoint = delivery.endpoint
         cdef str text
         if delivery.call:
@@ -320,7 +320,7 @@ cdef class DeliveryQueue:
         endpoint.queued += 1
         self.handlers.registry.queued += 1
         if self.stalled is not None and endpoint in self.stalled:
-            # It would pass those.
+            # The delivery must not overtake the stalled ones.
             self.stalled[endpoint].append(delivery)
         elif delivery.flags & NESTED:
             endpoint.nested.append(delivery)
@@ -329,14 +329,15 @@ cdef class DeliveryQueue:
         return 0
 
     cdef bint blocked(self, Endpoint endpoint, int flags) except? True:
-        """Whether what comes now has to wait at its endpoint."""
+        """Return whether a new delivery has to wait at its endpoint."""
         return endpoint.most > 0 and (
             endpoint.full(flags & NESTED)
             or (self.stalled is not None and endpoint in self.stalled)
         )
 
     cdef bint stalls(self, Delivery delivery) except? True:
-        """Whether it is not to begin now, for the peer does not read its replies."""
+        """Return whether a delivery stalls, because the peer does not read its replies.
+        """
         cdef Endpoint endpoint = delivery.endpoint
         if not (delivery.call and self.outbox.crowded()) and (
             self.stalled is None or endpoint not in self.stalled
@@ -349,20 +350,20 @@ cdef class DeliveryQueue:
         return True
 
     cdef int wait_for_room(self) except -1:
-        """Go on when the peer has read its replies."""
+        """Continue when the peer has read its replies."""
         self.outbox.on_room = self.wake
         return 0
 
     # --- what has waited --------------------------------------------------------------
 
     def wake(self):
-        """Something is no longer in the way: `pump` soon, outside of what runs now."""
+        """Schedule `pump`, because a delivery may not be blocked any more."""
         if not self.scheduled and not self.closed:
             self.handlers.loop.call_soon(self.pump)
             self.scheduled = True
 
     def pump(self):
-        """Begin what may begin of this link."""
+        """Begin the deliveries of this link that may begin."""
         cdef HandlerContext context = self.handlers.registry.context
         cdef bint entered
         self.scheduled = False
@@ -378,7 +379,7 @@ cdef class DeliveryQueue:
                 context.leave()
 
     def admit(self, Endpoint endpoint not None):
-        """There is room at a bounded endpoint: begin deliveries of any link."""
+        """Begin deliveries of all links at a bounded endpoint that has room."""
         cdef HandlerContext context = self.handlers.registry.context
         cdef bint entered = context.enter()
         try:
@@ -399,7 +400,7 @@ cdef class DeliveryQueue:
         return 0
 
     cdef int run_held(self) except -1:
-        """Place what the link holds, as long as the peer reads its replies."""
+        """Place the held deliveries of the link, while the peer reads its replies."""
         cdef Delivery delivery
         while self.held:
             if self.outbox.crowded():
@@ -426,7 +427,7 @@ cdef class DeliveryQueue:
         return self.batches.hand_over()
 
     cdef int run_lanes(self) except -1:
-        """Begin what waits for its lane, as far as there is room."""
+        """Begin deliveries that wait for their lane, while there is room."""
         cdef Delivery delivery
         cdef int line
         for line in range(LANES):
@@ -455,7 +456,7 @@ cdef class DeliveryQueue:
         return 0
 
     cdef int run_paused(self) except -1:
-        """The same for what waits in lines of endpoints that are paused, or were."""
+        """Do the same for lines of endpoints that are or were paused."""
         cdef Delivery delivery
         cdef PausedEndpoint record
         cdef bint blocked
@@ -481,7 +482,7 @@ cdef class DeliveryQueue:
                     finally:
                         self.count_out(delivery)
                     continue
-                # There it is counted anew.
+                # The new line counts the delivery again.
                 self.count_out(delivery)
                 delivery.aside = False
                 self.wait_at_endpoint(delivery)
@@ -513,7 +514,7 @@ cdef class DeliveryQueue:
                 queue.handlers.begin_failed(error)
 
     cdef int forget_waiting(self, Delivery delivery) except -1:
-        """It waits at its endpoint no more. One that was cancelled did not count."""
+        """Stop counting a delivery at its endpoint. A cancelled one did not count."""
         self.at_endpoints -= 1
         delivery.queue = None
         if delivery.state != DONE:
@@ -522,7 +523,7 @@ cdef class DeliveryQueue:
         return 0
 
     cdef int run_stalled(self) except -1:
-        """Have what stalled wait where it was, in front."""
+        """Put stalled deliveries back to the front of their lines."""
         cdef Delivery delivery
         cdef Endpoint endpoint
         cdef dict stalled = self.stalled
@@ -543,7 +544,7 @@ cdef class DeliveryQueue:
     # --- another link, and the end ----------------------------------------------------
 
     cdef int hold_deliveries(self) except -1:
-        """Hold all that comes until `release`."""
+        """Hold all new deliveries until `release`."""
         self.holding = True
         if self.held is None:
             self.held = deque()
@@ -551,26 +552,29 @@ cdef class DeliveryQueue:
         return 0
 
     cdef int release(self) except -1:
-        """Begin what was held."""
+        """Begin the held deliveries."""
         if self.holding:
             self.holding = False
             self.pump()
         return 0
 
     cdef bint mark(self) except? True:
-        """Have `on_mark` called when all that is held now was placed. False: nothing
-        is held."""
+        """Call `on_mark` when all deliveries that are held now have been placed.
+
+        Returns:
+            False if nothing is held.
+        """
         if self.held is None:
             return False
         self.held.append(new_delivery(self.handlers, None, None, 0, 0, 0, None))
         return True
 
     cdef bint waits(self) noexcept:
-        """Something has not begun."""
+        """Return whether a delivery has not begun."""
         return self.held is not None or self.in_lanes > 0 or self.at_endpoints > 0
 
     cdef int close(self) except -1:
-        """The link has ended: nothing that waits will be handled."""
+        """Drop all waiting deliveries, because the link has ended."""
         cdef Endpoint endpoint
         cdef Delivery delivery
         cdef PausedEndpoint record
@@ -594,7 +598,7 @@ cdef class DeliveryQueue:
         return 0
 
     def others(self, waiting):
-        """What waits and came over other links."""
+        """Return the waiting deliveries that came over other links."""
         cdef Delivery each
         left = deque()
         for each in waiting:

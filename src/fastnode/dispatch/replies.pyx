@@ -1,4 +1,4 @@
-"""What a caller gets: what the handler returned, or what the handler raised."""
+"""The answers to calls: the reply or the error of a handler."""
 
 from libc.stdint cimport uint32_t
 
@@ -18,7 +18,7 @@ log = logging.getLogger("fastnode.link")
 
 
 cdef int send_reply(Outbox outbox, uint32_t call, object result) except -1:
-    """Send what a handler returned; None is an empty reply."""
+    """Send the return value of a handler. None is an empty reply."""
     cdef bytes block = None
     if isinstance(result, Reply):
         if outbox.extensions:
@@ -37,7 +37,7 @@ cdef int send_reply(Outbox outbox, uint32_t call, object result) except -1:
 
 
 cdef int send_error(Outbox outbox, uint32_t call, object error, str node) except -1:
-    """Answer a call with what its handler raised: the type's name and the text.
+    """Answer a call with the exception of its handler: the type's name and the text.
 
     Args:
         node: the name of this node, for the log.
@@ -50,7 +50,8 @@ cdef int send_error(Outbox outbox, uint32_t call, object error, str node) except
             block = status_block(error.code, error.details)
             text = str(error.message)
         except Exception:
-            # Its attributes were changed into something that cannot be sent.
+            # User code has set an attribute of the error to a value that cannot be
+            # sent.
             log.warning(
                 "a CallError cannot be sent as it is",
                 exc_info=True,

@@ -1,4 +1,4 @@
-"""What a call brings back."""
+"""The reply to a request."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The reply to a request, and what belongs to it.
+    """The reply to a request, with its metadata.
 
-    `Node.request` and `Link.request` return one. A handler that wants to send metadata
-    with its reply returns one too; then `peer` and `attempts` mean nothing.
+    `Node.request` and `Link.request` return a `Reply`. A handler can return one too, to
+    send metadata with its payload. Then `peer` and `attempts` are not used.
 
     Attributes:
-        payload: what the handler returned.
-        metadata: what the handler sent with it: a mapping of `str` to `str`.
-        peer: who replied; None in a reply that a handler returns.
+        payload: the payload that the handler returned.
+        metadata: the metadata that the handler sent, a mapping of `str` to `str`.
+        peer: the peer that replied. None in a reply that a handler returns.
         attempts: how often the request was sent, from 1.
     """
 

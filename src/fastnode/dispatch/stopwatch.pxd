@@ -4,18 +4,19 @@ from fastnode.wire.frame cimport LANES
 
 
 cdef class Stopwatch:
-    # Seconds from which on a callback is slow; 0: none is.
+    # A callback is slow if it takes so many seconds; 0: no callback is slow.
     cdef double limit
-    # Called with the seconds where a receive callback was slow, and with the name of an
-    # endpoint and the seconds where one handler was.
+    # Are called after a slow receive callback, with its seconds; and after a slow
+    # handler, with the name of its endpoint and its seconds.
     cdef object on_slow
     cdef object on_slow_handler
     cdef double began
-    # The endpoints that were reached since then, in each lane, which has numbers of its
-    # own: bit n for the numbers n modulo 64. Whether there are any outside of lane 0.
+    # The endpoints that were reached since then. Each lane has endpoint numbers of its
+    # own; bit n stands for all numbers that are n modulo 64. Whether endpoints were
+    # reached outside of lane 0.
     cdef uint64_t[LANES] seen
     cdef bint others
-    # So many laps more are taken for each message.
+    # For so many further messages a lap is taken after each message.
     cdef int close
 
     cdef int start(self) noexcept
@@ -28,7 +29,7 @@ cdef class Stopwatch:
 
 
 cdef inline int reach(Stopwatch watch, int lane, uint16_t number) except -1:
-    """Note that a message or call to endpoint `number` of a lane is to be handled."""
+    """Note that a message or call to endpoint `number` of a lane begins."""
     if watch.close:
         watch.close_lap()
     watch.seen[lane] |= <uint64_t>1 << (number & 63)

@@ -1,9 +1,9 @@
-"""Finds out what blocks the loop while a link receives.
+"""Finds the handlers that block the loop while a link receives.
 
 The clock is read when a receive callback begins and after each TLS record, not for each
-message: what a record's handlers took together is what the loop stood still. Which
-endpoints were reached is one bit each. After a slow record the next messages are timed
-one by one, so that of several endpoints the right one is named.
+message. The handlers of one record together block the loop for the measured time. One
+bit for each endpoint says whether it was reached. After a slow record the next messages
+are timed one by one, so that the warning names the right endpoint.
 """
 
 cimport cython
@@ -34,14 +34,14 @@ cdef class Stopwatch:
     """Measures what happens in one receive callback."""
 
     cdef int start(self) noexcept:
-        """A receive callback begins."""
+        """Begin to measure a receive callback."""
         if self.limit > 0:
             self.began = seconds()
             self.forget()
         return 0
 
     cdef int forget(self) noexcept:
-        """No endpoint was reached since `began`."""
+        """Forget the endpoints that were reached since `began`."""
         cdef int lane
         self.seen[0] = 0
         if self.others:
@@ -51,7 +51,7 @@ cdef class Stopwatch:
         return 0
 
     cdef bint any(self) noexcept:
-        """Some endpoint was reached since `began`."""
+        """Return whether an endpoint was reached since `began`."""
         return self.seen[0] != 0 or self.others
 
     cdef int close_lap(self) except -1:
@@ -60,7 +60,7 @@ cdef class Stopwatch:
         return self.lap()
 
     cdef int lap(self) except -1:
-        """What was under way is handled: tell if it took too long."""
+        """Report the handlers since the last lap if they took too long."""
         cdef double now, took
         if self.limit <= 0:
             return 0
@@ -76,17 +76,17 @@ cdef class Stopwatch:
     # --- one handler ------------------------------------------------------------
 
     cdef double now(self) noexcept:
-        """When a handler begins, for `tell`."""
+        """Return the time at which a handler begins, for `tell`."""
         return seconds() if self.limit > 0 else 0
 
     cdef int tell(self, str name, double began) except -1:
-        """A handler of endpoint `name` has been at it since `began`."""
+        """Report a handler of endpoint `name` that began at `began`, if it is slow."""
         cdef double now
         if self.limit <= 0:
             return 0
         now = seconds()
         if now - began >= self.limit:
-            # Not to be told again with what else this callback does.
+            # The rest of this callback must not report the same time again.
             self.began = now
             self.forget()
             self.on_slow_handler(name, now - began)

@@ -1,16 +1,15 @@
-"""What fastnode does when code of the user raises: handlers, hooks and resolvers.
+"""The rules for exceptions of user code: handlers, hooks and resolvers.
 
-Whatever such code raises, `BaseException` included, ends at most its own call. Two
+An exception of such code, `BaseException` included, ends at most its own call. Two
 cases need care:
 
-- `asyncio.CancelledError` has two meanings. The task that runs the code may have been
-  cancelled: then the cancellation has to go on. Or the code raised it by itself, for
-  example from ``.result()`` of a future that somebody else cancelled: then it is an
-  error like any other.
-- `KeyboardInterrupt` and `SystemExit` end the program, but in order: the caller is
-  answered first, and the exception is raised from a callback of the loop. Both loops
-  let it out of `run_forever` from there. uvloop swallows it where it comes out of a
-  protocol, and asyncio logs it as a task's lost exception.
+- `asyncio.CancelledError` has two meanings. If the task that runs the code was
+  cancelled, the cancellation has to go on. If the code raised it by itself, it is an
+  error like any other. An example is ``.result()`` of a cancelled future.
+- `KeyboardInterrupt` and `SystemExit` end the program in order. The caller is answered
+  first, and then the exception is raised from a callback of the loop. Both loops let it
+  out of `run_forever` from there. uvloop would swallow an exception that comes out of a
+  protocol, and asyncio would only log the exception of a task.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ ENDS_PROGRAM: Final = (KeyboardInterrupt, SystemExit)
 
 
 class HookFailed(Exception):
-    """A hook raised. Never leaves fastnode.
+    """A hook raised an exception. Users never get this error.
 
     Attributes:
         error: what the hook raised.
@@ -49,7 +48,7 @@ class HookFailed(Exception):
 
 
 def name_of(error: BaseException) -> str:
-    """Return the name of an exception's type; never raises."""
+    """Return the name of an exception's type. This function never raises."""
     try:
         return _plain(type(error).__name__)
     except BaseException:
@@ -57,9 +56,10 @@ def name_of(error: BaseException) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """Return ``str(error)``, cut to MAX_REASON_BYTES characters; never raises.
+    """Return ``str(error)``, cut to MAX_REASON_BYTES characters.
 
-    An exception whose ``str()`` raises is described by the name of its type.
+    If ``str()`` raises, the result is the name of the exception's type. This function
+    never raises.
     """
     try:
         return _plain(str(error))
@@ -68,12 +68,12 @@ def text_of(error: BaseException) -> str:
 
 
 def _plain(text: str) -> str:
-    # `str()` may return a subclass, whose methods are the user's too.
+    # `str()` may return a subclass of `str`, whose methods are user code too.
     return str.__str__(text)[:MAX_REASON_BYTES]
 
 
 def end_program(error: BaseException) -> None:
-    """End the program if the exception asks for it; every other one is left alone."""
+    """End the program if the exception is `SystemExit` or `KeyboardInterrupt`."""
     if isinstance(error, ENDS_PROGRAM):
         loop = asyncio.get_running_loop()
         loop.call_soon(_raise, error, context=Context())
@@ -84,7 +84,7 @@ def _raise(error: BaseException) -> None:
 
 
 def is_cancelled(error: BaseException) -> bool:
-    """Whether the exception is the cancellation of the task that runs now."""
+    """Return whether the exception is the cancellation of the current task."""
     if not isinstance(error, asyncio.CancelledError):
         return False
     task = asyncio.current_task()
@@ -92,21 +92,22 @@ def is_cancelled(error: BaseException) -> bool:
 
 
 def contain(error: BaseException) -> HookFailed:
-    """Return what is raised instead of an exception of user code."""
+    """Return the error that is raised instead of an exception of user code."""
     end_program(error)
     return HookFailed(error)
 
 
 async def awaited(awaitable: Awaitable[Any]) -> Any:
-    """Return a coroutine for an awaitable that is none, such as a future."""
+    """Wait for an awaitable that is no coroutine, such as a future."""
     return await awaitable
 
 
 async def settle(awaitable: Awaitable[Any]) -> Any:
-    """Wait for what a hook returned.
+    """Wait for the awaitable that a hook returned.
 
     Raises:
-        HookFailed: it raised; a cancellation of the current task is not contained.
+        HookFailed: the hook raised. A cancellation of the current task is raised as it
+            is.
     """
     task = asyncio.current_task()
     try:
@@ -115,7 +116,7 @@ async def settle(awaitable: Awaitable[Any]) -> Any:
         if is_cancelled(error):
             raise
         if isinstance(error, GeneratorExit) and not _runs(task):
-            raise  # this coroutine is closed: nobody waits for it any more
+            raise  # this coroutine is closed, and no code waits for it any more
         raise contain(error) from error
 
 

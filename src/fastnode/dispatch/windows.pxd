@@ -8,46 +8,48 @@ from fastnode.wire.frame cimport LANES
 cdef class Windows:
     cdef Outbox outbox
     # Bytes by lane. owed: received and not yet granted again. held: payloads whose
-    # handlers have not finished. Granting stops while held > room. under_way: of what
-    # is held, that of asynchronous handlers that have begun and wait for no call.
+    # handlers have not finished. Nothing is granted while held > room. under_way: the
+    # part of held whose asynchronous handlers have begun and wait for no call.
     cdef uint64_t[LANES] window
     cdef uint64_t room
     cdef uint64_t[LANES] owed
     cdef uint64_t[LANES] held
     cdef uint64_t[LANES] under_way
-    # Bytes of handlers that wait for calls of their own and are not held.
+    # Bytes of handlers that wait for calls of their own. They do not count as held.
     cdef uint64_t excused
-    # Only calls of handlers, and replies, are granted: the link holds what it received.
+    # Whether only calls of handlers and replies are granted, because the link holds its
+    # deliveries.
     cdef bint shut
 
-    # The lanes where nothing is granted because too much is held, one bit each; and how
-    # often a lane came to that.
+    # The lanes that grant nothing because too much is held, one bit each; and how often
+    # a lane came to this state.
     cdef unsigned int at_limit
     cdef uint64_t limited
 
-    # Called where nothing is granted because too much is held; None: the peer does not
-    # take PAUSE.
+    # Is called when nothing is granted because too much is held; None if the peer does
+    # not understand PAUSE.
     cdef object on_full
 
-    # Called when less is held, if somebody waits for it.
+    # Is called when fewer bytes are held; may be None.
     cdef object on_less
 
-    # Sees the incomplete messages; one of them waits for others.
+    # The decoder, which has the incomplete messages; whether one of them waits for
+    # others.
     cdef Decoder decoder
     cdef bint waiting
-    # The lane whose message goes on, or -1, and how much of it had come.
+    # The lane whose message continues, or -1; and the bytes of it that had come.
     cdef int first
     cdef uint64_t first_filled
 
-    # Growing: how far; when each lane was granted last; the shortest round trip, how
-    # many were measured, whether one is.
+    # Growth of windows: the largest size; the time of the last grant of each lane; the
+    # shortest round trip; how many were measured; whether a measurement runs.
     cdef uint64_t ceiling
     cdef double[LANES] granted
     cdef double round_trip
     cdef int samples
     cdef bint probing
     cdef object loop
-    # Measures one: returns an awaitable of the seconds.
+    # Measures a round trip: returns an awaitable of its seconds.
     cdef object probe
 
     cdef int follow(self, Decoder decoder) noexcept

@@ -1,7 +1,7 @@
-"""What the peer may send before it is granted more, in each lane that has credit.
+"""Flow-control windows: the bytes that the peer may send in each lane before a grant.
 
-Messages and calls are granted again as their handlers finish; replies of several frames
-as they arrive, whatever else is under way: nothing but their way bounds them.
+The bytes of messages and calls are granted again when their handlers finish. The bytes
+of replies with several frames are granted again as soon as they arrive.
 """
 
 cimport cython
@@ -33,8 +33,9 @@ from fastnode.dispatch.autotuning import next_window
 
 cdef object CREDIT_BODY = Struct(">I")
 
-# A sender looks at its credit before a run of frames in one slab, or one frame, and
-# may go on after it with the continuations that the frame's lane ends with.
+# A sender checks its credit only before a frame, or before several frames in one slab.
+# After that it may also send the continuations at the end of the frame's lane. So it
+# may send more than its credit, by this many bytes.
 cdef uint64_t OVERRUN = 2 * MAX_FRAME_BYTES
 cdef uint64_t FIRST_BULK = BULK_WINDOW_BYTES
 cdef uint64_t BULK_PARTS = BULK_GRANTS
@@ -44,7 +45,7 @@ cdef uint64_t MOST_EXCUSED = MAX_EXCUSED_BYTES
 
 @cython.final
 cdef class Windows:
-    """Counts what comes and what is held, and grants."""
+    """Counts received and held bytes, and grants credit."""
 
     def __init__(self, loop, Outbox outbox not None, uint64_t window):
         cdef int lane
@@ -58,19 +59,24 @@ cdef class Windows:
         self.first = -1
 
     cdef int follow(self, Decoder decoder) noexcept:
-        """Where to see what is incomplete; its limits are known by now."""
+        """Use this decoder to see incomplete messages. Its limits are known by now."""
         self.decoder = decoder
         return 0
 
     def grows(self, uint64_t ceiling, double round_trip, probe):
-        """Let windows grow up to `ceiling`; `probe` measures a round trip, and
-        `round_trip` was one when nothing else was under way."""
+        """Let windows grow.
+
+        Args:
+            ceiling: largest size in bytes.
+            round_trip: seconds of a round trip that was measured on the idle link.
+            probe: returns an awaitable of the seconds of a round trip.
+        """
         self.ceiling = ceiling
         self.round_trip = round_trip
         self.probe = probe
 
     cdef int count(self, Decoder decoder) except -1:
-        """Count what the decoder has taken in."""
+        """Count the bytes that the decoder has received."""
         cdef int lane
         for lane in range(LANES):
             if decoder.received[lane] and has_credit(lane):
@@ -94,11 +100,11 @@ cdef class Windows:
         return 0
 
     cdef uint64_t least_grant(self, int lane) noexcept:
-        """What must be owed before it is worth a frame."""
+        """Return how many owed bytes are worth a CREDIT frame."""
         return self.window[lane] // (BULK_PARTS if bulky(lane) else 2)
 
     cdef int grant(self, int lane) except -1:
-        """Let the peer send more, if enough is owed and not too much is held."""
+        """Grant credit, if enough is owed and not too much is held."""
         cdef uint64_t extra, before
         if self.owed[lane] < self.least_grant(lane):
             return 0
@@ -121,23 +127,24 @@ cdef class Windows:
                     CREDIT, <uint16_t>lane, CREDIT_BODY.pack(self.owed[lane] + extra)
                 )
             except MemoryError:
-                # The peer does not know of it.
+                # The frame was not queued, so the peer does not know the new window.
                 self.window[lane] = before
                 raise
             self.owed[lane] = 0
             if bulky(lane):
-                # At once, not when all is handled that was read with it: until then
-                # the sender may stand still.
+                # The sender may wait for this credit. So it is sent now, and not after
+                # all frames of this read are handled.
                 self.outbox.flush()
         return 0
 
     cdef bint waits(self, int lane) noexcept:
-        """Whether the incomplete message of this lane is to wait for another one.
+        """Return whether the incomplete message of this lane waits for another one.
 
-        There may be as many bytes of incomplete messages as one message may have. Above
-        that, only the one goes on that lacks least, of those that are not held up by
-        their handlers, until it is complete. Calls of handlers never wait: those
-        handlers hold up others. Nor do replies: we asked for them.
+        All incomplete messages together may have as many bytes as one message. Above
+        this bound only one message continues until it is complete: the one that lacks
+        the fewest bytes, in a lane that its handlers do not block. Calls of handlers
+        never wait, because those handlers block others. Replies never wait, because
+        this node asked for them.
         """
         cdef Decoder decoder = self.decoder
         cdef uint64_t here = 0
@@ -178,8 +185,8 @@ cdef class Windows:
         return True
 
     cdef int grow(self, int lane) except -1:
-        """How much the window of a lane grows with this grant."""
-        # Not the loop's time: uvloop counts milliseconds.
+        """Return the bytes by which the window of a lane grows with this grant."""
+        # The time of uvloop has a resolution of 1 ms only.
         cdef double now = perf_counter()
         cdef double before = self.granted[lane]
         cdef uint64_t window = self.window[lane]
@@ -195,13 +202,13 @@ cdef class Windows:
             window, self.owed[lane], now - before, self.round_trip, self.ceiling
         )
         if self.window[lane] > window:
-            # By chance, or beside much else, some are slow: before it grows again, one
-            # more is to say that the way is long.
+            # A round trip may be slow by chance or because of other traffic. So another
+            # slow one must be measured before the window grows again.
             self.samples = NEEDED_SAMPLES - 1
         return <int>(self.window[lane] - window)
 
     def measured(self, task):
-        """A round trip is over, or the link."""
+        """Take the result of a measurement, unless the link has ended."""
         self.probing = False
         if task.cancelled() or task.exception() is not None:
             return
@@ -209,7 +216,7 @@ cdef class Windows:
         self.samples += 1
 
     cdef int open(self) except -1:
-        """The link holds nothing back any more: grant what is owed."""
+        """Grant the owed bytes, because the link holds nothing back any more."""
         cdef int lane
         self.shut = False
         for lane in range(LANES):
@@ -217,7 +224,7 @@ cdef class Windows:
         return 0
 
     cdef int release(self, int lane, size_t size) except -1:
-        """A handler has finished."""
+        """Release the bytes of a handler that has finished."""
         self.held[lane] -= size
         if self.on_less is not None:
             self.on_less()
@@ -226,18 +233,20 @@ cdef class Windows:
     # --- asynchronous handlers ------------------------------------------------------
 
     cdef int begin(self, int lane, size_t size) except -1:
-        """One begins, and holds this from now on."""
+        """Count the bytes of an asynchronous handler that begins."""
         self.held[lane] += size
         self.under_way[lane] += size
         return 0
 
     cdef bint excuse(self, int lane, size_t size) noexcept:
-        """It waits for a call of its own. What the call is about may stand behind it,
-        and what it holds must not keep the call from being answered: that is not
-        counted meanwhile. False: it is, for too much is not. `excused_now` follows.
+        """Stop counting the bytes of a handler that waits for a call of its own.
 
-        Only in the inner lane: calls from handlers that came in another one travel in
-        that one when they have to.
+        A message that the call depends on may wait behind the handler's bytes. So they
+        must not use up the window. The caller calls `excused_now` afterwards. This rule
+        is for the inner lane only: calls from handlers of other lanes use those lanes.
+
+        Returns:
+            False if the bytes still count, because too many do not count already.
         """
         self.under_way[lane] -= size
         if lane != INNER_LANE or self.excused + size > MOST_EXCUSED:
@@ -247,13 +256,13 @@ cdef class Windows:
         return True
 
     cdef int excused_now(self, int lane, bint excused) except -1:
-        """Let others use what `excuse`, which returned `excused`, does not count."""
+        """Grant the bytes that `excuse` stopped counting. `excused` is its result."""
         if self.on_less is not None:
             self.on_less()
         return self.grant(lane) if excused else 0
 
     cdef int go_on(self, int lane, size_t size, bint excused) except -1:
-        """It waits no more; `excused` is what `excuse` returned."""
+        """Count a handler again that waits no more. `excused` is from `excuse`."""
         self.under_way[lane] += size
         if excused:
             self.excused -= size
@@ -261,11 +270,11 @@ cdef class Windows:
         return 0
 
     cdef int handler_ended(self, int lane, size_t size) except -1:
-        """It has ended."""
+        """Release the bytes of an asynchronous handler that has ended."""
         self.under_way[lane] -= size
         return self.release(lane, size)
 
 
 cdef inline bint bulky(int lane) noexcept:
-    """Lanes of what has several frames."""
+    """Return whether a lane is for messages of several frames."""
     return lane == BULK_LANE or lane == BULK_REPLY_LANE

@@ -1,1 +1,1 @@
-"""Links: one TLS connection to a peer, joined with the frames that it carries."""
+"""Links: a TLS connection to a peer, and the frames on it."""

@@ -2,7 +2,7 @@ from libc.stdint cimport uint64_t
 
 
 cdef class PollBackoff:
-    # Seconds: the shortest rest, that after the next loss, and until when it rests.
+    # Seconds: the shortest pause; the pause after the next loss; the end of this pause.
     cdef double least
     cdef readonly double rest
     cdef double rests_until
@@ -13,15 +13,15 @@ cdef class PollBackoff:
 
 
 cdef class BusyPoll:
-    # Seconds; 0: nothing is polled for.
+    # Seconds; 0 disables polling.
     cdef readonly double limit
     cdef object loop
     # A turn is scheduled.
     cdef bint turning
-    # What is polled for: whatever `begin` was given -> when it is given up, in order.
+    # The expected replies, in order: the object given to `begin` -> end of polling.
     cdef dict awaited
     cdef PollBackoff backoff
-    # Counters: turns that the loop took for it; how often others wanted the processor.
+    # Counters: turns of the loop for polling; how often others wanted the processor.
     cdef readonly unsigned long long turns
     cdef readonly unsigned long long yielded
 
@@ -32,9 +32,9 @@ cdef class BusyPoll:
 cdef class PolledReply:
     cdef BusyPoll poll
     cdef PollBackoff backoff
-    # Of what is replied to; 0: nothing.
+    # The number of the call or ping; 0 if there is none.
     cdef uint64_t number
-    # When its reply would be too late.
+    # The time after which its reply is too late.
     cdef double until
 
     cdef int begin(self, loop, uint64_t number) except -1

@@ -1,13 +1,13 @@
-"""Busy polling: a loop that does not sleep while a reply is expected any moment.
+"""Busy polling: the loop does not sleep while a reply is expected very soon.
 
-A loop that waits for a reply sleeps in the kernel, and to be woken takes longer than
-most replies: it is half of a call between two processes on two cores, and as much CPU
-time as it takes to look again and again until the reply is there (docs/performance.md).
-So the loop turns without sleeping, at most `limit` seconds for a reply. Everything else
-on the loop has its turn as ever.
+Normally a loop that waits for a reply sleeps in the kernel. Waking up takes longer than
+most replies. It takes half of the time of a call between two processes on two cores. It
+also costs as much CPU time as polling until the reply comes (docs/performance.md). So
+the loop turns without sleep, for at most `limit` seconds per reply. Everything else on
+the loop has its usual turn.
 
-That is right only where nobody else wants the processor. So each turn offers it to
-others; where one takes it, polling rests for a while, see `PollBackoff`.
+Polling is useful only if no other program needs the processor. So each turn offers the
+processor to others. If another program takes it, polling pauses; see `PollBackoff`.
 """
 
 cimport cython
@@ -27,21 +27,23 @@ cdef double MOST = BUSY_POLL_MOST_REST_SECONDS
 cdef extern from "<sched.h>" nogil:
     int sched_yield() noexcept
 
-# Of 1.2 million calls of sched_yield with nobody else there, 99.97 % took less than
-# 2 us; where somebody was there, all took more than 10, and many some milliseconds.
+# Of 1.2 million calls of sched_yield on an idle processor, 99.97 % took less than 2 us.
+# On a busy processor all took more than 10 us, and many took some milliseconds.
 cdef double YIELDED = BUSY_POLL_YIELD_SECONDS
 
 
 @cython.final
 cdef class PollBackoff:
-    """Rests after each loss, twice as long as after the one before; each success
-    halves that. It rests more than half of the time where every second one is a loss,
-    nearly always where most are, and hardly ever where few are.
+    """Pauses polling after each loss.
 
-    It has no clock of its own; times are in seconds. Nothing here raises.
+    Each pause is twice as long as the pause before, and each success halves the next
+    pause. If every second attempt is a loss, polling pauses for more than half of the
+    time. It nearly always pauses if most attempts are losses, and rarely if few are.
+
+    The object has no clock of its own. Times are in seconds. No method raises.
 
     Args:
-        cost: what a loss takes. The shortest rest is twice as long.
+        cost: the seconds that a loss takes. The shortest pause is twice as long.
     """
 
     def __init__(self, double cost=0):
@@ -49,26 +51,28 @@ cdef class PollBackoff:
         self.rest = self.least
 
     cpdef bint ready(self, double now) noexcept:
-        """Whether it does not rest."""
+        """Return whether polling is not paused."""
         return now >= self.rests_until
 
     cpdef void won(self) noexcept:
-        """It was not in vain."""
+        """Count a success: polling was useful."""
         self.rest = max(self.rest / 2, self.least)
 
     cpdef void lost(self, double now) noexcept:
-        """It was in vain: rest from `now` on."""
+        """Count a loss, and pause from `now` on."""
         self.rests_until = now + self.rest
         self.rest = min(self.rest * 2, MOST)
 
 
 @cython.final
 cdef class BusyPoll:
-    """Keeps the loop of a node awake. One for all its links: the loop turns once,
-    however many replies are expected.
+    """Keeps the loop of a node awake.
+
+    All links of the node share one object, so one turn of the loop serves all expected
+    replies.
 
     Args:
-        limit: how long a reply is polled for, seconds; 0: not at all.
+        limit: seconds of polling for one reply; 0 disables polling.
     """
 
     def __init__(self, double limit=0):
@@ -77,8 +81,15 @@ cdef class BusyPoll:
         self.awaited = {}
 
     cdef bint begin(self, loop, reply, double now) except -1:
-        """`reply`, which stands for one, is expected from `now` on. False: it is not
-        polled for."""
+        """Begin to poll for a reply.
+
+        Args:
+            reply: an object that stands for the expected reply.
+            now: the current time in seconds.
+
+        Returns:
+            False if the loop does not poll for it.
+        """
         if not self.backoff.ready(now):
             return False
         if not self.turning or loop is not self.loop:
@@ -89,15 +100,18 @@ cdef class BusyPoll:
         return True
 
     cdef int stop_expecting(self, reply, bint in_time) except -1:
-        """It is not expected any more. To be called once for each `begin` that was
-        True, late or not."""
+        """Stop polling for a reply.
+
+        It has to be called once for each `begin` that returned True, even if the reply
+        was late.
+        """
         self.awaited.pop(reply, None)
         if in_time and self.turning:
             self.backoff.won()
         return 0
 
     def turn(self):
-        """The loop has looked at its sockets; have it look again."""
+        """Plan one more turn of the loop, which looks at its sockets again."""
         cdef double began = monotonic()
         cdef double now
         self.turning = False
@@ -105,12 +119,13 @@ cdef class BusyPoll:
             first, until = next(iter(self.awaited.items()))
             if began < until:
                 break
-            # It is late. Others may be expected still, and for ever.
+            # This reply is late. It must not keep the loop polling for ever.
             del self.awaited[first]
         else:
             return
         self.turns += 1
-        # Without the interpreter's lock: others may wait for it, in this process.
+        # Other threads of this process may wait for the interpreter's lock, so it is
+        # released.
         with nogil:
             sched_yield()
         now = monotonic()
@@ -124,9 +139,10 @@ cdef class BusyPoll:
 
 @cython.final
 cdef class PolledReply:
-    """Of one kind on a link, to calls or to pings: one at a time, to number `number`; 0
-    while there is none. Where one came too late to be worth it, that kind does without
-    for a while: the peer is far, or slow.
+    """Polls for the replies to calls, or to pings, of one link.
+
+    It polls for one reply at a time. `number` is the number of the call or ping, or 0.
+    After a late reply it does not poll for a while, because the peer is far or slow.
     """
 
     def __init__(self, BusyPoll poll not None):
@@ -134,7 +150,7 @@ cdef class PolledReply:
         self.backoff = PollBackoff(poll.limit)
 
     cdef int begin(self, loop, uint64_t number) except -1:
-        """Poll for the reply to `number`, if that is worth it and there is no other."""
+        """Poll for the reply to `number`, unless polling is paused or already runs."""
         cdef double now
         if self.poll.limit <= 0:
             return 0
@@ -142,7 +158,7 @@ cdef class PolledReply:
         if self.number:
             if now < self.until:
                 return 0
-            # It may take for ever: it is not to keep others from being polled for.
+            # That reply may never come. It must not prevent polling for others.
             self.stop_polling(False)
         if self.backoff.ready(now) and self.poll.begin(loop, self, now):
             self.number = number
@@ -150,7 +166,7 @@ cdef class PolledReply:
         return 0
 
     cdef int stop_polling(self, bint replied) except -1:
-        """It is not waited for any more, with or without a reply."""
+        """End polling. `replied` says whether the reply has come."""
         cdef double now = monotonic()
         cdef bint in_time = now < self.until
         self.number = 0

@@ -6,7 +6,7 @@ from fastnode.sending.outbox cimport Outbox
 from fastnode.wire.decoder cimport Decoder
 
 cdef enum:
-    # The number of a CANCEL whose call is given up because its time is over.
+    # The number in the header of a CANCEL for a call whose deadline is over.
     LATE = 1
 
 
@@ -17,20 +17,20 @@ cdef class CallTable:
     cdef dict waiting
     # The metadata of the replies to requests: number -> mapping.
     cdef dict found
-    # What the node counts of its calls.
+    # The counters of the node.
     cdef NodeCounters counters
-    # Calls that the peer did not begin, because their time was over.
+    # Calls that the peer did not begin, because their deadline was over.
     cdef uint64_t expired_there
-    # It was said that the peer takes no metadata.
+    # Whether the log says already that the peer takes no metadata.
     cdef bint metadata_refused
     cdef uint32_t last
-    # Calls that were queued since some left early.
+    # Calls that were queued since the last early flush.
     cdef Py_ssize_t unsent
     cdef PolledReply polled
     cdef object peer
-    # Calls that were under way when the link, or the peer's part of it, ended.
+    # Calls that had no answer when the link, or the peer's side of it, ended.
     cdef Py_ssize_t unanswered
-    # Called when no call waits any more.
+    # Is called when no call waits any more.
     cdef object on_idle
 
     cdef int count_failed(self, error) except -1

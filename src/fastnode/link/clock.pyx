@@ -1,4 +1,4 @@
-"""What time it is for a link: of the system, or told by a test."""
+"""The clock of links: the clock of the system, or a time that a test sets."""
 
 from libc.stdint cimport int64_t
 
@@ -10,19 +10,24 @@ cdef extern from "<time.h>":
     int clock_gettime(clockid_t clock, timespec *now) noexcept
     clockid_t CLOCK_MONOTONIC
 
-# What the clock says, seconds, where it was told what; negative: it runs by itself.
+# The time in seconds that a test has set; negative if the clock runs by itself.
 cdef double told = -1.0
 
 
 def tell_time(double seconds):
-    """Stop the clock of all links of this process at that time; negative: let it run.
-    For links that live in a time of their own, in the memory of a test."""
+    """Stop the clock of all links of this process at a time.
+
+    Tests use this for links that they join in memory, with a time of their own.
+
+    Args:
+        seconds: the time. A negative value lets the clock run again.
+    """
     global told
     told = seconds
 
 
 cdef double monotonic() noexcept:
-    """Seconds, as `time.monotonic`."""
+    """Return seconds, as `time.monotonic` does."""
     cdef timespec now
     if told >= 0:
         return told

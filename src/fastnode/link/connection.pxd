@@ -26,9 +26,9 @@ cdef class Connection:
     cdef Decoder decoder
     cdef Outbox outbox
     cdef Stopwatch watch
-    # What takes the frames and hears of the rest; None when the connection is gone.
+    # Takes the frames and all other events; None when the connection is gone.
     cdef FrameTaker taker
-    # In which everything runs that receiving leads to.
+    # The context in which received data is handled.
     cdef HandlerContext context
 
     # Ciphertext is read into one buffer that all links of a node share: it is
@@ -42,12 +42,13 @@ cdef class Connection:
     cdef public object address
     cdef uint64_t bytes_received
 
-    # TLS is up. Nothing more is to be read: set by the taker, before `hang_up`.
+    # Whether TLS is up. Whether reading has ended; the taker sets this before
+    # `hang_up`.
     cdef bint secure
     cdef bint ended
-    # The one deadline that runs: of the handshake, of the end, of the lingering.
+    # The timer of the current deadline: of the handshake, of the end, or of lingering.
     cdef object timer
-    # When the handshake's time began: before the connection was there.
+    # When the time of the handshake began, which is before the connection was made.
     cdef public double began
     cdef readonly object gone
 

@@ -1,12 +1,12 @@
-"""Connection: bytes of a transport to frames, and frames to bytes.
+"""Connection: it turns the bytes of a transport into frames, and frames into bytes.
 
-It joins the engine (TLS), the decoder and the outbox (frames) above a plain TCP
-transport. What the frames mean is for its taker, a `LinkProtocol`.
+A connection joins the engine (TLS), the decoder and the outbox (frames) above a plain
+TCP transport. Its taker, a `LinkProtocol`, handles the frames.
 
-Rules for whoever edits this. The taker may end the connection inside any of its `on_`
-methods: look at `ended` after each. After the end the connection half-closes, and reads
-and discards for LINGER_SECONDS. Closing a socket with unread bytes would make the
-kernel send a reset, which destroys the alert or goodbye that was written last.
+Rules for editors of this file. The taker may end the connection inside any of its `on_`
+methods, so check `ended` after each call. After the end the connection half-closes. It
+reads and discards bytes for LINGER_SECONDS. If a socket with unread bytes were closed,
+the kernel would send a reset, and the peer might lose the last alert or GOODBYE.
 """
 
 cimport cython
@@ -34,52 +34,54 @@ from fastnode.loggers import fields
 
 log = logging.getLogger("fastnode.link")
 
-# Linux only.
+# This option exists on Linux only.
 cdef object USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 
 cdef class FrameTaker:
-    """What a connection tells. Each method does nothing unless it is overridden."""
+    """Takes the events of a connection. Methods that are not overridden do nothing."""
 
     cdef int on_made(self) except -1:
-        """The TCP connection is there."""
+        """Take note that the TCP connection was made."""
         return 0
 
     cdef int on_secure(self) except -1:
-        """The TLS handshake is complete on this side."""
+        """Take note that the TLS handshake is complete on this side."""
         return 0
 
     cdef int on_bytes(self) except -1:
-        """Something was heard of the peer."""
+        """Take note that bytes of the peer have come."""
         return 0
 
     cdef int on_frame(self) except -1:
-        """The decoder holds a frame."""
+        """Handle the frame that the decoder holds."""
         return 0
 
     cdef int on_read(self) except -1:
-        """All frames that had come are handled."""
+        """Take note that all frames that had come are handled."""
         return 0
 
     cdef int on_dry(self) except -1:
-        """All that the socket had is read."""
+        """Take note that all bytes that the socket had are read."""
         return 0
 
     cdef int on_end_of_stream(self) except -1:
-        """The peer's TLS said that it sends no more."""
+        """Take note that the peer has ended its TLS stream."""
         return 0
 
     cdef int on_failure(self, error) except -1:
-        """Receiving or the engine failed; ends the connection."""
+        """End the connection, because receiving or the engine failed."""
         return 0
 
     cdef int on_lost(self, exc) except -1:
-        """The TCP connection is gone, and it had not ended before."""
+        """Take note that the TCP connection is gone, although it had not ended."""
         return 0
 
     cdef int on_gone(self) except -1:
-        """The TCP connection is gone: let go of whatever refers back to this object,
-        so that it is freed with its last user and not by the garbage collector."""
+        """Drop all references back to this object, because the connection is gone.
+
+        So the object is freed with its last user, without the garbage collector.
+        """
         return 0
 
 
@@ -92,7 +94,7 @@ cdef class Connection:
         engine: a fresh `TlsEngine`.
         pool: slabs of the node.
         receive_buffer: a writable buffer, shared with other links of this loop.
-        context: in which the taker is called for what was received.
+        context: the context in which the taker is called for received data.
     """
 
     def __init__(
@@ -119,9 +121,9 @@ cdef class Connection:
     # --- transport callbacks --------------------------------------------------
 
     def connection_made(self, transport):
-        """The TCP connection is there."""
+        """Begin to use the TCP connection."""
         if self.ended:
-            # It was given up before.
+            # The link was ended before the connection was made.
             transport.abort()
             return
         peername = transport.get_extra_info("peername")
@@ -133,38 +135,38 @@ cdef class Connection:
         self.take_in(0, False)
 
     def get_buffer(self, sizehint):
-        """Where the transport puts ciphertext."""
+        """Return the buffer into which the transport writes ciphertext."""
         return self.receive_view
 
     def buffer_updated(self, Py_ssize_t nbytes):
-        """Ciphertext has come."""
+        """Handle ciphertext that has come."""
         if not self.ended:
             self.take_in(nbytes, False)
 
     def eof_received(self):
-        """The peer sends no more; the transport closes itself after this."""
+        """Handle the end of the peer's stream. The transport then closes itself."""
         if not self.ended:
             self.take_in(0, True)
         return False
 
     def pause_writing(self):
-        """The transport holds enough."""
+        """Stop writing, because the transport holds enough."""
         self.outbox.writable = False
 
     def resume_writing(self):
-        """The transport takes more."""
+        """Continue writing, because the transport has room again."""
         self.outbox.writable = True
         self.outbox.flush()
 
     def connection_lost(self, exc):
-        """The TCP connection is gone."""
+        """End everything, because the TCP connection is gone."""
         try:
             if not self.ended and exc is not None:
                 self.take_rest()
             if not self.ended:
                 self.taker.on_lost(exc)
         finally:
-            # Whatever went wrong, nobody waits for this connection any more.
+            # These steps must run even if a callback above raised.
             self.stop_timer()
             self.transport = None
             self.outbox.write = None
@@ -181,9 +183,9 @@ cdef class Connection:
     cdef int take_rest(self) except -1:
         """Read what the peer sent before it reset the connection.
 
-        A write that fails makes the loop end the connection at once. The reason, an
-        alert or a goodbye, may have come before the reset, and is still in the socket.
-        What a peer can leave there is bounded by the receive buffer of the kernel.
+        If a write fails, the loop ends the connection at once. The reason, an alert or
+        GOODBYE, may have come before the reset and may still be in the socket. The
+        receive buffer of the kernel bounds the bytes that a peer can leave there.
         """
         cdef Py_ssize_t got
         self.outbox.write = None
@@ -198,15 +200,18 @@ cdef class Connection:
                     break
                 protocol.buffer_updated(got)
         except (AttributeError, OSError):
-            # Nothing is left: EAGAIN, or the reset. Or it is a transport of a test.
+            # Nothing is left (EAGAIN or the reset), or this is a transport of a test.
             log.debug(
                 "no more can be read", exc_info=True, extra=fields("socket_not_read")
             )
         return 0
 
     cdef int filled(self) except -1:
-        """There is more: uvloop would read up to 32 times before anything else on the
-        loop has its turn, and who waits for a ping or call is resumed there."""
+        """Pause reading for a turn of the loop if the buffer was full twice.
+
+        uvloop would read up to 32 times before other callbacks have their turn. Tasks
+        that wait for a ping or call would have to wait meanwhile.
+        """
         self.full_reads += 1
         if self.full_reads == 1:
             self.loop.call_soon(self.turned)
@@ -215,7 +220,7 @@ cdef class Connection:
         return 0
 
     def turned(self):
-        """The others had their turn: read on."""
+        """Read on, because the other callbacks of the loop had their turn."""
         cdef bint paused = self.full_reads > 1
         self.full_reads = 0
         if paused and self.may_read():
@@ -225,7 +230,7 @@ cdef class Connection:
         return self.transport is not None and not self.transport.is_closing()
 
     cdef int take_in(self, Py_ssize_t nbytes, bint eof) except -1:
-        """Receive, in the node's own context."""
+        """Handle received bytes in the node's own context."""
         cdef bint entered = self.context.enter()
         try:
             return self.receive_guarded(nbytes, eof)
@@ -245,7 +250,7 @@ cdef class Connection:
             if eof:
                 self.engine.feed_eof()
             self.advance()
-            # The buffer is that of all links.
+            # All links share the buffer, so the engine has to copy what it still needs.
             self.engine.keep()
             kept = True
         except Exception as error:
@@ -262,7 +267,7 @@ cdef class Connection:
         return 0
 
     cdef int keep_after_failure(self) except -1:
-        """Have the engine copy what it still needs of the receive buffer."""
+        """Let the engine copy the bytes of the receive buffer that it still needs."""
         try:
             self.engine.keep()
         except Exception as error:
@@ -270,14 +275,14 @@ cdef class Connection:
         return 0
 
     def failed(self, error):
-        """Receiving has failed; or the engine, while it was given something to send; or
-        a handler could not be begun. This ends the connection."""
+        """End the connection, because receiving, sending or beginning a handler failed.
+        """
         if self.taker is None:
             return
         try:
             self.taker.on_failure(error)
         except MemoryError:
-            # There is no memory for an end in order.
+            # There is not enough memory for an end in order.
             if not self.ended:
                 self.abort()
 
@@ -289,9 +294,9 @@ cdef class Connection:
                 self.secure = True
                 self.taker.on_secure()
                 if self.outbox.scheduled and not self.ended:
-                    # One write for the end of the handshake and for what follows it. A
-                    # server that refuses our certificate may reset the connection
-                    # between two writes, and the second would fail.
+                    # The end of the handshake and the first frames leave in one write.
+                    # A server that refuses our certificate may reset the connection
+                    # between two writes, and the second write would fail.
                     self.outbox.scheduled = False
                     self.outbox.flush()
             self.outbox.push_output()
@@ -330,13 +335,18 @@ cdef class Connection:
         if self.ended:
             return 0
         self.decoder.rest()
-        # Answers of TLS itself: KeyUpdate.
+        # TLS itself may have an answer to send, to a KeyUpdate.
         self.outbox.push_output()
         return 0
 
     cdef int limit_unacknowledged(self, double seconds) except -1:
-        """Let the kernel end the connection when what was sent is not acknowledged for
-        so long, where it can."""
+        """Let the kernel end the connection if sent bytes stay unacknowledged.
+
+        This needs an option that only Linux has.
+
+        Args:
+            seconds: the time after which the connection ends.
+        """
         if USER_TIMEOUT is None or self.transport is None:
             return 0
         sock = self.transport.get_extra_info("socket")
@@ -363,8 +373,8 @@ cdef class Connection:
         return 0
 
     cdef int hang_up(self) except -1:
-        """Send what TLS has to say, half-close, and linger."""
-        # Its memory is freed whatever has become of the socket.
+        """Send the last bytes of TLS, half-close, and linger."""
+        # This frees the memory of the engine, even if the socket is closed already.
         self.engine.close()
         if self.transport is None or self.transport.is_closing():
             return 0
@@ -373,15 +383,15 @@ cdef class Connection:
             if self.transport.can_write_eof():
                 self.transport.write_eof()
         except (OSError, RuntimeError):
-            # uvloop raises RuntimeError where a dial that was cancelled has closed
-            # the socket behind the transport's back.
+            # uvloop raises RuntimeError if a cancelled dial has closed the socket
+            # without the transport.
             self.transport.abort()
         if not self.transport.is_closing():
             self.timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
         return 0
 
     cdef int detach(self) except? -2:
-        """Leave the transport alone from now on: a parent process has it too.
+        """Do not use the transport any more, because a parent process has it too.
 
         Returns:
             The descriptor of its socket, -1 if there is none.
@@ -398,7 +408,7 @@ cdef class Connection:
         await asyncio.shield(self.gone)
 
     def abort(self):
-        """Cut the connection at once, without a word."""
+        """Cut the connection at once, without an alert or GOODBYE."""
         if self.transport is not None:
             self.transport.abort()
         else:

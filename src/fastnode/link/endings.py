@@ -1,4 +1,4 @@
-"""The errors with which links end, or never come up: what everybody is told."""
+"""The errors with which links end, or with which they fail to come up."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def lost(
     side: Side = Side.REMOTE,
     hint: str | None = None,
 ) -> LinkLost:
-    """A link that was up is lost."""
+    """Return the error for a link that was up and is lost."""
     because = f" ({cause})" if cause else ""
     error = LinkLost(
         f"the link with {peer.name} was lost: {text}{because}",
@@ -40,7 +40,7 @@ def lost(
 
 
 def cut_off(peer: Peer, queued: int) -> LinkLost:
-    """The orderly end was cut off before everything had left."""
+    """Return the error for an orderly end that was cut while frames were queued."""
     return lost(
         f"{queued} queued bytes were not sent before it was cut off",
         peer,
@@ -49,7 +49,7 @@ def cut_off(peer: Peer, queued: int) -> LinkLost:
 
 
 def closed_here(peer: Peer, reason: CloseReason = CloseReason.CLOSED) -> LinkClosed:
-    """We closed the link."""
+    """Return the error for a link that this node closed."""
     stops = reason is CloseReason.SHUTDOWN
     return LinkClosed(
         f"the link with {peer.name} was closed" + (": this node stops" * stops),
@@ -60,7 +60,7 @@ def closed_here(peer: Peer, reason: CloseReason = CloseReason.CLOSED) -> LinkClo
 
 
 def replaced(peer: Peer) -> LinkClosed:
-    """A newer link took over in order."""
+    """Return the error for a link that a newer link replaced in order."""
     return LinkClosed(
         f"the link with {peer.name} was replaced by a newer one",
         peer=peer,
@@ -70,7 +70,7 @@ def replaced(peer: Peer) -> LinkClosed:
 
 
 def closed_there(peer: Peer, text: str) -> LinkClosed:
-    """The peer closed the link."""
+    """Return the error for a link that the peer closed."""
     because = f": {text}" if text else ""
     return LinkClosed(
         f"{peer.name} closed the link{because}", peer=peer, side=Side.REMOTE
@@ -78,7 +78,7 @@ def closed_there(peer: Peer, text: str) -> LinkClosed:
 
 
 def introduced_itself_too_long(peer: str) -> ProtocolError:
-    """A peer that completed TLS sent more than a HELLO needs before it was admitted."""
+    """Return the error for a peer that sent too many bytes before it was admitted."""
     return ProtocolError(
         f"{peer} sent more than {MAX_INTRODUCTION_BYTES} bytes between the end of its "
         "TLS handshake and its admission",
@@ -98,7 +98,10 @@ def hello_too_large(most: int) -> ProtocolError:
 
 
 def cut_short(peer: str, cause: BaseException | None = None) -> HandshakeError:
-    """The connection ended during the handshake, without a word."""
+    """Return the error for a connection that ended during the handshake.
+
+    The peer gave no reason.
+    """
     because = f": {cause}" if cause else ""
     error = HandshakeError(
         f"the connection ended before the handshake was complete{because}",
@@ -111,7 +114,7 @@ def cut_short(peer: str, cause: BaseException | None = None) -> HandshakeError:
 
 
 def too_slow(peer: str, seconds: float) -> HandshakeTimeout:
-    """The handshake's deadline has passed."""
+    """Return the error for a handshake whose deadline is over."""
     return HandshakeTimeout(
         f"the handshake was not complete within {seconds:g} s",
         peer=peer,
@@ -121,7 +124,7 @@ def too_slow(peer: str, seconds: float) -> HandshakeTimeout:
 
 
 def judged_too_slowly(peer: str, seconds: float) -> HandshakeTimeout:
-    """The handshake's deadline has passed, and it was not for the peer to go on."""
+    """Return the error for a handshake that this node did not finish in time."""
     return HandshakeTimeout(
         f"the handshake was not complete within {seconds:g} s: this side had not "
         f"judged the peer",
@@ -132,14 +135,14 @@ def judged_too_slowly(peer: str, seconds: float) -> HandshakeTimeout:
 
 
 def given_up(peer: str) -> HandshakeError:
-    """This node closes while the handshake is under way."""
+    """Return the error for a handshake during which this node closes."""
     error = HandshakeError("the node is closing", peer=peer, side=Side.LOCAL)
     error.close_reason = CloseReason.SHUTDOWN
     return error
 
 
 def no_verdict(peer: str, cause: BaseException) -> HandshakeError:
-    """Judging the peer failed, which is our fault."""
+    """Return the error for a failed check of the peer, which is our fault."""
     error = HandshakeError(
         f"internal error while judging the peer: {type(cause).__name__}",
         peer=peer,
@@ -150,7 +153,7 @@ def no_verdict(peer: str, cause: BaseException) -> HandshakeError:
 
 
 def no_version(ours: Hello, theirs: Hello) -> HandshakeError:
-    """The two sides speak no version of the protocol in common."""
+    """Return the error for a peer with which we share no protocol version."""
     error = HandshakeError(
         f"protocol versions {theirs.oldest} to {theirs.newest} and {ours.oldest} to "
         f"{ours.newest} have none in common",
@@ -163,7 +166,7 @@ def no_version(ours: Hello, theirs: Hello) -> HandshakeError:
 
 
 def no_alpn(peer: str, wanted: str | None, agreed: str | None) -> HandshakeError:
-    """Return the error for a peer that chose, or offered, no protocol of ours."""
+    """Return the error for a peer that chose or offered none of our ALPN protocols."""
     found = "agreed on none" if agreed is None else f"agreed on {agreed!r}"
     return HandshakeError(
         f"the peer {found}, not on the application protocol {wanted!r} (ALPN)",

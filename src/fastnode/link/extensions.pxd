@@ -10,14 +10,14 @@ cdef class Extensions:
     cdef Dispatcher dispatcher
     # Both sides have announced the feature.
     cdef readonly bint agreed
-    # One-way messages of ours that the peer dropped: it has no such endpoint.
+    # One-way messages of ours that the peer dropped, because it has no such endpoint.
     cdef readonly object dropped
-    # The peer has said LEAVING; we have.
+    # Whether the peer has sent LEAVING; whether we have.
     cdef readonly bint leaving
     cdef readonly bint announced
-    # Called with the protocol when the peer says LEAVING.
+    # Is called with the protocol when the peer sends LEAVING.
     cdef public object on_leaving
-    # How long the orderly end may take if the peer begins it, seconds.
+    # Seconds that the orderly end may take if the peer begins it.
     cdef readonly double close_seconds
 
     cdef int on_frame(self, int kind, bytes body) except -1

@@ -1,8 +1,8 @@
-"""The feature EXTENSIONS of a link: extension blocks, and the frames of that version.
+"""The feature EXTENSIONS of a link: extension blocks, and the kinds 18 to 21.
 
 docs/wire-format.md, "Extension blocks" and kinds 18 to 21, has the layout. A peer of
 an older version does not announce the feature. Then frames have no blocks, and neither
-side sends or takes the kinds.
+side sends or takes these kinds.
 """
 
 cimport cython
@@ -28,7 +28,7 @@ cdef object MOST_GRACE = 0xFFFFFFFF
 
 @cython.final
 cdef class Extensions:
-    """What one link makes of the feature."""
+    """The use of the feature on one link."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ cdef class Extensions:
         return replace(hello, extensions=b"")
 
     def agree(self, hello, peer_hello):
-        """Both HELLOs are known: use the feature if both sides have announced it."""
+        """Use the feature if both sides have announced it in their HELLOs."""
         self.agreed = (
             hello.extensions is not None
             and peer_hello.extensions is not None
@@ -62,7 +62,7 @@ cdef class Extensions:
             self.dispatcher.pause_endpoints()
 
     cdef int on_frame(self, int kind, bytes body) except -1:
-        """PAUSE, RESUME, DROPPED or LEAVING."""
+        """Handle PAUSE, RESUME, DROPPED or LEAVING."""
         if not self.agreed:
             raise ProtocolError(
                 f"the peer sent a frame of kind {kind}, which not both sides announced",
@@ -84,7 +84,7 @@ cdef class Extensions:
         return 0
 
     def peer_dropped(self, count, name):
-        """The peer has no endpoint of this name, and has dropped messages for it."""
+        """Count messages that the peer dropped, because it has no such endpoint."""
         self.dropped += count
         self.dispatcher.registry.limited.say(
             logging.WARNING,
@@ -103,15 +103,15 @@ cdef class Extensions:
     # --- leaving ------------------------------------------------------------------
 
     def announce(self, double grace, double timeout):
-        """Tell the peer that this node stops, so that it turns away from this link.
+        """Tell the peer that this node stops, so that it stops using this link.
 
         Args:
-            grace: for how long this node goes on serving, seconds.
-            timeout: how long the orderly end may take, seconds, when the peer closes
-                the link: it counts as the end of this node then.
+            grace: seconds that this node continues to serve.
+            timeout: seconds that the orderly end may take when the peer closes the
+                link. This end counts as an end by this node.
 
         Returns:
-            Whether the peer was told. It was not if it does not know the frame.
+            True if the peer was told; False if the peer does not know the frame.
         """
         if not self.agreed or self.announced:
             return False
@@ -123,7 +123,7 @@ cdef class Extensions:
         return True
 
     def peer_leaves(self):
-        """The peer stops. A second announcement changes nothing."""
+        """Note that the peer stops. A second announcement changes nothing."""
         if self.leaving:
             return
         self.leaving = True
@@ -132,7 +132,7 @@ cdef class Extensions:
         self.protocol.turn_away()
 
     cdef int let_go(self) except -1:
-        """Refer back to the link no more."""
+        """Drop the reference back to the link."""
         self.protocol = self.on_leaving = None
         return 0
 

@@ -10,11 +10,11 @@ cdef class Handshake:
     cdef object settings
     cdef bint dialer
 
-    # The HELLOs of both sides, and the judgement of the peer's, a task.
+    # The HELLOs of both sides, and the task that checks the peer.
     cdef readonly object hello
     cdef readonly object peer_hello
     cdef object decision
-    # When we sent ours, and how long the peer took to answer it, seconds.
+    # When we sent our HELLO, and the seconds until the peer answered.
     cdef double spoke_at
     cdef double round_trip
 
@@ -28,19 +28,19 @@ cdef class Handshake:
 
 cdef class StrangerReader:
     cdef Connection connection
-    # How much is read at once; the beginning of a record that is not whole.
+    # The bytes that are read at once; the beginning of an incomplete record.
     cdef size_t readable
     cdef bytes held
-    # What is known of the dialer's ClientHello, and whether it may be so large.
+    # The state of the dialer's ClientHello, and whether its size is allowed.
     cdef Hellos hellos
     cdef bint fits
-    # What the kernel was told to wait for, bytes; 0: nothing.
+    # The bytes that the kernel was told to wait for; 0 for none.
     cdef size_t lowest
-    # The kernel cannot be told.
+    # Whether the kernel does not support this.
     cdef bint deaf
-    # Whether only whole records are given to the engine: of a dialer, until TLS is up.
+    # Whether the engine gets complete records only. True for a dialer until TLS is up.
     cdef bint whole
-    # How many bytes the peer may send after its TLS handshake until it is admitted.
+    # The bytes that the peer may send between its TLS handshake and its admission.
     cdef size_t introduction
 
     cdef size_t hold_record(self, size_t size) except? 0

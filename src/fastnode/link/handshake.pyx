@@ -1,7 +1,8 @@
-"""Handshake: a connection until both sides have accepted each other.
+"""Handshake: the life of a connection until both sides have accepted each other.
 
-TLS, then a HELLO in each direction and the dialer's ACCEPT. The owner, an acceptor or a
-dialer, judges the peer. `LinkProtocol` enters the states, and has what comes after.
+The TLS handshake comes first. Then each side sends HELLO, and the dialer sends ACCEPT.
+The owner, an acceptor or a dialer, checks the peer. `LinkProtocol` changes the states,
+and handles everything after the handshake.
 """
 
 cimport cython
@@ -37,12 +38,12 @@ cdef size_t MOST_HELLO = MAX_CLIENT_HELLO_BYTES
 
 @cython.final
 cdef class Handshake:
-    """What happens on a connection before its link is up.
+    """Runs a connection until its link is up.
 
     Args:
-        protocol: the `LinkProtocol` that it belongs to.
-        connection: its connection.
-        owner: judges the peer; see `LinkOwner`.
+        protocol: the `LinkProtocol` of the connection.
+        connection: the connection.
+        owner: checks the peer; see `LinkOwner`.
         settings: limits and times.
         dialer: whether we made the connection.
     """
@@ -57,7 +58,7 @@ cdef class Handshake:
         self.dialer = dialer
 
     cdef int begin(self) except -1:
-        """The TCP connection is there."""
+        """Begin the TLS handshake on the new TCP connection."""
         connection = self.connection
         connection.timer = connection.loop.call_at(
             connection.began + self.settings.handshake_timeout, self.expired
@@ -69,8 +70,11 @@ cdef class Handshake:
         return 0
 
     cdef int secure(self) except -1:
-        """TLS is up: the dialer introduces itself, unless another connection of the
-        same dial did."""
+        """Continue after the TLS handshake.
+
+        A dialer sends HELLO, unless it has done so on another connection of the same
+        dial.
+        """
         protocol = self.protocol
         alpn = self.connection.engine.alpn
         if alpn != self.owner.alpn:
@@ -97,7 +101,7 @@ cdef class Handshake:
         return self.connection.outbox.frame(HELLO, 0, self.hello.encode())
 
     cdef int on_hello(self, bytes body) except -1:
-        """The peer introduces itself."""
+        """Handle the peer's HELLO."""
         self.peer_hello = Hello.decode(body)
         if self.dialer:
             self.round_trip = perf_counter() - self.spoke_at
@@ -110,14 +114,14 @@ cdef class Handshake:
         return 0
 
     cdef int on_accept(self) except -1:
-        """The dialer, whom we welcomed, has accepted us."""
+        """Handle the ACCEPT of a dialer that we have accepted."""
         self.round_trip = perf_counter() - self.spoke_at
         self.protocol.enter(Event.ACCEPT_RECEIVED)
         self.protocol.come_up()
         return 0
 
     async def decide(self):
-        """Let the owner judge the peer; then accept or refuse it."""
+        """Let the owner check the peer, and accept or refuse it."""
         protocol = self.protocol
         peer = None
         try:
@@ -126,11 +130,11 @@ cdef class Handshake:
             finally:
                 self.decision = None
         except FastnodeError as error:
-            # Who judged has this link in the frames of the traceback.
+            # The frames of the traceback would keep this link alive.
             protocol.refuse(error.with_traceback(None))
         except BaseException as error:
-            # A cancellation comes from `close`. Everything else would leave the peer
-            # without an answer, and the handshake with its slot.
+            # A cancellation comes from `close`. After any other exception the peer
+            # needs an answer, and the slot of the handshake has to become free.
             if is_cancelled(error) or isinstance(error, GeneratorExit):
                 raise
             log.exception(
@@ -161,7 +165,7 @@ cdef class Handshake:
             protocol.enter(Event.WELCOMED)
 
     def expired(self):
-        """TLS and HELLO took too long."""
+        """End the connection, because TLS and HELLO took too long."""
         protocol = self.protocol
         ended = (
             endings.judged_too_slowly
@@ -173,7 +177,7 @@ cdef class Handshake:
         )
 
     cdef int close(self) except -1:
-        """The link has ended: nobody is judged any more."""
+        """Cancel the check of the peer, because the link has ended."""
         if self.decision is not None:
             self.decision.cancel()
         return 0
@@ -186,16 +190,16 @@ cdef class Handshake:
 cdef class StrangerReader:
     """The transport callbacks of a connection until the peer is admitted.
 
-    Of what an accepted connection brings before TLS is up it reads little at once, and
-    gives the engine whole records only, so that OpenSSL keeps no buffer for what a
-    stranger sends; see `fastnode.link.records`. A ClientHello that announces more than
-    MAX_CLIENT_HELLO_BYTES is refused before the engine is given it. Between the TLS
-    handshake and the admission a peer may send no more than a HELLO needs, for each
-    record and each KeyUpdate costs time. After that the callbacks are those of the
-    connection itself.
+    On an accepted connection the reader reads few bytes at once before TLS is up. It
+    gives the engine complete records only, so that OpenSSL keeps no buffer for a
+    stranger; see `fastnode.link.records`. It refuses a ClientHello that announces more
+    than MAX_CLIENT_HELLO_BYTES before the engine gets it. Between the TLS handshake and
+    the admission, a peer may send only as many bytes as a HELLO needs, because each
+    record and each KeyUpdate costs time. After that, the callbacks of the connection
+    itself are used.
 
     Args:
-        connection: where whole records go.
+        connection: the connection that gets complete records.
         whole: whether the peer dialed.
     """
 
@@ -208,7 +212,7 @@ cdef class StrangerReader:
         self.introduction = MAX_INTRODUCTION_BYTES
 
     def __getattr__(self, name):
-        # The other callbacks are those of the connection.
+        # All other callbacks are those of the connection.
         return getattr(self.connection, name)
 
     def get_buffer(self, sizehint):
@@ -217,7 +221,7 @@ cdef class StrangerReader:
         if self.connection.ended:
             return self.connection.receive_view
         if not self.whole:
-            # What comes in one read is worked on in one go.
+            # All bytes of one read are handled at once, so this bounds their number.
             return self.connection.receive_view[: MAX_INTRODUCTION_BYTES]
         at = len(self.held)
         return self.connection.receive_view[at : at + <Py_ssize_t>self.readable]
@@ -243,7 +247,7 @@ cdef class StrangerReader:
             self.take_rest()
 
     cdef int refuse_hello(self) except -1:
-        """The ClientHello is too large: tell the dialer, and end the connection.
+        """Refuse a ClientHello that is too large: tell the dialer, and end.
 
         At this point nothing is encrypted yet. OpenSSL sends the same alert for a
         ClientHello above its own limit: it is well-formed, and its length is not
@@ -258,7 +262,7 @@ cdef class StrangerReader:
         return connection.taker.on_failure(endings.hello_too_large(MOST_HELLO))
 
     cdef int take_rest(self) except -1:
-        """TLS is up, or has failed: nothing waits for the rest of a record any more."""
+        """Give the engine the rest, because TLS is up or has failed."""
         cdef Connection connection = self.connection
         cdef bytes held = self.held
         self.whole = False
@@ -270,7 +274,11 @@ cdef class StrangerReader:
         return 0
 
     cdef size_t hold_record(self, size_t size) except? 0:
-        """Keep what is behind the last whole record; returns what is to be fed now."""
+        """Keep the bytes after the last complete record.
+
+        Returns:
+            The number of bytes that the engine gets now.
+        """
         cdef unsigned char *data = <unsigned char *>&self.connection.receive[0]
         cdef size_t missing
         cdef size_t whole
@@ -281,7 +289,7 @@ cdef class StrangerReader:
         whole = whole_records(data, size, &missing)
         self.fits = hellos_fit(&self.hellos, data, whole, MOST_HELLO)
         if self.fits and whole < size:
-            # The record behind them is looked at again when all of it is there.
+            # The incomplete record is checked again when it is complete.
             known = self.hellos
             self.fits = hellos_fit(&known, data + whole, size - whole, MOST_HELLO)
             self.hellos.overflow = known.overflow
@@ -290,8 +298,10 @@ cdef class StrangerReader:
         return whole
 
     cdef int read_on(self, size_t size) except -1:
-        """Read up to `size` bytes next, 0: as usual. Where they are more than a part,
-        all at once, if the kernel can be told to wait for them."""
+        """Read up to `size` bytes next; 0 reads as usual.
+
+        Many bytes are read all at once, if the kernel can wait for them.
+        """
         cdef bint waits = size > PART and not self.deaf
         cdef object transport = self.connection.transport
         if size:
@@ -304,11 +314,11 @@ cdef class StrangerReader:
                 socket.SOL_SOCKET, socket.SO_RCVLOWAT, self.lowest
             )
             if waits:
-                # What has come of it would be read before anybody asks the kernel.
+                # Otherwise the loop would read the first part before the kernel waits.
                 transport.pause_reading()
                 self.connection.loop.call_soon(self.resume)
         except (AttributeError, OSError, RuntimeError):
-            # Not again: after a reset it fails each time on macOS and BSD.
+            # Do not try again: on macOS and BSD it always fails after a reset.
             self.deaf = True
             log.debug(
                 "a large record is read as it comes",

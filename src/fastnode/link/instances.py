@@ -1,4 +1,4 @@
-"""Several instances of one node name: what HELLO says about them.
+"""The features of HELLO for several instances of one node name.
 
 The feature WORKERS tells a peer how many workers a group has. A service that knows the
 number can keep a link with each worker, although all of them have one address.
@@ -26,10 +26,11 @@ __all__ = ["introduce", "is_additional", "workers_of"]
 
 
 def introduce(hello: Hello, workers: int, *, additional: bool) -> Hello:
-    """Return a HELLO with the two features, where they say something.
+    """Return a HELLO with those of the two features that this side needs.
 
     Args:
-        workers: how many workers the group of this node has; 1: it is in no group.
+        hello: the HELLO without the features.
+        workers: number of workers in the group of this node; 1 if it is in no group.
         additional: whether this dial wants an instance that is not linked.
     """
     if workers == 1 and not additional:
@@ -47,15 +48,15 @@ def workers_of(hello: Hello) -> int:
     A peer cannot claim more than MAX_WORKERS.
 
     Args:
-        hello: of the peer.
+        hello: the HELLO of the peer.
     """
     return min(hello.group_workers or 1, MAX_WORKERS)
 
 
 def is_additional(hello: Hello) -> bool:
-    """Whether a dialer wants an instance that it has no link with.
+    """Return whether a dialer wants an instance that it has no link with.
 
     Args:
-        hello: of the dialer.
+        hello: the HELLO of the dialer.
     """
     return hello.wants_another is not None

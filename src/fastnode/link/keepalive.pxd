@@ -7,13 +7,13 @@ from fastnode.sending.outbox cimport Outbox
 cdef class Keepalive:
     cdef Outbox outbox
     cdef object loop
-    # Called with the seconds of silence when the peer is taken for dead.
+    # Is called with the seconds of silence when the peer counts as dead.
     cdef object on_dead
-    # Seconds: of silence before a probe, and before the peer is taken for dead.
+    # Seconds of silence before a probe, and before the peer counts as dead.
     cdef double interval
     cdef readonly double limit
     cdef object timer
-    # Times of `monotonic`: the last sign of life; when the timer is to fire.
+    # Times of `monotonic`: the last sign of life; when the timer is due.
     cdef double heard_at
     cdef double due
     # How often something was heard since the last look.
@@ -21,8 +21,8 @@ cdef class Keepalive:
     # Probes sent since the last sign of life. The next look is the last.
     cdef unsigned int probes
     cdef bint doubting
-    # Of `check`, while one is under way: its timer, what it calls in place of
-    # `on_dead`, and whether somebody has asked for a check meanwhile.
+    # For a running `check`: its timer, the callback instead of `on_dead`, and whether
+    # another check was requested meanwhile.
     cdef object check_timer
     cdef object on_silent
     cdef bint check_again
@@ -31,7 +31,7 @@ cdef class Keepalive:
     cdef dict pings
     cdef uint64_t last
     cdef PolledReply polled
-    # Answers queued since none was.
+    # PONGs that were queued since the last time without a queued PONG.
     cdef unsigned int pongs
 
     cdef int heard(self) except -1

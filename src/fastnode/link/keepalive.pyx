@@ -1,12 +1,12 @@
-"""Whether the peer is alive: pings, by users and by the clock.
+"""Keepalive: it finds out whether the peer is alive, by pings of users and of a timer.
 
-A peer that nothing was heard of for `interval` is probed, again after every further
-interval, and dead after KEEPALIVE_MISSES of them. Only silence counts, and only while
-this process runs: after it was stopped, or the loop was blocked, what waits in the
-socket is read before anybody is judged. So every verdict takes two looks, with a turn
-of the loop between them, and one that comes late counts for nothing.
+A peer that was silent for `interval` is probed. It is probed again after every further
+interval, and counts as dead after KEEPALIVE_MISSES intervals. Silence counts only while
+this process runs. If the process was stopped or the loop was blocked, the bytes that
+wait in the socket are read first. So a peer counts as dead only after two looks with a
+turn of the loop between them, and a look that comes late does not count.
 
-The same clock tells busy links from idle ones: TLS may keep its buffers on the former.
+The same timer tells busy links from idle links. TLS may keep its buffers on busy links.
 """
 
 cimport cython
@@ -28,11 +28,11 @@ cdef unsigned int MOST_PONGS = MAX_QUEUED_PONGS
 cdef double MISSES = KEEPALIVE_MISSES
 cdef unsigned int BUSY = BUSY_LINK_READS
 
-# A look that comes so much later than it should, seconds or part of the interval,
-# says that this process did not run.
+# If a look is late by so many seconds, or by such a part of the interval, this process
+# did not run.
 cdef double LATE_SECONDS = 0.1
 cdef double LATE_PART = 0.25
-# The time between the two last looks, part of the interval.
+# The time between the last two looks, as a part of the interval.
 cdef double LAST_LOOK = 0.125
 # Loops round their timers to milliseconds.
 cdef double TICK_SECONDS = 0.002
@@ -40,7 +40,7 @@ cdef double TICK_SECONDS = 0.002
 
 @cython.final
 cdef class Keepalive:
-    """Probes a silent peer and gives up a dead one."""
+    """Probes a silent peer, and reports a dead peer."""
 
     def __init__(
         self, loop, Outbox outbox not None, on_dead, BusyPoll poll not None
@@ -60,7 +60,7 @@ cdef class Keepalive:
         self.reads = 0
 
     def pace(self, double interval):
-        """Go on with another interval, as if something was heard now."""
+        """Continue with another interval, as if bytes had come now."""
         if self.timer is None or interval == self.interval:
             return
         self.timer.cancel()
@@ -69,14 +69,14 @@ cdef class Keepalive:
         self.start(interval)
 
     def stop(self):
-        """Look no more."""
+        """Stop looking."""
         for timer in (self.timer, self.check_timer):
             if timer is not None:
                 timer.cancel()
         self.timer = self.check_timer = self.on_silent = None
 
     cdef int heard(self) except -1:
-        """Something was received."""
+        """Note that bytes were received."""
         self.heard_at = monotonic()
         self.reads += 1
         if self.reads == BUSY and self.timer is not None:
@@ -90,7 +90,7 @@ cdef class Keepalive:
         return 0
 
     def tick(self):
-        """Look how long the peer has been silent."""
+        """Check how long the peer has been silent."""
         cdef double now = monotonic()
         cdef double silence = now - self.heard_at
         cdef double last_look = self.limit - self.interval * LAST_LOOK
@@ -111,7 +111,7 @@ cdef class Keepalive:
         if silence + TICK_SECONDS < last_look:
             if silence + TICK_SECONDS >= self.interval * (self.probes + 1):
                 self.probes += 1
-                # Number 0: nobody waits for the answer, hearing it is enough.
+                # Number 0 means that no code waits for the PONG. Its arrival is enough.
                 self.outbox.frame(PING, 0, NUMBER.pack(0))
             self.wait(min(self.interval * (self.probes + 1), last_look) - silence)
         elif not self.doubting:
@@ -121,11 +121,11 @@ cdef class Keepalive:
             self.on_dead(silence)
 
     def check(self, double seconds, on_silent=None):
-        """Take the peer for dead unless something is heard of it within `seconds`.
+        """Ping the peer, and treat it as dead if nothing comes within `seconds`.
 
-        If a check is under way, another one follows: what was heard before this call
-        says nothing about now. So however often this is called, there is one ping in
-        `seconds`.
+        If a check is running, another one follows, because bytes that came before this
+        call prove nothing about the time after it. So there is at most one ping in
+        `seconds`, even if this method is called often.
 
         Args:
             on_silent: called without arguments if the peer is dead; None: `on_dead`.
@@ -143,7 +143,7 @@ cdef class Keepalive:
         )
 
     def checked(self, double began, double seconds):
-        """The time of `check` is over."""
+        """Finish a check, because its time is over."""
         cdef double now = monotonic()
         cdef bint alive = self.heard_at > began
         cdef bint late = now - began > seconds + LATE_SECONDS
@@ -161,10 +161,10 @@ cdef class Keepalive:
             self.on_dead(now - began)
 
     async def ping(self, bint polled=False):
-        """The time from a ping to its pong, seconds.
+        """Return the seconds from a ping to its pong.
 
         Args:
-            polled: poll for it, as for the reply of a call: somebody waits.
+            polled: whether the loop polls for the pong, as for the reply of a call.
         """
         if self.outbox.closed is not None:
             raise renewed(self.outbox.closed)
@@ -188,7 +188,7 @@ cdef class Keepalive:
         return perf_counter() - began
 
     cdef int pinged(self, bytes number) except -1:
-        """The peer pings: answer it."""
+        """Answer a PING of the peer."""
         if self.outbox.encoder.control.count == 0:
             self.pongs = 0
         self.pongs += 1
@@ -208,7 +208,7 @@ cdef class Keepalive:
         return 0
 
     cdef int close(self, error) except -1:
-        """The link has ended: whoever waits is told."""
+        """Let every waiting ping raise `error`, because the link has ended."""
         cdef dict pings = self.pings
         self.stop()
         self.on_dead = None

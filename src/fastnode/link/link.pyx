@@ -1,4 +1,4 @@
-"""What users hold of a link."""
+"""The public class of a link."""
 
 cimport cython
 
@@ -13,12 +13,12 @@ from fastnode.errors import CloseReason, ConfigError, SendQueueFull
 from fastnode.limits import CLOSE_TIMEOUT_SECONDS
 from fastnode.names import check_timeout
 
-# Of the id of a request.
+# The length of a request id.
 cdef int REQUEST_ID_BYTES = 16
 
 
 cdef int lane_of(object priority) except -1:
-    """The lane of what is sent with this priority."""
+    """Return the lane for messages with a priority."""
     if priority is None or priority == "normal":
         return DATA_LANE
     if priority == "high":
@@ -30,13 +30,13 @@ cdef int lane_of(object priority) except -1:
 
 @cython.final
 cdef class Link:
-    """One connection to a peer, after both sides agreed on names and limits.
+    """A connection to a peer, after both sides have agreed on names and limits.
 
-    Made by `Node.connect` and by acceptors. It belongs to the loop that made it.
+    `Node.connect` and acceptors make links. A link belongs to the loop that made it.
 
     Attributes:
-        peer: the `Peer` at the other end: name, address, certificate, whether that was
-            verified.
+        peer: the `Peer` at the other end: its name, its address, its certificate, and
+            whether the certificate was verified.
     """
 
     def __init__(
@@ -48,26 +48,28 @@ cdef class Link:
         self.peer = peer
 
     def send(self, str endpoint not None, payload, *, priority=None, metadata=None):
-        """Queue a one-way message; never blocks. It leaves with whatever else is
-        queued in this turn of the loop.
+        """Queue a one-way message. This method never blocks.
+
+        The message leaves together with all others of this turn of the loop.
 
         Args:
             endpoint: the name of the endpoint, 1 to 255 bytes of UTF-8.
-            payload: `bytes`. A large one is not copied, and is kept alive until it was
-                sent. A `bytearray` or `memoryview` is copied.
-            priority: "high" overtakes what is queued without; None: "normal". The
-                order of messages to one endpoint holds for each priority.
-            metadata: a mapping of `str` to `str`, for the handler: names as in HTTP
-                header fields, at most 64 entries and 16 KiB. Names arrive in lower
-                case. A peer of an older version gets none, which is logged once.
+            payload: `bytes`, `bytearray` or `memoryview`. Large `bytes` are not copied,
+                and are kept alive until they are sent. The other types are copied.
+            priority: "high" overtakes queued messages with "normal"; None means
+                "normal". Messages to one endpoint keep their order within a priority.
+            metadata: a mapping of `str` to `str` for the handler, with at most 64
+                entries and 16 KiB. The names follow the rules of HTTP header fields,
+                and arrive in lower case. A peer of an older version gets no metadata,
+                and the node logs this once.
 
         Raises:
             LinkClosed: the link is closed, or lost (`LinkLost`).
-            MessageTooLarge: larger than this node or the peer allows.
-            SendQueueFull: too much is queued; nothing was queued.
-            TypeError: `payload` is none of these; text has to be encoded first.
-            ConfigError: there is no such `priority`, the metadata breaks a rule, or it
-                is another thread's link.
+            MessageTooLarge: the payload is larger than this node or the peer allows.
+            SendQueueFull: the queue is full, so the message was not queued.
+            TypeError: `payload` has another type. Text has to be encoded first.
+            ConfigError: `priority` is unknown, the metadata breaks a rule, or the link
+                belongs to another thread.
         """
         if metadata is not None:
             self.send_with(endpoint, payload, lane_of(priority), metadata)
@@ -101,20 +103,22 @@ cdef class Link:
         """Send a call and wait for the reply of its handler.
 
         Args:
+            endpoint: same as in `send`.
+            payload: same as in `send`.
             timeout: seconds; None waits as long as the link lasts. The time that is
-                left travels with the call, see `Message.deadline`.
-            priority: of the call, as for `send`; replies have one of their own.
-            metadata: as for `send`.
-            inherit_deadline: in an ``async`` handler whose own message has a deadline,
-                the call takes no longer than what is left until then. False: it does
-                not look at that.
+                left is sent with the call, see `Message.deadline`.
+            priority: of the call, as for `send`; replies have a priority of their own.
+            metadata: same as in `send`.
+            inherit_deadline: whether the deadline of the running ``async`` handler
+                bounds the call, if its own message has a deadline.
 
         Raises:
-            CallTimeout: no reply in time; the handler is cancelled, or never begun.
+            CallTimeout: no reply came in time. The handler is cancelled, or does not
+                begin.
             NoSuchEndpoint: the peer has no such endpoint.
             RemoteError: the handler raised.
             LinkClosed, MessageTooLarge, SendQueueFull, TypeError, ConfigError: as for
-                `send`; ConfigError also for a `timeout` below 0.
+                `send`; ConfigError also for a negative `timeout`.
         """
         return self.calls.call(
             endpoint,
@@ -136,14 +140,10 @@ cdef class Link:
         metadata=None,
         bint inherit_deadline=True,
     ):
-        """Send a call and wait for its `Reply`: what the handler returned, and the
-        metadata that it sent with it. The request has an id, see `Message.id`.
+        """Send a call and wait for its `Reply`, which has a payload and metadata.
 
-        Args:
-            As for `call`.
-
-        Raises:
-            As `call`.
+        The arguments and errors are those of `call`. The request has an id, see
+        `Message.id`.
         """
         return self.calls.call(
             endpoint,
@@ -166,25 +166,28 @@ cdef class Link:
         metadata=None,
         bint inherit_deadline=True,
     ):
-        """Send a one-way message and wait until the peer's node has handed it to its
-        handler: a plain handler has returned, an ``async`` one has its task.
+        """Send a one-way message and wait until its handler has got it.
 
-        It does not wait for room in the queue: ``Node.send(confirm=True)`` does.
+        The peer confirms the message when a plain handler has returned, or when an
+        ``async`` handler has its task. This method does not wait for room in the queue.
+        ``Node.send(confirm=True)`` does.
 
         Args:
+            endpoint: same as in `send`.
+            payload: same as in `send`.
             timeout: seconds; None waits as long as the link lasts.
-            priority: as for `send`.
-            metadata: as for `send`.
-            inherit_deadline: as for `call`.
+            priority: same as in `send`.
+            metadata: same as in `send`.
+            inherit_deadline: same as in `call`.
 
         Raises:
-            CallTimeout: not confirmed in time. It is not handed over any more, unless
-                it has been.
+            CallTimeout: no confirmation came in time. The handler does not get the
+                message any more, unless it already has it.
             NoSuchEndpoint: the peer has no such endpoint.
             RemoteError: the plain handler raised.
-            LinkLost: the link was lost; it may have been handed over.
+            LinkLost: the link was lost. The handler may have got the message.
             LinkClosed, MessageTooLarge, SendQueueFull, TypeError, ConfigError: as for
-                `send`; ConfigError also for a `timeout` below 0.
+                `send`; ConfigError also for a negative `timeout`.
         """
         await self.calls.call(
             endpoint,
@@ -197,18 +200,21 @@ cdef class Link:
         )
 
     def drain(self):
-        """Wait while more than ``high_water`` is queued on this link, until it is
-        ``low_water`` or less; and while more than 3/4 of ``max_node_queued`` are queued
-        on all links of the node.
+        """Wait until this link, and the node, have room in their send queues.
+
+        While more than ``high_water`` bytes are queued on this link, this method waits
+        until ``low_water`` or fewer are left. It also waits while more than 3/4 of
+        ``max_node_queued`` are queued on all links of the node.
 
         Raises:
-            LinkClosed: the link ended while waiting, or before.
+            LinkClosed: the link ended before or during the wait.
         """
         return self.outbox.drain()
 
     def ping(self):
-        """Wait for an answer of the peer's node and return the round trip, seconds;
-        as for a reply, the loop polls for it (``NetworkOptions.busy_poll``).
+        """Ping the peer's node, and return the round trip in seconds.
+
+        The loop polls for the answer, as for a reply (``NetworkOptions.busy_poll``).
 
         Raises:
             LinkClosed: the link ended.
@@ -216,19 +222,19 @@ cdef class Link:
         return self.protocol.ping()
 
     async def close(self, timeout=CLOSE_TIMEOUT_SECONDS):
-        """End the link in order: what is queued leaves, handlers under way finish,
-        both sides say goodbye.
+        """End the link in order.
+
+        Queued messages leave, running handlers finish, and both sides send GOODBYE. A
+        handler of this peer's messages may call this method too. Then it begins the end
+        and returns at once, because the end waits for the handler. The reply of the
+        handler leaves before the end.
 
         Args:
-            timeout: seconds. When they are over, the link ends with `LinkLost` if
-                something was still queued. A later call with a shorter timeout
-                shortens the first one.
-
-        The end waits for handlers, so in a handler of this peer's messages this begins
-        the end and returns at once. The reply of the handler leaves before the end.
+            timeout: seconds. After that time the link ends with `LinkLost` if something
+                is still queued. A later call with a shorter timeout shortens the time.
 
         Raises:
-            ConfigError: `timeout` is no number of seconds, or below 0.
+            ConfigError: `timeout` is negative or not a number.
         """
         timeout = check_timeout(timeout)
         self.outbox.check_loop()
@@ -237,30 +243,32 @@ cdef class Link:
             await self.wait_closed()
 
     async def wait_closed(self):
-        """Wait until the connection is gone, for whatever reason."""
+        """Wait until the connection is gone, for any reason."""
         self.outbox.check_loop()
         await self.protocol.wait_gone()
 
     @property
     def closed(self):
-        """True when nothing can be sent any more."""
+        """Whether nothing can be sent any more."""
         return self.outbox.closed is not None
 
     @property
     def leaving(self):
-        """True when the peer has said that its node stops. The link still works. It is
-        closed in order when no call and no handler is under way on it. A node that is
-        given the peer's name uses another link."""
+        """Whether the peer has said that its node stops.
+
+        The link still works. It is closed in order when no call and no handler runs on
+        it. `Node.call` and similar methods use another link to a node of this name.
+        """
         return self.protocol.extensions.leaving
 
     @property
     def error(self):
-        """Why the link ended, a `LinkClosed` or other error; None while it is up."""
+        """The error that ended the link, such as `LinkClosed`; None while it is up."""
         return self.protocol.error
 
     @property
     def dialed(self):
-        """True on the side that made the connection."""
+        """Whether this side made the connection."""
         return self.protocol.dialer
 
     @property
@@ -274,21 +282,22 @@ cdef class Link:
 
 
 def protocol_of(Link link not None):
-    """Return the `LinkProtocol` of a link. For nodes and services, not for users."""
+    """Return the `LinkProtocol` of a link. Nodes and services use it, users do not."""
     return link.protocol
 
 
 async def room(Link link not None, size_t size):
-    """Wait until a payload of `size` bytes may be queued, and the node is not so full
-    that whoever can wait should. Holds until the loop turns.
+    """Wait until the link and the node have room for a payload of `size` bytes.
+
+    The room is certain only until the next turn of the loop.
 
     Raises:
-        LinkClosed: the link ended while waiting, or before.
-        MessageTooLarge: larger than this node or the peer allows.
+        LinkClosed: the link ended before or during the wait.
+        MessageTooLarge: the payload is larger than this node or the peer allows.
     """
     cdef Outbox outbox = link.outbox
     while is_full(outbox, size):
-        # It may take an empty queue.
+        # A large payload may fit into an empty queue only.
         await outbox.less()
 
 

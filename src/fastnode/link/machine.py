@@ -1,4 +1,4 @@
-"""The states of a link, as a table. Pure: no socket, no loop, no clock.
+"""The states of a link, as a table. It uses no socket, no loop and no clock.
 
 Theory of operation. The dialer speaks first::
 
@@ -10,13 +10,13 @@ Theory of operation. The dialer speaks first::
     DECIDING   the same checks
     UP     -- ACCEPT -----------------------> UP
 
-so that a dialer is up only after the acceptor has judged it, and the other way round.
-Either side may refuse instead of its HELLO or ACCEPT with a GOODBYE that says why.
-An orderly end is a GOODBYE in each direction, each after the last frame of its side:
-CLOSING until both have passed. A link that another one succeeds is RETIRING from its
-last message to that end (fastnode.link.succession). Everything that affects a
-transition is in TRANSITIONS. FRAMES has the kinds that a peer may send in each state,
-made of the table of kinds (fastnode.wire.kinds).
+So each side is up only after the other side has checked it. Either side may refuse: it
+sends GOODBYE with the reason instead of its HELLO or ACCEPT. In an orderly end each
+side sends GOODBYE after its last frame. The link is CLOSING until both have passed. A
+link that a newer link replaces is RETIRING from its last message to this end
+(fastnode.link.succession). TRANSITIONS has everything that affects a transition. FRAMES
+has the kinds that a peer may send in each state. It is made from the table of kinds
+(fastnode.wire.kinds).
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ __all__ = ["FRAMES", "TRANSITIONS", "Event", "State", "next_state"]
 
 
 class State(IntEnum):
-    """Where a link stands; states below UP belong to its handshake."""
+    """The state of a link. States below UP belong to its handshake."""
 
     TLS = 0  #: the TLS handshake is under way
-    HELLO = 1  #: the peer's HELLO is awaited
-    DECIDING = 2  #: the peer's HELLO is being judged
-    ACCEPTED = 3  #: acceptor: the dialer was accepted, its ACCEPT is awaited
+    HELLO = 1  #: we wait for the peer's HELLO
+    DECIDING = 2  #: the owner checks the peer and its HELLO
+    ACCEPTED = 3  #: acceptor: the dialer was accepted, and we wait for its ACCEPT
     UP = 4
-    RETIRING = 5  #: a newer link takes its place; what was begun here ends here
-    CLOSING = 6  #: orderly end: what is queued leaves, goodbyes are exchanged
+    RETIRING = 5  #: a newer link replaces this one; handlers and calls finish here
+    CLOSING = 6  #: orderly end: queued frames leave, both sides send GOODBYE
     CLOSED = 7
 
 
 class Event(IntEnum):
-    """What makes a link change its state."""
+    """An event that changes the state of a link."""
 
     TLS_DONE = 0
     HELLO_RECEIVED = 1
     WELCOMED = 2  #: acceptor: we sent our HELLO
     ACCEPT_SENT = 3  #: dialer: we sent ACCEPT
     ACCEPT_RECEIVED = 4
-    MOVE = 5  #: what we send from now on travels on a newer link
-    CLOSE = 6  #: we want an orderly end, or the peer said goodbye
-    END = 7  #: finished, refused or failed
+    MOVE = 5  #: from now on we send on a newer link
+    CLOSE = 6  #: we want an orderly end, or the peer sent GOODBYE
+    END = 7  #: the link is finished, refused or has failed
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
@@ -69,7 +69,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     **{(state, Event.END): State.CLOSED for state in State},
 }
 
-#: The states in which a side takes frames at all, and what it waits for there.
+#: The states in which a side takes frames, and the phase of each.
 _PHASES: Final = {
     State.HELLO: Phase.HELLO,
     State.DECIDING: Phase.DECIDING,
@@ -91,7 +91,7 @@ _MASKS: Final = {
 
 
 def next_state(state: State, event: Event) -> State:
-    """The state after `event`.
+    """Return the state that follows after `event`.
 
     Raises:
         ProtocolError: the event cannot happen in this state.
@@ -106,5 +106,5 @@ def next_state(state: State, event: Event) -> State:
 
 
 def frame_mask(state: State) -> int:
-    """`FRAMES` of a state as a bit mask: bit k is set if kind k is allowed."""
+    """Return `FRAMES` of a state as a bit mask: bit k is set if kind k is allowed."""
     return _MASKS[state]

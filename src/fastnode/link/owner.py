@@ -1,4 +1,4 @@
-"""What a link asks of the acceptor or dialer that it belongs to."""
+"""The interface of a link to the acceptor or dialer that it belongs to."""
 
 from __future__ import annotations
 
@@ -16,34 +16,38 @@ __all__ = ["LinkOwner"]
 
 
 class LinkOwner(Protocol):
-    """Judges peers and keeps the links of a node."""
+    """Checks peers, and keeps the links of a node."""
 
     @property
     def alpn(self) -> str | None:
         """The application protocol that TLS must agree on; None in plaintext."""
 
     def may_introduce(self, protocol: LinkProtocol) -> bool:
-        """Whether a dialer may say HELLO on this connection, whose TLS handshake is
-        complete. If not, the owner ends the connection. Acceptors are not asked."""
+        """Return whether a dialer may send HELLO after the TLS handshake.
+
+        If not, the owner ends the connection. This is not called for acceptors.
+        """
 
     async def admit(self, protocol: LinkProtocol) -> Peer:
-        """Judge the peer by ``protocol.presented`` and ``protocol.peer_hello``.
+        """Check the peer by ``protocol.presented`` and ``protocol.peer_hello``.
 
         Raises:
-            HandshakeError: it is refused; the peer is told why.
+            HandshakeError: the peer is refused. The peer is told the reason.
         """
 
     def explain(self, protocol: LinkProtocol, error: ssl.SSLError) -> FastnodeError:
-        """The error for one that TLS raised during the handshake."""
+        """Return the error for an error of TLS during the handshake."""
 
     def link_up(self, protocol: LinkProtocol) -> None:
-        """The link is up: ``protocol.link``."""
+        """Take note that ``protocol.link`` is up."""
 
     def link_closing(self, protocol: LinkProtocol) -> None:
-        """The link is closing, because either side wants it: nothing new can be
-        sent."""
+        """Take note that the link is closing, so nothing new can be sent.
+
+        Either side may have asked for it.
+        """
 
     def link_ended(
         self, protocol: LinkProtocol, was: State, error: FastnodeError
     ) -> None:
-        """The link ended, or never came up, for this reason."""
+        """Take note that the link ended or failed to come up, with the reason."""

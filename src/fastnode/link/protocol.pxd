@@ -10,7 +10,7 @@ from fastnode.wire.decoder cimport Decoder
 
 
 cdef class LinkProtocol(FrameTaker):
-    # What it consists of. The last two are parts of the connection.
+    # The parts of the link. The last two are parts of the connection.
     cdef readonly Connection connection
     cdef Handshake handshake
     cdef Dispatcher dispatcher
@@ -29,33 +29,33 @@ cdef class LinkProtocol(FrameTaker):
     cdef readonly object settings
     cdef readonly bint dialer
 
-    # Where the link stands (machine.State) and which kinds may come (a bit mask).
+    # The state of the link (machine.State), and the kinds that may come (a bit mask).
     cdef object state_
     cdef unsigned int allowed
 
-    # Who is at the other end, once the peer was accepted.
+    # The peer, after it was accepted.
     cdef public object peer
-    # The certificates whose name constraints bind that of the peer, DER. The engine
-    # forgets them when the peer has been judged.
+    # The certificates whose name constraints bind the peer's certificate, in DER. The
+    # engine forgets them after the peer was checked.
     cdef public tuple authorities
     # This dial wants an instance that is not linked; see `fastnode.link.instances`.
     cdef public bint additional
-    # A future: the link, once it is up. What users hold then.
+    # A future of the `Link`, done when the link is up. The object that users get.
     cdef readonly object established
     cdef readonly object link
 
-    # Called with the name of the peer, the seconds and the names of endpoints where a
-    # receive callback was slow.
+    # Is called after a slow receive callback, with the name of the peer, the seconds
+    # and the names of the endpoints.
     cdef object on_slow
 
-    # When the connection was there, see `seconds_now`.
+    # When the connection was made, in seconds as of `seconds_now`.
     cdef double made
 
     # The orderly end.
     cdef bint goodbye_received
     cdef object close_reason
     cdef readonly object error
-    # What was not done at the end: messages, bytes, calls, handlers.
+    # The unfinished work at the end: numbers of messages, bytes, calls and handlers.
     cdef tuple left
 
     cdef int peer_moved(self) except -1

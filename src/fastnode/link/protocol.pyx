@@ -1,13 +1,13 @@
-"""LinkProtocol: a connection that becomes a link, is one, and ends.
+"""LinkProtocol: the whole life of a link, from its connection to its end.
 
-It takes the frames of a `Connection` and joins its parts: `Handshake` until both sides
-have accepted each other, `Dispatcher` for what the peer sends, `CallTable` for what we
-call, `Keepalive`, and `Succession` for a newer link in the place of this one. The
-states are those of `fastnode.link.machine`.
+It takes the frames of a `Connection` and joins its parts. `Handshake` works until both
+sides have accepted each other. `Dispatcher` takes the peer's messages and calls,
+`CallTable` has our calls, `Keepalive` finds dead peers, and `Succession` replaces the
+link by a newer one. The states are those of `fastnode.link.machine`.
 
-Rules for whoever edits this. Handlers run inside `on_frame`: after every call that
-may reach one, the state may have changed. All ways to the end lead through `terminate`.
-Nothing is written after it but what it wrote itself: the alert or goodbye.
+Rules for editors of this file. Handlers run inside `on_frame`, so the state may have
+changed after every call that may reach a handler. All ways to the end go through
+`terminate`. It writes the alert or GOODBYE, and nothing is written after that.
 """
 
 cimport cython
@@ -68,8 +68,8 @@ from fastnode.wire.kinds import mask
 
 log = logging.getLogger("fastnode.link")
 
-# Bit masks of kinds: what a peer must not send after its MOVED, and what it may still
-# send after its GOODBYE, because that helps us to say ours.
+# Bit masks of kinds: those that a peer must not send after its MOVED, and those that it
+# may still send after its GOODBYE, because they help us to send ours.
 cdef unsigned int UNTIL_MOVED = mask(lambda kind: kind.until_moved)
 cdef unsigned int AFTER_GOODBYE = mask(lambda kind: kind.after_goodbye)
 
@@ -90,7 +90,7 @@ cdef class LinkProtocol(FrameTaker):
 
     Args:
         engine: a fresh `TlsEngine`.
-        owner: judges the peer and hears how the link fares; see `LinkOwner`.
+        owner: checks the peer and gets the events of the link; see `LinkOwner`.
         settings: limits and times.
         registry: the endpoints of the node, and the context of its handlers.
         pool: slabs of the node.
@@ -148,26 +148,26 @@ cdef class LinkProtocol(FrameTaker):
             self.loop, self.outbox, self.peer_silent, settings.poll
         )
 
-    # --- what it shows of its parts ---------------------------------------------
+    # --- attributes of its parts ------------------------------------------------
 
     @property
     def state(self):
-        """Where the link stands."""
+        """The state of the link."""
         return self.state_
 
     @property
     def presented(self):
-        """The engine, for who judges the peer: certificate, version, cipher, alpn."""
+        """The engine, which has the peer's certificate, version, cipher and ALPN."""
         return self.connection.engine
 
     @property
     def hello(self):
-        """What we have told the peer; None before that."""
+        """Our HELLO; None before we have sent it."""
         return self.handshake.hello
 
     @property
     def peer_hello(self):
-        """What the peer has told us; None before that."""
+        """The HELLO of the peer; None before it has come."""
         return self.handshake.peer_hello
 
     @property
@@ -181,7 +181,7 @@ cdef class LinkProtocol(FrameTaker):
 
     @property
     def began(self):
-        """When the handshake's time began, in the loop's time."""
+        """When the time of the handshake began, in the loop's time."""
         return self.connection.began
 
     @began.setter
@@ -203,11 +203,11 @@ cdef class LinkProtocol(FrameTaker):
         await self.connection.wait_gone()
 
     def abort(self):
-        """Cut the connection at once, without a word."""
+        """Cut the connection at once, without an alert or GOODBYE."""
         self.connection.abort()
 
     def connection_lost(self, exc):
-        """There is no connection, or not any more."""
+        """Note that the connection failed or is gone."""
         self.connection.connection_lost(exc)
 
     def unfinished(self):
@@ -215,7 +215,7 @@ cdef class LinkProtocol(FrameTaker):
         return self.dispatcher.unfinished()
 
     def peer_text(self):
-        """The best name for the peer that is known by now."""
+        """Return the best name for the peer that is known now."""
         if self.peer is not None:
             return self.peer.name
         if self.handshake.peer_hello is not None:
@@ -236,12 +236,12 @@ cdef class LinkProtocol(FrameTaker):
         )
 
     def watch_callbacks(self, double limit, on_slow, on_slow_handler):
-        """Tell of callbacks that block the loop for `limit` seconds.
+        """Report callbacks that block the loop for `limit` seconds.
 
         Args:
-            on_slow: called with the peer's name, seconds and names of endpoints where
-                the link receives.
-            on_slow_handler: called with the name of an endpoint and seconds elsewhere.
+            on_slow: called after a slow receive callback, with the peer's name, the
+                seconds and the names of endpoints.
+            on_slow_handler: called after another slow handler, with endpoint and time.
         """
         self.on_slow = on_slow
         self.connection.watch.on_slow = self.tell_slow
@@ -249,7 +249,7 @@ cdef class LinkProtocol(FrameTaker):
         self.connection.watch.limit = limit
 
     def tell_slow(self, double took):
-        """A receive callback took so many seconds."""
+        """Report a receive callback that took `took` seconds."""
         if self.on_slow is not None:
             self.on_slow(self.peer_text(), took, self.dispatcher.names_seen())
 
@@ -263,12 +263,12 @@ cdef class LinkProtocol(FrameTaker):
             self.peer_moved()
 
     cdef int peer_moved(self) except -1:
-        """The peer begins no more messages and calls on this link."""
+        """Handle MOVED: the peer begins no more messages and calls on this link."""
         self.allowed &= ~UNTIL_MOVED
         return 0
 
     def refuse(self, error):
-        """Refuse the peer, and tell it why."""
+        """Refuse the peer, and tell it the reason."""
         self.terminate(
             error,
             getattr(error, "close_reason", CloseReason.REFUSED),
@@ -276,7 +276,7 @@ cdef class LinkProtocol(FrameTaker):
             error.hint,
         )
 
-    # --- what the connection tells -------------------------------------------
+    # --- events of the connection --------------------------------------------
 
     cdef int on_made(self) except -1:
         self.made = seconds_now()
@@ -311,8 +311,8 @@ cdef class LinkProtocol(FrameTaker):
         return self.dispatcher.let_go()
 
     cdef int on_failure(self, error) except -1:
-        """Whatever goes wrong ends this link and nothing else."""
-        # What came before it, and was good.
+        """End this link, and nothing else, because of an error."""
+        # The messages before the error are valid, so their handlers get them.
         self.dispatcher.batches.hand_over()
         if isinstance(error, TLS_ERRORS):
             self.engine_failed(error)
@@ -329,7 +329,7 @@ cdef class LinkProtocol(FrameTaker):
         return 0
 
     def internal_error(self, error):
-        """Our fault: the link ends, the node lives."""
+        """End the link because of an error of this node, which goes on."""
         if self.state_ < State.UP:
             self.refuse(endings.no_verdict(self.peer_text(), error))
         else:
@@ -378,7 +378,8 @@ cdef class LinkProtocol(FrameTaker):
     cdef int on_rare_frame(self, int kind) except -1:
         cdef bytes payload = self.decoder.payload
         self.decoder.payload = None
-        # What may end the link, or follows all messages, overtakes none.
+        # A frame that may end the link, or comes after all messages, must not overtake
+        # messages.
         self.dispatcher.batches.hand_over()
         if self.connection.ended:
             return 0
@@ -406,13 +407,13 @@ cdef class LinkProtocol(FrameTaker):
         return self.succession.on_frame(kind, payload)
 
     def introduced_too_long(self):
-        """The peer sent more than a HELLO needs before it was admitted."""
+        """End the link, because the peer sent too many bytes before its admission."""
         self.on_failure(endings.introduced_itself_too_long(self.peer_text()))
 
     # --- traffic --------------------------------------------------------------
 
     def come_up(self):
-        """Both sides have accepted each other."""
+        """Begin the use of the link: both sides have accepted each other."""
         self.connection.stop_timer()
         self.dispatcher.registry.counters.handshakes.record(seconds_now() - self.made)
         self.dispatcher.set_peer(self.peer)
@@ -439,7 +440,7 @@ cdef class LinkProtocol(FrameTaker):
         return self.keepalive.ping(True)
 
     def check(self, seconds, on_silent=None):
-        """Take the peer for dead unless something is heard of it within `seconds`.
+        """Ping the peer, and treat it as dead if nothing comes within `seconds`.
 
         Args:
             on_silent: called if the peer is dead; None: the link is lost.
@@ -447,7 +448,7 @@ cdef class LinkProtocol(FrameTaker):
         self.keepalive.check(seconds, on_silent)
 
     def peer_silent(self, seconds):
-        """The keepalive takes the peer for dead."""
+        """End the link, because the peer was silent for `seconds`."""
         self.terminate(
             endings.lost(f"nothing was heard for {seconds:g} s", self.peer),
             CloseReason.KEEPALIVE_TIMEOUT,
@@ -474,9 +475,9 @@ cdef class LinkProtocol(FrameTaker):
         )
 
     def counters(self):
-        """What is counted of the link, in the order of `COUNTERS` in
-        `fastnode.link.stats`. No count ever goes back, and none changes after the link
-        is gone and its handlers have finished."""
+        """Return the counts in the order of `COUNTERS` in `fastnode.link.stats`. No
+        count decreases. None changes after the link and its handlers have ended.
+        """
         return (
             self.outbox.messages,
             self.dispatcher.handlers.messages_received,
@@ -494,7 +495,7 @@ cdef class LinkProtocol(FrameTaker):
         )
 
     def gauges(self):
-        """What goes on at this moment, in the order of `GAUGES` in
+        """Return the values of this moment, in the order of `GAUGES` in
         `fastnode.link.stats`."""
         cdef unsigned int lanes = self.dispatcher.windows.at_limit
         cdef int at_limit = 0
@@ -512,7 +513,7 @@ cdef class LinkProtocol(FrameTaker):
     # --- a newer link takes over, see fastnode.link.succession ------------------
 
     def hand_over_to(self, LinkProtocol successor):
-        """What is sent from now on travels on `successor`, which is up."""
+        """Send everything new on `successor` from now on, which is up."""
         self.succession.succeed(successor)
         if self.state_ is not State.UP:
             return
@@ -523,18 +524,17 @@ cdef class LinkProtocol(FrameTaker):
         self.drained()
 
     def probe_sooner(self, bint others_wait):
-        """Find out soon whether the peer is dead, while a newer link waits for this."""
+        """Find out soon whether the peer is dead, because a newer link waits for it."""
         interval = self.settings.interval_with(self.peer_hello)
         if others_wait:
             interval = min(interval, HANDOVER_INTERVAL_SECONDS)
         self.keepalive.pace(interval)
 
     def turn_away(self):
-        """The peer leaves: end this link in order as soon as nothing of this side is
-        under way on it.
+        """End this link in order when our work is done, because the peer stops.
 
-        Not at once: frames of the peer may follow in the same read, and callers that
-        have found this link in this turn of the loop may be about to use it.
+        The end does not begin in this turn of the loop. Frames of the peer may follow
+        in the same read, and callers that have just found this link may still use it.
         """
         if self.state_ is State.UP:
             self.calls.on_idle = self.outbox.on_empty = self.drained
@@ -544,8 +544,8 @@ cdef class LinkProtocol(FrameTaker):
     # --- the end --------------------------------------------------------------
 
     def begin_close(self, reason, timeout=CLOSE_TIMEOUT_SECONDS):
-        """End the link in order: what is queued leaves first, then a goodbye. A second
-        call can only shorten the time."""
+        """End the link in order: queued frames leave first, then GOODBYE. A second call
+        can only shorten the time."""
         if self.state_ < State.UP:
             self.refuse(endings.given_up(self.peer_text()))
         if self.state_ in (State.UP, State.RETIRING):
@@ -554,7 +554,7 @@ cdef class LinkProtocol(FrameTaker):
             self.hasten(timeout)
 
     cdef int hasten(self, double timeout) except -1:
-        """Shorten an end in order that is under way."""
+        """Shorten the time of an orderly end that has begun."""
         cdef object timer = self.connection.timer
         if timer is not None and timer.when() > self.loop.time() + timeout:
             timer.cancel()
@@ -563,8 +563,8 @@ cdef class LinkProtocol(FrameTaker):
 
     @property
     def awaited_here(self):
-        """Whether the caller is a handler of this peer's messages, for which the end
-        in order waits."""
+        """Return whether the caller is a handler of this peer's messages. The orderly
+        end waits for such a handler."""
         peer = handler_peer(self.dispatcher.handlers.registry)
         return (
             peer is not None
@@ -573,7 +573,7 @@ cdef class LinkProtocol(FrameTaker):
         )
 
     cdef int close_for(self, reason, timeout, error) except -1:
-        """Begin the end in order; `error` is what users are told from now on."""
+        """Begin the orderly end. Users get `error` from now on."""
         self.enter(Event.CLOSE)
         self.close_reason = reason
         self.outbox.refuse_new(error)
@@ -587,7 +587,8 @@ cdef class LinkProtocol(FrameTaker):
         return 0
 
     def drained(self):
-        """The queue is empty, or the last handler or call has finished."""
+        """Continue the end, because the queue is empty, or the last handler or call has
+        finished."""
         if self.state_ is State.RETIRING and self.succession.finished():
             self.succession.retire()
         elif (
@@ -603,7 +604,7 @@ cdef class LinkProtocol(FrameTaker):
         self.say_goodbye_if_ready()
 
     cdef int say_goodbye_if_ready(self) except -1:
-        """Our goodbye follows all messages and replies."""
+        """Send GOODBYE if all messages and replies have left."""
         if self.state_ is not State.CLOSING:
             return 0
         if not self.outbox.goodbye_said:
@@ -618,7 +619,7 @@ cdef class LinkProtocol(FrameTaker):
         return 0
 
     def close_expired(self):
-        """The orderly end took too long."""
+        """Cut the orderly end, because it took too long."""
         error = endings.closed_here(self.peer)
         queued = self.outbox.size()
         if queued:
@@ -641,14 +642,14 @@ cdef class LinkProtocol(FrameTaker):
         else:
             self.goodbye_received = True
             closed = endings.closed_there(self.peer, text)
-            # The peer says goodbye when its handlers have finished and their replies
-            # have left. So the calls that still wait have not begun, and never will.
+            # The peer sends GOODBYE after its handlers have finished and their replies
+            # have left. So calls that still wait did not begin and will not begin.
             self.calls.close(renewed(closed, begun="no"))
             if self.state_ is State.RETIRING:
                 self.succession.retire()
             elif self.state_ is State.UP:
                 if self.extensions.announced:
-                    # The peer has turned away, because this node stops.
+                    # The peer closes the link because this node stops.
                     closed = endings.closed_here(self.peer, CloseReason.SHUTDOWN)
                 self.close_for(
                     CloseReason.CLOSED, self.extensions.close_seconds, closed
@@ -660,7 +661,7 @@ cdef class LinkProtocol(FrameTaker):
         return 0
 
     cdef int on_end_of_stream(self) except -1:
-        """The peer's TLS said that it sends no more."""
+        """Handle the end of the peer's TLS stream."""
         self.dispatcher.batches.hand_over()
         if self.connection.ended:
             return 0
@@ -676,8 +677,8 @@ cdef class LinkProtocol(FrameTaker):
         return 0
 
     def engine_failed(self, error):
-        """TLS failed: on our judgement, by the peer's alert, or by a cut stream."""
-        # The frames of Python's ssl module would keep the SSLObject.
+        """End the link after an error of TLS: ours, an alert, or a cut stream."""
+        # The traceback would keep the SSLObject alive.
         error = error.with_traceback(None)
         if self.state_ < State.UP:
             failure = self.owner.explain(self, error)
@@ -688,10 +689,10 @@ cdef class LinkProtocol(FrameTaker):
         self.terminate(failure)
 
     def terminate(self, error, reason=None, text="", hint=None):
-        """The end of the link, in order or not: `error` is what everybody is told.
+        """End the link, in order or not. All users of the link get `error`.
 
         Args:
-            reason: the code of a last GOODBYE; None: say nothing, but for TLS.
+            reason: the code of a last GOODBYE; None sends no GOODBYE.
         """
         if self.state_ is State.CLOSED:
             return
@@ -705,7 +706,7 @@ cdef class LinkProtocol(FrameTaker):
             if reason is not None and was is not State.TLS:
                 self.outbox.last_goodbye(encode_goodbye(reason, text, hint or ""))
             if was >= State.UP and not isinstance(error, LinkClosed):
-                # Whoever waits has lost the link, whatever was wrong with it.
+                # Code that waits for this link gets `LinkLost` with the cause.
                 error = endings.lost("the peer broke the protocol", self.peer, error)
         except MemoryError:
             pass
@@ -726,7 +727,7 @@ cdef class LinkProtocol(FrameTaker):
     cdef int end_part(
         self, int part, error, was, size_t messages, size_t queued
     ) except -1:
-        """Do one part of the end: none is left out because another one failed."""
+        """Do one part of the end. The other parts follow even if this one fails."""
         if part == 0:
             self.outbox.close(error)
         elif part == 1:
@@ -740,7 +741,7 @@ cdef class LinkProtocol(FrameTaker):
             self.connection.hang_up()
         elif part == 5 and not self.established.done():
             self.established.set_exception(error)
-            # The acceptor's side has nobody waiting for it.
+            # On the acceptor's side no code waits for this future.
             self.established.exception()
         elif part == 6:
             self.owner.link_ended(self, was, self.error)
@@ -752,38 +753,38 @@ cdef class LinkProtocol(FrameTaker):
 
     @property
     def running(self):
-        """Handlers of this link that have not finished."""
+        """The number of handlers of this link that have not finished."""
         return self.dispatcher.running
 
     def when_idle(self, callback):
-        """Have `callback` called when the last handler has finished; None: no more."""
+        """Call `callback` when the last handler has finished. None removes it."""
         self.dispatcher.tell_idle(callback)
 
     @property
     def undelivered(self):
-        """What was left when the link ended, an `Undelivered`; None if nothing was, or
-        it has not ended."""
+        """The unfinished work at the end of the link, an `Undelivered`. None if nothing
+        was left, or if the link has not ended."""
         if self.peer is None or self.left is None or not any(self.left):
             return None
         return Undelivered(self.peer.name, *self.left)
 
     @property
     def reason(self):
-        """Why nothing can be sent any more; None while the link is up."""
+        """The error for new messages; None while the link is up."""
         return self.error or self.outbox.closed
 
     def cancel_handlers(self):
-        """Cancel them; returns their tasks."""
+        """Cancel the handlers, and return their tasks."""
         return self.dispatcher.stop()
 
     # --- a fork -----------------------------------------------------------------
 
     def orphan(self, error):
-        """Raise `error` wherever the link is used, and write nothing any more.
+        """Raise `error` at each use of the link, and write nothing any more.
 
-        For a process that was forked from the link's own. The socket is shared with
-        the parent; TLS and counters are copies. One byte more or less, written or read
-        here, would end the link of the parent.
+        This is for a forked child. The socket is shared with the parent process. TLS
+        and counters are copies. One byte that the child writes or reads would end the
+        link of the parent.
 
         Returns:
             The descriptor of its socket, -1 if there is none.
@@ -793,7 +794,7 @@ cdef class LinkProtocol(FrameTaker):
         self.connection.ended = True
         self.error = error
         self.decoder.clear()
-        # The parent's links live on, and its peers may handle what was sent.
+        # The parent's links continue, so its peers may still handle these calls.
         self.calls.close(renewed(error, begun="maybe"))
         self.connection.stop_timer()
         self.outbox.close(error)

@@ -1,16 +1,16 @@
 from libc.stdint cimport uint8_t
 
 
-# What is known of the ClientHellos of a dialer, after the whole records so far.
+# The state of the ClientHellos of a dialer, after all complete records so far.
 cdef struct Hellos:
-    # The head of a handshake message, and how much of it has come.
+    # The head of a handshake message, and how many bytes of it have come.
     uint8_t[4] head
     size_t have
-    # What the ClientHello that has begun lacks.
+    # The missing bytes of the ClientHello that has begun.
     size_t left
-    # No ClientHello can follow any more.
+    # Whether no further ClientHello can follow.
     bint over
-    # The record that holds the ClientHello that does not fit is too large for TLS.
+    # Whether the record with the refused ClientHello is too large for TLS, too.
     bint overflow
 
 

@@ -1,12 +1,12 @@
-"""Where TLS records end in the bytes that a stranger sends, and how large its
-ClientHello is.
+"""Finds the ends of TLS records, and the size of a ClientHello, for unknown peers.
 
-OpenSSL takes 17 KiB for a record that has not come in whole. Until the handshake is
-complete it is given whole records only. Little is read at once, and of a large record
-nothing more until the rest is there (`SO_RCVLOWAT`), so that the kernel keeps it.
+OpenSSL allocates 17 KiB for an incomplete record. So it gets complete records only
+until the handshake is complete. Few bytes are read at once. After the first part of a
+large record, nothing is read until the rest has come (`SO_RCVLOWAT`), so the kernel
+keeps it.
 
-OpenSSL takes memory for a ClientHello when its length is announced, up to 128 KiB. So
-the length is compared with its limit before OpenSSL is given the record.
+OpenSSL allocates memory for a ClientHello when its length is announced, up to 128 KiB.
+So the length is compared with its limit before OpenSSL gets the record.
 """
 
 from libc.stdint cimport uint8_t
@@ -31,11 +31,13 @@ cdef enum:
 cdef size_t whole_records(
     const uint8_t *data, size_t size, size_t *missing
 ) noexcept nogil:
-    """The bytes of the whole records at the front; all, where TLS will refuse them.
+    """Return the length of the complete records at the front.
+
+    If TLS will refuse the bytes, the length of all bytes is returned.
 
     Args:
-        data: begins with a record.
-        missing: how much the record behind them lacks, as far as is known.
+        data: bytes that begin with a record.
+        missing: is set to the number of bytes that the last record is known to lack.
     """
     cdef size_t at = 0
     cdef size_t length
@@ -58,15 +60,15 @@ cdef size_t whole_records(
 cdef bint hellos_fit(
     Hellos *hellos, const uint8_t *data, size_t size, size_t most
 ) noexcept nogil:
-    """Return whether no ClientHello in these records announces more than it may have.
+    """Return whether all ClientHellos in these records announce an allowed size.
 
     A ClientHello may come in many records, and a second one may answer a
     HelloRetryRequest. Both are plaintext. Every other message of a dialer follows them.
 
     Args:
-        hellos: what is known so far; begins with zeros, and is updated.
-        data: begins with a record; the last record may be cut short.
-        most: the largest body of a ClientHello, bytes.
+        hellos: the state so far. It begins with zeros, and is updated.
+        data: bytes that begin with a record. The last record may be incomplete.
+        most: the largest body of a ClientHello, in bytes.
     """
     cdef size_t at = 0
     cdef size_t length
@@ -80,7 +82,7 @@ cdef bint hellos_fit(
                 hellos.overflow = overflow
                 return False
         elif data[at] != ALERT and data[at] != CHANGE_CIPHER_SPEC:
-            # Encrypted, or no TLS, which OpenSSL refuses.
+            # The record is encrypted, or is no TLS, which OpenSSL refuses.
             hellos.over = True
         at += HEAD_BYTES + length
     return True
@@ -89,7 +91,7 @@ cdef bint hellos_fit(
 cdef bint message_fits(
     Hellos *hellos, const uint8_t *body, size_t size, size_t most
 ) noexcept nogil:
-    """The same for the body of one handshake record."""
+    """Do the same for the body of one handshake record."""
     cdef size_t part, announced
     while size and not hellos.over:
         if hellos.left:

@@ -1,4 +1,4 @@
-"""What all links of one acceptor or dialer have in common."""
+"""The common settings of all links of one acceptor or dialer."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class LinkSettings:
     """Limits and times of a link; units as in `NetworkOptions`.
 
     Attributes:
-        hello: what we tell the peer.
-        budget: what all links of the node may queue; shared by them.
-        poll: keeps the node's loop awake for replies; shared by them.
-        workers: how many workers the group of the node has; 1: it is in no group.
+        hello: the HELLO that we send to the peer.
+        budget: counts the queued bytes of all links of the node, which share it.
+        poll: keeps the node's loop awake for replies. All links of the node share it.
+        workers: number of workers in the group of the node; 1 if it is in no group.
     """
 
     hello: Hello
@@ -48,7 +48,7 @@ class LinkSettings:
         instance: bytes,
         workers: int = 1,
     ) -> Self:
-        """Return what the options of a node say of its links."""
+        """Return the settings of links by the options of a node."""
         return cls(
             hello=Hello(
                 name=name,
@@ -71,10 +71,11 @@ class LinkSettings:
         )
 
     def interval_with(self, peer: Hello) -> float:
-        """The keepalive interval of a link with this peer, seconds: the smaller one.
+        """Return the keepalive interval of a link with this peer, in seconds.
 
-        So both sides find out at about the same time that the other is gone. A peer
-        cannot have us probe more often than each LEAST_PEER_KEEPALIVE_SECONDS.
+        It is the smaller interval of the two sides. So both sides find out at about the
+        same time that the other is gone. A peer cannot make us probe more often than
+        every LEAST_PEER_KEEPALIVE_SECONDS.
         """
         if peer.keepalive_ms == 0:
             return self.keepalive_interval

@@ -1,4 +1,4 @@
-"""Counters of a link, as a snapshot; and what is left at its end."""
+"""Snapshots of the counters of a link, and of the unfinished work at its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 __all__ = ["COUNTERS", "GAUGES", "LinkStats", "LinkTotals", "Undelivered"]
 
-#: What `LinkProtocol.counters` counts, in this order. No count goes back.
+#: The counts of `LinkProtocol.counters`, in this order. No count decreases.
 COUNTERS: Final = (
     "messages_sent",
     "messages_received",
@@ -25,7 +25,7 @@ COUNTERS: Final = (
     "calls_refused",
     "windows_filled",
 )
-#: What `LinkProtocol.gauges` tells of a moment, in this order.
+#: The values of `LinkProtocol.gauges`, in this order.
 GAUGES: Final = (
     "calls_under_way",
     "calls_unanswered",
@@ -37,24 +37,25 @@ GAUGES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class LinkStats:
-    """What went over a link since it came up.
+    """The traffic of a link since it came up.
 
     Attributes:
         messages_sent, messages_received: one-way messages.
         calls_sent, calls_received: calls.
-        bytes_sent, bytes_received: on the wire, as TLS made them.
-        queued_bytes: waiting to be sent, before TLS.
-        credit_bytes: what the peer takes before it grants more.
-        unhandled_messages: one-way messages received for endpoints without handler.
-        handler_errors: messages and calls whose handler raised, or returned what is no
-            reply.
+        bytes_sent, bytes_received: bytes on the wire, after TLS.
+        queued_bytes: bytes that wait to be sent, before TLS.
+        credit_bytes: bytes that the peer takes before its next grant.
+        unhandled_messages: one-way messages received for endpoints without a handler.
+        handler_errors: messages and calls whose handler raised, or returned a value
+            that is no reply.
         messages_dropped_by_peer: one-way messages sent to endpoints that the peer does
-            not have, as far as the peer has said so.
-        calls_expired: calls and confirmed messages received whose time was over before
-            their handler began. They did not begin.
-        calls_expired_at_peer: the same of those sent, as far as the peer has said so.
+            not have, as far as the peer has reported them.
+        calls_expired: calls and confirmed messages received whose deadline was over
+            before their handler began. They did not begin.
+        calls_expired_at_peer: the same for calls and confirmed messages sent, as far as
+            the peer has reported them.
         calls_refused: calls and confirmed messages of the peer that were refused with
-            `Busy`, because too much waits here.
+            `Busy`, because too many wait here.
     """
 
     messages_sent: int
@@ -74,17 +75,17 @@ class LinkStats:
 
 
 class Counted(Protocol):
-    """A link, as far as its counters are concerned."""
+    """The part of a link that has its counters."""
 
     def counters(self) -> tuple[int, ...]:
-        """Return its counts, in the order of `COUNTERS`."""
+        """Return the counts of the link, in the order of `COUNTERS`."""
 
 
 class LinkTotals:
     """The counters of all links that a node ever had.
 
-    A link that has ended is added once, when its counters cannot change any more. So a
-    message costs nothing more than its link's own counters.
+    A link that has ended is added once, when its counters cannot change any more. So
+    each message changes only the counters of its link.
     """
 
     def __init__(self) -> None:
@@ -106,15 +107,15 @@ class LinkTotals:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """What a link had not done when it ended.
+    """The unfinished work of a link at its end.
 
     Attributes:
         peer: the name of the node at the other end.
-        messages: messages and calls that were queued and have not left as a whole. What
-            has left may have arrived or not.
-        bytes: queued, before TLS, replies and control frames included.
-        calls: calls of this side that were not answered, without those that the peer
-            has certainly not begun.
+        messages: messages and calls that were queued and have not left completely.
+            Messages that have left may or may not have arrived.
+        bytes: queued bytes before TLS, with replies and control frames.
+        calls: calls of this side that got no answer, without those that the peer has
+            certainly not begun.
         handlers: handlers that had not finished.
     """
 

@@ -13,19 +13,19 @@ cdef class Succession:
     # Links (LinkProtocol) before and after this one, until either has ended.
     cdef public object predecessor
     cdef readonly object successor
-    # Both sides can hand this link over.
+    # Whether both sides can hand this link over.
     cdef readonly bint agreed
-    # What the HELLO of a successor shows, bytes.
+    # The ticket that the HELLO of a successor shows, bytes.
     cdef readonly object ticket
-    # The peer has said MOVED here.
+    # Whether the peer has sent MOVED on this link.
     cdef bint moved
-    # Our successor has ended, and the peer may never have seen it.
+    # Whether our successor has ended, and the peer may never have seen it come up.
     cdef bint bereaved
-    # Futures: of the end of holding, None while nothing is held; of the successor that
-    # we asked the peer for.
+    # Futures: of the end of holding, None while nothing is held; of the successor for
+    # which we have asked the peer.
     cdef readonly object held
     cdef object asked
-    # Called with the protocol when the peer asks for a successor.
+    # Is called with the protocol when the peer asks for a successor.
     cdef public object on_asked
 
     cdef int on_frame(self, int kind, bytes body) except -1

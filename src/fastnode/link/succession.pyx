@@ -1,28 +1,29 @@
-"""How a newer link takes the place of one, and nothing is lost, doubled or overtaken.
+"""Succession: a newer link replaces a link. No message is lost, doubled or reordered.
 
-Theory of operation. Whoever dialed the old link dials the new one. Its HELLO shows the
-ticket of the old link, which only the two ends of that link know; the acceptor says in
-its own HELLO that it agrees. When the new link is up, each side by itself
+Theory of operation. The side that dialed the old link dials the new one. Its HELLO
+shows the ticket of the old link, which only the two ends of that link know. The
+acceptor says in its own HELLO that it agrees. When the new link is up, each side does
+two things:
 
-- moves: MOVED is its last frame on the old link in all lanes but control, sent when
-  they are empty. What is sent from now on travels on the new one. The old link is
-  RETIRING;
-- holds the messages and calls of the new link until MOVED has come on the old one and
-  everything before it has been handled, or until the old link has ended. They are
-  held in the delivery queue and nothing is granted for them: the window bounds them.
+- It moves. New messages travel on the new link. When all lanes of the old link except
+  control are empty, the side sends MOVED there as the last frame of these lanes. The
+  old link is RETIRING from then on.
+- It holds the messages and calls of the new link until MOVED has come on the old link
+  and everything before it has been handled, or until the old link has ended. The
+  delivery queue holds them, and nothing is granted for them. So the window bounds them.
 
-That is all it takes for the order, since what is held came after what is awaited. A
-handler that waits for a call of its own waits for no more than on a single link: an
-old lane and the new one after it are as one. Calls of the inner lane, which are in
-order with nothing, are not held. Replies, errors, credits, pings and cancellations
+This keeps the order, because held messages were sent after all messages of the old
+link. A handler that waits for a call of its own does not wait longer than on a single
+link, because an old lane and its new lane work as one lane. Calls of the inner lane
+have no order, so they are not held. Replies, errors, credits, pings and cancellations
 belong to their own link and are never held.
 
-The old link ends, by a goodbye in each direction, when a side has sent and received
-MOVED, its handlers have finished and their replies have left, and its own calls have
-been answered. So what was begun there is finished there. If it breaks before, that is
-a lost link like any other, and the new one is released. While a newer link holds for
-its sake, the keepalive looks at it more often, so that one that is dead without a word
-does not hold up the traffic for as long as an idle link may be silent.
+The old link ends with GOODBYE in each direction. A side ends it when it has sent and
+received MOVED, its handlers have finished, their replies have left, and its own calls
+have been answered. So all work of the old link is finished there. If the old link
+breaks before, it is a lost link like any other, and the new link stops holding. While a
+newer link holds, the keepalive checks the old link more often. Otherwise a dead old
+link would hold up the traffic for as long as an idle link may be silent.
 """
 
 cimport cython
@@ -64,7 +65,7 @@ cdef class Succession:
         dispatcher.on_through = self.reached
 
     def introduce(self, hello, bint dialer):
-        """`hello` as this link says it."""
+        """Return `hello` with the features of this link."""
         return replace(
             hello,
             ticket=b"" if dialer else os.urandom(TICKET_BYTES),
@@ -74,7 +75,7 @@ cdef class Succession:
         )
 
     def agree(self, hello, peer_hello):
-        """Both HELLOs are known: can this link be handed over?"""
+        """Find out from both HELLOs whether this link can be handed over."""
         dialer, acceptor = hello.ticket, peer_hello.ticket
         if not self.protocol.dialer:
             dialer, acceptor = acceptor, dialer
@@ -94,10 +95,10 @@ cdef class Succession:
     # --- asking ---------------------------------------------------------------
 
     def ask(self):
-        """Ask the peer, who dialed this link, for a successor.
+        """Ask the peer, which dialed this link, for a successor.
 
         Returns:
-            A future: the protocol of the successor, once it is up.
+            A future of the successor's protocol. It is done when the successor is up.
         """
         if self.asked is None:
             self.asked = self.loop.create_future()
@@ -105,7 +106,7 @@ cdef class Succession:
         return self.asked
 
     def stay(self, error):
-        """Tell the peer, who asked for one, why there is no successor."""
+        """Tell the peer, which asked for a successor, why there is none."""
         code = getattr(error, "close_reason", CloseReason.REFUSED)
         if code < CloseReason.PROTOCOL_ERROR:
             code = CloseReason.REFUSED
@@ -115,7 +116,7 @@ cdef class Succession:
         )
 
     cdef int on_frame(self, int kind, bytes body) except -1:
-        """MOVED, RECONNECT or STAY."""
+        """Handle MOVED, RECONNECT or STAY."""
         if not self.agreed:
             raise ProtocolError(
                 f"the peer sent a frame of kind {kind}, which not both sides announced",
@@ -140,7 +141,7 @@ cdef class Succession:
         return 0
 
     def answer(self, error, successor):
-        """Whoever asked for a successor has it, or learns why there is none."""
+        """Give the successor, or the error, to the code that asked for a successor."""
         asked = self.asked
         self.asked = None
         if asked is None or asked.done():
@@ -149,13 +150,14 @@ cdef class Succession:
             asked.set_result(successor)
         else:
             asked.set_exception(error)
-            # Perhaps nobody waits any more.
+            # Perhaps no code waits for the future any more. Reading the exception keeps
+            # the loop from complaining.
             asked.exception()
 
     # --- moving and holding -----------------------------------------------------
 
     cdef int succeed(self, object successor) except -1:
-        """`successor` is up: it holds what it receives, unless all has come here."""
+        """Let `successor`, which is up, hold its messages unless all have come here."""
         self.successor = successor
         if not self.dispatcher.through:
             (<Succession>successor.succession).hold_deliveries()
@@ -164,12 +166,12 @@ cdef class Succession:
         return 0
 
     def hold_deliveries(self):
-        """Hold what is received."""
+        """Hold received messages and calls."""
         self.held = self.loop.create_future()
         self.dispatcher.hold_deliveries()
 
     def release(self):
-        """The link before this one is through: handle what was held."""
+        """Handle the held messages, because the link before this one is done."""
         if self.held is None:
             return
         self.held.set_result(None)
@@ -177,7 +179,7 @@ cdef class Succession:
         self.dispatcher.release()
 
     def reached(self):
-        """All that the peer sent on this link, up to its MOVED, has been handled."""
+        """Release the next link: all messages before the peer's MOVED are handled."""
         if self.successor is not None:
             self.loop.call_soon(self.successor.succession.release)
         self.protocol.probe_sooner(False)
@@ -186,11 +188,11 @@ cdef class Succession:
     # --- the end ----------------------------------------------------------------
 
     cdef bint finished(self) noexcept:
-        """Nothing that was begun on this link is outstanding."""
+        """Return whether neither side has unfinished work on this link."""
         return (self.dispatcher.through or self.bereaved) and self.finished_here()
 
     cdef bint finished_here(self) noexcept:
-        """Nothing of this side is outstanding, and all that has come is handled."""
+        """Return whether this side has no unfinished work on this link."""
         return (
             not self.dispatcher.busy()
             and self.outbox.size() == 0
@@ -198,9 +200,11 @@ cdef class Succession:
         )
 
     def patience(self):
-        """How long the orderly end may take, seconds, where nothing of this side is
-        outstanding. Whatever the peer may still have to do, it is dead if nothing is
-        heard of it for as long as the keepalive waits."""
+        """Return the seconds that the orderly end may take when our work is done.
+
+        The peer may still work. But it counts as dead if it is silent for as long as
+        the keepalive waits.
+        """
         return self.protocol.settings.keepalive_interval * (KEEPALIVE_MISSES + 1)
 
     def retire(self):
@@ -208,7 +212,7 @@ cdef class Succession:
         self.protocol.begin_close(CloseReason.REPLACED, self.patience())
 
     def outstanding(self):
-        """What keeps a link that was replaced from its end, in words."""
+        """Return a text that says why a replaced link has not ended yet."""
         found = []
         if self.outbox.size():
             found.append(f"{self.outbox.size()} bytes are queued")
@@ -221,7 +225,7 @@ cdef class Succession:
         return ", ".join(found) or "the peer has not finished"
 
     cdef int link_ended(self, object error) except -1:
-        """The link has ended, in whatever way."""
+        """Release the other links, because this link has ended."""
         successor, predecessor = self.successor, self.predecessor
         protocol = self.protocol
         self.successor = self.predecessor = self.protocol = self.on_asked = None
@@ -231,7 +235,7 @@ cdef class Succession:
             self.held.set_result(None)
             self.held = None
         if successor is not None:
-            # Of links that have ended, none stays between those that have not.
+            # The link that has ended is removed from the chain of links.
             successor.succession.predecessor = predecessor
             self.loop.call_soon(successor.succession.release)
         if predecessor is not None and predecessor.succession.successor is protocol:
@@ -239,9 +243,10 @@ cdef class Succession:
         return 0
 
     def bereave(self):
-        """The successor has ended first."""
+        """Handle the end of the successor, which ended before this link."""
         self.successor = None
         if not self.dispatcher.through and self.protocol.dialer:
-            # The acceptor may never have seen it come up, and would go on here.
+            # The acceptor may never have seen the successor come up. Then it would
+            # continue to use this link.
             self.bereaved = True
             self.protocol.drained()

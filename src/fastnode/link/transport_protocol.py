@@ -1,4 +1,4 @@
-"""A `Connection` as asyncio wants to see it."""
+"""An `asyncio.BufferedProtocol` with the callbacks of a `Connection`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _CALLBACKS = (
 class TransportProtocol(asyncio.BufferedProtocol):
     """The callbacks of a `Connection`, as attributes of an instance.
 
-    asyncio asks for an instance of `asyncio.BufferedProtocol`, which an extension
-    type cannot be. The slots hold the extension type's bound methods, so that a
-    callback costs no Python frame.
+    asyncio requires an instance of `asyncio.BufferedProtocol`, and an extension type
+    cannot be one. The slots hold the bound methods of the extension type, so a callback
+    needs no Python frame.
     """
 
     __slots__ = _CALLBACKS

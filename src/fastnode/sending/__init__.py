@@ -1,1 +1,1 @@
-"""What a link sends: queues of frames, and how many bytes a node may queue."""
+"""The sending side of links: queues of frames, and the queue budget of a node."""

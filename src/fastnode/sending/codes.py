@@ -8,12 +8,12 @@ from fastnode.limits import MAX_COUNTED_CODES
 
 __all__ = ["OTHER", "CodeCounts"]
 
-#: Under this name is counted what has no count of its own.
+#: The name for all codes that have no count of their own.
 OTHER: Final = "other"
 
 
 class CodeCounts:
-    """Counts errors by code. Counts never go back.
+    """Counts errors by code. Counts never decrease.
 
     A `CallError` may have any code, and a peer chooses the codes that it sends. So at
     most `MAX_COUNTED_CODES` codes are counted one by one. The others count as "other".

@@ -8,7 +8,7 @@ from fastnode.wire.parking cimport Parking
 
 
 cdef class QueueBudget:
-    # Bytes: queued on all links of a node; the ceiling; drains wait above `high`.
+    # Bytes: queued on all links of a node; the ceiling; `drain` waits above `high`.
     cdef readonly size_t used
     cdef readonly size_t most
     cdef size_t high
@@ -25,41 +25,40 @@ cdef class Outbox:
     cdef object loop
     cdef object write
     cdef unsigned long thread
-    # Who is at the other end; named in errors.
+    # The peer, which errors name.
     cdef object peer
 
-    # Why users can queue nothing: None while the link is up.
+    # The error that users get when they send; None while the link is up.
     cdef object closed
-    # Users send on a newer link now; what is queued here still leaves.
+    # Users send on a newer link now. Frames that are queued here still leave.
     cdef bint moved
-    # MOVED is to be said when the lanes are empty.
+    # MOVED has to be sent when the lanes are empty.
     cdef bint moving
-    # Nothing can be queued any more, not even by the link itself.
+    # Nothing can be queued any more, even by the link itself.
     cdef bint ended
     # The transport takes more.
     cdef bint writable
-    # A flush is scheduled, or will follow when the read at hand is done.
+    # A flush is scheduled, or will follow at the end of the current read.
     cdef bint scheduled
     cdef bint in_read
-    # Writing has failed, perhaps inside of a frame: nothing more may be written.
+    # Writing has failed, perhaps inside a frame, so nothing more may be written.
     cdef bint torn
     # Our goodbye is queued or sent.
     cdef bint goodbye_said
-    # Called when all that was queued has been written.
+    # Is called when all queued bytes have been written.
     cdef object on_empty
-    # Called when not too many replies are queued any more.
+    # Is called when the peer has read enough of its replies.
     cdef object on_room
-    # Called with the exception when the engine fails.
+    # Is called with the exception when the engine fails.
     cdef object on_error
 
-    # Counts the errors that are sent in the place of replies, `CodeCounts`; None: nobody
-    # wants to know.
+    # A `CodeCounts` of the errors that are sent instead of replies; may be None.
     cdef object errors
 
     # Frames may have extension blocks.
     cdef public bint extensions
 
-    # Flow control: what the peer takes in each lane (the lanes keep what is left of it).
+    # Flow control: the window of the peer in each lane. Each lane has its credit.
     cdef int64_t window
     cdef uint64_t max_message
     cdef uint64_t own_max_message
@@ -69,7 +68,7 @@ cdef class Outbox:
     cdef size_t low_water
     cdef size_t most
     cdef list drainers
-    # What all links of the node may queue together, and what it knows of this one.
+    # Counts the queued bytes of all links; the part of this link that it has counted.
     cdef QueueBudget budget
     cdef size_t charged
     # All that is queued.

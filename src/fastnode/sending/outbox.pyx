@@ -1,18 +1,17 @@
-"""The sending side of a link: frames queue up, full TLS records go out.
+"""The sending side of a link: it queues frames, and sends full TLS records.
 
-Everything queued in one loop turn leaves together: the first frame schedules a flush
-for the end of the turn, and FLUSH_BYTES queued are flushed at once, while they are
-warm in the cache. A flush stops where the transport asks for a pause, and each lane
-that has credit also where that ends.
+All frames of one loop turn leave together. The first frame schedules a flush for the
+end of the turn. When FLUSH_BYTES are queued, they are flushed at once, while they are
+in the cache. A flush stops when the transport asks for a pause. A lane with flow
+control also stops when its credit is used up.
 
-What all links of a node may queue together is counted by its `QueueBudget`. Each outbox
-adds and subtracts whenever its queue has changed; replies and control frames do not
-count.
+The `QueueBudget` of a node counts the queued bytes of all its links. Each outbox
+updates it whenever its queue has changed. Replies and control frames do not count.
 
-If memory runs out while something is queued, the method that queues it raises, and
-nothing is queued. So a flush is scheduled first: that is harmless if nothing follows.
-If a flush fails, the link ends. What the engine or the transport had taken by then may
-end anywhere, also inside of a frame, so nothing more is written: the stream is `torn`.
+If memory runs out while a frame is queued, the method raises and nothing is queued. So
+a flush is scheduled first, which does no harm if no frame follows. If a flush fails,
+the link ends. The bytes that the engine or the transport has taken may end inside a
+frame. So nothing more is written, and the stream is `torn`.
 """
 
 cimport cython
@@ -91,24 +90,24 @@ cdef class QueueBudget:
         self.waiters = []
 
     cdef int shrink(self, size_t size) except -1:
-        """So many bytes are not queued any more."""
+        """Subtract bytes that are not queued any more."""
         self.used -= size
-        # Not lower: peers that stand still may keep it there for ever.
+        # The mark is not lower, because stalled peers may keep bytes queued for ever.
         if self.used <= self.high and self.waiters:
             wake_all(self.waiters)
         return 0
 
     @property
     def crowded(self):
-        """Whoever can wait should."""
+        """Return whether senders that can wait should wait."""
         return self.used > self.high
 
     def enter(self, waiter):
-        """Have a future done when there is room again."""
+        """Set the result of a future when there is room again."""
         self.waiters.append(waiter)
 
     def leave(self, waiter):
-        """Nobody waits for this future any more."""
+        """Forget a future, because no code waits for it any more."""
         if waiter in self.waiters:
             self.waiters.remove(waiter)
 
@@ -129,7 +128,7 @@ cdef class Outbox:
         self.budget = QueueBudget()
 
     cdef int begin(self, peer_hello, hello) except -1:
-        """Take over the limits that the peer named."""
+        """Use the limits that the peer named in its HELLO."""
         cdef Lane lane
         self.encoder.set_limits(peer_hello.max_frame, peer_hello.endpoints)
         self.max_message = peer_hello.max_message
@@ -167,13 +166,15 @@ cdef class Outbox:
         bytes block,
         double deadline,
     ) except -1:
-        """Queue a CALL or CONFIRM. The caller sees that it leaves, by `schedule` before
-        and `queued` after this, or by `flush`.
+        """Queue a CALL or CONFIRM.
+
+        The caller has to send it: by `schedule` before and `queued` after this method,
+        or by `flush`.
 
         Args:
             block: the extension block, or None.
-            deadline: the time of the loop when the caller gives up; 0: never. The block
-                has room for it then.
+            deadline: the loop time at which the caller gives up; 0 for none. With a
+                deadline, the block has room for the time that is left.
         """
         cdef bytes data
         if PyBytes_CheckExact(payload):
@@ -204,7 +205,7 @@ cdef class Outbox:
         return self.queued()
 
     cdef int reply(self, uint32_t number, bytes payload) except -1:
-        """Queue a reply, or an error in its place if the peer takes none so large."""
+        """Queue a reply. If it is too large for the peer, queue an error instead."""
         return self.reply_with(number, payload, None)
 
     cdef int reply_with(self, uint32_t number, bytes payload, bytes block) except -1:
@@ -224,12 +225,12 @@ cdef class Outbox:
         return self.queued()
 
     cdef int refuse(self, uint32_t number, int code, str name, str text) except -1:
-        """Queue an error in the place of a reply."""
+        """Queue an error instead of a reply."""
         self.count_error(CODES[code])
         return self.refuse_with(number, code, name, text, None)
 
     cdef int count_error(self, str code) except -1:
-        """Count an error that is sent in the place of a reply."""
+        """Count an error that is sent instead of a reply."""
         if self.errors is not None and not self.ended:
             self.errors.add(code)
         return 0
@@ -252,8 +253,11 @@ cdef class Outbox:
     cdef int flagged_frame(
         self, uint8_t kind, uint8_t flags, uint16_t number, bytes body
     ) except -1:
-        """Queue a frame without a user's payload. After a goodbye only those leave that
-        help the peer to come to its own: room to send, and calls that need no reply."""
+        """Queue a frame without a user's payload.
+
+        After our GOODBYE only kinds leave that help the peer to send its own, see
+        `after_goodbye` in `fastnode.wire.kinds`.
+        """
         if self.ended or (self.goodbye_said and not AFTER_GOODBYE >> kind & 1):
             return 0
         if not self.scheduled:
@@ -293,8 +297,11 @@ cdef class Outbox:
         return 0
 
     cdef int count(self) except -1:
-        """Tell the node how much users have queued: replies, which a peer may leave
-        unread, take no room from other links."""
+        """Update the budget of the node with the bytes that users have queued.
+
+        Replies do not count. A peer may leave them unread, and they must not take room
+        from other links.
+        """
         cdef size_t size = self.encoder.waiting()
         cdef size_t charged = self.charged
         self.charged = size
@@ -306,8 +313,11 @@ cdef class Outbox:
         return 0
 
     cdef int schedule(self) except -1:
-        """Have a flush follow, unless that is so already. Comes before something is
-        queued: this may fail, and what is queued must leave."""
+        """Schedule a flush, unless one is scheduled.
+
+        Call this before a frame is queued, because it may fail, and queued frames have
+        to leave.
+        """
         if not self.scheduled:
             if not self.in_read:
                 self.loop.call_soon(self._flush)
@@ -315,7 +325,7 @@ cdef class Outbox:
         return 0
 
     cdef int queued(self) except -1:
-        """Something was queued, and a flush is scheduled. Flush now if it is much."""
+        """Flush at once if many bytes are queued. A flush is scheduled already."""
         self.count()
         if self.counted >= FLUSH_AT and self.writable and (
             ripe(self.encoder.data)
@@ -336,8 +346,11 @@ cdef class Outbox:
         self.flush()
 
     cdef int flush(self) except -1:
-        """Send what may be sent now. A failure ends the link: what failed is not the
-        sender's fault, and its message may have left."""
+        """Send everything that may be sent now.
+
+        A failure ends the link and is not raised, because the sender is not at fault,
+        and its message may have left.
+        """
         try:
             while self.writable and self.write is not None:
                 if self.torn and not self.ended:
@@ -370,7 +383,7 @@ cdef class Outbox:
         """Hand the engine's output to the transport."""
         cdef bytes output
         cdef bint torn = self.torn
-        # In place of a `try`, which costs more than the rest of this.
+        # This replaces a `try`, which costs more than the rest of this method.
         self.torn = True
         output = self.engine.output()
         if output is not None and self.write is not None:
@@ -380,10 +393,10 @@ cdef class Outbox:
         return 0
 
     cdef size_t pump(self, size_t budget) except? 0:
-        """Move about `budget` bytes, whole frames, from the lanes into the engine.
+        """Move about `budget` bytes of complete frames from the lanes into the engine.
 
-        The encoder says which lane is next. Full records: what does not fill one is
-        gathered in a slab with what follows.
+        The encoder chooses the next lane. Bytes that do not fill a TLS record are
+        gathered in a slab with the bytes that follow.
         """
         cdef Lane lane = self.encoder.next_lane()
         cdef Slab stage = None
@@ -391,10 +404,10 @@ cdef class Outbox:
         cdef bint torn = self.torn
         if lane is None:
             return 0
-        # Where the front segment is all there is, `pack` gathers nothing.
+        # If the front segment is all that is queued, `pack` has nothing to gather.
         if lane.front().size != self.encoder.size():
             stage = self.pool.get(RECORD_BYTES)
-        # In place of a `try`, as in `push_output`.
+        # This replaces a `try`, as in `push_output`.
         self.torn = True
         if stage is None:
             moved = self.pack(lane, NULL, budget)
@@ -452,7 +465,7 @@ cdef class Outbox:
         return moved
 
     cdef int add_credit(self, uint16_t number, uint32_t credit) except -1:
-        """The peer takes so many bytes more in a lane."""
+        """Add credit: the peer takes so many more bytes in a lane."""
         cdef Lane lane
         if number >= LANES or not has_credit(number):
             raise ProtocolError(
@@ -474,14 +487,13 @@ cdef class Outbox:
     # --- endpoints that the peer has paused ---------------------------------------
 
     cdef int pause(self, str name) except -1:
-        """Hold back what goes to this endpoint of the peer. It still counts as queued.
-        """
+        """Hold back messages to this endpoint. They still count as queued."""
         if self.ended:
             return 0
         return self.parking.pause(name)
 
     cdef int resume(self, str name) except -1:
-        """Send what was held back for this endpoint of the peer."""
+        """Send the messages that were held back for this endpoint of the peer."""
         if self.ended:
             return 0
         self.schedule()
@@ -489,8 +501,11 @@ cdef class Outbox:
         return self.queued()
 
     cdef bint drop_parked(self, uint32_t number) except? True:
-        """Drop a call that is held back, whose caller gave up. False: the peer may have
-        the call, or there is none of this number."""
+        """Drop a call that is held back, because its caller gave up.
+
+        Returns:
+            False if the peer may have the call, or if no call has this number.
+        """
         if not self.encoder.parks or not self.parking.drop(number):
             return False
         self.schedule()
@@ -515,8 +530,11 @@ cdef class Outbox:
             await self.less()
 
     async def less(self):
-        """Wait until less is queued, here or on the node: at the low-water mark, and
-        from there on whenever there is less. Whoever waits looks again."""
+        """Wait until fewer bytes are queued, here or on the node.
+
+        It returns at the low-water mark, and below the mark after each decrease. The
+        caller has to check again whether there is enough room.
+        """
         self.check_loop()
         waiter = self.loop.create_future()
         try:
@@ -529,18 +547,18 @@ cdef class Outbox:
                 self.drainers.remove(waiter)
 
     cdef int check_loop(self) except -1:
-        """Raise unless the running loop is the link's."""
+        """Raise `ConfigError` unless the running loop is the loop of the link."""
         if get_running_loop() is not self.loop:
             raise elsewhere("loop")
         return 0
 
     def refuse_new(self, error):
-        """Take nothing more from users; what is queued still leaves."""
+        """Take nothing more from users. Queued frames still leave."""
         if not self.moved:
             self.closed = error
 
     cdef int move(self, error) except -1:
-        """Take nothing more from users, and tell the peer that no more comes here."""
+        """Take nothing more from users, and send MOVED to the peer."""
         self.closed = error
         self.moved = True
         self.moving = True
@@ -549,19 +567,22 @@ cdef class Outbox:
             if self.encoder.waiting() == 0:
                 self.say_moved()
         except MemoryError as wrong:
-            # The peer would wait for the MOVED: this ends the link.
+            # The peer would wait for MOVED, so the link has to end.
             self.on_error(wrong)
         return self.queued()
 
     cdef int say_moved(self) except -1:
-        """MOVED follows the last message of all lanes."""
+        """Send MOVED after the last message of all lanes."""
         self.encoder.frame(self.encoder.data, MOVED, 0, 0, NULL, 0)
         self.moving = False
         return 0
 
     cdef int last_goodbye(self, bytes body) except -1:
-        """A goodbye ahead of everything that is queued, which is given up. There is
-        none in a torn stream: the peer would take it for a part of a message."""
+        """Drop everything that is queued, and send a last GOODBYE.
+
+        Nothing is sent in a torn stream, because the peer would take GOODBYE for a part
+        of a message.
+        """
         if self.goodbye_said or self.torn:
             return 0
         try:
@@ -569,17 +590,17 @@ cdef class Outbox:
             self.encoder.add_frame(GOODBYE, 0, body)
             self.pump(FLUSH_AT)
         except TLS_ERRORS:
-            # TLS is beyond saying anything; the FIN will have to do.
+            # TLS cannot send anything any more, so the peer only sees the FIN.
             log.debug(
                 "no goodbye", exc_info=True, extra=fields("goodbye_not_sent")
             )
         except MemoryError:
-            # The end goes on without it.
+            # The link ends without GOODBYE.
             pass
         return 0
 
     cdef int close(self, error) except -1:
-        """Refuse and give up everything: `error` is what users are told."""
+        """Drop everything that is queued. Users get `error` from now on."""
         self.closed = error
         self.ended = True
         self.on_empty = None
@@ -591,7 +612,7 @@ cdef class Outbox:
         return self.count()
 
     cdef bint crowded(self) except? True:
-        """The peer does not read its replies as fast as it asks for them."""
+        """Return whether the peer asks for replies faster than it reads them."""
         return self.encoder.unread() > CROWDED_AT
 
     cdef size_t size(self) noexcept:
@@ -599,8 +620,10 @@ cdef class Outbox:
 
 
 cdef int wake_all(list waiters) except -1:
-    """Have all futures of a list done, and empty it. If memory runs out, those that
-    were not reached stay in it."""
+    """Set the result of all futures of a list, and empty the list.
+
+    If memory runs out, the remaining futures stay in the list.
+    """
     waiters.reverse()
     while waiters:
         waiter = waiters.pop()
@@ -610,8 +633,11 @@ cdef int wake_all(list waiters) except -1:
 
 
 cdef int fail(object waiter, object error) except -1:
-    """Have a future raise a copy of `error`; or `MemoryError`, if there is no memory
-    for a copy. Does not raise `MemoryError` itself: others are still to be told."""
+    """Let a future raise a copy of `error`, or `MemoryError` if memory has run out.
+
+    This function itself does not raise `MemoryError`, so that the other futures get
+    their errors too.
+    """
     try:
         if not waiter.done():
             waiter.set_exception(renewed(error))
@@ -625,7 +651,7 @@ cdef int fail(object waiter, object error) except -1:
 
 
 cdef bint ripe(Lane lane) noexcept:
-    """So much may be sent that it need not wait for the end of the loop turn."""
+    """Return whether a lane has enough bytes to flush before the end of the turn."""
     return lane.size >= FLUSH_AT and lane.credit > 0
 
 
@@ -652,7 +678,7 @@ cdef object elsewhere(str what):
 
 
 cdef bytes as_bytes(object payload):
-    """A copy of a buffer: its owner may change it while ours is queued."""
+    """Return a copy of a buffer, because its owner may change it while it is queued."""
     if isinstance(payload, bytes):
         return bytes(payload)
     if isinstance(payload, (bytearray, memoryview)):

@@ -1,4 +1,4 @@
-"""The endpoint dictionary of one lane, as its sender keeps it."""
+"""The endpoint dictionary of one lane on the sending side."""
 
 cimport cython
 from libc.stdint cimport uint16_t
@@ -14,7 +14,7 @@ cdef class Book:
         self.size = ENDPOINT_DICTIONARY_SIZE
 
     cdef int find(self, str name) except -2:
-        """The number of a name, or -1."""
+        """Return the number of a name, or -1."""
         cdef object known
         if name is self.last_name:
             return self.last_number
@@ -26,7 +26,7 @@ cdef class Book:
         return self.last_number
 
     cdef str replaced(self):
-        """Whose number the next new name gets, or None."""
+        """Return the name that loses its number to the next new name, or None."""
         if self.names is None or self.next >= len(self.names):
             return None
         return self.names[self.next]
@@ -34,8 +34,9 @@ cdef class Book:
     cdef int add(self, str name) except -1:
         """Give a new name the number `next`, and return it.
 
-        At the bound the oldest number is given to it: both sides handle a lane in
-        order, so they agree at every frame. If memory runs out, nothing has changed.
+        When the dictionary is full, the name gets the oldest number. Both sides handle
+        a lane in order, so they agree at every frame. If memory runs out, nothing
+        changes.
         """
         cdef Py_ssize_t number = self.next
         cdef dict numbers = self.numbers

@@ -1,4 +1,4 @@
-"""Parts of a lane that are taken out of it again."""
+"""Parts that are removed from a lane."""
 
 cimport cython
 from libc.stdint cimport uint64_t
@@ -8,7 +8,7 @@ from bisect import bisect_left
 
 @cython.final
 cdef class Cut:
-    """The parts of a lane that are taken out."""
+    """The parts of a lane that are removed."""
 
     def __init__(self):
         self.starts = []
@@ -17,7 +17,7 @@ cdef class Cut:
         self.found = []
 
     cdef int add(self, uint64_t start, uint64_t end) except -1:
-        """A frame that follows all others is taken out, too."""
+        """Add a frame, which follows all frames that were added before."""
         cdef Py_ssize_t last = len(self.ends) - 1
         self.size += <size_t>(end - start)
         if last >= 0 and <uint64_t>self.ends[last] == start:
@@ -30,7 +30,7 @@ cdef class Cut:
         return 0
 
     cdef uint64_t moved(self, uint64_t position) except? 0:
-        """Where in the lane something is that was at `position` before the cut."""
+        """Return the position after the cut for a `position` before the cut."""
         cdef Py_ssize_t parts = bisect_left(self.starts, position)
         cdef uint64_t gone
         if parts == 0:

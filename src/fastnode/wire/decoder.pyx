@@ -1,18 +1,19 @@
-"""Bytes to frames, sans-IO.
+"""Decoder: it reads frames from bytes, sans-IO.
 
-Theory of operation. Whoever has bytes asks `reserve` where to put them, puts up to
-that many there, says so with `commit`, and calls `next` until it returns 0. Mostly
-`reserve` offers the free end of a slab, and frames are copied out of it. A frame of
-at least DIRECT_BYTES that is not complete gets its final `bytes` object at once:
-what has arrived is copied into it, and `reserve` offers the rest of that object, so
-that TLS decrypts the remainder in place. While a message of several frames is being
-assembled, `reserve` offers just the room of one header, so that nothing of the next
-part lands in the slab.
+Theory of operation. The caller asks `reserve` where to write received bytes, writes at
+most so many bytes there, and reports their number with `commit`. Then it calls `next`
+until that returns 0. Mostly `reserve` offers the free end of a slab, and frames are
+copied out of it. An incomplete frame of at least DIRECT_BYTES gets its final `bytes`
+object at once. The bytes that have arrived are copied into the object, and `reserve`
+offers the rest of it, so TLS decrypts the remainder in place. While a message of
+several frames is incomplete, `reserve` offers only the room of one header, so that no
+byte of the next part gets into the slab.
 
-Rules for whoever edits this: a length from the wire is unsigned and is compared with
-its limit before anything is narrowed, added to or allocated; an assembly's object is
-as large as announced, but untouched memory costs nothing, so what a peer can make us
-hold grows with what it sends. A spare that is used for it was filled by peers before.
+Rules for editors of this file. A length from the wire is unsigned, and is compared with
+its limit before it is narrowed, added to or allocated. The object of an incomplete
+message has the announced size. But untouched memory costs nothing, so the memory that a
+peer can use grows only with the bytes that it sends. A spare that is used as this
+object was filled by peers before.
 """
 
 cimport cython
@@ -131,7 +132,7 @@ cdef class Decoder:
     # --- the view from Python: tests, benchmarks ------------------------------
 
     def extend(self, bint extensions=True):
-        """Take frames with an extension block: both sides have agreed on them."""
+        """Accept frames with an extension block, because both sides have agreed."""
         self.extensions = extensions
 
     def feed(
@@ -187,7 +188,7 @@ cdef class Decoder:
     # --- the view from Cython -------------------------------------------------
 
     cdef size_t reserve(self, unsigned char **at) except 0:
-        """Where the next bytes go, and how many: borrowed until `commit`."""
+        """Return where the next bytes go, and how many. Borrowed until `commit`."""
         cdef size_t kept
         if self.direct_left:
             at[0] = self.direct_at
@@ -218,8 +219,11 @@ cdef class Decoder:
         return 0
 
     cdef int next(self) except -1:
-        """1 if there is a frame, in `kind`, `number`, `call`, `payload` and `block`;
-        else 0. Whoever takes it sets `block` to None again."""
+        """Return 1 if there is a frame, else 0.
+
+        The frame is in `kind`, `number`, `call`, `payload` and `block`. The caller that
+        uses the frame sets `block` to None again.
+        """
         cdef const unsigned char *at
         cdef size_t available
         cdef uint32_t length
@@ -262,9 +266,11 @@ cdef class Decoder:
                 return found
 
     cdef bytes next_message(self):
-        """The hot path: the payload of the one-way message that is next, if it is
-        whole, in the slab and without flags; the rest as by `next`, which is to be
-        asked when this is None."""
+        """Return the payload of the next one-way message. This is the hot path.
+
+        The message has to be complete, in the slab and without flags. Otherwise the
+        result is None, and the caller has to call `next`.
+        """
         cdef size_t available = self.end - self.start
         cdef const unsigned char *at
         cdef uint32_t length
@@ -286,7 +292,7 @@ cdef class Decoder:
         self.lane = DATA_LANE
         self.start += HEADER_BYTES + length
         self.received[DATA_LANE] += HEADER_BYTES + length
-        # If memory runs out here, the frame is lost, and the link ends.
+        # If memory runs out here, the frame is lost and the link ends.
         return PyBytes_FromStringAndSize(
             <const char *>at + HEADER_BYTES, <Py_ssize_t>length
         )
@@ -299,7 +305,7 @@ cdef class Decoder:
         )
 
     cdef int rest(self) except -1:
-        """Give the slab back when nothing in it is waiting to be completed."""
+        """Give the slab back if it has no incomplete frame."""
         if self.slab is not None and self.start == self.end:
             self.pool.put(self.slab)
             self.slab = None
@@ -325,7 +331,7 @@ cdef class Decoder:
     cdef int small_frame(
         self, const unsigned char *at, size_t available, uint8_t flags, uint32_t length
     ) except -1:
-        """A frame without a user's payload: wait for all of it, then copy it."""
+        """Read a frame without a user's payload. It is copied when it is complete."""
         cdef size_t offset = HEADER_BYTES
         cdef size_t prefix
         if length < LEAST[self.kind] or length > MOST[self.kind]:
@@ -356,7 +362,7 @@ cdef class Decoder:
     cdef int open_payload(
         self, const unsigned char *at, size_t available, uint8_t flags, uint32_t length
     ) except -1:
-        """The first or only frame of a message, call or reply."""
+        """Read the first or only frame of a message, call or reply."""
         cdef size_t prefix = LEAST[self.kind]
         cdef int lane
         cdef uint64_t total
@@ -450,7 +456,7 @@ cdef class Decoder:
     cdef int open_part(
         self, const unsigned char *at, size_t available, uint8_t flags, uint32_t length
     ) except -1:
-        """A further frame of a message of several frames."""
+        """Read a further frame of a message of several frames."""
         cdef Assembly *assembly
         if self.number >= LANES or not self.assemblies[self.number].kind:
             raise malformed("a continuation of nothing")
@@ -482,7 +488,7 @@ cdef class Decoder:
         size_t size,
         int lane,
     ) except -1:
-        """Copy what has arrived of a payload; the rest is received in place."""
+        """Copy the first part of a payload. The rest is received in place."""
         cdef unsigned char *target = <unsigned char *>PyBytes_AS_STRING(into) + offset
         cdef size_t here = min(available, size)
         if here:
@@ -499,7 +505,7 @@ cdef class Decoder:
         return 1 if self.complete() else 2
 
     cdef int complete(self) except -1:
-        """The payload at hand is all there: 1 if that makes a frame, else 0."""
+        """Finish a payload that is complete. Return 1 if this makes a frame, else 0."""
         cdef Assembly *assembly
         cdef int lane = self.direct_lane
         cdef bytes into = self.direct

@@ -1,24 +1,25 @@
-"""Messages to frames, in lanes, and which lane goes next.
+"""Encoder: it makes frames of messages, and chooses the lane that sends next.
 
-Payloads up to COPY_BYTES are copied into a slab behind their header. Larger ones are
-cut into frames of `max_frame` bytes; the frames refer to the user's `bytes` object.
+Payloads up to COPY_BYTES are copied into a slab behind their header. Larger payloads
+are cut into frames of `max_frame` bytes. These frames refer to the user's `bytes`
+object.
 
-Theory of operation. Between any two frames the next may be one of another lane:
-control (all that keeps a link going) before replies before inner before high, then
-data, bulk and bulk replies in turn. A message of several frames goes into bulk, one
-that fits a frame into data, and so it is with replies: the small ones pass between the
-frames of the large ones. The order of messages to one endpoint holds across data and
-bulk: while something to an endpoint is queued in bulk, all that follows to it goes
-there too; and a message of several frames waits at a *barrier* until the data lane has
-sent what was queued before it.
+Theory of operation. After each frame, the next frame may come from another lane. The
+order is control (everything that keeps a link alive), replies, inner, high. Then data,
+bulk and bulk replies take turns. A message of several frames goes into bulk, and a
+message of one frame into data. The same holds for replies, so small replies pass
+between the frames of large ones. Messages to one endpoint keep their order across data
+and bulk. While a message to an endpoint is queued in bulk, all later messages to the
+endpoint go into bulk too. And a message of several frames waits at a *barrier* until
+the data lane has sent all frames that were queued before it.
 
-If memory runs out, a method that queues raises, and nothing of its frames is queued. A
-frame of at most SMALL_BYTES to an endpoint that has a number is one step of its lane,
-which either happens or does not. The same holds for a larger frame that is copied into
-the slab at hand. What takes several steps begins with a mark of the lane, and is rolled
-back to it.
+If memory runs out, a method that queues raises, and none of its frames is queued. A
+frame of at most SMALL_BYTES to an endpoint with a number is one step of its lane, which
+happens completely or not at all. So is a larger frame that is copied into the current
+slab. An operation of several steps begins with a mark of the lane, and is rolled back
+to the mark if a step fails.
 
-The peer may pause an endpoint. Then what follows for this endpoint waits in `parked`.
+The peer may pause an endpoint. Then later messages for this endpoint wait in `parked`.
 See `fastnode.wire.parking`.
 """
 
@@ -253,7 +254,7 @@ cdef class Encoder:
         return 0
 
     cdef Lane next_lane(self):
-        """The lane whose turn it is, or None; only between two frames."""
+        """Return the next lane, or None. Call this only between two frames."""
         if self.barred:
             self.pass_barriers()
         if self.control.count:
@@ -267,7 +268,7 @@ cdef class Encoder:
         return self.next_in_turn()
 
     cdef Lane next_in_turn(self):
-        """Data, bulk or bulk replies, the one whose turn it is first; or None."""
+        """Return data, bulk or bulk replies, the one in turn first; or None."""
         cdef int _
         for _ in range(3):
             if self.turn == DATA_LANE:
@@ -285,13 +286,13 @@ cdef class Encoder:
         return None
 
     cdef bint bulk_ready(self) noexcept:
-        """Bulk may send: it has credit, and does not stand at a barrier."""
+        """Return whether bulk may send: it has credit, and is not at a barrier."""
         if self.bulk.count == 0 or self.bulk.credit <= 0:
             return False
         return not self.barred or self.bulk.sent < self.barrier
 
     cdef int pass_barriers(self) except -1:
-        """Forget barriers that data has come up to."""
+        """Forget barriers that data has reached."""
         while self.barred and self.data.sent >= self.behind:
             self.barriers.popleft()
             self.next_barrier()
@@ -304,7 +305,7 @@ cdef class Encoder:
         return 0
 
     cdef int bar(self, uint64_t barrier) except -1:
-        """Have bulk stop there until data has sent what is queued now."""
+        """Let bulk stop at a position until data has sent everything queued now."""
         if self.barriers is None:
             self.barriers = deque()
         self.barriers.append((barrier, self.data.sent + self.data.size))
@@ -321,7 +322,7 @@ cdef class Encoder:
         return 0
 
     cdef Lane lane_for(self, str endpoint, size_t size):
-        """Data or bulk, for a message of so many bytes, header included."""
+        """Return data or bulk for a message of so many bytes, header included."""
         cdef object until
         if size > self.max_frame:
             return self.bulk
@@ -333,7 +334,7 @@ cdef class Encoder:
         return self.bulk
 
     cdef int went(self, str endpoint, Lane lane) except -1:
-        """Something to `endpoint` was queued: remember it if that was in bulk."""
+        """Remember that a message to `endpoint` was queued, if the lane is bulk."""
         if lane is self.bulk:
             if len(self.pending) >= MOST_PENDING:
                 self.pending = {
@@ -347,8 +348,8 @@ cdef class Encoder:
     cdef int announce(self, str name, Lane lane) except -1:
         """Queue the name that gets the next number of a lane, and return the number.
 
-        The book is told when everything that uses the number is queued: then nothing
-        of it has to be undone if memory runs out.
+        The book gets the name only after all frames with the number are queued. So the
+        book needs no roll-back if memory runs out.
         """
         cdef bytes text = name.encode("utf-8")
         cdef unsigned char *at
@@ -375,7 +376,7 @@ cdef class Encoder:
         cdef int number
         cdef size_t size = HEADER_BYTES + PyBytes_GET_SIZE(payload)
         if priority == DATA_LANE and size <= self.quick and self.bulk.count == 0:
-            # The hot path: nothing that this could overtake, and nothing is parked.
+            # The hot path: there is nothing to overtake, and nothing is parked.
             number = lane.book.find(endpoint)
             if number >= 0 and (
                 size <= HEADER_BYTES + SMALL_BYTES
@@ -485,8 +486,8 @@ cdef class Encoder:
             )
             if barred:
                 self.bar(lane.sent + mark.size)
-            # If a later step fails, this has what follows to the endpoint wait
-            # without need, until bulk has come as far.
+            # If a later step fails, later messages to the endpoint wait without need
+            # until bulk has reached this position.
             self.went(endpoint, lane)
             if is_new:
                 if lane.book.replaced() is not None:
@@ -500,9 +501,11 @@ cdef class Encoder:
         return 0
 
     cdef bint held_up(self, size_t size, int priority) noexcept:
-        """A call would have to wait for credit in its own lane, with its first frame or
-        a later one: a handler that waits for it, and holds a part of our window, must
-        not."""
+        """Return whether a frame of a call would have to wait for credit in its lane.
+
+        A handler that waits for the call holds a part of our window. So such a call
+        must not wait for credit.
+        """
         cdef Lane lane = self.high
         if self.inner.count:
             return True
@@ -510,7 +513,7 @@ cdef class Encoder:
             lane = self.bulk if size > self.max_frame or self.bulk.count else self.data
             if lane is self.bulk and self.data.credit <= <int64_t>self.data.size:
                 return True
-        # With the headers of further frames, less than a thousandth.
+        # The headers of further frames are less than a thousandth of the size.
         return lane.credit < <int64_t>(lane.size + size + size // 1024)
 
     cdef int reply(self, uint32_t call, bytes payload, bytes block) except -1:
@@ -532,8 +535,8 @@ cdef class Encoder:
         return 0
 
     cdef size_t unread(self) except? 0:
-        """What is queued for a peer that asked for it, but for the large reply that is
-        being sent."""
+        """Return the queued bytes of replies, without the large reply that is being
+        sent."""
         cdef size_t size = self.control.size + self.replies.size
         cdef uint64_t sent = self.bulk_replies.sent
         if self.bulk_replies.count == 0:

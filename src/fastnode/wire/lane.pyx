@@ -1,19 +1,19 @@
-"""Bytes to send, in order: small ones in slabs, large ones where the user left them.
+"""Lane: a queue of bytes to send. Small payloads are copied, large ones are not.
 
-A lane is a queue of segments. Small frames are copied into a slab, one after
-another, and form one segment; a large payload is a segment of its own that refers
-to the user's `bytes` object. Whoever sends takes the front segment, uses its bytes
-and pops it; popping gives slabs back to the pool and references back to Python.
+A lane is a queue of segments. Small frames are copied into a slab, one after another,
+and form one segment. A large payload is a segment of its own that refers to the user's
+`bytes` object. The sender takes the front segment, uses its bytes and pops it. Popping
+gives slabs back to the pool, and drops references to Python objects.
 
-A frame may carry the time that is left of its deadline. That is known only when the
-frame leaves. So the lane remembers where the time is to be written, and whoever sends
-calls `stamp` before it uses a segment.
+A frame may carry the time that is left of its deadline. This time is known only when
+the frame leaves. So the lane remembers where to write the time, and the sender calls
+`stamp` before it uses a segment.
 
-Rules for whoever edits this. Memory may run out in `room`, `wrote`, `copy` and `refer`.
-Each step of `wrote` and `refer` that can fail comes before the first change, so the
-pair `room` and `wrote` queues everything or nothing. `copy` may have queued a part of
-its data when it fails. A frame of several such steps needs a `mark` before its first
-step and `roll_back` when a step fails: half a frame would corrupt the stream.
+Rules for editors of this file. Memory may run out in `room`, `wrote`, `copy` and
+`refer`. Each step of `wrote` and `refer` that can fail comes before the first change,
+so the pair `room` and `wrote` queues everything or nothing. `copy` may have queued a
+part of its data when it fails. A frame of several such steps needs a `mark` before its
+first step and `roll_back` when a step fails: half a frame would corrupt the stream.
 """
 
 cimport cython
