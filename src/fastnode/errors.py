@@ -1,9 +1,9 @@
 """Every error that fastnode raises, and the reasons that travel between peers.
 
-An error answers these questions: which side refused or failed (``side``), why
-(``message``), what to do about it (``hint``), and which peer is concerned (``peer``).
-Two more answers are for programs: what kind of failure it is (``code``), and whether a
-handler may have begun (``begun``). docs/errors.md lists both for every class.
+An error says which side refused or failed (``side``), why (``message``), what the user
+can do (``hint``), and which peer is concerned (``peer``). Two more attributes are for
+programs: ``code`` is the kind of failure, and ``begun`` says whether a handler may have
+begun. docs/errors.md lists both for every class.
 """
 
 from __future__ import annotations
@@ -62,16 +62,16 @@ __all__ = [
 
 
 class Side(Enum):
-    """Which end of a link an error speaks of."""
+    """The end of a link that refused or failed."""
 
     LOCAL = "local"  #: this node refused, or was at fault
     REMOTE = "remote"  #: the peer refused, or was at fault
 
 
 class CloseReason(IntEnum):
-    """Why a link ends, as the code in a GOODBYE frame (docs/wire-format.md).
+    """The reason why a link ends, sent as a code in GOODBYE (docs/wire-format.md).
 
-    Codes below 16 end a link in order; the others refuse or abort it.
+    A code below 16 ends a link in order. Every other code refuses or aborts the link.
     """
 
     SHUTDOWN = 0  #: the node stops
@@ -95,38 +95,38 @@ class CloseReason(IntEnum):
     CLOSE_TIMEOUT = 29  #: the time for an orderly end was over
 
 
-#: Whether the handler of a message or call has begun. "no" is certain: to send the
-#: message once more cannot run its handler twice. "maybe" means that nobody knows.
+#: Whether the handler of a message or call has begun. "no" is certain: a second attempt
+#: cannot run the handler twice. "maybe" means that this node does not know.
 Begun: TypeAlias = Literal["no", "maybe", "yes"]
 
 
 class FastnodeError(Exception):
-    """Base of all errors of fastnode. Errors can be copied and pickled.
+    """Base class of all errors of fastnode.
 
-    Copies and pickles keep all attributes and notes, but no traceback and no
-    ``__cause__``.
+    Errors can be copied and pickled. A copy keeps all attributes and notes. It has no
+    traceback and no ``__cause__``.
 
     Args:
         message: what happened, without the hint.
-        hint: what to do about it; None takes the usual hint of the class.
-        peer: the peer concerned, where known: a `Peer`, or its node name, or its
-            address as text.
-        side: the side that refused or failed, or None where there is only one.
-        begun: whether a handler may have begun; None takes the value of the class.
+        hint: what the user can do. None uses the hint of the class.
+        peer: the peer concerned: a `Peer`, its node name, or its address as text. None
+            if the peer is not known.
+        side: the side that refused or failed. None if only one side takes part.
+        begun: whether a handler may have begun. None uses the value of the class.
 
     Attributes:
         message: what happened, without the hint.
-        peer: as the argument.
-        side: as the argument.
-        code: what kind of failure it is. The names are those of gRPC where the meaning
-            is the same.
-        begun: "no", "maybe" or "yes": whether the handler of the message or call has
-            begun. After "no" it is safe to send the message once more.
+        peer: same as the argument.
+        side: same as the argument.
+        code: the kind of failure. gRPC's names are used where the meaning is the same.
+        begun: whether the handler of the message or call has begun: "no", "maybe" or
+            "yes". After "no" it is safe to send the message again.
     """
 
-    #: What to do about errors of the class that give no hint of their own.
+    #: The hint of an error that has no hint of its own.
     usual_hint: ClassVar[str | None] = None
-    # Defaults, so that an error without its constructor can be shown and copied too.
+    # Copying and pickling make an error without its constructor. These class attributes
+    # are its values until the real ones are set.
     message: str = ""
     peer: Peer | str | None = None
     side: Side | None = None
@@ -153,8 +153,8 @@ class FastnodeError(Exception):
 
     @property
     def hint(self) -> str | None:
-        """What to do about it, or None. An error without a hint of its own has the
-        usual one of its class."""
+        """What the user can do, or None. An error that was made without a hint has the
+        hint of its class."""
         return self._hint or self._advice()
 
     @hint.setter
@@ -163,22 +163,22 @@ class FastnodeError(Exception):
 
     @property
     def summary(self) -> str:
-        """What happened as a full sentence, without the hint."""
+        """The whole description of the error, without the hint."""
         return self.message
 
     def _advice(self) -> str | None:
-        """Return the hint for an error that has none of its own."""
+        """Return the hint of an error that was made without one."""
         return self.usual_hint
 
     def __str__(self) -> str:
         summary, hint = f"{self.summary}", f"{self.hint or ''}"
-        # The message of an error that wraps another one may quote the hint already.
+        # An error that wraps another error may quote its hint already.
         if not hint or summary.endswith(hint) or f"({hint})" in summary:
             return summary
         return f"{summary} ({hint})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Without the constructor: those of subclasses take other arguments.
+        # The constructor is not called, because subclasses have other arguments.
         state = dict(self.__dict__)
         if "__notes__" in state:
             state["__notes__"] = list(state["__notes__"])
@@ -186,15 +186,18 @@ class FastnodeError(Exception):
 
 
 def _restore(cls: type[FastnodeError], args: tuple[object, ...]) -> FastnodeError:
-    """Make an error for `copy` and `pickle`, which then set its attributes."""
+    """Return a new error for `copy` and `pickle`, which set its attributes later."""
     error = cls.__new__(cls)
-    # `OSError`, the base of some errors, leaves this to its constructor.
+    # Some errors derive from `OSError`, whose `__new__` does not set `args`.
     error.args = args
     return error
 
 
 class ConfigError(FastnodeError, ValueError):
-    """An option or argument that cannot work; found before anything is opened."""
+    """An option or argument cannot work.
+
+    The error is raised before fastnode opens a socket or a file for it.
+    """
 
     code = "invalid_argument"
     begun: Begun = "no"
@@ -207,27 +210,30 @@ class SettingsFrozenError(ConfigError):
 
 
 class CertificateError(FastnodeError):
-    """A certificate or pool that cannot be used."""
+    """A certificate or pool cannot be used."""
 
     code = "invalid_argument"
     begun: Begun = "no"
 
 
 class CertificateLoadError(CertificateError):
-    """Certificate, key or pool: unreadable, not PEM, not matching, out of order."""
+    """A certificate, key or pool cannot be loaded.
+
+    It cannot be read, is not PEM, does not match, or is in the wrong order.
+    """
 
 
 class HandshakeError(FastnodeError, ConnectionError):
-    """A connection that did not become a link; subclasses say why.
+    """A connection did not become a link. Subclasses say why.
 
-    No message and no call is sent before the link is up, so no handler has begun.
+    Messages and calls are sent only after the link is up, so no handler has begun.
     """
 
     usual_hint = "the log of the other side says more"
     code = "unavailable"
     begun: Begun = "no"
     close_reason = CloseReason.REFUSED
-    #: False where the connection just ended and nobody said why.
+    #: False if the connection ended and the peer gave no reason.
     told = True
 
 
@@ -246,7 +252,7 @@ class UnknownAuthority(HandshakeError):
 
 
 class CertificateExpired(HandshakeError):
-    """A certificate in the chain is past its end, or before its beginning."""
+    """A certificate in the chain has expired or is not valid yet."""
 
     code = "unauthenticated"
     close_reason = CloseReason.CERTIFICATE_EXPIRED
@@ -259,9 +265,9 @@ class CertificateRevoked(HandshakeError):
 
 
 class RevocationListExpired(HandshakeError):
-    """A CRL is out of date, so nobody of its issuer can be judged.
+    """A CRL is out of date, so no certificate of its issuer can be checked.
 
-    A fault of the side that refuses, not of the peer.
+    The side that refuses is at fault, not its peer.
     """
 
     code = "failed_precondition"
@@ -275,8 +281,8 @@ class HostnameMismatch(HandshakeError):
 
 
 class PeerNameMismatch(HandshakeError):
-    """The peer used a node name that its certificate does not cover, or another
-    name than the one that was dialed."""
+    """The peer used a node name that its certificate does not cover, or a name that
+    differs from the name that was dialed."""
 
     code = "unauthenticated"
     close_reason = CloseReason.PEER_NAME_MISMATCH
@@ -290,15 +296,17 @@ class NotAuthorized(HandshakeError):
 
 
 class HandshakeTimeout(HandshakeError, TimeoutError):
-    """TLS and HELLO together took longer than `handshake_timeout`."""
+    """The TLS handshake and HELLO together took longer than `handshake_timeout`."""
 
     code = "deadline_exceeded"
     close_reason = CloseReason.HANDSHAKE_TIMEOUT
 
 
 class TooManyConnections(HandshakeError):
-    """An acceptor has no room for the connection: `max_links`, `max_links_per_peer`,
-    or too many connections that wait for their handshakes.
+    """An acceptor has no room for the connection.
+
+    `max_links` or `max_links_per_peer` is reached, or too many connections wait for
+    their handshakes.
 
     Attributes:
         retry_after: seconds after which the dialer should try again.
@@ -308,15 +316,15 @@ class TooManyConnections(HandshakeError):
     begun: Begun = "no"
     usual_hint = "try again in 1 s; or raise the limit of the acceptor"
     close_reason = CloseReason.TOO_MANY_LINKS
-    #: An acceptor makes some 500 handshakes in that time.
+    #: An acceptor completes about 500 handshakes in this time.
     retry_after: float = 1.0
 
 
 class LinkClosed(FastnodeError, ConnectionError):
-    """The link was closed in order, by either side.
+    """One of the two sides closed the link in order.
 
-    `begun` is "no" if the message or call was not queued any more, or if the peer
-    closed the link in order and had not begun the call.
+    `begun` is "no" if the message or call was not queued because the link had ended, or
+    if the peer closed the link in order and had not begun the call.
     """
 
     usual_hint = "connect again to go on"
@@ -324,28 +332,28 @@ class LinkClosed(FastnodeError, ConnectionError):
 
 
 class LinkLost(LinkClosed):
-    """The link ended without a goodbye: reset, truncated, timed out, killed.
+    """The link ended without GOODBYE: it was reset or cut, or the peer was silent.
 
-    What had been sent may have arrived or not.
+    Messages that were sent before may or may not have arrived.
     """
 
     usual_hint = "connect again to go on; the log of the other side may say why"
 
 
 class ProtocolError(FastnodeError):
-    """The peer sent what the wire format does not allow; its link has ended."""
+    """The peer violated the wire format, so its link has ended."""
 
     usual_hint = "the peer is faulty, hostile, or of an incompatible version"
     code = "internal"
 
 
 class CallTimeout(FastnodeError, TimeoutError):
-    """What was asked for did not happen in time.
+    """A call or another operation did not finish in time.
 
     The handler may have run, unless `begun` is "no".
 
     Attributes:
-        timeout: the seconds that were given, or None where they are not known.
+        timeout: the timeout that was given, in seconds, or None if it is not known.
     """
 
     usual_hint = "allow more time"
@@ -371,24 +379,24 @@ class CallTimeout(FastnodeError, TimeoutError):
         return f"the handler may have run; {self.usual_hint}"
 
 
-#: What the code of a `CallError` may be. MAX_CODE_BYTES bounds its length.
+#: The form of the code of a `CallError`. MAX_CODE_BYTES bounds its length.
 CODE_OF_ERROR: Final = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
 
 
 class CallError(FastnodeError):
-    """An error that a handler raises, to tell its caller more than a text.
+    """An error that a handler raises to send its caller a code and details.
 
-    It arrives at the caller as a `RemoteError` with the same code, message and details.
+    The caller gets a `RemoteError` with the same code, message and details.
 
     Args:
-        code: what the caller's program can tell apart, 1 to 64 characters of ``a-z``,
-            ``0-9``, ``_``, ``.`` and ``-``. The first one is a letter. It may be one
-            of gRPC's names.
-        message: for people.
-        details: for the caller's program, at most 16 KiB.
+        code: the kind of failure, for the caller's program: 1 to 64 characters of
+            ``a-z``, ``0-9``, ``_``, ``.`` and ``-``, beginning with a letter. It may
+            be one of gRPC's names.
+        message: a text for people.
+        details: bytes for the caller's program, at most 16 KiB.
 
     Raises:
-        ConfigError: an argument cannot travel.
+        ConfigError: an argument has the wrong type or is too long.
     """
 
     begun: Begun = "yes"
@@ -441,20 +449,22 @@ class CallError(FastnodeError):
 
 
 class RemoteError(FastnodeError):
-    """The remote handler raised. `begun` is always "yes", whatever the code says.
+    """The remote handler raised an exception.
+
+    `begun` is "yes" for every code.
 
     Args:
-        type_name: the name of the exception's class there, or "" where it is unknown.
-        message: the text of the exception; never a traceback.
-        code: of the `CallError` that the handler raised. Every other exception has the
-            code "internal".
-        details: of the `CallError`.
+        type_name: the class name of the remote exception, or "" if it is unknown.
+        message: the text of the exception, never a traceback.
+        code: the code of the `CallError` that the handler raised. Every other exception
+            has the code "internal".
+        details: the details of the `CallError`.
 
     Attributes:
-        type_name: as the argument.
-        message: as the argument.
-        code: as the argument.
-        details: as the argument.
+        type_name: same as the argument.
+        message: same as the argument.
+        code: same as the argument.
+        details: same as the argument.
     """
 
     usual_hint = "the node that runs the handler knows more"
@@ -486,7 +496,7 @@ class RemoteError(FastnodeError):
 
     @property
     def summary(self) -> str:
-        """What the handler raised, and the message."""
+        """The name or code of the remote exception, and the message."""
         what = self.type_name if self.code == "internal" else self.code
         said = f"the remote handler raised {what or 'an exception'}"
         return f"{said}: {self.message}" if self.message else said
@@ -498,7 +508,10 @@ class RemoteError(FastnodeError):
 
 
 class Busy(FastnodeError):
-    """The receiver refused at once, because too much waits there. Nothing was begun."""
+    """The receiver refused the call at once, because too many messages and calls wait.
+
+    The handler has not begun.
+    """
 
     usual_hint = "try again after a pause that grows each time, or add capacity there"
     code = "resource_exhausted"
@@ -516,7 +529,7 @@ class NoSuchEndpoint(FastnodeError):
 class MessageTooLarge(FastnodeError):
     """A payload is larger than `max_message_size` of this node or of the peer.
 
-    `begun` is "yes" if the payload is a reply: the handler has returned it.
+    `begun` is "yes" if the payload is a reply, because the handler has returned it.
     """
 
     usual_hint = "raise max_message_size on both nodes, or send it in parts"
@@ -525,7 +538,7 @@ class MessageTooLarge(FastnodeError):
 
 
 class SendQueueFull(FastnodeError):
-    """The link's queue is at its hard limit; nothing was queued."""
+    """The send queue of the link is full, so the message was not queued."""
 
     usual_hint = "await link.drain(), or send with Node.send, which waits for room"
     code = "resource_exhausted"
@@ -533,7 +546,7 @@ class SendQueueFull(FastnodeError):
 
 
 class NoRoute(FastnodeError, ConnectionError):
-    """No address is known for a node, or none of those known could be reached."""
+    """No address is known for a node, or no known address could be reached."""
 
     usual_hint = "is it running, and is the route or the resolver right?"
     code = "unavailable"
@@ -541,8 +554,10 @@ class NoRoute(FastnodeError, ConnectionError):
 
 
 class NoInstance(NoRoute):
-    """No instance of a service can take the call: the discovery names none, or every
-    dial has failed."""
+    """No instance of a service can take the call.
+
+    The discovery names no instance, or every dial has failed.
+    """
 
     usual_hint = (
         "does the discovery name the right targets, and do their certificates belong "
@@ -551,7 +566,7 @@ class NoInstance(NoRoute):
 
 
 class OutOfResources(FastnodeError):
-    """This process, or this machine, has no descriptors or no memory left."""
+    """This process or machine has no file descriptors or no memory left."""
 
     usual_hint = (
         "raise the limit of open files (ulimit -n), or close what is not needed; then "
@@ -561,25 +576,25 @@ class OutOfResources(FastnodeError):
     begun: Begun = "no"
 
 
-#: Errors of the system that say that there are no descriptors or no memory left.
+#: System errors which mean that no file descriptors or no memory are left.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def is_exhaustion(error: BaseException) -> bool:
-    """Whether an error says that this machine has no resources left."""
+    """Return whether an error says that this machine has no resources left."""
     return isinstance(error, OutOfResources) or (
         isinstance(error, OSError) and error.errno in _EXHAUSTED
     )
 
 
 def out_of_resources(what: str, error: OSError) -> OutOfResources:
-    """Return the error for something that failed by an exhausted resource."""
+    """Return the error for an operation that failed because a resource is exhausted."""
     text = os.strerror(error.errno or 0)
     return OutOfResources(f"{what}: {text}", side=Side.LOCAL)
 
 
 class WorkerFailed(FastnodeError):
-    """A worker process did not come up; its traceback, if there is one, is a note."""
+    """A worker process did not start. Its traceback, if there is one, is a note."""
 
     usual_hint = "the log and standard error of the worker say more"
     code = "unavailable"
@@ -587,7 +602,7 @@ class WorkerFailed(FastnodeError):
 
 
 class DuplicateLink(HandshakeError):
-    """The peer keeps another link between the two nodes; never raised to users."""
+    """The peer keeps another link between the two nodes. Users never get this error."""
 
     code = "already_exists"
     close_reason = CloseReason.DUPLICATE_LINK
@@ -598,18 +613,21 @@ class DialedItself(PeerNameMismatch):
 
 
 class TooManyHandshakes(TooManyConnections):
-    """An acceptor dropped the connection to make room for another. Acceptors count and
-    log it under this name; the dialer gets `TooManyConnections`."""
+    """An acceptor dropped the connection to make room for another one.
+
+    Acceptors count and log the drop under this name. The dialer gets
+    `TooManyConnections`.
+    """
 
 
 class DialGivenUp(HandshakeError):
-    """We dialed and want the link no more; never raised to users."""
+    """This node dialed and does not want the link any more. Users never get it."""
 
     code = "cancelled"
 
 
 def no_timeout(timeout: object) -> ConfigError:
-    """For a timeout below 0, or none at all."""
+    """Return the error for a timeout that is negative or not a number."""
     return ConfigError(
         f"timeout is {timeout!r}", hint="seconds, from 0; None waits without an end"
     )
@@ -624,13 +642,15 @@ _Error = TypeVar("_Error", bound=FastnodeError)
 
 
 def renewed(error: _Error, *, begun: Begun | None = None) -> _Error:
-    """Return a copy of an error, for each place that raises it.
+    """Return a copy of an error.
 
-    Copies do not share their tracebacks.
+    Each place that raises the error needs a copy, because raising changes the
+    traceback.
 
     Args:
-        begun: whether a handler may have begun, where the place that raises the copy
-            knows more than the error; None keeps what the error says.
+        error: the error to copy.
+        begun: a new value of `begun`, if the caller knows more than the error. None
+            keeps the value of the error.
     """
     again = copy.copy(error)
     again.__cause__ = error.__cause__
@@ -658,7 +678,7 @@ _HANDSHAKE_ERRORS: dict[int, type[HandshakeError]] = {
 def refusal_from_wire(
     code: int, text: str, hint: str = "", *, peer: Peer | str | None = None
 ) -> HandshakeError | ProtocolError:
-    """The error to raise for a GOODBYE that refused us before the link was up."""
+    """Return the error for a GOODBYE that came before the link was up."""
     advice = hint or HandshakeError.usual_hint
     if code == CloseReason.PROTOCOL_ERROR:
         return ProtocolError(
@@ -675,8 +695,9 @@ def refusal_from_wire(
         side=Side.REMOTE,
         hint=advice,
     )
-    with suppress(ValueError):  # codes of later versions
+    with suppress(ValueError):  # a later version may have more codes
         error.close_reason = CloseReason(code)
-    # In order: it stops, or only looked.
+    # A code below PROTOCOL_ERROR is no refusal: the peer stops, or only tested the
+    # connection.
     error.told = refused
     return error

@@ -395,6 +395,9 @@ RETRY_BUDGET_SHARE: Final = 0.1
 RETRY_BUDGET_PER_SECOND: Final = 10.0
 #: Dials of one service that are under way at once.
 SERVICE_DIALS: Final = 8
+#: How long calls with a key, and broadcasts, wait for targets that do not answer, after
+#: the first answer of the discovery. Then those instances count that are linked.
+SETTLE_SECONDS: Final = 1.0
 #: A link with an instance that the discovery does not name any more is closed after so
 #: long. A wrong answer that is corrected soon costs no links then.
 FORGET_SECONDS: Final = 10.0

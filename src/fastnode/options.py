@@ -1,4 +1,7 @@
-"""Options: frozen, checked when made."""
+"""The options of nodes, networks and acceptors.
+
+They are frozen dataclasses, and they are checked when they are made.
+"""
 
 from __future__ import annotations
 
@@ -38,45 +41,48 @@ __all__ = [
     "check_plain",
 ]
 
-#: Says whether a peer whose certificate and name are in order may have a link.
+#: Decides whether a peer may have a link. Its certificate and name are valid already.
 Authorize: TypeAlias = "Callable[[Peer], bool | Awaitable[bool]]"
-#: Hears of connections to an acceptor that did not become links.
+#: Is called for each connection to an acceptor that did not become a link.
 OnRefused: TypeAlias = "Callable[[Refusal], object]"
-#: Hears of links that come up, and of those that go down with the reason.
+#: Are called for each link that comes up, and for each link that goes down.
 OnLinkUp: TypeAlias = "Callable[[Link], object]"
 OnLinkDown: TypeAlias = "Callable[[Link, FastnodeError], object]"
 
 
-#: What is sent with "high" overtakes what is queued with "normal".
+#: A message with "high" overtakes queued messages with "normal".
 Priority: TypeAlias = Literal["normal", "high"]
-#: What becomes of links whose peer would be refused today.
+#: What happens to a link whose peer would be refused today.
 Recheck: TypeAlias = Literal["keep", "close"]
 
 
 class Listener(Protocol):
-    """Where an acceptor has its connections from: a listening `socket.socket`, or what
-    behaves like one. The acceptor makes it non-blocking, and closes it."""
+    """The source of an acceptor's connections.
+
+    A listening `socket.socket`, or an object with the same methods. The acceptor makes
+    it non-blocking, and closes it.
+    """
 
     def setblocking(self, flag: bool, /) -> None:
-        """As a socket's; always called with False."""
+        """Make the listener non-blocking. It is always called with False."""
 
     def getsockname(self) -> Any:
-        """Host and port, which are the acceptor's address."""
+        """Return the host and port, which become the acceptor's address."""
 
     def fileno(self) -> int:
-        """Becomes readable when there is a connection to accept."""
+        """Return a descriptor that is readable when a connection can be accepted."""
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """A connection, and the address of its peer.
+        """Return a connection and the address of its peer.
 
         Raises:
-            BlockingIOError: there is none now.
-            EOFError: there will be none any more.
-            OSError: as of a socket.
+            BlockingIOError: no connection waits now.
+            EOFError: no further connection will come.
+            OSError: for the same reasons as `socket.socket.accept`.
         """
 
     def close(self) -> None:
-        """No connection is accepted any more."""
+        """Stop accepting connections."""
 
 
 class Resolver(Protocol):
@@ -102,7 +108,7 @@ def _check_count(what: str, value: int, least: int, most: int) -> None:
 
 
 def _check_manager(what: str, value: object) -> None:
-    # Not by its class, which would be loaded for it, with cryptography.
+    # `isinstance` would have to load the class, and cryptography with it.
     if value is not None and not hasattr(value, "server_context"):
         raise ConfigError(
             f"{what} is a CertManager or CertAuthManager, not {type(value).__name__}",
@@ -112,7 +118,7 @@ def _check_manager(what: str, value: object) -> None:
 
 
 def _sequence(what: str, given: object, of: str) -> tuple[Any, ...]:
-    # By the name of the class: Route is of a higher rank than this file.
+    # The name of the class is compared, because Route has a higher rank than this file.
     found = tuple(given) if isinstance(given, Iterable) else (None,)
     for each in found:
         if of not in (cls.__name__ for cls in type(each).__mro__):
@@ -129,8 +135,11 @@ def _check_callable(what: str, value: object) -> None:
 
 
 def check_plain(what: str, value: object) -> None:
-    """Raise `ConfigError` unless `value` is None or a plain function. Nobody would wait
-    for what an ``async def`` returns."""
+    """Raise `ConfigError` unless `value` is None or a plain function.
+
+    The caller of `value` does not await the result, so an ``async def`` function would
+    not run.
+    """
     _check_callable(what, value)
     call = getattr_static(type(value), "__call__", None)
     if iscoroutinefunction(value) or iscoroutinefunction(call):
@@ -141,7 +150,7 @@ def check_plain(what: str, value: object) -> None:
 
 
 def _advertised(what: str, address: object) -> tuple[str, int]:
-    """Return a host and a port, checked; port 0 is one."""
+    """Return the host and the port after checking them. Port 0 is allowed."""
     if not isinstance(address, (tuple, list)) or len(address) != 2:
         raise ConfigError(
             f"{what} is {address!r}", hint='write advertise=("203.0.113.7", 15000)'
@@ -176,33 +185,37 @@ class AcceptorOptions:
     """One listening address of a node.
 
     Attributes:
-        host: host or address to listen on; None means the node name's host.
-        port: first port to try; 0 takes any free one.
-        port_range: how many ports to try, upward from `port`.
-        cert_manager: certificate and trust of this acceptor; None means the node's.
-        insecure_skip_verify: ask dialers for no certificate, whatever the manager
-            says. None means the node's value.
-        max_links: links that this acceptor holds at once; those that were admitted and
-            are about to come up count.
-        max_links_per_peer: the same for peers with one certificate identity: the
+        host: host or address to listen on. None means the host of the node name.
+        port: first port to try. 0 takes any free port.
+        port_range: number of ports to try, upward from `port`.
+        cert_manager: certificate and trust of this acceptor. None means those of the
+            node.
+        insecure_skip_verify: whether dialers are asked for no certificate, even if the
+            manager asks for one. None means the value of the node.
+        max_links: largest number of links of this acceptor. Links that were admitted
+            and are about to come up count too.
+        max_links_per_peer: largest number of links of one certificate identity: the
             issuer, subject and SANs of a verified certificate, or one certificate
             that was not verified. None means a quarter of `max_links`.
-        max_pending: connections that have not sent their first TLS record, or wait for
-            their handshake. They take a quarter of the process's file descriptors at
-            most. Beyond it the oldest connection of the address that has the most is
-            told to try again later.
-        max_handshakes: TLS handshakes under way at once. Beyond it connections wait,
-            and handshakes that have stalled make room for them.
-        max_handshakes_per_address: the same from one IPv4 address or IPv6 /64 network.
-            An IPv4 address counts as such behind a dual-stack listener too.
+        max_pending: largest number of connections that have not sent their first TLS
+            record, or wait for their handshake. They use at most a quarter of the
+            process's file descriptors. Above this number, the acceptor finds the
+            address with the most connections, and tells the oldest of them to try
+            again later.
+        max_handshakes: largest number of TLS handshakes at the same time. Further
+            connections wait, and stalled handshakes make room for them.
+        max_handshakes_per_address: the same bound for one IPv4 address or one IPv6 /64
+            network. With a dual-stack listener, an IPv4 peer counts by its IPv4
+            address.
         on_refused: called with a `Refusal` for each connection that did not become a
-            link; None means the node's.
-        listener: a listening socket to use, instead of one at `host` and `port`. It
-            belongs to the acceptor from then on, which closes it.
-        advertise: host and port that a discovery announces, where peers reach the
-            acceptor at another address than its own: behind NAT, or in a container.
-            Port 0 stands for the port that it listens on. None announces its own
-            address; for a host such as ``0.0.0.0`` that is the host of the node name.
+            link. None means the function of the node.
+        listener: a listening socket to use instead of one at `host` and `port`. The
+            acceptor owns the socket from then on, and closes it.
+        advertise: host and port that a discovery announces. Set it if peers reach the
+            acceptor at another address than its own, for example behind NAT or in a
+            container. Port 0 stands for the port that the acceptor listens on. None
+            announces the acceptor's own address. For a host such as ``0.0.0.0`` the
+            host of the node name takes its place.
     """
 
     host: str | None = None
@@ -252,49 +265,52 @@ class NetworkOptions:
     """How a node listens, dials and judges its peers.
 
     Attributes:
-        acceptors: what to listen on; empty for a node that only dials.
+        acceptors: the addresses to listen on. Empty for a node that only dials.
         routes: where peers are; see `Route`.
-        resolver: asked for addresses where no route matches; has `handshake_timeout`.
+        resolver: finds addresses if no route matches. It has `handshake_timeout`
+            seconds to do so.
         discovery: finds the instances of services. If it can announce, the node is
             announced while it is ready, as an instance of the service that its name
             says (the part before the @). See `fastnode.discovery`.
-        insecure_skip_verify: do not verify the certificates of peers. Dangerous:
-            anyone in between can read and change everything.
-        plaintext: no TLS at all. Dangerous in the same way.
-        verify_peer_name: a peer may only use a node name its certificate covers.
+        insecure_skip_verify: whether the certificates of peers are not verified.
+            Dangerous: anyone on the network path can read and change everything.
+        plaintext: whether the node works without TLS. Dangerous in the same way.
+        verify_peer_name: whether a peer may only use a node name that its certificate
+            covers.
         groups: names of the key-exchange groups to offer and accept, best first: for
             example ``["X25519", "P-256"]``. None takes X25519MLKEM768 where the TLS
             library has it, X25519, P-256 and P-384. Finite-field groups are refused.
-        recheck: what becomes of links that are up when trust or a revocation list of
-            their cert manager changes, and when a certificate that their peer showed
-            expires. ``"keep"``: they stay. ``"close"``: peers are verified again by the
-            rules of that moment, and links whose peer would be refused are closed.
-            `authorize` is not asked again.
-        authorize: asked about each peer after its certificate and name were found in
-            order; refuses by returning anything but True, or by raising.
+        recheck: what happens to links that are up when trust or a revocation list of
+            their cert manager changes, and when a certificate of their peer expires.
+            ``"keep"``: the links stay. ``"close"``: the node verifies the peers again,
+            by the rules of that moment. It closes the links whose peer would be
+            refused. `authorize` is not called again.
+        authorize: called with each peer after its certificate and name were found
+            valid. It refuses the peer if it raises or returns anything but True.
         on_refused: called with a `Refusal` for each connection to an acceptor that did
-            not become a link; a plain function, what it raises is logged.
+            not become a link. It must be a plain function. Its exceptions are logged.
         on_link_up: called with each `Link` that comes up; see `Node.on_link_up`.
-        on_link_down: called with each `Link` that goes down and the reason.
-        max_message_size: largest payload, bytes, in either direction.
-        handshake_timeout: seconds for TLS and HELLO together; where several addresses
-            are tried, for each of them.
+        on_link_down: called with each `Link` that goes down, and with the reason.
+        max_message_size: largest payload in either direction, in bytes.
+        handshake_timeout: seconds for the TLS handshake and HELLO together. Each
+            address that is tried has so many seconds.
         keepalive_interval: seconds of silence after which a link is probed; after
-            three of them it is lost. A link has the smaller one of its two sides.
-        slow_callback_seconds: a handler or hook that blocks the loop for so long is
-            warned about, by name; None: none is.
-        busy_poll: seconds that the loop does without sleep while the reply of a call is
-            expected; 0: it sleeps at once. It rests where others want the processor,
-            and for peers that take longer.
-        window: bytes that a peer may have under way to this node on one link, in each
+            three of them it is lost. A link uses the smaller value of its two sides.
+        slow_callback_seconds: seconds that a handler or hook may block the loop. The
+            node logs a warning with the name of a slower one. None disables the
+            warning.
+        busy_poll: seconds that the loop polls without sleep while it expects the reply
+            of a call. 0: the loop sleeps at once. The loop does not poll while other
+            programs need the processor, or if the peer usually takes longer.
+        window: bytes that a peer may have in flight to this node on one link, in each
             lane. The lanes of large messages and of large replies begin with 512 KiB
             at most.
-        max_window: bytes up to which windows grow where the round trip is long.
+        max_window: bytes to which windows can grow when the round trip is long.
         high_water, low_water: `drain` waits while more than `high_water` bytes are
-            queued on its link, and goes on when `low_water` or less are queued.
+            queued on its link. It returns when `low_water` or fewer bytes are queued.
         max_queued: queued bytes of one link above which `send` raises.
-        max_node_queued: queued bytes of all links above which `send` raises. While more
-            than 3/4 of it are queued, `drain` waits.
+        max_node_queued: queued bytes of all links above which `send` raises. `drain`
+            waits while more than 3/4 of this number are queued.
     """
 
     acceptors: Sequence[AcceptorOptions] = field(
@@ -364,42 +380,45 @@ class NetworkOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOptions:
-    """What a node is made of.
+    """The options of a node.
 
     Attributes:
-        cert_manager: the node's certificate and trust. Without one, a node starts
-            only with ``NetworkOptions(plaintext=True)``.
-        network: how it listens, dials and judges.
-        shutdown_timeout: seconds that `Node.stop` gives links to end in order. What is
-            not done by then is cut off, which takes a few seconds at most.
-        leave_grace: seconds that `Node.stop` goes on serving after it has told its
-            peers that it stops. It ends earlier when all peers have turned away. It is
-            a part of `shutdown_timeout`, and takes at most half of it. 0: peers are not
-            told, and links are closed at once.
-        max_waiting: while so many messages and calls wait at endpoints that have a
-            `concurrency`, all endpoints of the node together, a further call that would
-            have to wait is refused with `Busy`. None: no bound.
-        shed_above: seconds. While the event loop is later than that, every call is
-            refused with `Busy`, before its handler begins. None: no call is. Neither
-            bound refuses calls of peers' handlers, or messages without confirmation.
-        renew_links: what becomes of links that are up when the certificate of their
+        cert_manager: the node's certificate and trust. Without a cert manager, a node
+            starts only with ``NetworkOptions(plaintext=True)``.
+        network: how the node listens, dials and verifies its peers.
+        shutdown_timeout: seconds that `Node.stop` gives links to end in order. Then the
+            node cuts the remaining links, which takes at most a few seconds.
+        leave_grace: seconds that `Node.stop` continues to serve after it has told its
+            peers that it stops. The time ends earlier when no peer uses the node any
+            more. It is a part of `shutdown_timeout`, and takes at most half of it. 0:
+            peers are not told, and links are closed at once.
+        max_waiting: number of messages and calls that may wait at all endpoints with a
+            `concurrency` together. Above it, a call that would have to wait is refused
+            with `Busy`. None: no bound.
+        shed_above: seconds that the event loop may be late. While the loop is later,
+            every call is refused with `Busy` before its handler begins. None: no bound.
+            Neither this bound nor `max_waiting` refuses calls of peers' handlers, or
+            messages without confirmation.
+        renew_links: what happens to links that are up when the certificate of their
             cert manager is replaced (`CertManager.update`, `CertManager.watch`).
-            "keep": they keep the old certificate. "reconnect": this node replaces them
-            by links with the new certificate, one by one, at random times of up to a
-            minute, as `Node.reconnect` does.
-        max_link_age: seconds. A link that is nearly as old is replaced in the same way,
-            so that both sides verify each other again. None: links last. A link that
-            cannot be replaced stays up, and a later attempt follows.
-        ready: whether the node is ready as soon as it is up. False: it is not ready
-            before `Node.set_ready` says so.
+            "keep": the links keep the old certificate. "reconnect": this node replaces
+            them one by one by links with the new certificate, as `Node.reconnect`
+            does. It does so at random times within a minute.
+        max_link_age: largest age of a link in seconds. A link is replaced in the same
+            way shortly before this age, so that both sides verify each other again.
+            None: no bound. A link that cannot be replaced stays up, and the node tries
+            again later.
+        ready: whether the node is ready as soon as it is up. False: the node becomes
+            ready when `Node.set_ready` is called.
         group: 8 random bytes that the nodes of a group share. These nodes run under one
-            name at the same time, and `WorkerGroup` sets it for its workers. When a
-            peer has a link with one node of the group and another one connects, the
-            peer knows that this is no restart, and does not probe the first link.
-            None: this node is in no group. It may share its name nevertheless.
-        group_size: how many nodes the group has behind one address. A service of a peer
-            keeps a link with each of them. `WorkerGroup` sets it for its workers. None:
-            peers are not told.
+            name at the same time. `WorkerGroup` sets this option for its workers. If a
+            peer has a link with one node of the group and another node connects, the
+            peer knows that the first node did not restart. So it does not probe the
+            first link. None: this node is in no group. Other nodes may still have the
+            same name.
+        group_size: number of nodes that the group has behind one address. A service of
+            a peer keeps a link with each of them. `WorkerGroup` sets this option for
+            its workers. None: peers are not told a number.
     """
 
     cert_manager: CertManager | None = None

@@ -72,8 +72,13 @@ def set_up(folder: Path, node: Node) -> None:
         with mine.open("ab") as file:
             file.write(message.payload + b"\n")
 
+    async def stop(message: Message) -> bytes:
+        await node.stop()
+        return str(os.getpid()).encode()
+
     node.handler("who")(lambda message: str(os.getpid()).encode())
     node.handler("keep")(keep)
+    node.handler("stop")(stop)
 
 
 def kept(folder: Path) -> list[bytes]:

@@ -59,7 +59,9 @@ class Application:
 
     @asynccontextmanager
     async def setup(self, node: Node) -> AsyncIterator[None]:
-        for handler in (self.work, self.wait, self.end, self.ready, self.block):
+        for handler in (
+            self.work, self.wait, self.end, self.stop, self.ready, self.block
+        ):  # fmt: skip
             node.handler(handler.__name__)(handler)
         self._node = node
         say("listens on {}:{}".format(*node.acceptors[0].address))
@@ -89,6 +91,10 @@ class Application:
 
     async def end(self, message: Message) -> None:
         raise SystemExit(7)
+
+    async def stop(self, message: Message) -> bytes:
+        await self._node.stop()
+        return b"stops"
 
     async def ready(self, message: Message) -> None:
         self._node.set_ready(message.payload == b"yes")

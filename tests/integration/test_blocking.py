@@ -216,7 +216,7 @@ async def test_errors_are_raised_where_the_call_is() -> None:
             told = place(RemoteError, lambda: client.call(B, "fail", b"x"))
             assert "KeyError" in told
             assert "in <lambda>" in told  # where it was called
-            assert "node.py" in told  # and where it came from
+            assert "calling.py" in told  # and where it came from
             place(NoSuchEndpoint, lambda: client.call(B, "none", b""))
             place(MessageTooLarge, lambda: client.send(B, "echo", bytes(1001)))
             place(ConfigError, lambda: client.call("no name", "echo", b""))

@@ -273,7 +273,8 @@ def test_listen_stops_gracefully(name: str, certs: Path) -> None:
         assert (status, errors) == (0, f"1 message, 5 bytes sent to {ORDERS}\n")
         status, out, errors = ended(process, signal.Signals[name])
     assert (status, out) == (0, [f"{ME} -> print: hello"])
-    assert errors.endswith("stopping\n")
+    # The log may say more of it: how the health of the node changes.
+    assert "stopping" in errors.splitlines()
     assert "Traceback" not in errors
 
 

@@ -31,6 +31,9 @@ from helpers.command import (
 from helpers.pki import authority
 from helpers.python_words import PYTHON
 
+# Each test starts programs.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -225,7 +228,7 @@ def test_completion_knows_commands_and_options() -> None:
     [
         (["pnig"], "Did you mean ping?"),
         (["ca", "isue"], "Did you mean issue?"),
-        (["x"], "The commands are ca, call, check, demo, listen, ping, send"),
+        (["x"], "The commands are ca, call, check, demo, health, listen, ping, send"),
         (["ping", ORDERS, "--cuont", "3"], "--count"),
         (["ca", "init", "x", "--dayz", "3"], "--days"),
         (["--dir", "certs", "ping", ORDERS], "'--dir' here. Give it after the command"),

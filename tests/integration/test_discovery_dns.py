@@ -26,7 +26,7 @@ from fastnode.discovery.watch import Watch
 from helpers.dns_server import DnsServer, needs_dnsmasq
 from helpers.nodes import WAIT_SECONDS, until
 
-pytestmark = needs_dnsmasq
+pytestmark = [needs_dnsmasq, pytest.mark.long]
 
 
 @pytest_asyncio.fixture

@@ -34,7 +34,7 @@ from helpers.etcd_server import EtcdServer, make_cluster, needs_etcd
 from helpers.nodes import WAIT_SECONDS, until
 from helpers.pki import authority, certificate, pool
 
-pytestmark = needs_etcd
+pytestmark = [needs_etcd, pytest.mark.long]
 
 ONE, TWO = Target("127.0.0.1", 15001), Target("127.0.0.1", 15002)
 #: An endpoint that nobody serves.

@@ -7,7 +7,6 @@ import fcntl
 import json
 import logging
 import os
-import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -166,19 +165,38 @@ async def test_a_forked_child_leaves_the_file_to_its_parent(directory: Path) -> 
 # --- files that are not as they should be ---------------------------------------------
 
 
-async def test_a_file_or_directory_that_is_removed_is_written_again(
+async def test_a_file_that_is_removed_is_written_again(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     discovery = LocalDiscovery(directory)
     watch = discovery.watch("billing")
     async with discovery.announce(FakeNode.at("billing", ONE), ["billing"]):
         assert await next_set(watch) == (ONE,)
-        shutil.rmtree(directory)
+        (file,) = files_in(directory)
         with caplog.at_level(logging.WARNING, "fastnode.discovery"):
+            file.unlink()
             assert await next_set(watch) == ()
             assert await next_set(watch) == (ONE,)
         assert "was missing, and is written again" in caplog.text
     assert await next_set(watch) == ()
+    await watch.aclose()
+
+
+def move_away(directory: Path) -> None:
+    directory.rename(directory.with_name("gone"))
+
+
+async def test_a_directory_that_is_removed_says_nothing(directory: Path) -> None:
+    """Nodes write their files into a new directory. Until then the last set stays."""
+    discovery = LocalDiscovery(directory)
+    watch = discovery.watch("billing")
+    async with discovery.announce(FakeNode.at("billing", ONE), ["billing"]):
+        assert await next_set(watch) == (ONE,)
+        move_away(directory)
+        further = asyncio.create_task(next_set(watch))
+        await until(lambda: directory.exists() and files_in(directory))
+        async with discovery.announce(FakeNode.at("billing", TWO), ["billing"]):
+            assert await further == (ONE, TWO)
     await watch.aclose()
 
 

@@ -25,6 +25,7 @@ from integration.test_examples import README, block
 from integration.test_succession import serial
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.0/8 is Linux's"),
     pytest.mark.one_loop,
 ]

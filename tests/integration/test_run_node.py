@@ -263,6 +263,15 @@ async def test_a_handler_that_exits(folder: Path) -> None:
     assert "cleans up, stopped, 0 links" in program.lines
 
 
+async def test_a_program_that_stops_its_node(folder: Path) -> None:
+    """The program ends with its node. Otherwise it would live on and serve nobody."""
+    async with started(folder) as program, client(folder, program) as node:
+        assert await node.call(NAME, "stop", b"", timeout=WAIT_SECONDS) == b"stops"
+        assert await program.ended() == 0
+    assert "cleans up, stopped, 0 links" in program.lines
+    assert program.lines[-1] == "returned"
+
+
 async def test_options_without_a_function(folder: Path) -> None:
     async with started(folder, "options") as program:
         await program.said("listens on ")

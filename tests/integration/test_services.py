@@ -350,7 +350,7 @@ async def test_what_other_instances_would_refuse_too_is_not_sent_again() -> None
         with pytest.raises(TypeError):
             await service.call("count", "text")  # type: ignore[arg-type]
         assert service.stats.retries == 0
-        assert service.stats.failures == 1
+        assert service.stats.failures == 2
 
 
 async def test_the_budget_bounds_retries() -> None:

@@ -124,6 +124,11 @@ async def test_links_spread_and_a_crash_is_nobody_elses(folder: Path) -> None:
             await until(lambda: ended not in pids(group))
             assert ended not in await whom(nodes)
 
+            # A worker whose application stops its node would serve nobody.
+            reply = await nodes[0].call(NAME, "stop", b"", timeout=WAIT_SECONDS)
+            await until(lambda: int(reply) not in pids(group))
+            assert int(reply) not in await whom(nodes)
+
 
 def why(link: Link | None) -> FastnodeError:
     """Why nothing can be sent on a link."""

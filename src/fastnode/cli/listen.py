@@ -144,7 +144,7 @@ async def _listen(
         renew_links="reconnect",
         shutdown_timeout=SHUTDOWN_SECONDS,
     )
-    unread = False
+    unread: BrokenPipeError | None = None
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -160,19 +160,20 @@ async def _listen(
         @node.default_handler
         def show(message: Message) -> bytes:
             nonlocal unread
-            if not quiet and not unread:
+            if not quiet and unread is None:
                 try:
                     shown.message(message)
-                except BrokenPipeError:
-                    unread = True
+                except BrokenPipeError as error:
+                    unread = error
                     stopped.set()
             return message.payload if echo else b""
 
         shown.listening(node.name, node.acceptors[0].address)
         await stopped.wait()
         click.echo("stopping", err=True)
-    if unread:
-        raise BrokenPipeError
+    if unread is not None:
+        # Its errno tells the caller to drop the output that nobody reads.
+        raise unread
     shown.stopped(str(own))
 
 

@@ -93,11 +93,19 @@ class LocalDiscovery:
         async def follow(publish: Publish) -> None:
             news = asyncio.Event()
             known: dict[str, Entry | None] = {}
+            directory: tuple[int, int] | None = None
             changes = DirectoryChanges(news.set)
             try:
                 while True:
                     news.clear()
-                    known = self._look(known, changes)
+                    before = directory
+                    found, directory = self._look(known, changes)
+                    if before not in (None, directory) and known:
+                        # Somebody has removed the directory. It says nothing before
+                        # the nodes have written their files again.
+                        await asyncio.sleep(2 * LOOK_SECONDS)
+                        continue
+                    known = found
                     publish(_targets_of(name, known))
                     with suppress(TimeoutError):
                         async with asyncio.timeout(LOOK_SECONDS):
@@ -160,8 +168,9 @@ class LocalDiscovery:
 
     def _look(
         self, known: dict[str, Entry | None], changes: DirectoryChanges
-    ) -> dict[str, Entry | None]:
-        """Return the entries of all files that processes hold, by their names.
+    ) -> tuple[dict[str, Entry | None], tuple[int, int]]:
+        """Return the entries of all files that processes hold, by their names; and
+        which directory it was: its device and inode.
 
         Args:
             known: the last answer. The content of a file never changes, so it is read
@@ -171,6 +180,7 @@ class LocalDiscovery:
         with self._directory.opened() as place:
             # Before the directory is read, so that no change falls in between.
             changes.watch(self.directory)
+            status = os.fstat(place)
             # By the descriptor: what was checked is read.
             names = os.listdir(place)  # noqa: PTH208
             for name in sorted(names)[:MAX_FILES]:
@@ -191,7 +201,7 @@ class LocalDiscovery:
                         logging.WARNING, "file", text, name, self.directory, error,
                         event="entry_ignored", key=name, error=error,
                     )  # fmt: skip
-        return found
+        return found, (status.st_dev, status.st_ino)
 
     def __repr__(self) -> str:
         return f"<LocalDiscovery in {self.directory}>"

@@ -339,12 +339,17 @@ cdef class CallTable:
         return 0
 
     cdef int close(self, error) except -1:
-        """Every call that still waits fails with this."""
+        """Every call that still waits fails with this error.
+
+        A call that the peer has certainly not begun does not count as unanswered. It
+        may be sent on another link, as `Node.call` does.
+        """
         cdef dict waiting = self.waiting
+        cdef bint may_have_begun = error.begun != "no"
         self.on_idle = None
         for future in waiting.values():
             if not future.done():
-                self.unanswered += 1
+                self.unanswered += may_have_begun
                 fail(future, error)
         waiting.clear()
         return 0

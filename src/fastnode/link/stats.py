@@ -113,7 +113,8 @@ class Undelivered:
         messages: messages and calls that were queued and have not left as a whole. What
             has left may have arrived or not.
         bytes: queued, before TLS, replies and control frames included.
-        calls: calls of this side that were not answered.
+        calls: calls of this side that were not answered, without those that the peer
+            has certainly not begun.
         handlers: handlers that had not finished.
     """
 

@@ -133,6 +133,10 @@ class Condition:
         self._readiness.on_change(callback)
         return callback
 
+    async def _wait_left(self) -> None:
+        """Wait until the node begins to stop."""
+        await self._readiness.left.wait()
+
     def _enter(self, phase: Phase) -> None:
         self._report.changed()
         self._readiness.enter(phase)

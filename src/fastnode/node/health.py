@@ -15,6 +15,7 @@ It has no texts of exceptions, because these may contain secrets.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -95,6 +96,9 @@ class Readiness:
         name: the name of the node, for the log.
         wanted: whether the node is ready as soon as it is up.
         slow: calls callbacks.
+
+    Attributes:
+        left: set when the node begins to stop, whoever has stopped it.
     """
 
     def __init__(self, name: str, slow: SlowCallbacks, *, wanted: bool) -> None:
@@ -104,6 +108,7 @@ class Readiness:
         self._phase: Phase = "starting"
         self._told = False
         self._telling = False
+        self.left = asyncio.Event()
         self._callbacks: list[OnReadyChange] = []
 
     @property
@@ -126,6 +131,8 @@ class Readiness:
     def enter(self, phase: Phase) -> None:
         """Go on to the next phase."""
         self._phase = phase
+        if phase == "leaving":
+            self.left.set()
         self._tell(said=False)
 
     def on_change(self, callback: OnReadyChange) -> None:

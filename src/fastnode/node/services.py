@@ -195,6 +195,7 @@ class Services:
         key = (wanted, policy, max_instances, retry, id(discovery))
         service = self._services.get(key)
         if service is None or service.closed:
+            self._forget_closed()
             service = Service(
                 ServiceLinks(self, wanted),
                 name,
@@ -205,6 +206,10 @@ class Services:
             )
             self._services[key] = service
         return service
+
+    def _forget_closed(self) -> None:
+        for key in [key for key, each in self._services.items() if each.closed]:
+            del self._services[key]
 
     def __iter__(self) -> Iterator[Service]:
         return iter([each for each in self._services.values() if not each.closed])

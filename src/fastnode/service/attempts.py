@@ -33,6 +33,7 @@ from fastnode.errors import (
     Side,
 )
 from fastnode.link.link import room
+from fastnode.names import check_timeout
 from fastnode.service.retry import is_elsewhere, may_have_begun
 from fastnode.service.status import BroadcastResult
 
@@ -51,6 +52,7 @@ __all__ = [
     "find",
     "run",
     "send_message",
+    "tell_begun",
     "wait_ready",
 ]
 
@@ -110,6 +112,7 @@ class Ask:
         retries: attempts that were sent elsewhere, because the one before certainly had
             not begun.
         repeats: attempts that were sent although the one before may have begun.
+        may_run: whether an attempt that failed may have begun.
     """
 
     endpoint: str
@@ -132,15 +135,10 @@ class Ask:
     failure: FastnodeError | None = None
     retries: int = 0
     repeats: int = 0
+    may_run: bool = False
 
-    def begun(self, candidate: Candidate, failure: FastnodeError, began: float) -> None:
-        """The first attempt was made before, and has failed.
-
-        Args:
-            began: when the attempt began, in the time of `time.monotonic`.
-        """
-        if self.timeout is not None:
-            self.deadline = began + self.timeout
+    def begun(self, candidate: Candidate, failure: FastnodeError) -> None:
+        """The first attempt was made before, and has failed."""
         self.attempts = 1
         self.tried.append(candidate)
         self.failure = failure
@@ -187,6 +185,13 @@ async def run(service: Service, ask: Ask) -> Any:
             return await _hedged(service, ask, candidate)
         except FastnodeError as error:
             ask.failure = error
+
+
+def tell_begun(ask: Ask, error: BaseException) -> None:
+    """Correct `begun` of the error that a caller gets: the last attempt may not have
+    begun, and an earlier one may."""
+    if ask.may_run and isinstance(error, FastnodeError) and error.begun == "no":
+        error.begun = "maybe"
 
 
 def _goes_on(service: Service, ask: Ask, error: FastnodeError) -> bool:
@@ -303,7 +308,10 @@ async def _attempt(service: Service, ask: Ask, candidate: Candidate) -> Any:
         timeout = most if left is None else min(left, most)
     try:
         return await service.attempt(candidate, ask, timeout, ask.attempts)
-    except CallTimeout as error:
+    except FastnodeError as error:
+        ask.may_run |= error.begun != "no"
+        if not isinstance(error, CallTimeout):
+            raise
         if left is None or timeout != left or ask.attempts == 1:
             raise
         raise CallTimeout(
@@ -368,6 +376,7 @@ async def send_message(
         candidate = await find(service, key, (), deadline, timeout, wait_for_ready)
         link = candidate.link
         assert link is not None
+        queued = False
         try:
             try:
                 link.send(endpoint, payload, priority=priority, metadata=metadata)
@@ -378,12 +387,14 @@ async def send_message(
                 if not isinstance(payload, bytes):
                     # The caller may change it while it waits.
                     payload = bytes(payload)
-                queued = False
             else:
                 queued = True
             await _in_time(wait, left_until(deadline), timeout, service.name, queued)
         except LinkClosed as error:
             service.note(candidate, error)
+            if queued:
+                raise  # it may have left
+            error.begun = "no"
             tries -= 1
             if not tries or not is_elsewhere(error):
                 raise
@@ -463,6 +474,7 @@ async def broadcast(service: Service, ask: Ask) -> list[BroadcastResult]:
 async def wait_ready(service: Service, n: int, timeout: float | None) -> None:
     """See `Service.wait_ready`."""
     members = service.members
+    timeout = None if timeout is None else check_timeout(timeout)
     deadline = None if timeout is None else monotonic() + timeout
     while len(members.usable(monotonic())) < n:
         if service.closed:
@@ -479,4 +491,7 @@ async def wait_ready(service: Service, n: int, timeout: float | None) -> None:
                 hint="`instances` of the service says what each one does",
             )
             raise error from members.hopeless()
-        await asyncio.wait([members.change()], timeout=left)
+        # Nobody tells when an ejection ends.
+        back = left_until(members.next_return(monotonic()))
+        waits = [each for each in (left, back) if each is not None]
+        await asyncio.wait([members.change()], timeout=min(waits, default=None))

@@ -10,7 +10,9 @@ is called when something has changed, and when an ejection ends.
 
 A service links with `max_instances` targets at most. Which ones is random, but it stays
 the same: targets have an order of their own in every node. A target that cannot be
-reached makes room for the next one, and is still dialed now and then.
+reached makes room for the next one (`_choose_places`). As many of the unreachable
+targets are still dialed now and then. If no target can be reached, all of them are
+tried again in rounds, with pauses that grow.
 
 A target that the discovery does not name any more gets no calls from then on. Its links
 are closed FORGET_SECONDS later, unless it has come back.
@@ -20,17 +22,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastnode.backoff import Backoff
 from fastnode.discovery.target import normal_targets
-from fastnode.dispatch.user_code import end_program, is_cancelled, name_of, text_of
+from fastnode.dispatch.user_code import (
+    awaited,
+    end_program,
+    is_cancelled,
+    name_of,
+    text_of,
+)
 from fastnode.errors import (
     DuplicateLink,
     FastnodeError,
     HandshakeError,
+    LinkClosed,
     NoInstance,
     Side,
 )
@@ -38,6 +48,7 @@ from fastnode.limits import (
     CANCEL_SECONDS,
     FORGET_SECONDS,
     SERVICE_DIALS,
+    SETTLE_SECONDS,
     SLOW_START_SECONDS,
 )
 from fastnode.link.link import protocol_of
@@ -133,6 +144,7 @@ class Place:
         self._backoff = Backoff()
         self._next_dial = 0.0
         self._complete_since: float | None = None
+        self._unwanted_since = 0.0
         self.task = members.node.begin(self._run())
 
     @property
@@ -151,6 +163,8 @@ class Place:
             return
         self.wanted = wanted
         self._next_dial = 0.0
+        if not wanted:
+            self._unwanted_since = monotonic()
         self.wake()
 
     async def _run(self) -> None:
@@ -158,9 +172,10 @@ class Place:
             self._replace_links()
             now = monotonic()
             if not self.wanted:
-                await self._sleep(FORGET_SECONDS)
-                if not self.wanted:
+                left = self._unwanted_since + FORGET_SECONDS - now
+                if left <= 0 or not self.candidates:
                     break
+                await self._sleep(left)
             elif self._is_complete():
                 if self._complete_since is None:
                     self._complete_since = now
@@ -172,7 +187,8 @@ class Place:
                 self._complete_since = None
                 self._next_dial = now + self._backoff.pause()
             elif now < self._next_dial:
-                await self._sleep(self._next_dial - now)
+                pause = self._next_dial - now
+                await self._sleep(None if math.isinf(pause) else pause)
             else:
                 await self._dial()
         self._members.removed(self)
@@ -212,10 +228,16 @@ class Place:
         members = self._members
         additional = bool(self.candidates)
         least = 0.0
+        # Targets that were not reached before do not hold up the others.
+        turn = members.turn_again if self.failures else members.turn
         try:
-            async with members.turn:
+            async with turn:
                 members.dials += 1
                 link = await members.node.dial(self.target, additional=additional)
+        except LinkClosed:
+            # The node stops, and will close this service.
+            self._next_dial = math.inf
+            return
         except FastnodeError as error:
             self.error = error.with_traceback(None)
             least = getattr(error, "retry_after", 0.0)
@@ -247,6 +269,7 @@ class Place:
         self.tried = True
         if self.error is None:
             self.failures = 0
+            members.reached(self)
             return
         self._next_dial = monotonic() + self._backoff.pause(least)
         if additional and isinstance(self.error, DuplicateLink):
@@ -260,11 +283,13 @@ class Place:
     def _take(self, link: Link) -> None:
         """A link has come up, or one with this instance was there already."""
         name, instance = link.peer.name, link.peer.instance
+        weight = self.target.weight / USUAL_WEIGHT
         candidate = self._members.find(name, instance)
         if candidate is None:
-            weight = self.target.weight / USUAL_WEIGHT
             candidate = Candidate(name, instance, weight)
-            candidate.address = (self.target.host, self.target.port)
+        # An instance that has moved follows its new target.
+        candidate.weight = weight
+        candidate.address = (self.target.host, self.target.port)
         is_new = candidate not in self.candidates
         if is_new:
             # Two targets may lead to one instance. Then both places have it.
@@ -316,7 +341,9 @@ class Members:
         self._most = max_instances
         self._on_change = on_change
         self.outliers = Outliers(monotonic())
+        #: For dials of targets, and of those that were not reached the last time.
         self.turn = asyncio.Semaphore(SERVICE_DIALS)
+        self.turn_again = asyncio.Semaphore(SERVICE_DIALS)
         #: How many dials there were, and how many of them gave no link.
         self.dials = 0
         self.dials_failed = 0
@@ -326,8 +353,17 @@ class Members:
         self.discovery_error: BaseException | None = None
         self._targets: tuple[Target, ...] = ()
         self._places: dict[tuple[str, int], Place] = {}
+        # Targets that cannot be reached, and make room for others.
+        self._unreached: set[tuple[str, int]] = set()
+        # Every target was tried since one could be reached, and none can be. When the
+        # next round begins.
+        self._all_failed = False
+        self._next_round: asyncio.TimerHandle | None = None
+        self._round_backoff = Backoff()
         self._seed = f"{node.instance} {service}".encode()
         self._settled = False
+        self._settling: asyncio.TimerHandle | None = None
+        self._closed = False
         self._began: float | None = None
         self._change: asyncio.Future[None] | None = None
         self._limit = LogLimit(log, node=node.name)
@@ -360,6 +396,11 @@ class Members:
         ready, leaving, ejected = self._sorted(now)
         return ready or leaving or ejected
 
+    def next_return(self, now: float) -> float | None:
+        """Return when the next ejection ends, seconds; None if no instance is
+        ejected."""
+        return self.outliers.next_return(now)
+
     def usable(self, now: float) -> list[Candidate]:
         """Return the instances that take calls, without those that stop or are
         ejected."""
@@ -388,13 +429,20 @@ class Members:
 
     @property
     def settled(self) -> bool:
-        """Whether every target of the first answer was tried once. Before that a key
-        might find another instance than later."""
+        """Whether every target was tried once, or SETTLE_SECONDS have passed since the
+        first answer. Before that a key might find another instance than later."""
         if not self._settled:
             self._settled = self.answered and all(
-                place.tried or place.candidates for place in self._places.values()
+                place.tried or place.candidates
+                for place in self._places.values()
+                if place.wanted
             )
         return self._settled
+
+    def _settle(self) -> None:
+        """Some targets do not answer. Calls with a key wait for them no longer."""
+        self._settled = True
+        self.changed()
 
     def hopeless(self) -> NoInstance | None:
         """Return the error for a call that does not want to wait, if no instance can be
@@ -408,11 +456,14 @@ class Members:
         wanted = [place for place in self._places.values() if place.wanted]
         if not wanted:
             return self._no_instance("the discovery names no target", None)
-        if not all(place.is_down for place in wanted):
+        if any(place.candidates for place in wanted):
             return None
-        last = wanted[-1]
-        text = f"none of {len(wanted)} targets can be reached; {_at(last.target)}"
-        return self._no_instance(text, last.error)
+        down = [place for place in wanted if place.is_down]
+        if not down or not (self._all_failed or len(down) == len(wanted)):
+            return None
+        last = down[-1]
+        text = f"none of {len(self._targets)} targets can be reached; "
+        return self._no_instance(text + _at(last.target), last.error)
 
     def _no_instance(self, why: str, cause: BaseException | None) -> NoInstance:
         text = f"service {self.service} has no instance: {why}"
@@ -482,12 +533,26 @@ class Members:
             self.outliers.forget(candidate)
         self.changed()
 
+    def reached(self, place: Place) -> None:
+        """A target has a link. It takes its room back if it had made room."""
+        self._all_failed = False
+        self._round_backoff = Backoff()
+        address = (place.target.host, place.target.port)
+        if address in self._unreached:
+            self._unreached.discard(address)
+            self._choose_places()
+
     def failed(self, place: Place) -> None:
-        """A dial of a target without a link has failed."""
+        """A dial of a target without a link has failed.
+
+        The first failures are usual: an instance stops before the discovery names it no
+        more.
+        """
         self.dials_failed += 1
+        many = place.failures >= MANY_FAILURES
         self._limit.say(
-            logging.WARNING,
-            f"{place.target.host} {place.target.port}",
+            logging.WARNING if many else logging.INFO,
+            f"{place.target.host} {place.target.port} {many}",
             "service %s: no link with %s; trying again: %s",
             self.service,
             _at(place.target),
@@ -497,7 +562,11 @@ class Members:
             address=(place.target.host, place.target.port),
             error=place.error,
         )
-        if place.failures == MANY_FAILURES:
+        # Where no instance is linked, the next targets are tried at once.
+        if not place.candidates and (
+            place.failures >= MANY_FAILURES or not self.candidates()
+        ):
+            self._unreached.add((place.target.host, place.target.port))
             self._choose_places()
         self.changed()
 
@@ -526,25 +595,34 @@ class Members:
 
     async def _follow(self) -> None:
         backoff = Backoff()
-        while True:
+        while not self._closed:
             began = monotonic()
+            problem: BaseException | None = None
             try:
-                watch = self._discovery.watch(self.service)
-                try:
-                    async for targets in watch:
-                        self._set(targets)
-                finally:
-                    if (close := getattr(watch, "aclose", None)) is not None:
-                        await close()
-                problem: BaseException | None = None
+                await self._follow_once()
             except BaseException as error:
                 if is_cancelled(error) or isinstance(error, GeneratorExit):
                     raise
                 problem = error
                 end_program(error)
+            if self._closed:
+                break
             self._stopped_following(problem)
             backoff.was_up(monotonic() - began)
             await asyncio.sleep(backoff.pause())
+
+    async def _follow_once(self) -> None:
+        """Take the sets of one iterator, until it ends or fails."""
+        watch = self._discovery.watch(self.service)
+        try:
+            async for targets in watch:
+                if self._closed:
+                    return  # the discovery has swallowed the cancellation
+                self._set(targets)
+                # An iterator that never waits must not stop the loop.
+                await asyncio.sleep(0)
+        finally:
+            await _close(watch)
 
     def _stopped_following(self, problem: BaseException | None) -> None:
         self.discovery_error = problem or RuntimeError("its iterator ended")
@@ -564,22 +642,28 @@ class Members:
     def _set(self, targets: Sequence[Target]) -> None:
         """The discovery has named the targets."""
         self._targets = tuple(in_order(normal_targets(targets), self._seed))
+        if not self.answered:
+            loop = asyncio.get_running_loop()
+            self._settling = loop.call_later(SETTLE_SECONDS, self._settle)
         self.answered = True
         self.discovery_error = None
+        self._all_failed = False
+        self._unreached &= {(each.host, each.port) for each in self._targets}
         self._choose_places()
         self.changed()
 
     def _choose_places(self) -> None:
-        """Decide which targets to reach, and tell their places."""
-        wanted: dict[tuple[str, int], Target] = {}
-        good = 0
-        for target in self._targets:
-            address = (target.host, target.port)
-            place = self._places.get(address)
-            if good >= self._most or len(wanted) >= 2 * self._most:
-                break
-            wanted[address] = target
-            good += place is None or place.failures < MANY_FAILURES
+        """Decide which targets to reach, and tell their places.
+
+        They are the first `max_instances` that can be reached as far as is known, and
+        as many of those that cannot.
+        """
+        wanted = self._first_targets()
+        if len(wanted) < len(self._targets) and self._unreached.issuperset(wanted):
+            self._all_failed = True
+            if self._next_round is None:
+                loop, pause = asyncio.get_running_loop(), self._round_backoff.pause()
+                self._next_round = loop.call_later(pause, self._try_all_again)
         for address, place in self._places.items():
             place.want(address in wanted)
         for address, target in wanted.items():
@@ -591,10 +675,37 @@ class Members:
                 for each in known.candidates:
                     each.weight = target.weight / USUAL_WEIGHT
 
+    def _try_all_again(self) -> None:
+        """Begin a round: one dial for each target that is not always dialed."""
+        self._next_round = None
+        self._unreached.intersection_update(self._first_targets())
+        self._choose_places()
+
+    def _first_targets(self) -> dict[tuple[str, int], Target]:
+        """Return the targets to reach, by address."""
+        wanted: dict[tuple[str, int], Target] = {}
+        good = bad = 0
+        for target in self._targets:
+            address = (target.host, target.port)
+            if address in self._unreached:
+                bad += 1
+                if bad > self._most:
+                    continue
+            elif good == self._most:
+                break
+            else:
+                good += 1
+            wanted[address] = target
+        return wanted
+
     # --- the end -------------------------------------------------------------------
 
     async def close(self) -> None:
         """Dial no more, and let go of the links."""
+        self._closed = True
+        for timer in (self._settling, self._next_round):
+            if timer is not None:
+                timer.cancel()
         self.node.unwatch()
         tasks = [self._following, *(place.task for place in self._places.values())]
         for task in tasks:
@@ -603,6 +714,25 @@ class Members:
             self.removed(place)
         # A discovery that ignores its cancellation holds up nobody.
         await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
+
+
+async def _close(watch: object) -> None:
+    """Close an iterator of the user, within CANCEL_SECONDS.
+
+    Raises:
+        What the iterator raises.
+    """
+    close = getattr(watch, "aclose", None)
+    if close is None:
+        return
+    closing = asyncio.ensure_future(awaited(close()))
+    # An iterator that ignores its cancellation holds up nobody.
+    done, _ = await asyncio.wait([closing], timeout=CANCEL_SECONDS)
+    if done:
+        closing.result()
+        return
+    closing.add_done_callback(lambda task: task.cancelled() or task.exception())
+    closing.cancel()
 
 
 def _at(target: Target) -> str:

@@ -25,6 +25,7 @@ from fastnode.errors import (
     ConfigError,
     FastnodeError,
     LinkClosed,
+    LinkLost,
     Side,
     renewed,
 )
@@ -36,6 +37,7 @@ from fastnode.service.attempts import (
     check_idempotent,
     run,
     send_message,
+    tell_begun,
     wait_ready,
 )
 from fastnode.service.members import Members
@@ -141,9 +143,14 @@ cdef class Service:
             and key is None
             and attempt_timeout is None
             and hedge_after is None
+            # The caller may change other payloads before a second attempt.
+            and type(payload) is bytes
+            and not self.closed
         ):
             candidate = self.pick(None)
-        if candidate is not None:
+        if candidate is None:
+            began = monotonic()
+        else:
             began = self.now
             candidate.calls += 1
             candidate.outstanding += 1
@@ -167,6 +174,9 @@ cdef class Service:
                     self.failures += 1
                     raise
                 failure = error
+            except BaseException:
+                self.failures += 1
+                raise
             finally:
                 candidate.outstanding -= 1
         ask = self.new_ask(
@@ -183,9 +193,10 @@ cdef class Service:
             inherit_deadline,
             False,
             False,
+            began,
         )
         if failure is not None:
-            ask.begun(candidate, failure, began)
+            ask.begun(candidate, failure)
         return await self.finish(ask)
 
     async def request(
@@ -212,6 +223,7 @@ cdef class Service:
         Raises:
             As `call`.
         """
+        cdef int lane = lane_of(priority)
         self.calls += 1
         return await self.finish(
             self.new_ask(
@@ -223,11 +235,12 @@ cdef class Service:
                 attempt_timeout,
                 hedge_after,
                 wait_for_ready,
-                lane_of(priority),
+                lane,
                 metadata,
                 inherit_deadline,
                 False,
                 True,
+                monotonic(),
             )
         )
 
@@ -259,6 +272,7 @@ cdef class Service:
         Raises:
             As `call`; without `confirm` only for reasons of this side.
         """
+        cdef int lane = lane_of(priority)
         if confirm:
             self.calls += 1
             await self.finish(
@@ -271,15 +285,15 @@ cdef class Service:
                     None,
                     None,
                     wait_for_ready,
-                    lane_of(priority),
+                    lane,
                     metadata,
                     inherit_deadline,
                     True,
                     False,
+                    monotonic(),
                 )
             )
             return
-        lane_of(priority)  # before anything waits
         self.messages += 1
         await send_message(
             self,
@@ -320,7 +334,7 @@ cdef class Service:
         """
         if self.closed:
             raise self.closed_error()
-        ask = self.new_ask(
+        ask = self.make_ask(
             endpoint,
             payload,
             timeout,
@@ -334,6 +348,7 @@ cdef class Service:
             inherit_deadline,
             False,
             False,
+            monotonic(),
         )
         return await broadcast(self, ask)
 
@@ -347,7 +362,7 @@ cdef class Service:
         Raises:
             CallTimeout: there were not so many in time. Its ``__cause__`` says why, if
                 no instance can be reached.
-            ConfigError: `n` is below 1 or above `max_instances`.
+            ConfigError: `n` is no whole number or is below 1, or `timeout` cannot work.
             LinkClosed: the service was closed.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
@@ -400,15 +415,24 @@ cdef class Service:
         """Make a call until an attempt settles it, see `fastnode.service.attempts`."""
         try:
             reply = await run(self, ask)
-        except BaseException:
+        except BaseException as error:
             self.failures += 1
+            tell_begun(ask, error)
             raise
         # The id that its attempts share does not make it a request.
         if ask.request_id is None or ask.wants_reply:
             return reply
         return reply.payload
 
-    def new_ask(
+    def new_ask(self, *arguments):
+        """Return what `make_ask` returns; a failure is that of a call."""
+        try:
+            return self.make_ask(*arguments)
+        except BaseException:
+            self.failures += 1
+            raise
+
+    def make_ask(
         self,
         endpoint,
         payload,
@@ -423,8 +447,12 @@ cdef class Service:
         bint inherit,
         bint confirm,
         bint wants_reply,
+        double began,
     ):
         """Return what `fastnode.service.attempts` has to know of a call.
+
+        Args:
+            began: when the call began, seconds.
 
         Raises:
             ConfigError: an argument cannot work.
@@ -432,15 +460,21 @@ cdef class Service:
         """
         if not idempotent:
             check_idempotent(attempt_timeout, hedge_after)
+        deadline = None
         if timeout is not None:
             timeout = check_timeout(timeout)
-        if inherit:
-            timeout = inherited_timeout(timeout, self.name)
+            deadline = began + timeout
+        left = inherited_timeout(None, self.name) if inherit else None
+        if left is not None and (deadline is None or monotonic() + left < deadline):
+            timeout, deadline = left, monotonic() + left
+        if type(payload) in (bytearray, memoryview):
+            # The caller may change it while the call waits for another attempt.
+            payload = bytes(payload)
         return Ask(
             endpoint=endpoint,
             payload=payload,
             timeout=timeout,
-            deadline=None if timeout is None else monotonic() + timeout,
+            deadline=deadline,
             key=as_key(key),
             idempotent=bool(idempotent),
             attempt_timeout=(
@@ -466,6 +500,13 @@ cdef class Service:
             number: of the attempt, from 1.
         """
         cdef Link link = candidate.link
+        if link is None:
+            # It was lost since it was chosen.
+            raise LinkLost(
+                f"the link with {candidate.name} was lost before the call was sent",
+                side=Side.REMOTE,
+                begun="no",
+            )
         candidate.calls += 1
         candidate.outstanding += 1
         try:

@@ -107,7 +107,9 @@ async def work(
                 application.name,
                 extra=fields("worker_up", node=application.name, worker=number),
             )
+            left = asyncio.ensure_future(worker.leave_with_node())
             await told
+            left.cancel()
         await worker.stop()
         return 0 if error is None else 1
     finally:
@@ -188,6 +190,12 @@ class Worker:
     def leave(self) -> None:
         """Somebody else wants this process to end."""
         self.channel.send({"say": "leaving"})
+
+    async def leave_with_node(self) -> None:
+        """Let the group replace this process if the application stops the node."""
+        assert self._node is not None
+        await self._node._wait_left()
+        self.leave()
 
     def failed(self, error: BaseException) -> None:
         """Tell why there will be no node."""

@@ -2,7 +2,9 @@
 
 How it works. The program starts its node without accepting connections, calls `setup`,
 and then accepts. So no peer meets a node without handlers. A signal stops the node in
-order, see `fastnode.workers.stop_signals`. SIGHUP reads certificate files again.
+order, see `fastnode.workers.stop_signals`. If the program itself stops the node, the
+program ends too: it would look alive, and serve nobody. SIGHUP reads certificate files
+again.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import signal
 import sys
 import threading
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastnode.errors import ConfigError, Side
 from fastnode.limits import SHUTDOWN_TIMEOUT_SECONDS, WORKER_GRACE_SECONDS
@@ -42,7 +44,7 @@ def run_node(
     *,
     shutdown_timeout: float | None = None,
 ) -> None:
-    """Run a node in this process, until a signal ends it.
+    """Run a node in this process, until a signal or the program stops it.
 
     SIGTERM and SIGINT (Ctrl-C) stop the node in order: peers are told, calls under way
     are answered, and then the links are closed. A second signal cuts this short. SIGHUP
@@ -59,8 +61,9 @@ def run_node(
         if __name__ == "__main__":
             run_node("orders@10.0.0.5", options, setup)
 
-    It returns when the node has stopped in order, so that a program that ends here has
-    the exit code 0. docs/deploy.md lists all exit codes.
+    It returns when the node has stopped in order, also if the program itself has called
+    `Node.stop`. So a program that ends here has the exit code 0. docs/deploy.md lists
+    all exit codes.
 
     Args:
         name: ``name@host``.
@@ -146,17 +149,20 @@ class Program:
         self._manager.start()
         starting = self._loop.create_task(self._start())
         told = self._loop.create_task(self._told_to_stop.wait())
-        rereading: asyncio.Task[None] | None = None
+        background: list[asyncio.Task[Any]] = [told]
         try:
             await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 await starting
-                rereading = self._loop.create_task(self._reread_when_told())
-                await told
+                assert self._node is not None
+                left = self._loop.create_task(self._node._wait_left())
+                background += [
+                    left, self._loop.create_task(self._reread_when_told())
+                ]  # fmt: skip
+                await asyncio.wait([left, told], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            told.cancel()
-            if rereading is not None:
-                rereading.cancel()
+            for task in background:
+                task.cancel()
             await self._end(starting)
             self._manager.close()
         return self._status

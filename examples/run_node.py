@@ -1,6 +1,6 @@
 """A service as a program: `run_node`, a check, and a SIGTERM that loses no call.
 
-Run: python examples/service.py
+Run: python examples/run_node.py
 
 It makes certificates, starts the service in a process of its own, calls it, and stops
 it while a call is under way.
