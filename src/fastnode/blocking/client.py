@@ -36,12 +36,14 @@ Payload = bytes | bytearray | memoryview
 
 
 class Client:
-    """A node for programs without asyncio: it calls endpoints of other nodes and sends
-    messages to them. All methods may be used from any thread.
+    """A node for programs without asyncio.
 
-    Nothing is started until the client is first used or entered with ``with``. Then
-    there is one thread, with an event loop and a node. After `os.fork` the client
-    starts another one in the child, with links of its own. ::
+    It calls endpoints of other nodes, and sends messages to them. All methods may be
+    used from any thread.
+
+    The client starts when it is first used or entered with ``with``. It then has one
+    thread with an event loop and a node. After `os.fork` the client starts another
+    thread in the child, with links of its own. ::
 
         client = Client("web@10.0.0.5", NodeOptions(cert_manager=manager))
         reply = client.call("billing@10.0.0.7", "invoice", b"...", timeout=5.0)

@@ -1,10 +1,10 @@
-"""The thread of a client: its event loop, its node, and what happens at a fork.
+"""The thread of a client, with its event loop and its node.
 
-How it works. A `LoopThread` is a daemon thread with an event loop and a node. What a
-method of the client does is a `Job`: the calling thread gives the job to the loop with
-`call_soon_threadsafe`, and then waits for a lock, which the loop releases when the job
-is done. So there is one hand-over in each direction. The job runs in the `contextvars`
-context of the calling thread.
+How it works. A `LoopThread` is a daemon thread with an event loop and a node. Each
+method call of the client is a `Job`. The calling thread gives the job to the loop with
+`call_soon_threadsafe`, and then waits for a lock. The loop releases the lock when the
+job is done. So there is one hand-over in each direction. The job runs in the
+`contextvars` context of the calling thread.
 
 Fork. A thread does not survive `os.fork`, so the child forgets all loop threads, and a
 client makes another one when it is used there. While the process forks, all loop
@@ -231,9 +231,10 @@ class LoopThread:
             job.give_up()
         with suppress(BaseException):
             self.loop.run_until_complete(self._clean())
-        # Not the default executor: an address lookup in it may take its time.
+        # The default executor is not shut down here, because an address lookup in it
+        # may take long.
         self.loop.close()
-        # Those that came meanwhile. What comes now finds the loop closed.
+        # Jobs may have come meanwhile. Later jobs find that the loop is closed.
         for job in tuple(self.jobs):
             job.give_up()
         _running.discard(self)

@@ -138,7 +138,10 @@ def check_crl(crl: Crl, authorities: Iterable[x509.Certificate], source: str) ->
 
 
 def warn_if_outdated(crl: Crl, source: str, now: datetime | None = None) -> None:
-    """Log a warning for a list that refuses everybody: expired, or not valid yet."""
+    """Log a warning for a list that has expired or is not valid yet.
+
+    Such a list refuses every certificate of its issuer.
+    """
     now = now or datetime.now(UTC)
     name = crl.issuer.rfc4514_string()
     end = crl.next_update_utc

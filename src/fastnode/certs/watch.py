@@ -1,11 +1,11 @@
-"""Certificate files that are followed while nodes run.
+"""It follows certificate files while nodes run.
 
 How it works. A `CertificateWatch` has a thread, which waits in `file_changes` until
-files may have changed, and then reads all of them. Files that are only good together,
-such as a certificate and its key, are one `FollowedFiles`. It compares digests, so that
-files that have not changed cost nothing more. Changed content goes to a source: the
-source parses and checks it, and then gives it to the manager. Content that cannot be
-used is not taken: one warning says why, and the manager keeps what it has.
+files may have changed, and then reads all of them. Files that belong together, such as
+a certificate and its key, are one `FollowedFiles`. It compares digests, so unchanged
+files need no further work. Changed content goes to a source. The source parses and
+checks the content, and then gives it to the manager. Content that cannot be used is
+refused with one warning, and the manager keeps its old content.
 
 A thread does not survive `os.fork`. So a child process gets a new thread for each watch
 that its parent had, and a fork waits until no watch is in the middle of a change.
@@ -40,7 +40,7 @@ __all__ = ["CertificateWatch", "reread_all"]
 log = logging.getLogger("fastnode.certs")
 
 _File: TypeAlias = str | os.PathLike[str]
-#: What a file holds, or why it cannot be read.
+#: The content of a file, or the error if it cannot be read.
 Content: TypeAlias = bytes | OSError
 
 #: Seconds that `close` waits for a thread that is busy, for example with a password
@@ -58,38 +58,38 @@ REMEMBERED: Final = 64
 
 
 class CertificateHolder(Protocol):
-    """What takes a certificate that has changed: a `CertManager`."""
+    """The receiver of a changed certificate: a `CertManager`."""
 
     @property
     def certificate(self) -> Certificate | None:
         """The certificate in use."""
 
     def check_update(self, new: Certificate) -> None:
-        """Raise what `update` would raise, and change nothing."""
+        """Raise the error that `update` would raise, and change nothing."""
 
     def update(self, certificate: Certificate) -> None:
         """Use this certificate from the next handshake on."""
 
     def count_failed_rotation(self) -> None:
-        """Count a certificate that was not taken."""
+        """Count a certificate that was refused."""
 
 
 class TrustHolder(Protocol):
-    """What takes authorities that have changed: a `CertAuthManager`."""
+    """The receiver of changed authorities: a `CertAuthManager`."""
 
     @property
     def client_cas(self) -> CertPool | None:
-        """What client certificates are verified against."""
+        """The authorities for client certificates."""
 
     @property
     def root_cas(self) -> CertPool | None:
-        """What servers are verified against."""
+        """The authorities for servers."""
 
     def replace_trust(self, client_cas: CertPool, root_cas: CertPool) -> None:
         """Use these pools from the next handshake on."""
 
     def count_failed_rotation(self) -> None:
-        """Count authorities that were not taken."""
+        """Count authorities that were refused."""
 
 
 class CertificateWatch:
@@ -185,7 +185,8 @@ class CertificateWatch:
                 if part.follow(contents):
                     taken.append(part)
             certificate = self._manager.certificate
-        # Not under the lock: a fork waits for the lock, and the callback may take long.
+        # The lock is not held here, because a fork waits for it, and the callback may
+        # take long.
         if taken and self._on_update is not None:
             what = {part.what for part in taken}
             update = WatchUpdate(

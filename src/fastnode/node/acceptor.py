@@ -435,7 +435,7 @@ class Acceptor:
             if was < State.UP:
                 self._handshake_failed(protocol, error)
         except Exception as raised:
-            # What a stranger shows must not keep the acceptor from going on.
+            # An error in the report about a stranger must not stop the acceptor.
             reason, text = type(error).__name__, "a refusal was not told of: %s"
             self._limit.say(
                 logging.ERROR,

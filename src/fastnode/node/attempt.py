@@ -54,15 +54,14 @@ class Rules(Protocol):
     """What an attempt asks of the dial that it belongs to."""
 
     def introduce(self, attempt: Attempt) -> bool:
-        """Whether the attempt may say HELLO. It may if no other attempt has said
-        it."""
+        """Return whether the attempt may send HELLO, because no other attempt has."""
 
     def compare(self, protocol: LinkProtocol, peer: Peer) -> None:
         """Raise if another link with the peer stays."""
 
 
 class Attempt:
-    """Connects with one address. It is the `LinkOwner` of the resulting link.
+    """Connects with one address, and is the `LinkOwner` of the resulting link.
 
     Args:
         context: of the node.
@@ -217,7 +216,7 @@ class Attempt:
 
     @property
     def unreached(self) -> bool:
-        """Whether it failed because nobody answers at the address."""
+        """Return whether the attempt failed because the address does not answer."""
         if self.error is None or self.heard:
             return False
         if isinstance(self.error, FastnodeError):
@@ -359,7 +358,7 @@ def describe_os(error: BaseException) -> str:
     if isinstance(error, socket.gaierror):
         return error.strerror or str(error)
     if isinstance(error, OSError) and error.errno is not None:
-        # Not `error.strerror`: asyncio replaces it with a text of its own.
+        # `error.strerror` is not used, because asyncio replaces it with its own text.
         return os.strerror(error.errno)
     text: Any = getattr(error, "strerror", None)
     return text or str(error) or type(error).__name__

@@ -125,7 +125,7 @@ class Checks:
             self._begin(check)
 
     def _begin(self, check: Check) -> None:
-        # Not in the context of whoever adds the check, which may be a handler.
+        # The check must not run in the caller's context, which may be a handler's.
         loop = asyncio.get_running_loop()
         check.task = self._context.run(loop.create_task, check.repeat())
 

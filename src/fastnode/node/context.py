@@ -132,8 +132,10 @@ class NodeContext:
     def protocol(
         self, engine: TlsEngine, owner: LinkOwner, *, dialer: bool
     ) -> LinkProtocol:
-        """Return a protocol for one connection. It is registered until its socket is
-        closed."""
+        """Return a protocol for one connection.
+
+        The protocol is registered until its socket is closed.
+        """
         protocol = LinkProtocol(
             engine,
             owner,

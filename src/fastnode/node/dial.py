@@ -1,4 +1,4 @@
-"""Dialing: from a node name to a link.
+"""Dialing: it makes a link with the node of a given name.
 
 A `Dial` tries the addresses of one node until one of them gives a link. The `Dialer` of
 a node has one `Dial` for a peer at a time, and callers that want the same peer share
@@ -115,12 +115,12 @@ class Dial:
 
     @property
     def hello_sent(self) -> bool:
-        """Whether the peer may be judging this dial."""
+        """Return whether the peer may be checking this dial now."""
         return self._race is not None and self._race.winner is not None
 
     @property
     def verifies(self) -> bool:
-        """Whether this dial will verify the peer."""
+        """Return whether this dial will verify the peer."""
         if self._context.plaintext:
             return False
         return self._race is None or self._race.verifies
@@ -162,7 +162,7 @@ class Dial:
 
 
 def cancelled(name: str) -> HandshakeError:
-    """What callers are told whose dial was cancelled, though nobody cancelled them."""
+    """Return the error for callers of a dial that was cancelled by other code."""
     return HandshakeError(
         f"the dial of {name} was cancelled before it was complete",
         peer=name,
@@ -199,7 +199,7 @@ class Dialer:
         self._shared: dict[str, SharedDial] = {}
         # Tasks of dials that have not ended yet, including cancelled ones.
         self._tasks: set[asyncio.Task[Link]] = set()
-        # Dials that nobody waits for, the oldest first.
+        # Dials without a waiting caller, the oldest first.
         self._unawaited: dict[str, SharedDial] = {}
         self._closed = False
 

@@ -88,7 +88,7 @@ class Keeper:
     @property
     def closed(self) -> bool:
         """Whether the keeper has stopped dialing."""
-        # Not `cancelling()`: a timeout inside the task also cancels it for a moment.
+        # `cancelling()` is no help, because a timeout inside the task cancels it too.
         return self._closing or self._task.done()
 
     async def connected(self) -> Link:
@@ -166,7 +166,7 @@ class Keeper:
             if await self._dial():
                 began = self._clock()
                 while self.link is not None:
-                    # Not awaited directly: that could cancel it for all who wait.
+                    # A direct `await` could cancel it for all other callers.
                     await asyncio.wait([self._links.change(self.peer)])
                 self._backoff.was_up(self._clock() - began)
             # If the peer dials meanwhile, the pause ends early.
@@ -196,7 +196,7 @@ class Keeper:
         except BaseException as error:
             if is_cancelled(error) or isinstance(error, GeneratorExit):
                 raise  # `close` was called
-            # Not expected, and no reason to leave the peer alone for good.
+            # This error is unexpected, but the keeper has to try again.
             self._backoff.give_time()
             self._error = HandshakeError(
                 f"connecting with {self.peer} failed: {name_of(error)}: "
@@ -220,7 +220,7 @@ class Keeper:
 
 
 def needs_somebody(error: FastnodeError) -> bool:
-    """Whether a dial fails in the same way until somebody changes settings."""
+    """Return whether every further dial fails until a setting is changed."""
     if isinstance(error, HandshakeError):
         return (
             not isinstance(error, HandshakeTimeout)

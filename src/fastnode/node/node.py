@@ -375,7 +375,7 @@ class Node(Endpoints, Condition, Calling):
                 grace=self._options.leave_grace,
                 timeout=self._options.shutdown_timeout if timeout is None else timeout,
             )
-            # Not in the context of a handler, which may be the caller.
+            # This must not run in the caller's context, which may be a handler's.
             begin = self._context.registry.context.run
             stopping = self._stop(self._departure)
             self._stopping = begin(self._loop.create_task, stopping)

@@ -232,7 +232,7 @@ class PendingConnections:
         if pending.awaited:
             self._loop.remove_reader(pending.sock)
             pending.awaited = 0
-            # It fails where the connection has ended. Whoever reads next finds that.
+            # This fails if the connection has ended. The next read reports the end.
             with suppress(OSError):
                 pending.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 

@@ -1,15 +1,15 @@
-"""Which address of a peer is tried when, and which connection becomes the link.
+"""A race between the addresses of a peer: one connection becomes the link.
 
-How it works. It is RFC 8305 ("Happy Eyeballs", version 2) up to the TLS handshake. A
-race begins with the first address. While nothing has been heard from any address, it
-begins with the next one every CONNECTION_ATTEMPT_DELAY_SECONDS, or as soon as an
-attempt has failed. Once a byte of a server has come, which is its ServerHello, no new
-attempt begins until that one has failed.
+How it works. A race follows RFC 8305 ("Happy Eyeballs", version 2) up to the TLS
+handshake. It begins with the first address. While no server has answered, the next
+attempt begins every CONNECTION_ATTEMPT_DELAY_SECONDS, or as soon as an attempt has
+failed. After the first byte of a server, which is from its ServerHello, no new attempt
+begins until that attempt has failed.
 
-The first attempt whose TLS handshake is complete wins. It alone says HELLO, so the
-peer judges one connection of this node, and a connection that loses cannot replace a
-link. The others are given up. If the winner fails after all, because the peer refuses,
-then the race goes on with the addresses that are left, and with those that lost.
+The first attempt whose TLS handshake is complete wins. Only the winner sends HELLO. So
+the peer checks one connection of this node, and a connection that loses cannot replace
+a link. The other attempts are cancelled. If the winner fails because the peer refuses
+it, the race continues with the remaining addresses, and with those that lost.
 
 Without TLS the first TCP connection wins.
 """
@@ -55,23 +55,23 @@ log = logging.getLogger("fastnode.node")
 
 
 class Dialing(Protocol):
-    """What a race asks of the dial that it belongs to."""
+    """The interface of a race to its dial."""
 
     def introducing(self, protocol: LinkProtocol) -> None:
-        """The connection is about to say HELLO."""
+        """Prepare the connection, which is about to send HELLO."""
 
     def compare(self, protocol: LinkProtocol, peer: Peer) -> None:
-        """Raise if another link with the peer stays."""
+        """Raise `DuplicateLink` if another link with the peer stays."""
 
 
 class Race:
     """Connects with one of several addresses of a peer.
 
     Args:
-        context: of the node.
-        dial: whose race it is.
+        context: the context of the node.
+        dial: the dial that the race belongs to.
         wanted: the node, or the service, that is dialed.
-        targets: where it may be, the best first.
+        targets: the targets to try, the best one first.
 
     Attributes:
         winner: the attempt that has said HELLO; None if none has, or it has failed.
@@ -95,7 +95,7 @@ class Race:
         self._known: dict[int, list[Candidate]] = {}
         self._known_since: float | None = None
         self._look_ups: set[asyncio.Task[None]] = set()
-        # Attempts under way, and the outcome of those that have failed.
+        # The running attempts, and the errors of those that have failed.
         self._running: dict[Attempt, asyncio.Task[None]] = {}
         self._begun: set[Candidate] = set()
         self._failures: dict[object, tuple[int, object, Exception]] = {}
@@ -122,7 +122,7 @@ class Race:
 
     @property
     def verifies(self) -> bool:
-        """Whether the peer will be verified, by the winner, or by any attempt."""
+        """Return whether the winner, or any attempt, will verify the peer."""
         if self.winner is not None:
             return self.winner.verifies
         if self._context.plaintext:

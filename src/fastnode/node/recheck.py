@@ -305,7 +305,7 @@ class Recheck:
         )
 
     def _next(self) -> Batch:
-        """Take a few cases out of those that are due, with the rules of today."""
+        """Return the next few due cases, with the current rules."""
         began = time.perf_counter()
         batch = Batch(list(islice(self._due, BATCH)))
         handles: dict[tuple[ssl.SSLContext, str | None], Handle] = {}
@@ -376,7 +376,7 @@ class Recheck:
         """Draw the conclusions, with a step for each case and each closed link."""
         complete = len(batch.verdicts) == len(batch.cases)
         for at, case in enumerate(batch.cases):
-            # Whoever cannot be judged is not trusted.
+            # A peer that cannot be verified is not trusted.
             verdict = batch.verdicts[at] if complete else None
             refusal = self._refusal(case, verdict)
             report.judged += 1
@@ -426,7 +426,7 @@ class Recheck:
         return None
 
     def stop(self) -> None:
-        """Judge nobody any more."""
+        """Stop all checks."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()

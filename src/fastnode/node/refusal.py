@@ -113,5 +113,5 @@ class Refusal:
         said = f"{host}:{port}: {self.reason}: {self.error}"
         if self.certificate is not None:
             return f"{said}; {describe(self.certificate)}"
-        # What the dialer refused is about ours.
+        # If the dialer refused, the reason is about our certificate.
         return said if self.side is Side.REMOTE else f"{said}; no certificate seen"

@@ -136,7 +136,7 @@ class Sending:
                         lost = isinstance(error, LinkLost)
                         tries -= 1
                         if newer is None and tries and untouched(error):
-                            # Those who stand behind wait, so the order holds.
+                            # Later senders wait too, so the order is kept.
                             newer = await connect(name)
                         if lost or newer is None or newer is link:
                             raise

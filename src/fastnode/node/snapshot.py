@@ -32,9 +32,9 @@ class Rotations:
     """
 
     def __init__(self) -> None:
-        # What each manager had counted when this node began to use it.
+        # The counts of each manager when this node began to use it.
         self._before: dict[CertManager, tuple[int, int]] = {}
-        # What the managers have counted that are not used any more.
+        # The counts of managers that are not used any more.
         self._done = (0, 0)
 
     def add(self, manager: CertManager) -> None:

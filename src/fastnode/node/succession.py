@@ -298,7 +298,7 @@ class Successions:
             except asyncio.CancelledError as error:
                 if not task.cancelled() or is_cancelled(error):
                     raise
-                # Nobody cancelled the caller, so the caller gets an error.
+                # The caller itself was not cancelled, so the caller gets an error.
                 if self._closed:
                     raise self._stopped() from None
                 raise cancelled(old.peer_text()) from None
@@ -339,7 +339,7 @@ class Successions:
         if self._closed:
             raise self._stopped()
         entry = Round(old)
-        # In the node's context, as every dial.
+        # The dial runs in the node's context, as every dial does.
         loop, context = asyncio.get_running_loop(), self._context.registry.context
         task = context.run(loop.create_task, self._run(entry))
         self._rounds[old] = entry, task

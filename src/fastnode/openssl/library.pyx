@@ -18,7 +18,7 @@ cdef enum:
     # openssl/crypto.h
     EX_INDEX_SSL_CTX = 1
 
-# Functions of newer versions: whoever calls them looks for NULL first.
+# Functions of newer versions. They may be NULL, so check that before a call.
 cdef frozenset OPTIONAL = frozenset([b"SSL_group_to_name"])
 
 

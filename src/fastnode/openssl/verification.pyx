@@ -15,11 +15,12 @@ made through Python must show through the library's own functions.
 Where that is impossible (OpenSSL linked in statically, as in some redistributions of
 Python; LibreSSL) `why_unavailable` says why, and contexts are made without it.
 
-Rules for whoever edits this. The callback is called inside `do_handshake`, without
-the GIL, on the thread that handshakes. Where that thread said `expect_verdict` before,
-what it found waits in `found` under that thread until `take_verdict`. It fails closed:
-whatever goes wrong in it refuses. No Python code may run inside it, only calls of the C
-API: in a frame of Python pending signals would be handled, and lost in there.
+Rules for editors of this file. OpenSSL calls the callback inside `do_handshake`,
+without the GIL, on the thread of the handshake. If that thread has called
+`expect_verdict` before, the result is kept in `found` for that thread until
+`take_verdict`. The callback fails closed: every error in it refuses the peer. It may
+call the C API, but must not run Python code. A frame of Python would handle pending
+signals, and they would be lost.
 """
 
 cimport cython
@@ -87,7 +88,7 @@ cdef enum:
     ALPN_OK = 0
     ALPN_ALERT_FATAL = 2
     ALPN_NOACK = 3
-    # What is kept of a peer's words: enough for any real chain and list.
+    # The bounds of what is kept from a peer. They are enough for any real chain.
     MOST_PRESENTED = 16
     MOST_AUTHORITIES = 64
     MOST_NAME_BYTES = 4096

@@ -1,13 +1,13 @@
 """TlsEngine that calls the libssl under Python's `ssl.SSLObject` itself.
 
-Theory of operation. A BIO of ours is under the object, for both directions. Until the
-peer is judged Python does all the work, so that whatever is wrong with a handshake is
-told by Python, in the words that `fastnode.tls.refusal` knows. From `settle` on records
-are read and written by `SSL_read_ex` and `SSL_write_ex`: straight from where the
-network's bytes are, into where the frames' bytes shall be, and no object of Python is
-made but the ciphertext that is sent.
+Theory of operation. The object uses a BIO of ours for both directions. Until the peer
+was checked, Python does all the work. So Python reports every fault of a handshake, in
+the words that `fastnode.tls.refusal` knows. From `settle` on, `SSL_read_ex` and
+`SSL_write_ex` read and write the records. They read directly from the receive buffer,
+and decrypt directly into the memory of the frames. The only Python object that is made
+is the ciphertext to send.
 
-The object still owns the `SSL`, and answers for the certificate, version and cipher.
+The object still owns the `SSL`, and has the certificate, version and cipher.
 `close` frees both: from then on `pointer` is NULL and `direct` is false.
 """
 
@@ -135,10 +135,10 @@ cdef class DirectEngine(SslObjectEngine):
             and not self.bio.ends.ended
             and not lib.has_pending(self.pointer)
         ):
-            # What OpenSSL would find out, without a buffer of a record for it.
+            # OpenSSL would come to the same result, but would allocate a buffer first.
             return WANT_MORE
         if lib.peek_error():
-            # What somebody else has left there would be taken for ours.
+            # Old errors of other code in the queue would be taken for ours.
             lib.clear_errors()
         if lib.read(self.pointer, into, size, &got) > 0:
             return <Py_ssize_t>got

@@ -1,10 +1,10 @@
-"""TlsEngine: TLS without I/O. Ciphertext in, plaintext out, and back.
+"""TlsEngine: TLS without I/O. It decrypts and encrypts bytes in memory.
 
-The interface that a link drives; `fastnode.tls.direct`, `fastnode.tls.memory_bio` and
-`fastnode.tls.plaintext` fill it. An engine knows no socket, loop or clock.
+This is the interface that a link uses. `fastnode.tls.direct`, `fastnode.tls.memory_bio`
+and `fastnode.tls.plaintext` implement it. An engine knows no socket, loop or clock.
 
-What an engine does not fill does nothing. So an engine that fills nothing never
-completes its handshake, and its link never comes up.
+A method that an engine does not implement does nothing. So an engine without any method
+never completes its handshake, and its link never comes up.
 """
 
 from cpython.bytearray cimport PyByteArray_GET_SIZE
@@ -14,50 +14,53 @@ import ssl
 cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
 
-#: What an engine raises when TLS fails; translated once, by `fastnode.tls.refusal`.
+#: The exceptions of an engine when TLS fails. `fastnode.tls.refusal` translates them.
 TLS_ERRORS = (ssl.SSLError,)
 
 
 cdef class TlsEngine:
     """One side of one connection.
 
-    `feed` takes ciphertext from the network; `handshake` and `read` work on it;
-    `write` takes plaintext; `output` is the ciphertext to send, due after any of
-    the others, errors included: a refused handshake leaves its alert there.
+    `feed` takes ciphertext from the network. `handshake` and `read` process it. `write`
+    takes plaintext. `output` returns the ciphertext to send. Call it after each of the
+    others, even after an error, because a refused handshake leaves an alert there.
     """
 
     cdef int feed(self, const unsigned char *data, size_t size) except -1:
-        """Take in ciphertext; it is borrowed until `keep`."""
+        """Take ciphertext. The memory is borrowed until `keep`."""
         return 0
 
     cdef int keep(self) except -1:
-        """What was fed goes back to its owner: copy what was not read."""
+        """Copy ciphertext that was not read yet, because its memory will be reused."""
         return 0
 
     cdef int feed_eof(self) except -1:
-        """The network will bring no more."""
+        """Take note that no more ciphertext will come."""
         return 0
 
     cdef int handshake(self) except -1:
-        """1 when the handshake is complete, 0 when it needs more.
+        """Return 1 when the handshake is complete, 0 when it needs more ciphertext.
 
         Raises:
-            ssl.SSLError: refused, by either side.
+            ssl.SSLError: one of the two sides refused the handshake.
         """
         return 0
 
     cdef int settle(self) except -1:
-        """The peer was judged: forget what only that was for."""
+        """Free the data that only the check of the peer needed."""
         return 0
 
     cdef int keep_buffers(self, bint held) except -1:
-        """Keep the memory that records are read and written in, from one to the next:
-        for connections that are busy. Else, and at first, it is freed with each."""
+        """Choose whether the buffers of records are kept between records.
+
+        Busy connections keep them. At first, and on idle connections, they are freed
+        after each record.
+        """
         self.holding = held
         return 0
 
     cdef Py_ssize_t read(self, unsigned char *into, size_t size) except -1:
-        """Decrypt into borrowed memory: the number of bytes, WANT_MORE or ENDED.
+        """Decrypt into borrowed memory. Return the number of bytes, WANT_MORE or ENDED.
 
         ENDED means an orderly end (close_notify).
 
@@ -67,18 +70,18 @@ cdef class TlsEngine:
         return WANT_MORE
 
     cdef int write(self, const unsigned char *data, size_t size) except -1:
-        """Encrypt all of `data`; full records if it is a multiple of 16 KiB."""
+        """Encrypt all of `data`. All records are full if it is a multiple of 16 KiB."""
         return 0
 
     cdef bytes output(self):
-        """Ciphertext to send, or None; taken out of the engine."""
+        """Remove and return the ciphertext to send, or None."""
         return None
 
     cdef int close(self) except -1:
-        """Say that we will send no more (close_notify), and free what TLS holds.
+        """Send close_notify, and free the memory of TLS.
 
-        `output` still returns what TLS had to say, the properties keep their values,
-        and nothing more is read or written.
+        `output` still returns the last ciphertext, and the properties keep their
+        values. Nothing more can be read or written.
         """
         return 0
 

@@ -80,7 +80,7 @@ class Handout:
         self._limit = LogLimit(log)
 
     def resume(self) -> None:
-        """Hand out, if there is somebody to hand to; called when a worker is up."""
+        """Hand out connections if a worker can take them. Called when one is up."""
         self._stop_timer()
         if self._kept is not None and not self._give(self._kept):
             return

@@ -134,7 +134,7 @@ class Heartbeat:
 
 
 def memory_file() -> IO[bytes]:
-    """A file that nobody else can open."""
+    """A file that no other process can open."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("fastnode-stacks"), "rb", buffering=0)
     return tempfile.TemporaryFile(buffering=0)

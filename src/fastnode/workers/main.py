@@ -178,7 +178,7 @@ class Worker:
             self.told_to_stop.set()
 
     def _orphaned(self) -> None:
-        """The group is gone: nobody would restart or end this process."""
+        """End this process, because no group is left that could restart or end it."""
         log.error(
             "the process that started this worker is gone: it stops",
             extra=fields("worker_orphaned", node=self._application.name),
