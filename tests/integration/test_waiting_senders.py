@@ -81,7 +81,8 @@ async def test_a_small_one_does_not_pass_a_large_one() -> None:
         ]
         await until(lambda: a.queued_bytes > MIB)
         await a.links[0].ping()
-        assert not any(each.done() for each in sends)
+        # The first one may have left. Nothing may have passed the second one.
+        assert not any(each.done() for each in sends[1:])
         go.set()
         await asyncio.gather(*sends)
         await until(lambda: len(got) == 5)

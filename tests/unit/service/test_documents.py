@@ -17,7 +17,7 @@ WORDS = " ".join(PAGE.split())
     "said",
     [
         f"keeps links with {limits.MAX_INSTANCES} targets at most",
-        {3: "was dialed three times without success"}[members.MANY_FAILURES],
+        {3: "after three dials otherwise"}[members.MANY_FAILURES],
         f"its link is closed {limits.FORGET_SECONDS:g} s later",
         f"lasts for {limits.BUSY_SECONDS * 1000:g} ms",
         f"gets no calls for {limits.BUSY_SECONDS * 1000:g} ms",
