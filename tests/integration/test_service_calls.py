@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +22,11 @@ from fastnode import (
     NoSuchEndpoint,
     Service,
 )
+from fastnode.discovery import StaticDiscovery, Target
 from fastnode.link.link import protocol_of
+from helpers.group import NAME, make_group
 from helpers.nodes import WAIT_SECONDS, running, until
+from helpers.served import certificates_of_a_group, dialers
 from helpers.services import SHOP, shop
 
 
@@ -305,3 +311,36 @@ async def test_an_instance_that_leaves_alone_still_answers_its_calls() -> None:
         release.set()
         assert await call == b"done"
         await stop
+
+
+@pytest.mark.one_loop
+async def test_all_workers_of_a_group_get_calls(tmp_path: Path) -> None:
+    certificates_of_a_group(tmp_path)
+    async with make_group(tmp_path) as group:
+        service_name = NAME.partition("@")[0]
+        discovery = StaticDiscovery({service_name: [Target(*group.addresses[0])]})
+        async with dialers(tmp_path, group.addresses[0], 1) as (caller,):
+            service = caller.service(service_name, discovery=discovery)
+
+            def pids() -> set[bytes]:
+                return {str(each.pid).encode() for each in group.status()}
+
+            async def answered() -> set[bytes]:
+                await service.wait_ready(2, timeout=WAIT_SECONDS)
+                ask = service.call("who", b"", timeout=WAIT_SECONDS, idempotent=True)
+                many = [
+                    service.call("who", b"", timeout=WAIT_SECONDS) for _ in [0] * 20
+                ]
+                return set(await asyncio.gather(ask, *many))
+
+            def instances() -> set[str | None]:
+                return {each.instance for each in service.instances}
+
+            before = pids()
+            assert await answered() == before
+            linked = instances()
+            # A worker that dies is replaced, and the service finds the new one.
+            os.kill(int(min(before)), signal.SIGKILL)
+            await until(lambda: min(before) not in pids() and len(pids()) == 2)
+            await until(lambda: instances() != linked)
+            assert await answered() == pids()
