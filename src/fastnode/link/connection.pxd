@@ -45,6 +45,8 @@ cdef class Connection:
     # TLS is up. Nothing more is to be read: set by the taker, before `hang_up`.
     cdef bint secure
     cdef bint ended
+    # The peer sends no more, and the taker needs the connection for longer.
+    cdef bint half_open
     # The one deadline that runs: of the handshake, of the end, of the lingering.
     cdef object timer
     # When the handshake's time began: before the connection was there.

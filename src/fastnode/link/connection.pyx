@@ -142,10 +142,11 @@ cdef class Connection:
             self.take_in(nbytes, False)
 
     def eof_received(self):
-        """The peer sends no more; the transport closes itself after this."""
+        """The peer sends no more. True: the transport stays open until `hang_up`.
+        False: it closes itself after this."""
         if not self.ended:
             self.take_in(0, True)
-        return False
+        return self.half_open and not self.ended
 
     def pause_writing(self):
         """The transport holds enough."""
@@ -370,6 +371,11 @@ cdef class Connection:
             return 0
         try:
             self.outbox.push_output()
+            if self.half_open:
+                # Nothing is left to read, so it can close as soon as all is written.
+                self.transport.close()
+                self.timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+                return 0
             if self.transport.can_write_eof():
                 self.transport.write_eof()
         except (OSError, RuntimeError):

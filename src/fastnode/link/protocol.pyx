@@ -613,7 +613,9 @@ cdef class LinkProtocol(FrameTaker):
             text = "the node stops" if self.close_reason == CloseReason.SHUTDOWN else ""
             self.outbox.frame(GOODBYE, 0, encode_goodbye(self.close_reason, text, ""))
             self.outbox.flush()
-        if self.goodbye_received and not self.outbox.size():
+        self.outbox.finished = self.goodbye_received
+        # Messages that crossed our goodbye may still wait for their handlers.
+        if self.outbox.finished and not (self.outbox.size() or self.dispatcher.busy()):
             self.terminate(self.outbox.closed)
         return 0
 
@@ -667,6 +669,9 @@ cdef class LinkProtocol(FrameTaker):
         if self.state_ < State.UP:
             error = endings.cut_short(self.peer_text())
         elif self.goodbye_received and not self.outbox.size():
+            if self.outbox.finished and self.dispatcher.busy():
+                self.connection.half_open = True  # the last handler ends the link
+                return 0
             error = self.outbox.closed
         elif self.goodbye_received:
             error = endings.cut_off(self.peer, self.outbox.size())

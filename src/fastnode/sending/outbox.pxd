@@ -45,6 +45,8 @@ cdef class Outbox:
     cdef bint torn
     # Our goodbye is queued or sent.
     cdef bint goodbye_said
+    # Both sides have said goodbye: the peer takes nothing any more.
+    cdef bint finished
     # Called when all that was queued has been written.
     cdef object on_empty
     # Called when not too many replies are queued any more.

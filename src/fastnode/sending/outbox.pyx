@@ -253,8 +253,11 @@ cdef class Outbox:
         self, uint8_t kind, uint8_t flags, uint16_t number, bytes body
     ) except -1:
         """Queue a frame without a user's payload. After a goodbye only those leave that
-        help the peer to come to its own: room to send, and calls that need no reply."""
-        if self.ended or (self.goodbye_said and not AFTER_GOODBYE >> kind & 1):
+        help the peer to come to its own: room to send, and calls that need no reply.
+        After the goodbye of the peer too, nothing leaves."""
+        if self.ended or self.finished:
+            return 0
+        if self.goodbye_said and not AFTER_GOODBYE >> kind & 1:
             return 0
         if not self.scheduled:
             self.schedule()
