@@ -16,6 +16,7 @@ from fastnode import (
     Busy,
     CallTimeout,
     ConfigError,
+    LinkClosed,
     LinkLost,
     Message,
     Node,
@@ -321,6 +322,27 @@ async def test_guarantee_8_the_receiver_closes_and_gets_what_was_held_back() -> 
         sent = await full(a, gate)
         closing = asyncio.create_task(b.links[0].close(WAIT_SECONDS))
         await asyncio.sleep(0)
+        gate.opened.set()
+        await closing
+        assert gate.got == sent
+
+
+@pytest.mark.parametrize("plaintext", [True, False])
+async def test_guarantee_8_what_crosses_a_goodbye_is_handled(plaintext: bool) -> None:
+    """Messages that wait for a handler when both sides have said goodbye."""
+    async with both(plaintext=plaintext) as (a, b, gate):
+        link = await a.connect(B)
+        await echoes(a)
+        closing = asyncio.create_task(b.links[0].close(WAIT_SECONDS))
+        # The other side says goodbye at once, and these messages cross it.
+        await asyncio.sleep(0)
+        sent = payloads(10, KIB)
+        for each in sent:
+            link.send("slow", each)
+        await until(lambda: link.error is not None)
+        await until(lambda: len(gate.got) == 2)
+        assert not closing.done()
+        assert type(link.error) is LinkClosed
         gate.opened.set()
         await closing
         assert gate.got == sent

@@ -442,8 +442,9 @@ async def test_a_hedge_answers_when_the_first_attempt_is_slow() -> None:
         assert service.stats.hedges >= 1
         assert {each.split()[1] for each in found} == {b"1", b"2"}
         await until(lambda: len(cancelled) == service.stats.hedges)
-        # The hedge is known to be the same call.
-        assert set(cancelled) == {
+        # The hedge is known to be the same call. On a busy machine the fast instance is
+        # hedged too now and then.
+        assert set(cancelled) >= {
             each.split()[0].decode() for each in found if each.endswith(b"2")
         }
 

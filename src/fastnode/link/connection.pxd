@@ -46,6 +46,8 @@ cdef class Connection:
     # `hang_up`.
     cdef bint secure
     cdef bint ended
+    # The peer sends no more, and the taker needs the connection for longer.
+    cdef bint half_open
     # The timer of the current deadline: of the handshake, of the end, or of lingering.
     cdef object timer
     # When the time of the handshake began, which is before the connection was made.

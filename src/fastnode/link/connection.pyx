@@ -144,10 +144,11 @@ cdef class Connection:
             self.take_in(nbytes, False)
 
     def eof_received(self):
-        """Handle the end of the peer's stream. The transport then closes itself."""
+        """Handle the end of the peer's stream. True: the transport stays open until
+        `hang_up`. False: the transport closes itself after this."""
         if not self.ended:
             self.take_in(0, True)
-        return False
+        return self.half_open and not self.ended
 
     def pause_writing(self):
         """Stop writing, because the transport holds enough."""
@@ -380,6 +381,11 @@ cdef class Connection:
             return 0
         try:
             self.outbox.push_output()
+            if self.half_open:
+                # Nothing is left to read, so it can close as soon as all is written.
+                self.transport.close()
+                self.timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+                return 0
             if self.transport.can_write_eof():
                 self.transport.write_eof()
         except (OSError, RuntimeError):

@@ -21,24 +21,9 @@ from fastnode.link.extensions cimport Extensions
 from fastnode.link.handshake cimport Handshake
 from fastnode.link.keepalive cimport Keepalive
 from fastnode.link.succession cimport Succession
-from fastnode.wire.frame cimport (
-    ACCEPT,
-    CALL,
-    CANCEL,
-    CONFIRM,
-    CREDIT,
-    ENDPOINT,
-    ERROR,
-    GOODBYE,
-    HELLO,
-    MESSAGE,
-    MOVED,
-    PAUSE,
-    PING,
-    PONG,
-    REPLY,
-    get32,
-)
+from fastnode.wire.frame cimport ACCEPT, CALL, CANCEL, CONFIRM, CREDIT, ENDPOINT
+from fastnode.wire.frame cimport ERROR, GOODBYE, HELLO, MESSAGE, MOVED, PAUSE, PING
+from fastnode.wire.frame cimport PONG, REPLY, get32
 
 import logging
 from itertools import count
@@ -614,7 +599,9 @@ cdef class LinkProtocol(FrameTaker):
             text = "the node stops" if self.close_reason == CloseReason.SHUTDOWN else ""
             self.outbox.frame(GOODBYE, 0, encode_goodbye(self.close_reason, text, ""))
             self.outbox.flush()
-        if self.goodbye_received and not self.outbox.size():
+        self.outbox.finished = self.goodbye_received
+        # Messages that crossed our goodbye may still wait for their handlers.
+        if self.outbox.finished and not (self.outbox.size() or self.dispatcher.busy()):
             self.terminate(self.outbox.closed)
         return 0
 
@@ -668,6 +655,9 @@ cdef class LinkProtocol(FrameTaker):
         if self.state_ < State.UP:
             error = endings.cut_short(self.peer_text())
         elif self.goodbye_received and not self.outbox.size():
+            if self.outbox.finished and self.dispatcher.busy():
+                self.connection.half_open = True  # the last handler ends the link
+                return 0
             error = self.outbox.closed
         elif self.goodbye_received:
             error = endings.cut_off(self.peer, self.outbox.size())

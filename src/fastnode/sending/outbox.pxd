@@ -45,6 +45,8 @@ cdef class Outbox:
     cdef bint torn
     # Our goodbye is queued or sent.
     cdef bint goodbye_said
+    # Both sides have said goodbye: the peer takes nothing any more.
+    cdef bint finished
     # Is called when all queued bytes have been written.
     cdef object on_empty
     # Is called when the peer has read enough of its replies.

@@ -256,9 +256,11 @@ cdef class Outbox:
         """Queue a frame without a user's payload.
 
         After our GOODBYE only kinds leave that help the peer to send its own, see
-        `after_goodbye` in `fastnode.wire.kinds`.
+        `after_goodbye` in `fastnode.wire.kinds`. After both GOODBYEs nothing leaves.
         """
-        if self.ended or (self.goodbye_said and not AFTER_GOODBYE >> kind & 1):
+        if self.ended or self.finished:
+            return 0
+        if self.goodbye_said and not AFTER_GOODBYE >> kind & 1:
             return 0
         if not self.scheduled:
             self.schedule()
