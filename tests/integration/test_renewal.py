@@ -64,6 +64,7 @@ async def test_a_link_is_renewed_after_an_update(rotated: str) -> None:
                 made[rotated].update(new)
                 number = new.serial_number
                 await until(partial(lambda n: shows(other.links, n), number))
+                await until(lambda: owner.renewal_stats.renewed >= turn + 1)  # noqa: B023
                 assert owner.renewal_stats.renewed == turn + 1
         assert other.renewal_stats.renewed == 0
         assert owner.renewal_stats.failed == 0
@@ -125,6 +126,7 @@ async def test_managers_of_routes_and_acceptors() -> None:
         await until(lambda: shows(b.links, new.serial_number))
         await until(lambda: shows(d.links, new.serial_number))
         assert shows(c.links, before)
+        await until(lambda: a.renewal_stats.renewed >= 2)
         assert a.renewal_stats.renewed == 2
 
 
@@ -171,6 +173,8 @@ async def test_many_links_one_by_one() -> None:
         made.update(new)
         await until(lambda: all(shows(o.links, new.serial_number) for o in others))
         assert most == 1
+        # The peer may see its new link before the node has counted it.
+        await until(lambda: a.renewal_stats.renewed >= len(names))
         assert a.renewal_stats.renewed == len(names)
 
 
