@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastnode.errors import FastnodeError
 from fastnode.limits import LOG_INTERVAL_SECONDS, MAX_NODE_NAME_BYTES
+from fastnode.names import joined
 from fastnode.peer import Peer
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def fields(
         certificate = peer.certificate if certificate is None else certificate
         peer = peer.name
     if address:
-        others["address"] = _place(*address[:2])
+        others["address"] = joined(*address[:2])
     others["serial"] = _serial(certificate)
     given = {"event": event, "node": node, "peer": peer, "link": link, **others}
     return {
@@ -171,10 +172,6 @@ def escaped(text: str, most: int = MOST_CHARACTERS) -> str:
 def _class_name(value: object) -> str:
     # A metaclass of the user may have a `__name__` of its own.
     return str(type.__getattribute__(type(value), "__name__"))
-
-
-def _place(host: object, port: object) -> str:
-    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
 
 def _serial(certificate: Any) -> str | None:

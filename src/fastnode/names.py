@@ -21,6 +21,7 @@ __all__ = [
     "check_port",
     "check_service",
     "check_timeout",
+    "joined",
     "normal_host",
     "verified_host",
 ]
@@ -174,6 +175,11 @@ def check_service(service: object) -> str:
             f"the name of a service has at most {MAX_NODE_NAME_BYTES} bytes"
         )
     return service
+
+
+def joined(host: object, port: object) -> str:
+    """Return an address as HOST:PORT, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
 
 def check_port(port: object, what: str) -> None:

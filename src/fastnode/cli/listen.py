@@ -11,10 +11,10 @@ import click
 
 from fastnode.cli.hints import by_options
 from fastnode.cli.options import Identity, identity_options
-from fastnode.cli.output import joined, printable
+from fastnode.cli.output import printable
 from fastnode.cli.records import address, json_option, payload, print_record
 from fastnode.cli.values import HOST, NODE_NAME
-from fastnode.names import NodeName
+from fastnode.names import NodeName, joined
 
 if TYPE_CHECKING:
     from fastnode.dispatch.message import Message
@@ -28,11 +28,11 @@ SHUTDOWN_SECONDS = 5.0
 
 
 class OneLine(logging.Formatter):
-    """Keeps a log message on its line, because it may quote a peer. Its hints name
-    options of the command."""
+    """Formats each log message as one line, because a message may quote a peer. The
+    hints in it name options of the command."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """As `logging.Formatter` does it, but fit for the command."""
+        """Format the message. The result is one line, and its hints name options."""
         return printable(by_options(super().formatMessage(record)))
 
 
@@ -41,7 +41,7 @@ class Lines:
 
     def listening(self, node: str, where: tuple[Any, ...]) -> None:
         """Print where the node listens."""
-        click.echo(f"{node} listening on {joined(where)}")
+        click.echo(f"{node} listening on {joined(*where[:2])}")
 
     def message(self, message: Message) -> None:
         """Print a message, its payload shortened."""

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import select
 import sys
-from typing import IO, Any
+from typing import IO
 
-__all__ = ["joined", "printable", "write_whole"]
-
-
-def joined(address: tuple[Any, ...]) -> str:
-    """Return an address as HOST:PORT, an IPv6 address in brackets."""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+__all__ = ["printable", "write_whole"]
 
 
 def printable(text: str) -> str:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from fastnode.cli.dial import Dial, dial_options, run_dialer, time_limit
-from fastnode.cli.output import joined
 from fastnode.cli.records import address, json_option, print_record, rounded
 from fastnode.cli.values import INTERVAL, NODE_NAME
 from fastnode.errors import LinkClosed
 from fastnode.groups import described_group
-from fastnode.names import NodeName
+from fastnode.names import NodeName, joined
 
 if TYPE_CHECKING:
     from fastnode import Link, Node, Peer
@@ -68,7 +67,7 @@ class Lines:
 
     def connected(self, peer: Peer) -> None:
         """Print who the peer is."""
-        click.echo(f"{peer.name} at {joined(peer.address)}")
+        click.echo(f"{peer.name} at {joined(*peer.address[:2])}")
         if peer.certificate is not None:
             click.echo(f"certificate  serial {peer.certificate.serial_number:x}")
         group = "" if peer.group is None else described_group(peer.group)

@@ -12,7 +12,7 @@ from fastnode.dispatch.user_code import HookFailed, text_of
 from fastnode.errors import FastnodeError, NoRoute, Side
 from fastnode.limits import DEFAULT_PORT
 from fastnode.loggers import fields
-from fastnode.names import check_address, verified_host
+from fastnode.names import check_address, joined, verified_host
 
 if TYPE_CHECKING:
     from fastnode.certs.manager import CertManager
@@ -49,8 +49,7 @@ class Target:
     verifies_name: bool = True
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return joined(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,7 @@ async def _next_instance(service: Service, ask: Ask) -> Candidate:
     """Return the instance for the next attempt."""
     if ask.failure is None:
         return await find(
-            service, ask.key, (), ask.deadline, ask.timeout, ask.wait_for_ready
+            service, ask.key, ask.deadline, ask.timeout, ask.wait_for_ready
         )
     candidate = service.pick_other(ask.key, ask.tried)
     if candidate is not None:
@@ -230,7 +230,7 @@ async def _next_instance(service: Service, ask: Ask) -> Candidate:
     try:
         # The same instance, on a new link, or one that has just come.
         return await find(
-            service, ask.key, (), ask.deadline, ask.timeout, ask.wait_for_ready
+            service, ask.key, ask.deadline, ask.timeout, ask.wait_for_ready
         )
     except (NoInstance, CallTimeout) as error:
         if ask.failure.begun != "no":
@@ -242,7 +242,6 @@ async def _next_instance(service: Service, ask: Ask) -> Candidate:
 async def find(
     service: Service,
     key: bytes | None,
-    tried: Collection[Candidate],
     deadline: float | None,
     timeout: float | None,
     wait_for_ready: bool,
@@ -251,7 +250,6 @@ async def find(
 
     Args:
         key: as for `Service.call`.
-        tried: instances that are not asked for.
         deadline: when to give up, in the time of `time.monotonic`.
         timeout: what the caller gave, for the error.
         wait_for_ready: as for `Service.call`.
@@ -265,7 +263,7 @@ async def find(
     while True:
         candidate = None
         if key is None or members.settled:
-            candidate = service.pick_other(key, tried)
+            candidate = service.pick_other(key, ())
         if candidate is not None:
             return candidate
         if service.closed:
@@ -373,7 +371,7 @@ async def send_message(
     size = payload.nbytes if isinstance(payload, memoryview) else len(payload)
     tries = 1 + service.retry.not_begun
     while True:
-        candidate = await find(service, key, (), deadline, timeout, wait_for_ready)
+        candidate = await find(service, key, deadline, timeout, wait_for_ready)
         link = candidate.link
         assert link is not None
         queued = False

@@ -54,6 +54,7 @@ from fastnode.limits import (
 from fastnode.link.link import protocol_of
 from fastnode.log_limit import LogLimit
 from fastnode.loggers import fields
+from fastnode.names import joined
 from fastnode.service.balancer import Candidate, in_order
 from fastnode.service.outliers import Outliers
 from fastnode.service.status import InstanceState, InstanceStatus
@@ -244,16 +245,16 @@ class Place:
         except BaseException as error:
             if is_cancelled(error) or isinstance(error, GeneratorExit):
                 raise
+            address = joined(self.target.host, self.target.port)
             self.error = HandshakeError(
-                f"dialing {_at(self.target)} failed: {name_of(error)}: "
-                f"{text_of(error)}",
+                f"dialing {address} failed: {name_of(error)}: {text_of(error)}",
                 side=Side.LOCAL,
                 hint="see the traceback in the log; a later attempt follows",
             )
             log.error(
                 "service %s: dialing %s failed",
                 members.service,
-                _at(self.target),
+                address,
                 exc_info=error,
                 extra=fields(
                     "internal_error",
@@ -463,7 +464,9 @@ class Members:
             return None
         last = down[-1]
         text = f"none of {len(self._targets)} targets can be reached; "
-        return self._no_instance(text + _at(last.target), last.error)
+        return self._no_instance(
+            text + joined(last.target.host, last.target.port), last.error
+        )
 
     def _no_instance(self, why: str, cause: BaseException | None) -> NoInstance:
         text = f"service {self.service} has no instance: {why}"
@@ -555,7 +558,7 @@ class Members:
             f"{place.target.host} {place.target.port} {many}",
             "service %s: no link with %s; trying again: %s",
             self.service,
-            _at(place.target),
+            joined(place.target.host, place.target.port),
             place.error,
             event="instance_not_reached",
             service=self.service,
@@ -733,8 +736,3 @@ async def _close(watch: object) -> None:
         return
     closing.add_done_callback(lambda task: task.cancelled() or task.exception())
     closing.cancel()
-
-
-def _at(target: Target) -> str:
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    return f"{host}:{target.port}"

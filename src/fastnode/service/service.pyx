@@ -595,9 +595,7 @@ cdef class Service:
         if self.stale or now >= self.fresh_until:
             self.refresh(now)
         others = [each for each in self.ready if each not in tried]
-        if key is None:
-            return self.balancer.choose(others, now)
-        return self.balancer.choose_by_key(others, key, now)
+        return self.balancer.pick(others, now, key)
 
     def take_from_budget(self):
         """Whether the budget allows one more attempt of an idempotent call."""
