@@ -101,7 +101,7 @@ def events(call: ast.Call) -> tuple[set[str], set[str]]:
 
 
 def all_calls() -> Iterator[tuple[Path, str, ast.Call]]:
-    """All log calls of the source: the file, the logger and the call."""
+    """Return all log calls of the source, each with its file and its logger."""
     for path in sorted(SOURCE.rglob("*.py*")):
         if path.suffix not in (".py", ".pyx") or path.name == "log_limit.py":
             continue

@@ -146,7 +146,7 @@ class EtcdGateway:
         """Read the keys from `first` up to and without `last`.
 
         Raises:
-            DiscoveryError: no endpoint answered as it should.
+            DiscoveryError: every endpoint failed, or sent an answer that is not valid.
         """
         body = {
             "key": _encode(first),

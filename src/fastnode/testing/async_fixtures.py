@@ -73,7 +73,7 @@ async def fastnode_cluster(
 
 @pytest_asyncio.fixture
 async def fastnode_clock() -> AsyncIterator[FakeClock]:
-    """A fake clock, in use on the event loop of the test."""
+    """Yield a fake clock that controls the event loop of the test."""
     with FakeClock() as clock:
         yield clock
 

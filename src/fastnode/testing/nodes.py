@@ -69,7 +69,8 @@ async def cluster(
 ) -> AsyncIterator[tuple[Node, ...]]:
     """Start nodes that can connect with each other, and stop them at the end.
 
-    The nodes listen on free ports of this machine, whatever hosts their names have.
+    The nodes listen on free ports of this machine. The hosts in their names do not
+    matter.
     They use mutual TLS with certificates of a throwaway authority. Each has a route to
     each other node. No link is made before a test needs one.
 

@@ -1,4 +1,4 @@
-"""Where the nodes of a test find each other, whatever hosts their names have."""
+"""Routes between the nodes of a test. The hosts in their names do not matter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Ejecting instances that fail: in a row, or more often than the others."""
+"""Instances are ejected if they fail several times in a row, or much more often than
+the others."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_watchdog(usec: str, pid: str, found: float | None) -> None:
 
 @given(st.text())
 def test_any_environment(text: str) -> None:
-    """Nonsense there does not keep a program from starting."""
+    """A program starts although these variables have values without a meaning."""
     assert find_watchdog({"WATCHDOG_USEC": text}, 7) is None or text.isdecimal()
     find_socket({"NOTIFY_SOCKET": text})
 
